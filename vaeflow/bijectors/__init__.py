@@ -1,0 +1,50 @@
+"""Bijections between noise and data, with their log-determinants.
+
+Every bijector is a pytree of arrays: pure, and at home in jit, vmap and scan. It never creates
+parameters; that is the task of `vaeflow.flows`.
+"""
+
+from vaeflow.bijectors.actnorm import ActNorm, actnorm_parameters
+from vaeflow.bijectors.affine import ElementwiseAffine
+from vaeflow.bijectors.base import Bijector
+from vaeflow.bijectors.compose import Chain, FactorOut, Inverse
+from vaeflow.bijectors.conditioner import Conditioner
+from vaeflow.bijectors.convolution import (
+    Invertible1x1Convolution,
+    Invertible1x1ConvolutionPLU,
+    plu_factors,
+)
+from vaeflow.bijectors.coupling import (
+    AdditiveCoupling,
+    AffineCoupling,
+    bounded_log_scale,
+    sigmoid_log_scale,
+)
+from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
+from vaeflow.bijectors.scan import Scan
+from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "Bijector",
+    "Chain",
+    "Conditioner",
+    "ElementwiseAffine",
+    "FactorOut",
+    "Inverse",
+    "Invertible1x1Convolution",
+    "Invertible1x1ConvolutionPLU",
+    "NumericalInverse",
+    "Permute",
+    "Reshape",
+    "Reverse",
+    "Scan",
+    "Squeeze",
+    "actnorm_parameters",
+    "bounded_log_scale",
+    "plu_factors",
+    "sigmoid_log_scale",
+    "solve_monotone",
+]

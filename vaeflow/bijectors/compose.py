@@ -1,0 +1,137 @@
+"""Bijectors made of bijectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import distrax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from vaeflow.bijectors.base import Bijector, check_event_shape
+
+
+class Chain(Bijector):
+    """Composes bijectors: ``Chain([f, g])`` computes y = f(g(x)); the last is applied first.
+
+    log|det dy/dx| is the sum of the parts' log-determinants, each at its own input.
+    """
+
+    def __init__(self, bijectors: Sequence[distrax.Bijector]):
+        """Builds the chain.
+
+        Args:
+          bijectors: At least one; each one's events must fit those of its right neighbour.
+
+        Raises:
+          ValueError: If there is none, or two neighbours differ in the rank of their events.
+        """
+        bijectors = list(bijectors)
+        if not bijectors:
+            raise ValueError("bijectors must hold at least one bijector, got none")
+        for after, before in zip(bijectors[:-1], bijectors[1:], strict=True):
+            if after.event_ndims_in != before.event_ndims_out:
+                raise ValueError(
+                    f"Chain: {before.name} gives events of rank {before.event_ndims_out}, "
+                    f"but {after.name} takes events of rank {after.event_ndims_in}"
+                )
+        super().__init__(
+            bijectors[-1].event_ndims_in,
+            bijectors[0].event_ndims_out,
+            is_constant_jacobian=all(b.is_constant_jacobian for b in bijectors),
+            is_constant_log_det=all(b.is_constant_log_det for b in bijectors),
+        )
+        self.bijectors = bijectors
+
+    def _forward(self, x):
+        log_dets = []
+        for bijector in reversed(self.bijectors):
+            x, log_det = bijector.forward_and_log_det(x)
+            log_dets.append(log_det)
+        return x, sum(log_dets[1:], start=log_dets[0])
+
+    def _inverse(self, y):
+        log_dets = []
+        for bijector in self.bijectors:
+            y, log_det = bijector.inverse_and_log_det(y)
+            log_dets.append(log_det)
+        return y, sum(log_dets[1:], start=log_dets[0])
+
+
+class Inverse(Bijector):
+    """Swaps the two directions of a bijector."""
+
+    def __init__(self, bijector: distrax.Bijector):
+        """Builds the swapped bijector.
+
+        Args:
+          bijector: Any bijector that implements both directions.
+        """
+        super().__init__(
+            bijector.event_ndims_out,
+            bijector.event_ndims_in,
+            is_constant_jacobian=bijector.is_constant_jacobian,
+            is_constant_log_det=bijector.is_constant_log_det,
+        )
+        self.bijector = bijector
+
+    def _forward(self, x):
+        return self.bijector.inverse_and_log_det(x)
+
+    def _inverse(self, y):
+        return self.bijector.forward_and_log_det(y)
+
+
+class FactorOut(Bijector):
+    """Sends the first channels through a bijector to a vector and the others straight out.
+
+    y = [g(x_1), flatten(x_2)] with x = [x_1, x_2] split along the last axis: the multiscale
+    architecture, in which part of an image leaves at each level. The log-determinant is that of g.
+
+    Shapes: ``[*batch, height, width, channel]`` to ``[*batch, height * width * channel]``; g takes
+    ``[*batch, height, width, kept]`` to ``[*batch, height * width * kept]``.
+
+    Source: Dinh, Sohl-Dickstein & Bengio 2017, "Density estimation using Real NVP", section 3.6.
+    """
+
+    static_fields = ("event_shape", "kept")
+
+    def __init__(self, bijector: distrax.Bijector, event_shape: Sequence[int], kept: int):
+        """Builds the split.
+
+        Args:
+          bijector: The map g of the channels that stay.
+          event_shape: Height, width and channels of an event.
+          kept: Number of channels that go through g.
+
+        Raises:
+          ValueError: If `kept` isn't between 1 and the number of channels - 1.
+        """
+        if not 0 < kept < event_shape[-1]:
+            raise ValueError(f"kept must be between 1 and {event_shape[-1] - 1}, got {kept}")
+        super().__init__(
+            len(event_shape),
+            1,
+            is_constant_jacobian=bijector.is_constant_jacobian,
+            is_constant_log_det=bijector.is_constant_log_det,
+        )
+        self.bijector = bijector
+        self.event_shape = tuple(event_shape)
+        self.kept = kept
+
+    def _forward(self, x: Array) -> tuple[Array, Array]:
+        check_event_shape(self.name, x.shape, self.event_shape)
+        batch = x.shape[: x.ndim - len(self.event_shape)]
+        stays, log_det = self.bijector.forward_and_log_det(x[..., : self.kept])
+        leaves = x[..., self.kept :].reshape(batch + (-1,))
+        return jnp.concatenate([stays, leaves], axis=-1), log_det
+
+    def _inverse(self, y: Array) -> tuple[Array, Array]:
+        check_event_shape(self.name, y.shape, (math.prod(self.event_shape),))
+        batch = y.shape[:-1]
+        *positions, channels = self.event_shape
+        size = math.prod(positions) * self.kept
+        stays, log_det = self.bijector.inverse_and_log_det(y[..., :size])
+        leaves = y[..., size:].reshape(batch + (*positions, channels - self.kept))
+        return jnp.concatenate([stays, leaves], axis=-1), log_det

@@ -1,0 +1,70 @@
+"""Networks that give bijectors their parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["variables", "context"],
+    meta_fields=["module", "event_ndims", "context_ndims"],
+)
+@dataclasses.dataclass(frozen=True)
+class Conditioner:
+    """A network with its parameters and context, as a pytree that can cross jit and scan.
+
+    The network is static and compared by value, its parameters and context are leaves, so that a
+    bijector holding a conditioner neither retraces nor leaks tracers.
+
+    Attributes:
+      module: An unbound Flax module (``parent=None``), or any hashable object with
+        ``apply(variables, x, context)``. It is called on exactly one batch axis.
+      variables: The module's variables.
+      context: None, or an array of shape ``[*batch, *context]`` whose batch axes broadcast against
+        those of the input.
+      event_ndims: Number of trailing axes that make an event of the input.
+      context_ndims: Number of trailing axes that make an event of the context: 1 for vectors, 3
+        for feature maps.
+    """
+
+    module: Any
+    variables: Any
+    context: Float[Array, "*batch_and_context"] | None = None
+    event_ndims: int = 1
+    context_ndims: int = 1
+
+    def __call__(self, x: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_out"]:
+        """Applies the network to x of shape ``[*batch, *event]``.
+
+        Raises:
+          ValueError: If the batch axes of the context don't broadcast to those of x.
+        """
+        batch = x.shape[: x.ndim - self.event_ndims]
+        context = self.context
+        if context is not None:
+            event = context.shape[context.ndim - self.context_ndims :]
+            try:
+                context = jnp.broadcast_to(context, batch + event)
+            except ValueError:
+                raise ValueError(
+                    f"context of shape {context.shape} has batch axes that don't broadcast to "
+                    f"{batch}, those of the input of shape {x.shape}"
+                ) from None
+            context = context.reshape((-1, *event))
+        # The number of rows is spelled out: -1 can't be resolved where an event is empty.
+        rows = _product(batch)
+        out = self.module.apply(
+            self.variables, x.reshape((rows, *x.shape[len(batch) :])), context
+        )
+        return out.reshape(batch + out.shape[1:])
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    return functools.reduce(lambda a, b: a * b, shape, 1)

@@ -1,0 +1,150 @@
+"""Couplings: one part of an event is transformed given the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.bijectors.base import Bijector, sum_event
+
+Network = Callable[[Array], Array]
+
+SMALLEST_SCALE = 1e-3
+"""Lower bound of `sigmoid_log_scale`'s factors, which bounds how much the inverse can amplify."""
+
+LARGEST_LOG_SCALE = 8.0
+"""Bound on the magnitude of `bounded_log_scale`."""
+
+
+def sigmoid_log_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Computes log(m + (1 - m) sigmoid(raw + 2)) with m = 0.001: factors in (m, 1).
+
+    Source: the published code of Kingma & Dhariwal 2018, which has m = 0. The floor keeps the
+    inverse finite however far the network strays.
+    """
+    return jnp.log(SMALLEST_SCALE + (1 - SMALLEST_SCALE) * jax.nn.sigmoid(raw + 2))
+
+
+def bounded_log_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Computes b tanh(raw / b) with b = 8: the identity near zero, bounded by b far from it."""
+    return LARGEST_LOG_SCALE * jnp.tanh(raw / LARGEST_LOG_SCALE)
+
+
+class AffineCoupling(Bijector):
+    """Shifts and scales the last channels given the first.
+
+    With x = [a, b] split along the last axis, y = [a, (b + t) exp(s)], where t and the raw log
+    scale come from ``conditioner(a)`` and s = log_scale(raw).
+    log|det dy/dx| = sum of s. Both directions cost one pass of the conditioner.
+
+    Shapes: x is ``[*batch, *positions, channel]``; the conditioner maps
+    ``[*batch, *positions, split]`` to ``[*batch, *positions, 2 (channel - split)]``, shifts first.
+
+    Source: Dinh, Sohl-Dickstein & Bengio 2017, "Density estimation using Real NVP", section 3.2;
+    shifting before scaling, as Kingma & Dhariwal 2018 do.
+    """
+
+    static_fields = ("split", "log_scale")
+
+    def __init__(
+        self,
+        conditioner: Network,
+        split: int,
+        event_ndims: int = 1,
+        log_scale: Callable[[Array], Array] = bounded_log_scale,
+    ):
+        """Builds the coupling.
+
+        Args:
+          conditioner: A `Conditioner`, or another pytree that can be called.
+          split: Number of channels that the conditioner reads; 0 makes it a map without condition.
+          event_ndims: Number of trailing axes that make an event.
+          log_scale: Static function from the network's raw output to the logarithm of the factor.
+        """
+        super().__init__(event_ndims_in=event_ndims)
+        self.conditioner = conditioner
+        self.split = split
+        self.log_scale = log_scale
+
+    def _shift_and_log_scale(self, condition: Array, transformed: Array) -> tuple[Array, Array]:
+        parameters = _conditioned(self, condition, transformed, 2)
+        shift, raw = jnp.split(parameters, 2, axis=-1)
+        return shift, self.log_scale(raw)
+
+    def _forward(self, x):
+        condition, transformed = _split(self, x)
+        shift, log_scale = self._shift_and_log_scale(condition, transformed)
+        y = jnp.concatenate([condition, (transformed + shift) * jnp.exp(log_scale)], axis=-1)
+        return y, sum_event(log_scale, self.event_ndims_in)
+
+    def _inverse(self, y):
+        condition, transformed = _split(self, y)
+        shift, log_scale = self._shift_and_log_scale(condition, transformed)
+        x = jnp.concatenate([condition, transformed * jnp.exp(-log_scale) - shift], axis=-1)
+        return x, -sum_event(log_scale, self.event_ndims_in)
+
+
+class AdditiveCoupling(Bijector):
+    """Shifts the last channels given the first.
+
+    With x = [a, b] split along the last axis, y = [a, b + conditioner(a)]; the log-determinant is
+    zero. Both directions cost one pass of the conditioner.
+
+    Shapes: x is ``[*batch, *positions, channel]``; the conditioner maps
+    ``[*batch, *positions, split]`` to ``[*batch, *positions, channel - split]``.
+
+    Source: Dinh, Krueger & Bengio 2014, "NICE: Non-linear independent components estimation",
+    section 3.2.
+    """
+
+    static_fields = ("split",)
+
+    def __init__(self, conditioner: Network, split: int, event_ndims: int = 1):
+        """Builds the coupling.
+
+        Args:
+          conditioner: A `Conditioner`, or another pytree that can be called.
+          split: Number of channels that the conditioner reads; 0 makes it a map without condition.
+          event_ndims: Number of trailing axes that make an event.
+        """
+        super().__init__(event_ndims_in=event_ndims, is_constant_log_det=True)
+        self.conditioner = conditioner
+        self.split = split
+
+    def _shifted(self, x: Array, sign: int) -> tuple[Array, Array]:
+        condition, transformed = _split(self, x)
+        shift = _conditioned(self, condition, transformed, 1)
+        y = jnp.concatenate([condition, transformed + sign * shift], axis=-1)
+        return y, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], jnp.float32)
+
+    def _forward(self, x):
+        return self._shifted(x, 1)
+
+    def _inverse(self, y):
+        return self._shifted(y, -1)
+
+
+def _split(coupling: AffineCoupling | AdditiveCoupling, x: Array) -> tuple[Array, Array]:
+    if not 0 <= coupling.split < x.shape[-1]:
+        raise ValueError(
+            f"{coupling.name}: split must be between 0 and the number of channels - 1, "
+            f"got {coupling.split} for an array of shape {x.shape}"
+        )
+    return x[..., : coupling.split], x[..., coupling.split :]
+
+
+def _conditioned(
+    coupling: AffineCoupling | AdditiveCoupling, condition: Array, transformed: Array, groups: int
+) -> Array:
+    expected = (*transformed.shape[:-1], groups * transformed.shape[-1])
+    parameters = coupling.conditioner(condition)
+    if parameters.shape != expected:
+        raise ValueError(
+            f"{coupling.name}: the conditioner must return an array of shape {expected}, "
+            f"got {parameters.shape}"
+        )
+    # The network may compute in bfloat16; what it parametrises may not.
+    return parameters.astype(jnp.promote_types(transformed.dtype, jnp.float32))

@@ -1,0 +1,169 @@
+"""Inverses that have no closed form."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import distrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.bijectors.base import Bijector
+
+PyTree = Any
+
+LARGEST_DOUBLINGS = 100
+"""Number of times that the search for a bracket may double its width."""
+
+LARGEST_ITERATIONS = 100
+"""Number of Newton or bisection steps that the search inside a bracket may take."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def solve_monotone(
+    function: Callable[[PyTree, Array], Array],
+    parameters: PyTree,
+    target: Float[Array, "*shape"],
+    tolerance: float = 1e-6,
+) -> Float[Array, "*shape"]:
+    """Solves function(parameters, x) = target for x, entry by entry.
+
+    Newton's method, safeguarded by bisection inside a bracket that grows from the target until it
+    holds a sign change. An entry is done when the residual is at most
+    ``tolerance (1 + |target|)``, or when its bracket has shrunk to neighbouring numbers around the
+    sign change. An entry that isn't done within a bounded number of steps comes back as NaN, so a
+    failure can't pass for a solution.
+
+    Differentiable in reverse mode, by the implicit function theorem:
+    dx = (dtarget - d function/d parameters . dparameters) / (d function/dx).
+
+    Args:
+      function: Hashable, strictly monotone in each entry of x, mapping entry i of x to entry i of
+        its result alone.
+      parameters: Pytree that the function depends on.
+      target: Values to reach.
+      tolerance: Relative size of an acceptable residual.
+
+    Returns:
+      The solution, of the shape of `target`, float32 or wider.
+    """
+    return _solve(function, parameters, target, tolerance)[0]
+
+
+def _solve(function, parameters, target, tolerance):
+    target = target.astype(jnp.promote_types(target.dtype, jnp.float32))
+
+    def value_and_slope(x):
+        value, pull_back = jax.vjp(lambda x: function(parameters, x), x)
+        return value - target, pull_back(jnp.ones_like(value))[0]
+
+    def residual(x):
+        return function(parameters, x) - target
+
+    def spread(state):
+        lower, upper, width, count = state
+        found = residual(lower) * residual(upper) <= 0
+        lower, upper = (
+            jnp.where(found, lower, lower - width),
+            jnp.where(found, upper, upper + width),
+        )
+        return lower, upper, 2 * width, count + 1
+
+    def not_bracketed(state):
+        lower, upper, _, count = state
+        return jnp.any(~(residual(lower) * residual(upper) <= 0)) & (count < LARGEST_DOUBLINGS)
+
+    one = jnp.ones_like(target)
+    lower, upper, _, _ = jax.lax.while_loop(
+        not_bracketed, spread, (target - one, target + one, one, 0)
+    )
+    increasing = residual(upper) >= residual(lower)
+
+    def is_done(x, value, lower, upper):
+        exhausted = ((x <= lower) | (x >= upper)) & (
+            jnp.nextafter(lower, jnp.inf) >= upper
+        )
+        return (jnp.abs(value) <= tolerance * (1 + jnp.abs(target))) | exhausted
+
+    def refine(state):
+        x, lower, upper, done, count = state
+        value, slope = value_and_slope(x)
+        done = done | is_done(x, value, lower, upper)
+        above = (value > 0) == increasing
+        upper = jnp.where(done | ~above, upper, x)
+        lower = jnp.where(done | above, lower, x)
+        newton = x - value / slope
+        middle = lower / 2 + upper / 2
+        # Every third step bisects: Newton alone may creep along one end of the bracket.
+        inside = (newton > lower) & (newton < upper) & (count % 3 != 2)
+        following = jnp.where(inside, newton, middle)
+        return jnp.where(done, x, following), lower, upper, done, count + 1
+
+    def not_done(state):
+        return ~jnp.all(state[3]) & (state[4] < LARGEST_ITERATIONS)
+
+    start = lower / 2 + upper / 2
+    bracketed = residual(lower) * residual(upper) <= 0
+    state = (start, lower, upper, jnp.zeros(target.shape, bool), 0)
+    x, _, _, done, _ = jax.lax.while_loop(not_done, refine, state)
+    x = jnp.where(done & bracketed, x, jnp.nan)
+    return x, (parameters, x)
+
+
+def _solve_backward(function, tolerance, residuals, dx):
+    parameters, x = residuals
+    value, pull_back = jax.vjp(function, parameters, x)
+    _, slope = pull_back(jnp.ones_like(value))
+    dtarget = dx / slope
+    dparameters, _ = pull_back(-dtarget.astype(value.dtype))
+    return dparameters, dtarget
+
+
+solve_monotone.defvjp(_solve, _solve_backward)
+
+
+class NumericalInverse(Bijector):
+    """Gives an elementwise monotone bijector the direction that it lacks.
+
+    Forward is that of the wrapped bijector. Inverse solves forward(x) = y for each entry, by
+    `solve_monotone`: to a relative residual of `tolerance`, differentiable in y and in the
+    parameters, and NaN where the search fails. Forward is the cheap direction.
+
+    Shapes: ``[*batch, *event]`` both ways; entry i of an image depends on entry i alone.
+    """
+
+    static_fields = ("tolerance",)
+
+    def __init__(self, bijector: distrax.Bijector, tolerance: float = 1e-6):
+        """Wraps a bijector.
+
+        Args:
+          bijector: Strictly monotone in each entry on the whole real line; only its forward
+            direction is used.
+          tolerance: Relative size of an acceptable residual.
+
+        Raises:
+          ValueError: If the bijector changes the rank of its events.
+        """
+        if bijector.event_ndims_in != bijector.event_ndims_out:
+            raise ValueError(
+                f"bijector must keep the rank of its events, but {bijector.name} maps rank "
+                f"{bijector.event_ndims_in} to rank {bijector.event_ndims_out}"
+            )
+        super().__init__(bijector.event_ndims_in)
+        self.bijector = bijector
+        self.tolerance = tolerance
+
+    def _forward(self, x):
+        return self.bijector.forward_and_log_det(x)
+
+    def _inverse(self, y):
+        x = solve_monotone(_forward_of, self.bijector, y, self.tolerance)
+        return x, -self.bijector.forward_log_det_jacobian(x)
+
+
+def _forward_of(bijector: distrax.Bijector, x: Array) -> Array:
+    return bijector.forward(x)

@@ -1,0 +1,142 @@
+"""K equal steps as one bijector over stacked parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+import distrax
+import jax
+import jax.numpy as jnp
+
+from vaeflow.bijectors.base import Bijector
+from vaeflow.bijectors.compose import Inverse
+from vaeflow.bijectors.reversible import reversible_scan
+
+PyTree = Any
+
+
+class Step(Hashable, Protocol):
+    """One step of a `Scan`: a hashable function, such as a frozen dataclass with a call."""
+
+    def __call__(self, variables: PyTree, context: PyTree) -> distrax.Bijector:
+        """Builds the bijector of one step from its parameters and the context of all steps."""
+
+
+class Scan(Bijector):
+    """Applies K steps that differ in their parameters alone.
+
+    y = f_K(...f_1(x)), where f_k is ``step(variables[k], context)``; log|det dy/dx| is the sum over
+    the steps. The steps are compiled once, whatever K. Each direction costs what it costs a step.
+
+    Plain backpropagation keeps what every step computed. With ``remat=True`` it keeps the input of
+    each step and computes the rest again. With ``reversible=True`` it keeps the output of every
+    `segment` steps and computes the inputs between by inverting one step after another; the
+    gradients then carry the error of at most `segment` inversions. Neither allows forward-mode
+    derivatives through a reversible scan.
+
+    Shapes: every leaf of `variables` is ``[K, ...]``; leaves of `context` are shared by all steps.
+
+    Source of backpropagation by inversion: Gomez, Ren, Urtasun & Grosse 2017, "The reversible
+    residual network".
+    """
+
+    static_fields = ("step", "reversible", "segment", "remat", "unroll")
+
+    def __init__(
+        self,
+        step: Callable[[PyTree, PyTree], distrax.Bijector],
+        variables: PyTree,
+        context: PyTree = None,
+        *,
+        event_ndims: int = 1,
+        reversible: bool = False,
+        segment: int = 8,
+        remat: bool = False,
+        unroll: bool = False,
+    ):
+        """Builds the stack.
+
+        Args:
+          step: Hashable function from the parameters of one step and the context to a bijector
+            whose events keep their shape.
+          variables: Parameters of all steps, stacked along the first axis of every leaf.
+          context: Any pytree that all steps share, or None.
+          event_ndims: Number of trailing axes that make an event.
+          reversible: Whether to backpropagate by inverting the steps.
+          segment: With `reversible`, the number of steps between two stored states.
+          remat: Whether to backpropagate by computing each step again.
+          unroll: Whether to compile the steps one by one rather than as a loop.
+
+        Raises:
+          ValueError: If the leaves of `variables` differ in K or there are none, if `segment` isn't
+            positive, or if both `reversible` and `remat` are asked for.
+        """
+        super().__init__(event_ndims_in=event_ndims)
+        if reversible and remat:
+            raise ValueError("reversible and remat exclude each other: reversible stores less")
+        if segment < 1:
+            raise ValueError(f"segment must be at least 1, got {segment}")
+        self.step = step
+        self.variables = variables
+        self.context = context
+        self.reversible = reversible
+        self.segment = segment
+        self.remat = remat
+        self.unroll = unroll
+        _depth(variables)
+
+    def _run(self, x, inverse: bool):
+        # The state is float32 or wider whatever the networks compute in: it has to be inverted.
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        step = _InverseStep(self.step) if inverse else self.step
+        if self.reversible:
+            variables = self.variables
+            if inverse:
+                variables = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), variables)
+            return reversible_scan(
+                step, self.segment, self.unroll, self.event_ndims_in, variables, self.context, x
+            )
+
+        def body(carry, variables):
+            x, log_det = carry
+            y, step_log_det = step(variables, self.context).forward_and_log_det(x)
+            return (y, log_det + step_log_det), None
+
+        if self.remat:
+            body = jax.checkpoint(body, prevent_cse=self.unroll)
+        start = (x, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], jnp.float32))
+        return jax.lax.scan(body, start, self.variables, reverse=inverse, unroll=self.unroll)[0]
+
+    def _forward(self, x):
+        return self._run(x, inverse=False)
+
+    def _inverse(self, y):
+        return self._run(y, inverse=True)
+
+
+class _InverseStep:
+    """A step with its directions swapped, compared by the step that it swaps."""
+
+    def __init__(self, step: Callable):
+        self.step = step
+
+    def __call__(self, variables: PyTree, context: PyTree) -> Inverse:
+        return Inverse(self.step(variables, context))
+
+    def __hash__(self) -> int:
+        return hash((_InverseStep, self.step))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _InverseStep) and self.step == other.step
+
+
+def _depth(variables: PyTree) -> int:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(variables)]
+    depths = {shape[:1] for shape in shapes}
+    if len(depths) != 1 or depths == {()}:
+        raise ValueError(
+            "variables must hold at least one leaf, and all the same first axis (one entry a "
+            f"step); got leaves of shapes {shapes}"
+        )
+    return depths.pop()[0]
