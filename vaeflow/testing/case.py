@@ -1,0 +1,219 @@
+"""One bijector under test: how it is made, what it is fed, and what it answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import distrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from vaeflow.testing.leaves import float_leaves, replace_float_leaves
+
+BATCH = 3
+"""Number of examples in the batch that a case is evaluated on."""
+
+EDGES = (0.0, 1e-30, -1e-30, 1e3, -1e3, 1e6, -1e6)
+"""Inputs at and beyond the edges of what a model usually meets."""
+
+
+class Answer(NamedTuple):
+    """What a bijector answers: forward on one input, inverse on another.
+
+    Attributes:
+      y: forward(x), shape ``[*batch, *event_out]``.
+      forward_log_det: log|det df/dx| at x, in nats, shape ``[*batch]``.
+      x: inverse(y), shape ``[*batch, *event_in]``.
+      inverse_log_det: log|det df^-1/dy| at y, in nats, shape ``[*batch]``.
+    """
+
+    y: Array
+    forward_log_det: Array
+    x: Array
+    inverse_log_det: Array
+
+
+class Gradients(NamedTuple):
+    """Gradients of the inner product of an `Answer` with fixed random weights.
+
+    Attributes:
+      parameters: One gradient for each floating-point leaf of the bijector.
+      x: Gradient with respect to the input of forward.
+      y: Gradient with respect to the input of the inverse.
+    """
+
+    parameters: list[Array]
+    x: Array
+    y: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A bijector under test.
+
+    Everything is drawn from fixed keys, so a case always gives the same verdict. Compiled functions
+    and answers live as long as the case: keep one to run several checks on it.
+
+    Attributes:
+      make: ``make(key)``, or ``make(key, context)`` where there is a context; returns the bijector.
+        Another key has to give other parameters. It must work under `jax.jit`, since that is
+        where models make their bijectors.
+      event_shape: Shape of one event that enters forward.
+      context_shape: Shape of one context, or None. `make` gets contexts of shape
+        ``[*batch, *context_shape]``, whose batch axes broadcast against those of the input.
+      inputs: ``inputs(key, shape)`` draws inputs of forward from the inside of its domain.
+      edges: Inputs of forward, numbers or arrays that broadcast to an event, at which values and
+        gradients have to be finite.
+      inverse_edges: The same for the inverse.
+      constant: Names of leaves of the bijector that may have no gradient, as in the messages.
+      tolerance: Absolute and relative tolerance of comparisons between values.
+    """
+
+    make: Callable[..., distrax.Bijector]
+    event_shape: tuple[int, ...]
+    context_shape: tuple[int, ...] | None = None
+    inputs: Callable[[Array, tuple[int, ...]], Array] = jax.random.normal
+    edges: Sequence[ArrayLike] = EDGES
+    inverse_edges: Sequence[ArrayLike] = EDGES
+    constant: Sequence[str] = ()
+    tolerance: float = 1e-4
+    traces: list[tuple[int, ...]] = dataclasses.field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "event_shape", tuple(self.event_shape))
+
+    # Bijectors and inputs.
+
+    def bijector(self, seed: int = 0, context: Array | None = None) -> distrax.Bijector:
+        """Makes the bijector whose parameters have this number."""
+        key = jax.random.key(seed)
+        return self.make(key) if self.context_shape is None else self.make(key, context)
+
+    @functools.cached_property
+    def contexts(self) -> Float[Array, "batch *context"] | None:
+        """One context for each example, or None."""
+        if self.context_shape is None:
+            return None
+        return jax.random.normal(jax.random.key(101), (BATCH, *self.context_shape))
+
+    @functools.cached_property
+    def batched(self) -> distrax.Bijector:
+        """The bijector, given the contexts of the whole batch."""
+        return self.bijector(0, self.contexts)
+
+    @functools.cached_property
+    def singles(self) -> list[distrax.Bijector]:
+        """The same bijector, given the context of one example at a time."""
+        if self.context_shape is None:
+            return [self.batched] * BATCH
+        return [self.bijector(0, context) for context in self.contexts]
+
+    @functools.cached_property
+    def x(self) -> Float[Array, "batch *event_in"]:
+        """Inputs of forward."""
+        return self.inputs(jax.random.key(102), (BATCH, *self.event_shape))
+
+    @functools.cached_property
+    def y(self) -> Float[Array, "batch *event_out"]:
+        """Inputs of the inverse: where forward takes other inputs than `x`."""
+        others = self.inputs(jax.random.key(103), (BATCH, *self.event_shape))
+        stand_in = jnp.zeros((BATCH, *self.event_shape_out))
+        return self.evaluate(self.batched, others, stand_in)[0].y
+
+    @functools.cached_property
+    def event_shape_out(self) -> tuple[int, ...]:
+        """Shape of one event that leaves forward."""
+        example = jax.ShapeDtypeStruct(self.event_shape, jnp.float32)
+        return jax.eval_shape(self.singles[0].forward, example).shape
+
+    # What the bijector answers.
+
+    @functools.cached_property
+    def answer(self) -> Answer:
+        """The answer at `x` and `y`."""
+        return self.evaluate(self.batched, self.x, self.y)[0]
+
+    @functools.cached_property
+    def gradients(self) -> Gradients:
+        """The gradients at `x` and `y`."""
+        return self.evaluate(self.batched, self.x, self.y)[1]
+
+    @functools.cached_property
+    def evaluate(self) -> Callable[[distrax.Bijector, Array, Array], tuple[Answer, Gradients]]:
+        """``evaluate(bijector, x, y)``: answer and gradients for a batch, compiled once.
+
+        Each trace is recorded in `traces`.
+        """
+
+        @jax.jit
+        def evaluate(bijector: distrax.Bijector, x: Array, y: Array) -> tuple[Answer, Gradients]:
+            self.traces.append(x.shape)
+
+            def weighted_sum(parameters: list[Array], x: Array, y: Array) -> tuple[Array, Answer]:
+                answer = both_ways(replace_float_leaves(bijector, parameters), x, y)
+                terms = [
+                    jnp.sum(weight * values)
+                    for weight, values in zip(answer_weights(answer), answer, strict=True)
+                ]
+                return sum(terms), answer
+
+            gradient = jax.grad(weighted_sum, argnums=(0, 1, 2), has_aux=True)
+            (parameters, x, y), answer = gradient(float_leaves(bijector), x, y)
+            return answer, Gradients(parameters, x, y)
+
+        return evaluate
+
+    @functools.cached_property
+    def evaluate_single(
+        self,
+    ) -> Callable[[distrax.Bijector, Array, Array], tuple[Answer, Array, Array]]:
+        """``evaluate_single(bijector, x, y)``: answer and both Jacobians for one example.
+
+        Jacobians are taken in reverse mode, since a bijector with a backward pass of its own refuses
+        forward mode. They have shape ``[dimensions_out, dimensions_in]``.
+        """
+
+        def flat_outputs(function: Callable[[Array], Array], shape: tuple[int, ...]) -> Callable:
+            return lambda flat: jnp.ravel(function(jnp.reshape(flat, shape)))
+
+        @jax.jit
+        def evaluate_single(
+            bijector: distrax.Bijector, x: Array, y: Array
+        ) -> tuple[Answer, Array, Array]:
+            forward = jax.jacrev(
+                flat_outputs(lambda x: bijector.forward_and_log_det(x)[0], x.shape)
+            )
+            inverse = jax.jacrev(
+                flat_outputs(lambda y: bijector.inverse_and_log_det(y)[0], y.shape)
+            )
+            return both_ways(bijector, x, y), forward(jnp.ravel(x)), inverse(jnp.ravel(y))
+
+        return evaluate_single
+
+    @functools.cached_property
+    def single_answers(self) -> list[tuple[Answer, Array, Array]]:
+        """Answers and Jacobians of the examples, one at a time."""
+        examples = zip(self.singles, self.x, self.y, strict=True)
+        return [self.evaluate_single(bijector, x, y) for bijector, x, y in examples]
+
+
+def both_ways(bijector: distrax.Bijector, x: Array, y: Array) -> Answer:
+    """Applies forward to `x` and the inverse to `y`."""
+    return Answer(*bijector.forward_and_log_det(x), *bijector.inverse_and_log_det(y))
+
+
+def answer_weights(answer: Answer) -> Answer:
+    """Fixed random weights for everything in an answer.
+
+    Random, so that no two errors cancel and no symmetry of a bijector makes a gradient vanish.
+    """
+    return Answer(
+        *(
+            jax.random.normal(jax.random.fold_in(jax.random.key(104), index), values.shape)
+            for index, values in enumerate(answer)
+        )
+    )

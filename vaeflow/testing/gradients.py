@@ -1,0 +1,168 @@
+"""Checks of the gradients of a bijector."""
+
+from __future__ import annotations
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vaeflow.testing.case import BATCH, Case, answer_weights, both_ways
+from vaeflow.testing.comparison import expect_finite, to_numpy
+from vaeflow.testing.leaves import float_leaves, leaf_names, replace_float_leaves
+
+STEP = 1e-2
+"""Length of the step of a finite difference, relative to the length of what is moved where that
+exceeds one: long enough that float32 rounding doesn't drown the difference."""
+
+DIFFERENCE_TOLERANCE = 1e-2
+"""Relative tolerance between a gradient and a finite difference."""
+
+
+def check_edges(case: Case) -> None:
+    """Values and gradients are finite at and beyond the edges of the domain."""
+    names = leaf_names(case.batched)
+    for direction, edges in (("forward", case.edges), ("inverse", case.inverse_edges)):
+        for edge in edges:
+            forward = direction == "forward"
+            x = _filled(edge, case.x) if forward else case.x
+            y = case.y if forward else _filled(edge, case.y)
+            answer, gradients = case.evaluate(case.batched, x, y)
+            where = x[0] if forward else y[0]
+            value, log_det = answer[:2] if forward else answer[2:]
+            expect_finite(f"{direction} at an edge", value, inputs=where)
+            expect_finite(f"{direction} log-det at an edge", log_det, inputs=where)
+            gradient = gradients.x if forward else gradients.y
+            expect_finite(
+                f"gradient of {direction} to its input at an edge", gradient, inputs=where
+            )
+            for name, gradient in zip(names, gradients.parameters, strict=True):
+                expect_finite(
+                    f"gradient of {direction} to leaf {name} at an edge", gradient, inputs=where
+                )
+
+
+def _filled(edge, like: Array) -> Array:
+    return jnp.broadcast_to(jnp.asarray(edge, like.dtype), like.shape)
+
+
+def check_parameter_gradients(case: Case) -> None:
+    """Every floating-point leaf gets a finite gradient that isn't zero, unless it is `constant`."""
+    names = leaf_names(case.batched)
+    unknown = sorted(set(case.constant) - set(names))
+    if unknown:
+        raise AssertionError(f"constant: expected names among the leaves {names}, got {unknown}")
+    for name, gradient in zip(names, case.gradients.parameters, strict=True):
+        expect_finite(f"gradient to leaf {name}", gradient, inputs=case.x)
+        if name not in case.constant and not np.any(to_numpy(gradient)):
+            raise AssertionError(
+                f"gradient to leaf {name}: expected some entry other than zero, got only zeros in shape "
+                f"{gradient.shape}; neither values nor log-determinants of forward and inverse depend on it"
+            )
+
+
+def check_finite_differences(case: Case) -> None:
+    """Gradients agree with finite differences, along one direction for each leaf and input.
+
+    The direction is half the gradient, for a clear signal, and half random, so that a gradient that
+    lacks components shows. The tolerance grows with the disagreement between two step lengths, which
+    is what a kink in a network between the points of the difference gives.
+    """
+    leaves = float_leaves(case.batched)
+    names = leaf_names(case.batched)
+    for index, (name, leaf, gradient) in enumerate(
+        zip(names, leaves, case.gradients.parameters, strict=True)
+    ):
+        if name in case.constant:
+            continue
+
+        def moved(step: Array, index: int = index) -> tuple[distrax.Bijector, Array, Array]:
+            values = [
+                value + step if place == index else value for place, value in enumerate(leaves)
+            ]
+            return replace_float_leaves(case.batched, values), case.x, case.y
+
+        _expect_difference(case, f"leaf {name}", moved, leaf, gradient)
+    _expect_difference(
+        case,
+        "the input of forward",
+        lambda step: (case.batched, case.x + step, case.y),
+        case.x,
+        case.gradients.x,
+    )
+    _expect_difference(
+        case,
+        "the input of the inverse",
+        lambda step: (case.batched, case.x, case.y + step),
+        case.y,
+        case.gradients.y,
+    )
+
+
+def _expect_difference(case: Case, what: str, moved, value: Array, gradient: Array) -> None:
+    gradient = to_numpy(gradient)
+    direction = _unit(_unit(gradient) + _unit(np.random.default_rng(0).normal(size=gradient.shape)))
+    length = STEP * max(1.0, float(np.linalg.norm(to_numpy(value))))
+
+    def terms(multiple: int) -> np.ndarray:
+        # Differences are taken term by term in float64: what doesn't change cancels exactly.
+        answer, _ = case.evaluate(*moved(jnp.asarray(multiple * length * direction, value.dtype)))
+        weighted = [
+            to_numpy(w) * to_numpy(v) for w, v in zip(answer_weights(answer), answer, strict=True)
+        ]
+        return np.concatenate([part.ravel() for part in weighted])
+
+    near = (terms(1) - terms(-1)) / (2 * length)
+    far = (terms(2) - terms(-2)) / (4 * length)
+    expected = float(np.sum(4 * near - far) / 3)
+    got = float(np.sum(gradient * direction))
+    rounding = case.tolerance * float(np.linalg.norm(near * length)) / length
+    rounding += 1e-6 * float(np.linalg.norm(terms(0))) / length
+    tolerance = (
+        DIFFERENCE_TOLERANCE * max(abs(got), abs(expected)) + abs(np.sum(near - far)) + rounding
+    )
+    if not abs(got - expected) <= tolerance:
+        raise AssertionError(
+            f"gradient to {what}, along one direction: expected {expected:.6g} from finite differences, "
+            f"got {got:.6g} (tolerance {tolerance:.2g})"
+        )
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(values)
+    return values / norm if norm > 0 else values
+
+
+def check_context(case: Case) -> None:
+    """Another context gives another result, and gradients reach the context."""
+    if case.context_shape is None:
+        return
+    other = case.bijector(0, case.contexts + 1.0)
+    answer, _ = case.evaluate(other, case.x, case.y)
+    changed = [
+        not np.array_equal(to_numpy(a), to_numpy(b))
+        for a, b in zip(answer, case.answer, strict=True)
+    ]
+    if not any(changed):
+        raise AssertionError(
+            "context ignored: expected another result for another context, got the same values and "
+            f"log-determinants for contexts of shape {case.contexts.shape}"
+        )
+
+    @jax.jit
+    @jax.grad
+    def gradient(contexts: Array, x: Array, y: Array) -> Array:
+        answer = both_ways(case.bijector(0, contexts), x, y)
+        return sum(
+            jnp.sum(weight * values)
+            for weight, values in zip(answer_weights(answer), answer, strict=True)
+        )
+
+    gradients = gradient(case.contexts, case.x, case.y)
+    expect_finite("gradient to the context", gradients, inputs=case.contexts)
+    for row in range(BATCH):
+        if not np.any(to_numpy(gradients[row])):
+            raise AssertionError(
+                f"gradient to the context of example {row}: expected some entry other than zero, got only zeros"
+            )
