@@ -73,6 +73,18 @@ class Bijector(distrax.Bijector):
         x, log_det = self._inverse(y)
         return x, self._checked(log_det, y, self.event_ndims_out)
 
+    def _check_forward_input_shape(self, x: Array) -> None:
+        self._check_rank(x, self.event_ndims_in)
+
+    def _check_inverse_input_shape(self, y: Array) -> None:
+        self._check_rank(y, self.event_ndims_out)
+
+    def _check_rank(self, value: Array, event_ndims: int) -> None:
+        if value.ndim < event_ndims:
+            raise ValueError(
+                f"{self.name}: expected events of {event_ndims} axes, got an array of shape {value.shape}"
+            )
+
     def _checked(self, log_det: Array, value: Array, event_ndims: int) -> Array:
         batch = value.shape[: value.ndim - event_ndims]
         if log_det.shape != batch:
