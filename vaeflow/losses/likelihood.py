@@ -1,0 +1,53 @@
+"""Maximum likelihood."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.axis import LOCAL, Axis
+from vaeflow.losses.base import Aux
+
+
+def negative_log_likelihood(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = True,
+    condition: str | None = None,
+) -> tuple[Float[Array, ""], Aux]:
+    """Computes the mean of -log P(image) over a batch, an upper bound where noise is added.
+
+    The value is in nats per dimension, which keeps the size of gradients alike for all image sizes;
+    the metrics hold the nats of a whole image and the bits per dimension:
+    bits/dim = nats / (D log 2) for D entries.
+
+    Args:
+      model: A `vaeflow.models.FlowModel` or a module with its `log_prob`.
+      variables: The model's variables.
+      batch: ``{"image": [batch, *event], ...}``.
+      rng: A typed key, or one for each row.
+      axis: How the batch is divided; unused, as no term is coupled over the batch.
+      train: Unused, as the model behaves alike in training and in evaluation.
+      condition: Name of the entry of the batch that is the model's context, or None.
+
+    Returns:
+      The loss, and the metrics `negative_log_likelihood` (nats) and `bits_per_dim`.
+    """
+    del axis, train
+    images = batch["image"]
+    context = None if condition is None else batch[condition]
+    nats = -jnp.mean(model.apply(variables, images, rng, context, method="log_prob"))
+    dimensions = math.prod(images.shape[1:])
+    metrics = {
+        "negative_log_likelihood": nats,
+        "bits_per_dim": nats / (dimensions * math.log(2)),
+    }
+    return nats / dimensions, Aux(metrics, {})

@@ -1,0 +1,127 @@
+"""A flow as a model of data."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.distributions import Transformed, standard_normal
+from vaeflow.randomness import row_keys
+
+
+class FlowModel(nn.Module):
+    """A density model: standard normal noise through a flow, and for images a dequantizer.
+
+    Calling it gives the distribution of real-valued data. The methods speak of the data
+    themselves, which a dequantizer takes to reals and back: uint8 images in, nats of those images
+    and uint8 samples out.
+
+    Attributes:
+      flow: A module of `vaeflow.flows`.
+      dequantizer: `UniformDequantizer` or `VariationalDequantizer` for uint8 images; None for
+        real-valued data.
+    """
+
+    flow: nn.Module
+    dequantizer: nn.Module | None = None
+
+    def __call__(
+        self,
+        data: Array | None = None,
+        context: Array | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> Transformed:
+        """Builds the distribution of real-valued data.
+
+        Args:
+          data: The first batch, in `init` alone: every data-dependent parameter is initialised from
+            it, through the dequantizer. Ignored otherwise.
+          context: Labels or other conditions with batch axes, passed to the flow, or None.
+          temperature: Standard deviation of the noise.
+
+        Returns:
+          A distribution over ``[*event]`` with the batch axes of the context.
+        """
+        if self.is_initializing() and data is not None and self.dequantizer is not None:
+            data = self.dequantizer(data, row_keys(self.make_rng("params"), len(data))).values
+        bijector = self.flow(context, data=data)
+        batch = _batch_of(self.flow, context)
+        return Transformed(standard_normal(self.flow.noise_shape, batch, temperature), bijector)
+
+    def log_prob(
+        self, data: Array, rng: Array | None = None, context: Array | None = None
+    ) -> Float[Array, " batch"]:
+        """Computes the log-likelihood of each example in nats.
+
+        For images it is a lower bound, tight on average over the dequantization noise up to the
+        dequantizer's gap.
+
+        Args:
+          data: uint8 images with a dequantizer, real-valued data without.
+          rng: A typed key, or one for each row; needed with a dequantizer.
+          context: One for each row, or None.
+
+        Raises:
+          ValueError: If a dequantizer has no key, or integers meet a model without dequantizer.
+        """
+        values, log_det = self._values(data, rng)
+        return self(context=context).log_prob(values) + log_det
+
+    def sample(
+        self,
+        rng: Array,
+        count: int,
+        context: Array | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> Array:
+        """Draws examples: uint8 images with a dequantizer, real-valued data without.
+
+        Args:
+          rng: A typed key.
+          count: Number of examples, for each context if there is one.
+          context: Labels or other conditions with batch axes, or None.
+          temperature: Standard deviation of the noise.
+
+        Returns:
+          Examples of shape ``[count, *batch, *event]``.
+        """
+        distribution = self(context=context, temperature=temperature)
+        return self._quantized(distribution.sample(seed=rng, sample_shape=count))
+
+    def encode(
+        self, data: Array, rng: Array | None = None, context: Array | None = None
+    ) -> Float[Array, "batch *noise"]:
+        """Maps examples to noise; arguments and errors as in `log_prob`."""
+        values, _ = self._values(data, rng)
+        return self.flow(context).inverse(values)
+
+    def decode(self, noise: Float[Array, "batch *noise"], context: Array | None = None) -> Array:
+        """Maps noise to examples: uint8 images with a dequantizer, real-valued data without."""
+        return self._quantized(self.flow(context).forward(noise))
+
+    def _values(self, data: Array, rng: Array | None) -> tuple[Array, Array]:
+        if self.dequantizer is None:
+            if not jnp.issubdtype(data.dtype, jnp.floating):
+                raise ValueError(
+                    f"data of dtype {data.dtype} need a model with a dequantizer, got None"
+                )
+            return data, jnp.zeros((), jnp.float32)
+        if rng is None:
+            raise ValueError("rng must be given where a dequantizer draws noise, got None")
+        return self.dequantizer(data, row_keys(rng, len(data)))
+
+    def _quantized(self, values: Array) -> Array:
+        return values if self.dequantizer is None else self.dequantizer.quantize(values)
+
+
+def _batch_of(flow: nn.Module, context: Array | None) -> tuple[int, ...]:
+    if context is None:
+        return ()
+    shape = jnp.shape(context)
+    if jnp.issubdtype(jax.dtypes.result_type(context), jnp.integer):
+        return shape
+    return shape[: len(shape) - flow.context_ndims]

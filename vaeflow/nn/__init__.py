@@ -1,0 +1,19 @@
+"""Building blocks of networks, as Flax modules."""
+
+from vaeflow.nn.blocks import GatedConv, ResidualBlock
+from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork
+from vaeflow.nn.convolution import Conv, ZeroConv, convolution
+from vaeflow.nn.normalization import NormalizedConv, from_first_batch
+
+__all__ = [
+    "MLP",
+    "Conv",
+    "GatedConv",
+    "GlowNetwork",
+    "NormalizedConv",
+    "ResidualBlock",
+    "ResidualNetwork",
+    "ZeroConv",
+    "convolution",
+    "from_first_batch",
+]

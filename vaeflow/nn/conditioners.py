@@ -1,0 +1,128 @@
+"""Networks that parametrise couplings.
+
+Each is called as ``network(x, context)`` on one batch axis, context being None, vectors
+``[batch, feature]``, or, for images, feature maps ``[batch, height, width, feature]``, and returns
+`features` numbers for each position, all zero at first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.nn.blocks import ResidualBlock
+from vaeflow.nn.convolution import Conv, ZeroConv
+from vaeflow.nn.normalization import NormalizedConv
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron on vectors, its last layer zero at first.
+
+    Attributes:
+      features: Number of outputs.
+      hidden: Sizes of the hidden layers.
+      activation: Nonlinearity after each hidden layer.
+      dtype: Type to compute in; the result is float32.
+    """
+
+    features: int
+    hidden: Sequence[int] = (64, 64)
+    activation: Callable[[Array], Array] = nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch channel"], context: Float[Array, "batch feature"] | None = None
+    ) -> Float[Array, "batch out"]:
+        """Maps ``[batch, channel]`` to ``[batch, features]``, given a context if there is one."""
+        if context is not None:
+            x = jnp.concatenate([x, context.astype(x.dtype)], axis=-1)
+        if x.shape[-1] == 0:
+            # Nothing to read: what follows is a function of its biases.
+            x = jnp.ones((*x.shape[:-1], 1), x.dtype)
+        x = x.astype(self.dtype)
+        for size in self.hidden:
+            x = self.activation(nn.Dense(size, dtype=self.dtype)(x))
+        zeros = nn.initializers.zeros
+        return nn.Dense(self.features, dtype=self.dtype, kernel_init=zeros)(x).astype(jnp.float32)
+
+
+class GlowNetwork(nn.Module):
+    """Glow's coupling network: 3x3 and 1x1 normalised convolutions with ReLU, a zero convolution.
+
+    Source: Kingma & Dhariwal 2018, section 3.3 and their published code.
+
+    Attributes:
+      features: Number of output channels.
+      width: Number of hidden channels.
+      dtype: Type to compute in; the result is float32.
+    """
+
+    features: int
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channel"],
+        context: Float[Array, "batch *positions feature"] | None = None,
+    ) -> Float[Array, "batch height width out"]:
+        """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
+        x, bias = join_context(x, context, self.width, self.dtype)
+        x = nn.relu(NormalizedConv(self.width, (3, 3), dtype=self.dtype)(x) + bias)
+        x = nn.relu(NormalizedConv(self.width, (1, 1), dtype=self.dtype)(x))
+        return ZeroConv(self.features, dtype=self.dtype)(x)
+
+
+class ResidualNetwork(nn.Module):
+    """RealNVP's coupling network: a 3x3 convolution, residual blocks, a zero convolution.
+
+    Source: Dinh, Sohl-Dickstein & Bengio 2017, section 3.6 (without batch normalization).
+
+    Attributes:
+      features: Number of output channels.
+      width: Number of hidden channels.
+      blocks: Number of residual blocks.
+      dtype: Type to compute in; the result is float32.
+    """
+
+    features: int
+    width: int
+    blocks: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channel"],
+        context: Float[Array, "batch *positions feature"] | None = None,
+    ) -> Float[Array, "batch height width out"]:
+        """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
+        x, bias = join_context(x, context, self.width, self.dtype)
+        x = Conv(self.width, (3, 3), dtype=self.dtype)(x) + bias
+        for _ in range(self.blocks):
+            x = ResidualBlock(self.width, dtype=self.dtype)(x)
+        return ZeroConv(self.features, dtype=self.dtype)(nn.relu(x))
+
+
+def join_context(x: Array, context: Array | None, width: int, dtype: Any) -> tuple[Array, Array]:
+    """Gives the first layer of a convolutional network its context.
+
+    Feature maps join the input's channels. Vectors become a bias of each example, through a dense
+    layer that belongs to the calling module.
+
+    Returns:
+      The input of the first convolution, and a bias to add to its output.
+    """
+    zero = jnp.zeros((), dtype)
+    if context is None:
+        return x, zero
+    if context.ndim == x.ndim:
+        return jnp.concatenate([x, context.astype(x.dtype)], axis=-1), zero
+    bias = nn.Dense(width, dtype=dtype, name="context")(context)
+    return x, bias[:, None, None, :]
