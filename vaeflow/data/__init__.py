@@ -1,0 +1,21 @@
+"""Data: six kinds of source behind one string, splits that never overlap, and batches.
+
+A batch is a dictionary of numpy arrays: ``image`` (uint8, shape [batch, height, width, channel]),
+``index`` (int32, shape [batch]) and, where the data have labels, ``label`` (int32, shape [batch]).
+"""
+
+from vaeflow.data.batches import epoch_batches, stack, training_batches
+from vaeflow.data.config import DataConfig, open_dataset
+from vaeflow.data.dataset import Dataset, Source
+from vaeflow.data.sprites import Factors
+
+__all__ = [
+    "DataConfig",
+    "Dataset",
+    "Factors",
+    "Source",
+    "epoch_batches",
+    "open_dataset",
+    "stack",
+    "training_batches",
+]

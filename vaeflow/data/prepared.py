@@ -1,0 +1,149 @@
+"""Data sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vaeflow.data.dataset import Dataset
+from vaeflow.data.pixels import CELEBA_ALIGNED_SHAPE, Crop, crop_and_resize
+from vaeflow.data.splits import SPLITS, Part, make_splits
+
+
+def open_prepared(
+    name: str,
+    dataset: str,
+    fold: int,
+    image_size: int | None,
+    crop: Crop,
+    data_dir: str | None,
+) -> Dataset:
+    """Opens `dataset`, such as ``mnist``, ``celeb_a`` or ``celeb_a_hq/256``, from disk.
+
+    It must have been prepared as array_record, once, with TensorFlow installed::
+
+        pip install tensorflow
+        tfds build mnist --file_format=array_record
+
+    Nothing is downloaded here, and TensorFlow isn't needed any more. The feature ``image`` is
+    read and, where there is one, the class label ``label``; splits are those named ``train``,
+    ``validation`` and ``test``, and missing ones are carved out of train.
+
+    CelebA comes from Google Drive, whose quota often makes the download fail with
+    NonMatchingChecksumError. Then fetch ``img_align_celeba.zip``, ``list_eval_partition.txt``,
+    ``list_attr_celeba.txt`` and ``list_landmarks_align_celeba.txt`` in a browser and either put
+    all four into one folder and run ``tfds build celeb_a --file_format=array_record
+    --manual_dir=FOLDER``, or do without TensorFlow Datasets: unzip the images, put
+    ``list_eval_partition.txt`` beside them and open the whole as ``folder:PATH``. Published
+    bits/dim are about ``crop="celeba"`` with ``image_size=64``.
+
+    Args:
+      name: The source string.
+      dataset: Name, with ``/config`` and ``:version`` where wanted.
+      fold: Which fold to hold out, where splits are carved.
+      image_size: Height and width to bring images to, or None to leave them.
+      crop: What to cut out first; see `vaeflow.data.pixels.crop_and_resize`.
+      data_dir: Where prepared data lie, or None for TensorFlow Datasets' default.
+
+    Raises:
+      ValueError: The package is missing, the data set is unknown, not prepared or not as
+        array_record, or isn't one of uint8 images.
+    """
+    builder = _find(name, dataset, data_dir)
+    features = builder.info.features
+    feature = features.get("image") if isinstance(features, dict) else None
+    if feature is None or len(feature.shape or ()) != 3:
+        raise ValueError(
+            f"source={name!r}: no feature 'image' of shape (height, width, channel) among"
+            f" {sorted(features)}"
+        )
+    if np.dtype(feature.np_dtype) != np.uint8:
+        raise ValueError(
+            f"source={name!r}: images of dtype {np.dtype(feature.np_dtype)}; allowed is uint8"
+        )
+    shape = _shape(name, feature.shape, image_size, crop)
+    classes = getattr(features.get("label"), "num_classes", None)
+    parts = {
+        split: _part(builder.as_data_source(split=split), image_size, crop, classes is not None)
+        for split in SPLITS
+        if split in builder.info.splits
+    }
+    if "train" not in parts:
+        raise ValueError(
+            f"source={name!r}: has splits {sorted(builder.info.splits)}; a train split is needed"
+        )
+    splits = make_splits(parts, fold, name=name)
+    return Dataset(name=name, shape=shape, classes=classes, **splits)
+
+
+def _find(name: str, dataset: str, data_dir: str | None):
+    """Returns the read-only builder of prepared files; nothing is fetched and nothing is written."""
+    try:
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core import read_only_builder
+    except ImportError as error:
+        raise ValueError(
+            f"source={name!r}: needs the package tensorflow-datasets;"
+            " pip install 'vaeflow[experiments]'"
+        ) from error
+    place = {} if data_dir is None else {"data_dir": data_dir}
+    try:
+        builder = read_only_builder.builder_from_files(dataset, **place)
+    except tfds.core.DatasetNotFoundError:
+        known = _is_known(dataset)
+        where = data_dir or "TensorFlow Datasets' default folder"
+        if not known:
+            raise ValueError(
+                f"source={name!r}: TensorFlow Datasets knows no data set {dataset!r}, and none is"
+                f" prepared in {where}"
+            ) from None
+        by_hand = "; for files fetched by hand add --manual_dir=FOLDER, or use folder:PATH"
+        raise ValueError(
+            f"source={name!r}: not prepared in {where}; with TensorFlow installed run: tfds build"
+            f" {dataset} --file_format=array_record"
+            f"{'' if data_dir is None else f' --data_dir={data_dir}'}{by_hand}"
+        ) from None
+    if builder.info.file_format.value != "array_record":
+        raise ValueError(
+            f"source={name!r}: prepared as {builder.info.file_format.value}, which can't be read at"
+            f" random; allowed is array_record: tfds build {dataset} --file_format=array_record"
+            " --overwrite"
+        )
+    return builder
+
+
+def _is_known(dataset: str) -> bool:
+    import tensorflow_datasets as tfds
+
+    try:
+        tfds.builder_cls(dataset.partition("/")[0].partition(":")[0])
+    except (tfds.core.DatasetNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _shape(
+    name: str, shape: tuple[int | None, ...], image_size: int | None, crop: Crop
+) -> tuple[int, int, int]:
+    height, width, channel = shape
+    if channel is None:
+        raise ValueError(f"source={name!r}: images of shape {shape}; the channels must be fixed")
+    if crop == "celeba" and (height, width) != CELEBA_ALIGNED_SHAPE:
+        raise ValueError(
+            f"crop='celeba': {name} has images of shape {shape}, not (218, 178, 3); allowed is"
+            " crop='center'"
+        )
+    if image_size is not None:
+        return image_size, image_size, channel
+    if height is None or width is None:
+        raise ValueError(f"source={name!r}: images of different sizes; give image_size")
+    return (148, 148, channel) if crop == "celeba" else (height, width, channel)
+
+
+def _part(examples, image_size: int | None, crop: Crop, labelled: bool) -> Part:
+    def read(rows):
+        records = examples.__getitems__([int(row) for row in rows])
+        images = [crop_and_resize(record["image"], image_size, crop) for record in records]
+        labels = np.array([record["label"] for record in records]) if labelled else None
+        return np.stack(images), labels
+
+    return Part(read, len(examples))
