@@ -69,7 +69,8 @@ class Case:
       edges: Inputs of forward, numbers or arrays that broadcast to an event, at which values and
         gradients have to be finite.
       inverse_edges: The same for the inverse.
-      constant: Names of leaves of the bijector that may have no gradient, as in the messages.
+      constant: Names of floating-point leaves that may have no gradient, as the messages give
+        them, or patterns of names such as ``"*.sign"``.
       tolerance: Absolute and relative tolerance of comparisons between values.
     """
 
@@ -173,8 +174,8 @@ class Case:
     ) -> Callable[[distrax.Bijector, Array, Array], tuple[Answer, Array, Array]]:
         """``evaluate_single(bijector, x, y)``: answer and both Jacobians for one example.
 
-        Jacobians are taken in reverse mode, since a bijector with a backward pass of its own refuses
-        forward mode. They have shape ``[dimensions_out, dimensions_in]``.
+        Jacobians have shape ``[dimensions_out, dimensions_in]``. They are taken in reverse mode,
+        since a bijector with a backward pass of its own refuses forward mode.
         """
 
         def flat_outputs(function: Callable[[Array], Array], shape: tuple[int, ...]) -> Callable:

@@ -96,7 +96,8 @@ def check_bijector(
       edges: Inputs of forward, numbers or arrays that broadcast to an event, at which values and
         gradients must be finite: give the edges of the domain, and points beyond it.
       inverse_edges: The same for the inverse.
-      constant: Names of floating-point leaves that may have no gradient, as the messages give them.
+      constant: Names of floating-point leaves that may have no gradient, as the messages give
+        them, or patterns of names such as ``"*.sign"``.
       tolerance: Absolute and relative tolerance of comparisons between values.
 
     Raises:

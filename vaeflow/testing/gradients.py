@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import distrax
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vaeflow.testing.case import BATCH, Case, answer_weights, both_ways
-from vaeflow.testing.comparison import expect_finite, to_numpy
+from vaeflow.testing.comparison import expect_finite, show, to_numpy
 from vaeflow.testing.leaves import float_leaves, leaf_names, replace_float_leaves
 
 STEP = 1e-2
@@ -50,31 +52,35 @@ def _filled(edge, like: Array) -> Array:
 def check_parameter_gradients(case: Case) -> None:
     """Every floating-point leaf gets a finite gradient that isn't zero, unless it is `constant`."""
     names = leaf_names(case.batched)
-    unknown = sorted(set(case.constant) - set(names))
+    unknown = [pattern for pattern in case.constant if not fnmatch.filter(names, pattern)]
     if unknown:
         raise AssertionError(f"constant: expected names among the leaves {names}, got {unknown}")
     for name, gradient in zip(names, case.gradients.parameters, strict=True):
         expect_finite(f"gradient to leaf {name}", gradient, inputs=case.x)
-        if name not in case.constant and not np.any(to_numpy(gradient)):
+        if not _is_constant(case, name) and not np.any(to_numpy(gradient)):
             raise AssertionError(
-                f"gradient to leaf {name}: expected some entry other than zero, got only zeros in shape "
-                f"{gradient.shape}; neither values nor log-determinants of forward and inverse depend on it"
+                f"gradient to leaf {name}: expected some entry other than zero, got only zeros in "
+                f"shape {gradient.shape}: no value and no log-determinant depends on it"
             )
+
+
+def _is_constant(case: Case, name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in case.constant)
 
 
 def check_finite_differences(case: Case) -> None:
     """Gradients agree with finite differences, along one direction for each leaf and input.
 
     The direction is half the gradient, for a clear signal, and half random, so that a gradient that
-    lacks components shows. The tolerance grows with the disagreement between two step lengths, which
-    is what a kink in a network between the points of the difference gives.
+    lacks components shows. The tolerance grows with the disagreement between two step lengths,
+    which is what a kink in a network between the points of the difference gives.
     """
     leaves = float_leaves(case.batched)
     names = leaf_names(case.batched)
     for index, (name, leaf, gradient) in enumerate(
         zip(names, leaves, case.gradients.parameters, strict=True)
     ):
-        if name in case.constant:
+        if _is_constant(case, name):
             continue
 
         def moved(step: Array, index: int = index) -> tuple[distrax.Bijector, Array, Array]:
@@ -124,8 +130,8 @@ def _expect_difference(case: Case, what: str, moved, value: Array, gradient: Arr
     )
     if not abs(got - expected) <= tolerance:
         raise AssertionError(
-            f"gradient to {what}, along one direction: expected {expected:.6g} from finite differences, "
-            f"got {got:.6g} (tolerance {tolerance:.2g})"
+            f"gradient to {what}, along one direction: expected {expected:.6g} from finite "
+            f"differences, got {got:.6g} (tolerance {tolerance:.2g}), around {show(case.x)}"
         )
 
 
@@ -164,5 +170,6 @@ def check_context(case: Case) -> None:
     for row in range(BATCH):
         if not np.any(to_numpy(gradients[row])):
             raise AssertionError(
-                f"gradient to the context of example {row}: expected some entry other than zero, got only zeros"
+                f"gradient to the context of example {row}: expected some entry other than zero, "
+                f"got only zeros, for the context {show(case.contexts[row])}"
             )

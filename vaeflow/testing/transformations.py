@@ -72,8 +72,8 @@ def check_batch_axes(case: Case) -> None:
     for name, values, one_axis in zip(Answer._fields, two_axes, case.answer, strict=True):
         if values.shape != (2, *one_axis.shape):
             raise AssertionError(
-                f"two leading axes: expected {name} of shape {(2, *one_axis.shape)}, got shape {values.shape}, "
-                f"on input of shape {x.shape}"
+                f"two leading axes: expected {name} of shape {(2, *one_axis.shape)}, "
+                f"got shape {values.shape}, on input of shape {x.shape}"
             )
     for row in range(2):
         answer = jax.tree.map(lambda values, row=row: values[row], two_axes)

@@ -30,8 +30,9 @@ def check_log_det_shape(case: Case) -> None:
         or int(np.prod(event_out)) != size
     ):
         raise AssertionError(
-            f"forward of an input of shape {x_shape}: expected one batch axis of {BATCH} and {bijector.event_ndims_out} "
-            f"event axes (event_ndims_out) that hold {size} numbers, got shape {y}"
+            f"forward of an input of shape {x_shape}: expected a batch axis of {BATCH} and "
+            f"{bijector.event_ndims_out} event axes (event_ndims_out) that hold {size} numbers, "
+            f"got shape {y}"
         )
     _expect_shapes("inverse", bijector.inverse_and_log_det, y, x_shape)
 
@@ -42,11 +43,13 @@ def _expect_shapes(
     output, log_det = jax.eval_shape(function, jax.ShapeDtypeStruct(shape, jnp.float32))
     if log_det.shape != (BATCH,):
         raise AssertionError(
-            f"{name} log-det of an input of shape {shape}: expected shape {(BATCH,)}, got shape {log_det.shape}"
+            f"{name} log-det of an input of shape {shape}: expected shape {(BATCH,)}, "
+            f"got shape {log_det.shape}"
         )
     if expected is not None and output.shape != expected:
         raise AssertionError(
-            f"{name} of an input of shape {shape}: expected shape {expected}, got shape {output.shape}"
+            f"{name} of an input of shape {shape}: expected shape {expected}, "
+            f"got shape {output.shape}"
         )
     return output.shape
 
@@ -118,8 +121,8 @@ def check_low_precision(case: Case) -> None:
     ):
         if not jnp.issubdtype(got.dtype, jnp.floating) or jnp.finfo(got.dtype).bits < 32:
             raise AssertionError(
-                f"{direction} log-det: expected float32 or wider for bfloat16 input, got {got.dtype}, "
-                f"on input of shape {inputs.shape}"
+                f"{direction} log-det: expected float32 or wider for bfloat16 input, "
+                f"got {got.dtype}, on input of shape {inputs.shape}"
             )
         tolerance = 10 * case.tolerance if jnp.finfo(values.dtype).bits >= 32 else ROUNDED_TOLERANCE
         expect_close(

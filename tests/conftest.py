@@ -1,0 +1,44 @@
+"""How tests run: on CPU, with cheap and cached compilation."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+CACHE = pathlib.Path(__file__).resolve().parent.parent / ".cache" / "jax"
+
+# In the environment, so that processes that tests start share them; before JAX is imported.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declares the marker of this file, and lets workers race for the compilation cache."""
+    config.addinivalue_line(
+        "markers", "optimized: compile as users do; for tests of memory, speed or single bits."
+    )
+    # Entries aren't written atomically: a worker that reads half of one compiles for itself.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compiles tests marked `optimized` with all of XLA's optimisations."""
+    if request.node.get_closest_marker("optimized") is None:
+        yield
+        return
+    # What was compiled without them is dropped, before and after.
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
