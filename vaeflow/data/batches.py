@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vaeflow.data.dataset import Batch, Source
+from vaeflow.data.packages import missing_package
 
 _READERS = 8
 _BATCHES_AHEAD = 16
@@ -66,7 +67,10 @@ def training_batches(
 def _shuffled(
     source: Source, rows: int, seed: int, start_step: int, flip: bool, shard: int, shards: int
 ) -> Iterator[Batch]:
-    import grain
+    try:
+        import grain
+    except ImportError as error:
+        raise missing_package("training_batches", "grain") from error
 
     # Positions travel through the pipeline, not examples: a batch is then read in one go, which
     # for arrays in memory is a single numpy gather.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 from vaeflow.data import embedded, folder, npz, prepared, sprites
 from vaeflow.data.dataset import Dataset
@@ -76,6 +77,9 @@ def open_dataset(config: DataConfig) -> Dataset:
             f"image_size={config.image_size}: {config.source} is never resampled, which would"
             " change its bits/dim; allowed is None"
         )
+
+    if config.crop not in get_args(Crop):
+        raise ValueError(f"crop={config.crop!r}: allowed are {', '.join(get_args(Crop))}")
 
     name, fold = config.source, config.fold
     if name == "embedded:faces":

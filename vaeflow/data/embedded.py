@@ -11,6 +11,7 @@ import numpy as np
 from vaeflow.data.arrays import array_part
 from vaeflow.data.checks import check_images, check_labels
 from vaeflow.data.dataset import Dataset
+from vaeflow.data.packages import missing_package
 from vaeflow.data.pixels import center_crop
 from vaeflow.data.splits import make_splits
 
@@ -44,9 +45,7 @@ def _package_file(name: str, package: str, module: str, file: str) -> pathlib.Pa
     """Finds a file of a package without importing the package, which may be slow."""
     spec = importlib.util.find_spec(module)
     if spec is None:
-        raise ValueError(
-            f"source={name!r}: needs the package {package}; pip install 'vaeflow[experiments]'"
-        )
+        raise missing_package(f"source={name!r}", package)
     path = pathlib.Path(spec.submodule_search_locations[0]) / file
     if not path.is_file():
         raise ValueError(

@@ -9,7 +9,18 @@ from jaxtyping import Float, UInt8
 
 Crop = Literal["center", "celeba"]
 
-CELEBA_ALIGNED_SHAPE = (218, 178)
+_CELEBA_ALIGNED_SHAPE = (218, 178)
+CELEBA_CROP_SHAPE = (148, 148)
+
+
+def check_crop(shape: tuple[int | None, ...], crop: Crop, *, name: str) -> None:
+    """Raises a ValueError if images of `shape`, (height, width, ...), can't be cropped so."""
+    if crop == "celeba" and tuple(shape[:2]) != _CELEBA_ALIGNED_SHAPE:
+        height, width = ("any" if side is None else side for side in shape[:2])
+        raise ValueError(
+            f"crop='celeba': {name} is {height}x{width} and not an aligned CelebA image; allowed"
+            " are 218 rows by 178 columns, or crop='center'"
+        )
 
 
 def crop_and_resize(
@@ -36,11 +47,7 @@ def crop_and_resize(
       ValueError: ``celeba`` of an image that isn't 218 by 178.
     """
     if crop == "celeba":
-        if image.shape[:2] != CELEBA_ALIGNED_SHAPE:
-            raise ValueError(
-                f"crop='celeba': an image of {image.shape[0]}x{image.shape[1]} isn't an aligned"
-                " CelebA image; allowed are 218 rows by 178 columns, or crop='center'"
-            )
+        check_crop(image.shape, crop, name="the image")
         image = image[40:188, 15:163]
         return image if image_size is None else _bilinear(image, image_size)
     if image_size is None or image.shape[:2] == (image_size, image_size):

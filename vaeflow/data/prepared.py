@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from vaeflow.data.dataset import Dataset
-from vaeflow.data.pixels import CELEBA_ALIGNED_SHAPE, Crop, crop_and_resize
+from vaeflow.data.packages import missing_package
+from vaeflow.data.pixels import CELEBA_CROP_SHAPE, Crop, check_crop, crop_and_resize
 from vaeflow.data.splits import SPLITS, Part, make_splits
 
 
@@ -30,8 +31,8 @@ def open_prepared(
 
     CelebA comes from Google Drive, whose quota often makes the download fail with
     NonMatchingChecksumError. Then fetch ``img_align_celeba.zip``, ``list_eval_partition.txt``,
-    ``list_attr_celeba.txt`` and ``list_landmarks_align_celeba.txt`` in a browser and either put
-    all four into one folder and run ``tfds build celeb_a --file_format=array_record
+    ``list_attr_celeba.txt``, ``list_landmarks_align_celeba.txt`` and ``identity_CelebA.txt`` in a
+    browser and either put all five into one folder and run ``tfds build celeb_a --file_format=array_record
     --manual_dir=FOLDER``, or do without TensorFlow Datasets: unzip the images, put
     ``list_eval_partition.txt`` beside them and open the whole as ``folder:PATH``. Published
     bits/dim are about ``crop="celeba"`` with ``image_size=64``.
@@ -49,8 +50,8 @@ def open_prepared(
         array_record, or isn't one of uint8 images.
     """
     builder = _find(name, dataset, data_dir)
-    features = builder.info.features
-    feature = features.get("image") if isinstance(features, dict) else None
+    features = dict(builder.info.features.items())
+    feature = features.get("image")
     if feature is None or len(feature.shape or ()) != 3:
         raise ValueError(
             f"source={name!r}: no feature 'image' of shape (height, width, channel) among"
@@ -81,27 +82,28 @@ def _find(name: str, dataset: str, data_dir: str | None):
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import read_only_builder
     except ImportError as error:
-        raise ValueError(
-            f"source={name!r}: needs the package tensorflow-datasets;"
-            " pip install 'vaeflow[experiments]'"
-        ) from error
+        raise missing_package(f"source={name!r}", "tensorflow-datasets") from error
     place = {} if data_dir is None else {"data_dir": data_dir}
     try:
         builder = read_only_builder.builder_from_files(dataset, **place)
     except tfds.core.DatasetNotFoundError:
-        known = _is_known(dataset)
         where = data_dir or "TensorFlow Datasets' default folder"
-        if not known:
+        if not _is_known(dataset):
             raise ValueError(
                 f"source={name!r}: TensorFlow Datasets knows no data set {dataset!r}, and none is"
                 f" prepared in {where}"
             ) from None
-        by_hand = "; for files fetched by hand add --manual_dir=FOLDER, or use folder:PATH"
+        option = "" if data_dir is None else f" --data_dir={data_dir}"
         raise ValueError(
             f"source={name!r}: not prepared in {where}; with TensorFlow installed run: tfds build"
-            f" {dataset} --file_format=array_record"
-            f"{'' if data_dir is None else f' --data_dir={data_dir}'}{by_hand}"
+            f" {dataset} --file_format=array_record{option} (and --manual_dir=FOLDER for files"
+            " fetched by hand), or give the images themselves as folder:PATH"
         ) from None
+    except ValueError as error:
+        raise ValueError(
+            f"source={name!r}: {dataset!r} isn't the name of a data set; allowed are NAME,"
+            " NAME/CONFIG and NAME:VERSION"
+        ) from error
     if builder.info.file_format.value != "array_record":
         raise ValueError(
             f"source={name!r}: prepared as {builder.info.file_format.value}, which can't be read at"
@@ -127,16 +129,12 @@ def _shape(
     height, width, channel = shape
     if channel is None:
         raise ValueError(f"source={name!r}: images of shape {shape}; the channels must be fixed")
-    if crop == "celeba" and (height, width) != CELEBA_ALIGNED_SHAPE:
-        raise ValueError(
-            f"crop='celeba': {name} has images of shape {shape}, not (218, 178, 3); allowed is"
-            " crop='center'"
-        )
+    check_crop(shape, crop, name=f"source={name!r}")
     if image_size is not None:
         return image_size, image_size, channel
     if height is None or width is None:
         raise ValueError(f"source={name!r}: images of different sizes; give image_size")
-    return (148, 148, channel) if crop == "celeba" else (height, width, channel)
+    return (*CELEBA_CROP_SHAPE, channel) if crop == "celeba" else (height, width, channel)
 
 
 def _part(examples, image_size: int | None, crop: Crop, labelled: bool) -> Part:

@@ -98,9 +98,9 @@ class Factors:
             value[code].astype(np.float32)[:, np.newaxis, np.newaxis]
             for value, code in zip(self.values[1:], codes.T[1:], strict=True)
         )
-        # The largest sprite has a radius of an eighth of the image; one pixel of black around it.
-        radius = scale * self.image_size / 8
-        margin = self.image_size / 8 + 1
+        # The largest sprite has a radius of a sixth of the image, and stays one pixel inside it.
+        radius = scale * self.image_size / 6
+        margin = self.image_size / 6 + 1
         span = self.image_size - 2 * margin
         centers = np.arange(self.image_size, dtype=np.float32) + 0.5
         right = centers[np.newaxis, np.newaxis, :] - (margin + span * x)
@@ -131,7 +131,7 @@ class Factors:
 
 def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """A square on its corner with a disc on each of its two upper sides."""
-    half = 0.48  # half the square's side, and the discs' radius
+    half = 0.55  # half the square's side, and the discs' radius
     lobe = half / np.sqrt(2)
     v = v + 0.18
     along, across = (u + v) / np.sqrt(2), (u - v) / np.sqrt(2)
@@ -143,8 +143,8 @@ def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """An isosceles triangle, higher than wide, its tip on the unit circle."""
-    tip, base, half_width = 1.0, -0.7, 0.7
+    """An isosceles triangle, higher than wide, pointing up."""
+    tip, base, half_width = 0.9, -0.65, 0.65
     length = np.hypot(tip - base, half_width)
     side = ((tip - base) * np.abs(u) + half_width * (v - tip)) / length
     return np.maximum(side, base - v)

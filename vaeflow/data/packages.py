@@ -1,0 +1,8 @@
+"""The one error for a package that isn't installed."""
+
+from __future__ import annotations
+
+
+def missing_package(what: str, package: str) -> ValueError:
+    """Says that `what` needs `package`, and how to get it."""
+    return ValueError(f"{what}: needs the package {package}; pip install 'vaeflow[experiments]'")
