@@ -1,0 +1,58 @@
+# Set-up is part of every command: the first one makes .venv with any Python >= 3.11.
+#   make run ARGS="--preset mnist"    PYTHON=/path/to/python make test
+
+ARGS ?=
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PROJECT := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: run test lint format docs bench clean
+
+run: $(VENV)/.experiments
+	$(BIN)/python -m experiments.glow_celeba $(ARGS)
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -E -b html docs docs/_build
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.glow $(ARGS)
+
+clean:
+	rm -rf $(VENV) docs/_build docs/api build *.egg-info
+
+# An interpreter counts if it runs, is new enough and can make virtual environments:
+# a launcher that is on the path may still have nothing behind it.
+$(VENV)/.created:
+	@for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
+	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	      >/dev/null 2>&1; then \
+	    echo "making $(VENV) with $$("$$candidate" --version)"; \
+	    "$$candidate" -m venv --clear $(VENV) && touch $@ && exit 0; \
+	    exit 1; \
+	  fi; \
+	done; \
+	echo "No Python >= 3.11 with venv and ensurepip found. Install one," >&2; \
+	echo "or name it: make $(firstword $(MAKECMDGOALS) run) PYTHON=/path/to/python" >&2; \
+	exit 1
+
+$(VENV)/.experiments: EXTRAS := experiments
+$(VENV)/.test: EXTRAS := experiments,test
+$(VENV)/.docs: EXTRAS := experiments,docs
+$(VENV)/.bench: EXTRAS := experiments,bench
+$(VENV)/.experiments $(VENV)/.test $(VENV)/.docs $(VENV)/.bench: $(VENV)/.created $(PROJECT)
+	@echo "installing vaeflow[$(EXTRAS)] into $(VENV)"
+	@$(INSTALL) --editable '.[$(EXTRAS)]'
+	@touch $@
