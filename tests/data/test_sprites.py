@@ -52,11 +52,11 @@ def test_rendering_in_pieces_changes_nothing():
 
 def test_position_moves_the_sprite_and_nothing_else():
     for shape in range(len(SHAPES)):
-        # The range is 64 pixels less two radii and two pixels, in 31 steps.
+        # The range is 64 pixels less two radii and three pixels, in 31 steps.
         at = np.array(
             [center(render(shape=shape, y=y, x=x)) for y, x in ((3, 4), (20, 4), (3, 25))]
         )
-        step = (64 - 2 * (64 / 6 + 1)) / 31
+        step = (64 - 2 * (64 / 6 + 1.5)) / 31
         np.testing.assert_allclose(at[1] - at[0], [17 * step, 0], atol=0.05)
         np.testing.assert_allclose(at[2] - at[0], [0, 21 * step], atol=0.05)
 
@@ -83,13 +83,13 @@ def test_area_is_that_of_the_shape():
 
 
 def test_quarter_turns_turn_counter_clockwise():
-    # At 66 pixels the first position is 12 pixels from both borders, on a corner of four pixels,
-    # so that the 24 by 24 box around it turns into itself.
+    # At 66 pixels the first position is 12.5 pixels from both borders, the middle of a pixel,
+    # so that the 25 by 25 box around it turns into itself.
     factors = Factors(66)
     for shape in range(len(SHAPES)):
         codes = np.array([[shape, 5, rotation, 0, 0] for rotation in (0, 10, 20, 30)])
         images = factors.render(codes)[..., 0].astype(int)
-        boxes = images[:, :24, :24]
+        boxes = images[:, :25, :25]
         assert boxes.sum() == images.sum()
         for quarter in range(1, 4):
             assert np.abs(np.rot90(boxes[0], quarter) - boxes[quarter]).max() <= 1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import pathlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from etils import epath
 
 from vaeflow.data.arrays import array_part
 from vaeflow.data.dataset import Dataset
@@ -66,7 +66,7 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
         import PIL  # noqa: F401
     except ImportError as error:
         raise missing_package(f"source={name!r}", "pillow") from error
-    root = epath.Path(path).expanduser()
+    root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"source={name!r}: there is no such folder")
     found = {
@@ -84,7 +84,7 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
         shape = (*_shape(headers, image_size, crop, name), channels)
         keep = len(headers) * int(np.prod(shape)) <= _IN_MEMORY_BYTES
 
-        def read(file: epath.Path) -> np.ndarray:
+        def read(file: pathlib.Path) -> np.ndarray:
             return decode(file, channels, image_size, crop)
 
         images, undecoded = _attempt(
@@ -116,12 +116,12 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
 
 def _attempt(
     pool: concurrent.futures.Executor,
-    function: Callable[[epath.Path], T],
-    files: Mapping[str, epath.Path],
+    function: Callable[[pathlib.Path], T],
+    files: Mapping[str, pathlib.Path],
 ) -> tuple[dict[str, T], dict[str, str]]:
     """Applies `function` to every file; returns the results, and the reasons where it failed."""
 
-    def one(file: epath.Path) -> tuple[T | None, str | None]:
+    def one(file: pathlib.Path) -> tuple[T | None, str | None]:
         try:
             return function(file), None
         except ValueError as error:
@@ -133,7 +133,7 @@ def _attempt(
 
 
 def _file_part(
-    files: Sequence[epath.Path], read: Callable[[epath.Path], np.ndarray], name: str
+    files: Sequence[pathlib.Path], read: Callable[[pathlib.Path], np.ndarray], name: str
 ) -> Part:
     def read_rows(rows: np.ndarray) -> tuple[np.ndarray, None]:
         images = []
@@ -149,7 +149,7 @@ def _file_part(
     return Part(read_rows, len(files))
 
 
-def _split_of(keys: list[str], root: epath.Path, name: str) -> dict[str, str]:
+def _split_of(keys: list[str], root: pathlib.Path, name: str) -> dict[str, str]:
     """Says which split each file belongs to: train for all where the folder has no splits."""
     partition = root / _PARTITION_FILE
     if partition.is_file():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import numpy as np
-from etils import epath
 from jaxtyping import UInt8
 
 from vaeflow.data.pixels import Crop, crop_and_resize
@@ -30,12 +30,12 @@ class Header:
     grey: bool
 
 
-def is_image_file(file: epath.Path) -> bool:
+def is_image_file(file: pathlib.Path) -> bool:
     """Whether a path is a visible file with one of `SUFFIXES`."""
     return not file.name.startswith(".") and file.suffix.lower() in SUFFIXES and file.is_file()
 
 
-def read_header(file: epath.Path) -> Header:
+def read_header(file: pathlib.Path) -> Header:
     """Reads the header.
 
     Raises:
@@ -54,7 +54,7 @@ def read_header(file: epath.Path) -> Header:
 
 
 def decode(
-    file: epath.Path, channels: int, image_size: int | None, crop: Crop
+    file: pathlib.Path, channels: int, image_size: int | None, crop: Crop
 ) -> UInt8[np.ndarray, "height width channel"]:
     """Reads the upright, cropped and resized pixels.
 
@@ -67,7 +67,7 @@ def decode(
         raise ValueError(_reason(error)) from error
 
 
-def _pixels(file: epath.Path, channels: int) -> UInt8[np.ndarray, "height width channel"]:
+def _pixels(file: pathlib.Path, channels: int) -> UInt8[np.ndarray, "height width channel"]:
     from PIL import Image, ImageOps
 
     with file.open("rb") as stream, Image.open(stream) as image:

@@ -16,9 +16,9 @@ CELEBA_CROP_SHAPE = (148, 148)
 def check_crop(shape: tuple[int | None, ...], crop: Crop, *, name: str) -> None:
     """Raises a ValueError if images of `shape`, (height, width, ...), can't be cropped so."""
     if crop == "celeba" and tuple(shape[:2]) != _CELEBA_ALIGNED_SHAPE:
-        height, width = ("any" if side is None else side for side in shape[:2])
+        size = "of varying size" if None in shape[:2] else f"{shape[0]}x{shape[1]}"
         raise ValueError(
-            f"crop='celeba': {name} is {height}x{width} and not an aligned CelebA image; allowed"
+            f"crop='celeba': {name} is {size} and not an aligned CelebA image; allowed"
             " are 218 rows by 178 columns, or crop='center'"
         )
 
@@ -58,7 +58,7 @@ def crop_and_resize(
 def center_crop(
     images: UInt8[np.ndarray, "*batch height width channel"], height: int, width: int
 ) -> UInt8[np.ndarray, "*batch new_height new_width channel"]:
-    """Cuts the central `height` by `width` pixels out of images; the odd row or column is lost at the end."""
+    """Keeps the central `height` by `width` pixels; an odd row or column is lost at the end."""
     top = (images.shape[-3] - height) // 2
     left = (images.shape[-2] - width) // 2
     return images[..., top : top + height, left : left + width, :]

@@ -32,10 +32,10 @@ def open_prepared(
     CelebA comes from Google Drive, whose quota often makes the download fail with
     NonMatchingChecksumError. Then fetch ``img_align_celeba.zip``, ``list_eval_partition.txt``,
     ``list_attr_celeba.txt``, ``list_landmarks_align_celeba.txt`` and ``identity_CelebA.txt`` in a
-    browser and either put all five into one folder and run ``tfds build celeb_a --file_format=array_record
-    --manual_dir=FOLDER``, or do without TensorFlow Datasets: unzip the images, put
-    ``list_eval_partition.txt`` beside them and open the whole as ``folder:PATH``. Published
-    bits/dim are about ``crop="celeba"`` with ``image_size=64``.
+    browser, put all five into one folder and run ``tfds build celeb_a --file_format=array_record
+    --manual_dir=FOLDER``. Or do without TensorFlow Datasets: unzip the images, put
+    ``list_eval_partition.txt`` beside the folder that comes out and open the whole as
+    ``folder:PATH``. Published bits/dim are about ``crop="celeba"`` with ``image_size=64``.
 
     Args:
       name: The source string.
@@ -77,7 +77,7 @@ def open_prepared(
 
 
 def _find(name: str, dataset: str, data_dir: str | None):
-    """Returns the read-only builder of prepared files; nothing is fetched and nothing is written."""
+    """Returns the builder of prepared files, which neither fetches nor writes anything."""
     try:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import read_only_builder

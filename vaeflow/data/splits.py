@@ -1,4 +1,4 @@
-"""Splits that never overlap: the data's own where they exist, else carved by a fixed permutation."""
+"""Splits that never overlap: the data's own, else carved by a fixed permutation."""
 
 from __future__ import annotations
 

@@ -98,9 +98,9 @@ class Factors:
             value[code].astype(np.float32)[:, np.newaxis, np.newaxis]
             for value, code in zip(self.values[1:], codes.T[1:], strict=True)
         )
-        # The largest sprite has a radius of a sixth of the image, and stays one pixel inside it.
+        # The largest sprite has a radius of a sixth of the image, and no edge touches its border.
         radius = scale * self.image_size / 6
-        margin = self.image_size / 6 + 1
+        margin = self.image_size / 6 + 1.5
         span = self.image_size - 2 * margin
         centers = np.arange(self.image_size, dtype=np.float32) + 0.5
         right = centers[np.newaxis, np.newaxis, :] - (margin + span * x)
