@@ -115,7 +115,12 @@ class Bijector(distrax.Bijector):
         return bijector
 
 
-_DISTRAX_FIELDS = ("_event_ndims_in", "_event_ndims_out", "_is_constant_jacobian", "_is_constant_log_det")
+_DISTRAX_FIELDS = (
+    "_event_ndims_in",
+    "_event_ndims_out",
+    "_is_constant_jacobian",
+    "_is_constant_log_det",
+)
 
 
 def check_event_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -125,12 +130,12 @@ def check_event_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]
       ValueError: If the trailing axes of `got` differ from `expected`; both are quoted.
     """
     if got[len(got) - len(expected) :] != tuple(expected):
-        raise ValueError(f"{name}: expected events of shape {tuple(expected)}, got an array of shape {got}")
+        raise ValueError(
+            f"{name}: expected events of shape {tuple(expected)}, got an array of shape {got}"
+        )
 
 
 def sum_event(values: Array, event_ndims: int) -> Array:
     """Sums the trailing `event_ndims` axes in float32 or wider."""
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     return jnp.sum(values, axis=tuple(range(values.ndim - event_ndims, values.ndim)))
-
-

@@ -60,9 +60,7 @@ class Conditioner:
             context = context.reshape((-1, *event))
         # The number of rows is spelled out: -1 can't be resolved where an event is empty.
         rows = _product(batch)
-        out = self.module.apply(
-            self.variables, x.reshape((rows, *x.shape[len(batch) :])), context
-        )
+        out = self.module.apply(self.variables, x.reshape((rows, *x.shape[len(batch) :])), context)
         return out.reshape(batch + out.shape[1:])
 
 

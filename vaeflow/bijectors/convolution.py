@@ -118,8 +118,6 @@ class Invertible1x1ConvolutionPLU(Bijector):
         return _mix(y, weight), jnp.broadcast_to(log_det, batch)
 
 
-
-
 def plu_factors(weight: Float[Array, "channel channel"]) -> dict[str, Array]:
     """Takes a matrix apart into the arguments of `Invertible1x1ConvolutionPLU`.
 
@@ -145,7 +143,9 @@ def _mix(x: Array, weight: Array) -> Array:
     return jnp.matmul(x, weight, precision=jax.lax.Precision.HIGHEST)
 
 
-def _batch_and_positions(bijector: Bijector, x: Array, weight: Array) -> tuple[tuple[int, ...], int]:
+def _batch_and_positions(
+    bijector: Bijector, x: Array, weight: Array
+) -> tuple[tuple[int, ...], int]:
     check_event_shape(bijector.name, x.shape, weight.shape[-1:])
     batch = x.shape[: x.ndim - bijector.event_ndims_in]
     return batch, math.prod(x.shape[len(batch) : -1])

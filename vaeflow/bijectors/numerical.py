@@ -83,9 +83,7 @@ def _solve(function, parameters, target, tolerance):
     increasing = residual(upper) >= residual(lower)
 
     def is_done(x, value, lower, upper):
-        exhausted = ((x <= lower) | (x >= upper)) & (
-            jnp.nextafter(lower, jnp.inf) >= upper
-        )
+        exhausted = ((x <= lower) | (x >= upper)) & (jnp.nextafter(lower, jnp.inf) >= upper)
         return (jnp.abs(value) <= tolerance * (1 + jnp.abs(target))) | exhausted
 
     def refine(state):

@@ -99,7 +99,9 @@ class Reshape(_VolumePreserving):
           ValueError: If the two differ in size.
         """
         if math.prod(shape_in) != math.prod(shape_out):
-            raise ValueError(f"shape_in {tuple(shape_in)} and shape_out {tuple(shape_out)} differ in size")
+            raise ValueError(
+                f"shape_in {tuple(shape_in)} and shape_out {tuple(shape_out)} differ in size"
+            )
         super().__init__(len(shape_in), len(shape_out), is_constant_jacobian=True)
         self.shape_in = tuple(shape_in)
         self.shape_out = tuple(shape_out)

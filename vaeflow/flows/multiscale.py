@@ -51,9 +51,10 @@ def multiscale(
     Returns:
       A bijector from ``[*batch, height, width, channel]`` to ``[*batch, entries]``.
     """
-    return _from_level(
-        0, tuple(event_shape), levels, make_level, context, context_ndims, data, dtype
-    )
+    shape = tuple(event_shape)
+    body = _from_level(0, shape, levels, make_level, context, context_ndims, data, dtype)
+    # Keeping the shape moves nothing; it refuses images of another size by their own shape.
+    return Chain([body, Reshape(shape, shape)])
 
 
 def _from_level(level, shape, levels, make_level, context, context_ndims, data, dtype):
@@ -114,9 +115,7 @@ class SplitPrior(nn.Module):
             parameters = self.param("network", lambda _: variables["params"])
         else:
             parameters = self.get_variable("params", "network")
-        conditioner = Conditioner(
-            network, {"params": parameters}, context, 3, self.context_ndims
-        )
+        conditioner = Conditioner(network, {"params": parameters}, context, 3, self.context_ndims)
         return AffineCoupling(conditioner, self.kept, event_ndims=3)
 
 

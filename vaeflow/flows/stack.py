@@ -97,4 +97,6 @@ class Stack(nn.Module):
             variables = self.step.init(key, data, context)
             return self.step(variables, context).forward(data), variables
 
-        return jax.lax.scan(one_step, data, jax.random.split(self.make_rng("params"), self.depth))[1]
+        return jax.lax.scan(one_step, data, jax.random.split(self.make_rng("params"), self.depth))[
+            1
+        ]

@@ -111,9 +111,10 @@ def _kernel_gradient(x, kernel, dy, strides, padding):
     height, width, channels, features = kernel.shape
     taps = [(i, j) for i in range(height) for j in range(width)]
     if strides == (1, 1) and features < channels and len(taps) * features <= WIDEST_PATCH:
-        back = [(n - 1 - before, n - 1 - after) for n, (before, after) in zip(
-            (height, width), padding, strict=True
-        )]
+        back = [
+            (n - 1 - before, n - 1 - after)
+            for n, (before, after) in zip((height, width), padding, strict=True)
+        ]
         patches = _shifted(dy, taps[::-1], x.shape[1:3], strides, back)
         product = _rows_product(x, jnp.concatenate(patches, axis=-1))
         gradient = product.reshape(channels, height, width, features).transpose(1, 2, 0, 3)
@@ -173,9 +174,7 @@ class Conv(nn.Module):
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, feature]``."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        y = convolution(
-            x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding
-        )
+        y = convolution(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)

@@ -1,0 +1,104 @@
+"""The convolution equals the native one, with derivatives that suit each platform."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaeflow import nn
+
+CASES = [
+    # channels, features, kernel, stride, padding, height
+    (3, 8, 3, 1, "SAME", 7),
+    (8, 3, 3, 1, "SAME", 8),
+    (8, 3, 4, 2, "SAME", 8),
+    (3, 8, 4, 2, "VALID", 9),
+    (70, 80, 3, 1, "SAME", 5),
+    (80, 70, 3, 1, "SAME", 5),
+    (6, 4, 5, 1, "VALID", 9),
+    (5, 2, 3, 2, ((1, 1), (0, 2)), 9),
+    (8, 2, 3, 1, ((2, 0), (1, 1)), 7),
+    (4, 4, 1, 1, "SAME", 4),
+    (4, 4, 1, 2, "SAME", 5),
+]
+
+
+def native(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@pytest.mark.parametrize(("channels", "features", "size", "stride", "padding", "height"), CASES)
+def test_equals_native_convolution(channels, features, size, stride, padding, height):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, height, height + 1, channels))
+    kernel = jax.random.normal(keys[1], (size, size, channels, features))
+    expected, expected_pull_back = jax.vjp(lambda x, k: native(x, k, stride, padding), x, kernel)
+    y, pull_back = jax.vjp(lambda x, k: nn.convolution(x, k, (stride, stride), padding), x, kernel)
+    dy = jax.random.normal(keys[2], expected.shape)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
+    for got, want in zip(pull_back(dy), expected_pull_back(dy), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+
+
+def test_gradients_agree_inside_scan_and_vmap():
+    kernels = jax.random.normal(jax.random.key(0), (3, 3, 3, 4, 4)) / 6
+    x = jax.random.normal(jax.random.key(1), (5, 2, 6, 6, 4))
+
+    def loss(convolve, kernels, x):
+        def body(x, kernel):
+            return jnp.tanh(convolve(x, kernel)), None
+
+        return jnp.sum(jax.vmap(lambda x: jax.lax.scan(body, x, kernels)[0])(x) ** 2)
+
+    ours = jax.jit(jax.grad(lambda k, x: loss(nn.convolution, k, x), (0, 1)))(kernels, x)
+    theirs = jax.jit(
+        jax.grad(lambda k, x: loss(lambda x, k: native(x, k, 1, "SAME"), k, x), (0, 1))
+    )(kernels, x)
+    for got, want in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("platform", "products"), [("cpu", 1), ("cuda", 0), ("tpu", 0)])
+def test_kernel_gradient_is_a_matrix_product_on_cpu_alone(platform, products):
+    x, kernel = jnp.ones((2, 6, 6, 3)), jnp.ones((3, 3, 3, 8))
+    gradient = jax.jit(jax.grad(lambda kernel: jnp.sum(nn.convolution(x, kernel) ** 2)))
+    text = gradient.trace(kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.dot_general") == products
+
+
+def test_keeps_bfloat16():
+    x, kernel = jnp.ones((1, 4, 4, 3), jnp.bfloat16), jnp.ones((3, 3, 3, 2), jnp.bfloat16)
+    gradient = jax.grad(lambda k: jnp.sum(nn.convolution(x, k)).astype(jnp.float32))(kernel)
+    assert nn.convolution(x, kernel).dtype == gradient.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(("x", "kernel"), [((4, 4, 3), (3, 3, 3, 2)), ((1, 4, 4, 3), (3, 3, 4, 2))])
+def test_refuses_wrong_shapes(x, kernel):
+    with pytest.raises(ValueError) as error:
+        nn.convolution(jnp.ones(x), jnp.ones(kernel))
+    assert str(x) in str(error.value) and str(kernel) in str(error.value)
+
+
+def test_conv_adds_a_bias_and_computes_in_its_dtype():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 5, 3))
+    layer = nn.Conv(4, (3, 3), dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(1), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    shifted = {"params": variables["params"] | {"bias": jnp.full(4, 8.0)}}
+    y = layer.apply(shifted, x)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y - layer.apply(variables, x), 8.0, atol=0.05)
+
+
+def test_zero_conv_starts_at_zero_and_scales_by_its_factor():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 5, 3))
+    layer = nn.ZeroConv(4)
+    variables = layer.init(jax.random.key(1), x)
+    assert not layer.apply(variables, x).any()
+    parameters = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])
+    expected = native(x, parameters["kernel"], 1, "SAME") + parameters["bias"]
+    np.testing.assert_allclose(
+        layer.apply({"params": parameters}, x), expected * np.exp(0.3), rtol=1e-5, atol=1e-5
+    )
