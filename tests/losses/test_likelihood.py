@@ -46,7 +46,7 @@ def test_mean_over_parts_with_row_keys_is_the_whole():
     whole, _ = losses.negative_log_likelihood(model, variables, BATCH, keys)
     parts = [
         losses.negative_log_likelihood(
-            model, variables, jax.tree.map(lambda leaf: leaf[rows], BATCH), keys[rows]
+            model, variables, jax.tree.map(lambda leaf, rows=rows: leaf[rows], BATCH), keys[rows]
         )[0]
         for rows in (slice(0, 3), slice(3, 6))
     ]

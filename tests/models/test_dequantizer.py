@@ -71,7 +71,8 @@ def test_values_stay_in_their_cube(name, bits):
     np.testing.assert_array_equal(dequantizer.quantize(values), images >> (8 - bits) << (8 - bits))
     assert values.dtype == log_det.dtype == jnp.float32
     assert log_det.shape == (len(images),)
-    assert values.min() >= -0.5 and values.max() < 0.5
+    assert values.min() >= -0.5
+    assert values.max() < 0.5
 
 
 def test_noise_at_its_largest_stays_in_the_cube():

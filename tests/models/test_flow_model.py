@@ -60,7 +60,8 @@ def test_log_prob_of_images_is_that_of_the_dequantized_values(initial):
     expected = model.apply(variables).log_prob(values) + log_det
     got = model.apply(variables, IMAGES, KEY, method="log_prob")
     np.testing.assert_allclose(got, expected, rtol=1e-5)
-    assert got.shape == (len(IMAGES),) and got.dtype == jnp.float32
+    assert got.shape == (len(IMAGES),)
+    assert got.dtype == jnp.float32
 
 
 def test_density_by_change_of_variables_from_first_principles(initial):
@@ -95,15 +96,18 @@ def test_temperature_scales_the_noise(initial):
 
 def test_samples_are_images(initial):
     samples = glow().apply(initial, KEY, 5, method="sample")
-    assert samples.shape == (5, 4, 4, 1) and samples.dtype == jnp.uint8
+    assert samples.shape == (5, 4, 4, 1)
+    assert samples.dtype == jnp.uint8
 
 
 def test_sample_and_log_prob_agree(initial):
     distribution = glow().apply(perturbed(initial))
     x, log_prob = distribution.sample_and_log_prob(seed=KEY, sample_shape=(2, 3))
-    assert x.shape == (2, 3, 4, 4, 1) and log_prob.shape == (2, 3)
+    assert x.shape == (2, 3, 4, 4, 1)
+    assert log_prob.shape == (2, 3)
     np.testing.assert_allclose(distribution.log_prob(x), log_prob, rtol=1e-3, atol=1e-2)
-    assert distribution.event_shape == (4, 4, 1) and distribution.batch_shape == ()
+    assert distribution.event_shape == (4, 4, 1)
+    assert distribution.batch_shape == ()
 
 
 @pytest.mark.parametrize("kind", ["labels", "vectors"])

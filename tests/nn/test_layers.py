@@ -86,4 +86,5 @@ def test_mlp_accepts_an_input_without_entries():
     variables = perturbed(network.init(jax.random.key(0), x))
     out = network.apply(variables, x)
     assert out.shape == (5, 3)
-    assert jnp.isfinite(out).all() and out.any()
+    assert jnp.isfinite(out).all()
+    assert out.any()

@@ -6,7 +6,6 @@ import abc
 from typing import Any, ClassVar
 
 import distrax
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -30,7 +31,7 @@ class Chain(Bijector):
         bijectors = list(bijectors)
         if not bijectors:
             raise ValueError("bijectors must hold at least one bijector, got none")
-        for after, before in zip(bijectors[:-1], bijectors[1:], strict=True):
+        for after, before in itertools.pairwise(bijectors):
             if after.event_ndims_in != before.event_ndims_out:
                 raise ValueError(
                     f"Chain: {before.name} gives events of rank {before.event_ndims_out}, "
@@ -124,7 +125,7 @@ class FactorOut(Bijector):
         check_event_shape(self.name, x.shape, self.event_shape)
         batch = x.shape[: x.ndim - len(self.event_shape)]
         stays, log_det = self.bijector.forward_and_log_det(x[..., : self.kept])
-        leaves = x[..., self.kept :].reshape(batch + (-1,))
+        leaves = x[..., self.kept :].reshape((*batch, -1))
         return jnp.concatenate([stays, leaves], axis=-1), log_det
 
     def _inverse(self, y: Array) -> tuple[Array, Array]:
@@ -133,5 +134,5 @@ class FactorOut(Bijector):
         *positions, channels = self.event_shape
         size = math.prod(positions) * self.kept
         stays, log_det = self.bijector.inverse_and_log_det(y[..., :size])
-        leaves = y[..., size:].reshape(batch + (*positions, channels - self.kept))
+        leaves = y[..., size:].reshape((*batch, *positions, channels - self.kept))
         return jnp.concatenate([stays, leaves], axis=-1), log_det

@@ -92,7 +92,7 @@ def _backward(step, segment, unroll, event_ndims, residuals, cotangents):
         parts.append(drest)
     if whole is not None:
         carry, dwhole = jax.lax.scan(one_segment, carry, (ends, whole), reverse=True)
-        parts.insert(0, [leaf.reshape((-1,) + leaf.shape[2:]) for leaf in dwhole])
+        parts.insert(0, [leaf.reshape((-1, *leaf.shape[2:])) for leaf in dwhole])
     dx, dcontext = carry
     dvariables = [jnp.concatenate(leaves) for leaves in zip(*parts, strict=True)]
     return _as_cotangent(variables, dvariables), _as_cotangent(context, dcontext), dx
@@ -153,7 +153,7 @@ def _segments(variables: PyTree, segment: int) -> tuple[PyTree | None, PyTree | 
     whole = rest = None
     if count:
         whole = jax.tree.map(
-            lambda leaf: leaf[: count * segment].reshape((count, segment) + leaf.shape[1:]),
+            lambda leaf: leaf[: count * segment].reshape((count, segment, *leaf.shape[1:])),
             variables,
         )
     if depth % segment:
@@ -167,7 +167,7 @@ def _differentiable(tree: PyTree) -> list[Array]:
 
 
 def _as_cotangent(tree: PyTree, differentiable: list[Array]) -> PyTree:
-    """Puts cotangents in the places of the differentiable leaves of a tree, float0 in the others."""
+    """Puts cotangents in the places of differentiable leaves, float0 in the others."""
     rest = iter(differentiable)
     return jax.tree.map(
         lambda leaf: (

@@ -26,8 +26,8 @@ class Transformed(distrax.Transformed):
         return x, log_prob - log_det
 
     def _shape(self) -> jax.ShapeDtypeStruct:
-        # Computed anew each time: distrax keeps the answer in an attribute, which changes the pytree
-        # and so retraces.
+        # Computed anew each time: distrax keeps the answer in an attribute, which changes the
+        # pytree and so retraces.
         base = self.distribution
         zeros = jax.ShapeDtypeStruct((*base.batch_shape, *base.event_shape), base.dtype)
         return jax.eval_shape(self.bijector.forward, zeros)

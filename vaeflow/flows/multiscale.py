@@ -91,6 +91,7 @@ class PriorNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
+        """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
         if context is not None:
             if context.ndim < x.ndim:
                 context = context[:, None, None, :]
@@ -109,6 +110,7 @@ class SplitPrior(nn.Module):
 
     @nn.compact
     def __call__(self, context: Array | None, data: Array | None) -> AffineCoupling:
+        """Builds the coupling; data are read by `init` alone."""
         network = PriorNetwork(2 * (self.channels - self.kept), self.dtype, parent=None)
         if self.is_initializing():
             variables = network.init(self.make_rng("params"), data[..., : self.kept], context)
@@ -128,6 +130,7 @@ class TopPrior(nn.Module):
 
     @nn.compact
     def __call__(self, context: Array | None) -> ElementwiseAffine:
+        """Builds the affine map."""
         zeros = nn.initializers.zeros
         shift = self.param("shift", zeros, self.shape)
         log_scale = self.param("log_scale", zeros, self.shape)
