@@ -1,0 +1,106 @@
+"""Batches as training takes them: streamed from the host, or gathered on the device."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vaeflow import data
+
+Item = TypeVar("Item")
+Batch = dict[str, Any]
+
+_END = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The training batches of a run, a function of the seed and the step alone.
+
+    Attributes:
+      source: The training split.
+      batch_size: Examples in a batch.
+      seed: Seed of the order and of the flips.
+      flip: Whether images are mirrored left to right at random.
+    """
+
+    source: data.Source
+    batch_size: int
+    seed: int
+    flip: bool = False
+
+    def stream(self, start_step: int) -> Iterator[Batch]:
+        """Yields the batches of `start_step` and of the steps after it, for ever."""
+        return self._of(self.source, start_step)
+
+    def examples(self) -> Batch:
+        """Every example of the split, to be kept on the device."""
+        return data.stack(self.source)
+
+    def plan(self, start_step: int) -> Iterator[Batch]:
+        """Yields which examples make the batches that `stream` would yield.
+
+        Yields:
+          "index", int32 [batch], rows of `examples`; and "flip", bool [batch], whether each image
+          is mirrored.
+        """
+        for batch in self._of(_Marks(len(self.source)), start_step):
+            yield {"index": batch["index"], "flip": batch["image"][:, 0, 0, 0] == 1}
+
+    def _of(self, source: Any, start_step: int) -> Iterator[Batch]:
+        return data.training_batches(
+            source, self.batch_size, self.seed, start_step=start_step, flip=self.flip
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Marks:
+    """Images of two pixels, 0 and 1, sent through the pipeline to see what it does to an image."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def gather(self, rows: np.ndarray) -> Batch:
+        image = np.tile(np.array([0, 1], np.uint8).reshape(1, 1, 2, 1), (len(rows), 1, 1, 1))
+        return {"image": image, "index": rows.astype(np.int32)}
+
+
+def prefetch(items: Iterator[Item], ahead: int = 2) -> Iterator[Item]:
+    """Draws from an iterator on a thread, a few items ahead of the consumer.
+
+    Args:
+      items: What to draw from; its errors are raised where the item would have come.
+      ahead: Number of items drawn in advance.
+
+    Yields:
+      The same items in the same order.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1, "prefetch") as pool:
+        drawn = collections.deque(pool.submit(next, items, _END) for _ in range(ahead))
+        while (item := drawn.popleft().result()) is not _END:
+            drawn.append(pool.submit(next, items, _END))
+            yield item
+
+
+def groups(plan: Iterator[Batch], sizes: Iterator[int], length: int) -> Iterator[tuple[int, Batch]]:
+    """Stacks plans into groups of the given sizes, each filled up to `length` with its first.
+
+    Args:
+      plan: Plans of single batches.
+      sizes: Number of batches in each group, at most `length`.
+      length: Rows of every group, so that all have the same shape.
+
+    Yields:
+      The size, and arrays of shape [length, batch] by name.
+    """
+    for size in sizes:
+        drawn = [next(plan) for _ in range(size)]
+        drawn += [drawn[0]] * (length - size)
+        yield size, {name: np.stack([item[name] for item in drawn]) for name in drawn[0]}

@@ -1,0 +1,63 @@
+"""The part of a configuration that every experiment shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How to train."""
+
+    steps: int = 1000
+    """Number of updates."""
+    batch_size: int = 64
+    """Examples in a batch, over all devices."""
+    seed: int = 0
+    """Seed of initialisation, order of the data, augmentations and noise."""
+    strategy: Literal["jit"] = "jit"
+    """How the step is compiled."""
+    optimizer: Literal["adam", "adamax"] = "adam"
+    """Adam, or Adamax as in the Glow paper."""
+    learning_rate: float = 1e-3
+    """Learning rate after the warm-up."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up: constant, or a cosine that ends at 0 with the run."""
+    clip_norm: float = 0.0
+    """Largest global norm of the gradient; 0 leaves it as it is."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of kernels."""
+    ema_decay: float = 0.999
+    """Decay of the moving average of the parameters, lower in early steps; 0 keeps no average."""
+    scan_steps: int = 1
+    """Steps in one compiled call; above 1 the training data are kept on the device."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    evaluate_every: int = 0
+    """Steps between evaluations; 0 evaluates at the end alone."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; one is always written at the end."""
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range.
+
+        Raises:
+          ValueError: Naming the field, the value given and what is allowed.
+        """
+        for name, kind in typing.get_type_hints(type(self)).items():
+            if choices := typing.get_args(kind):
+                self._require(name, getattr(self, name) in choices, f"one of {choices}")
+        for name in ("steps", "batch_size", "scan_steps", "log_every", "checkpoint_every"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("seed", "warmup_steps", "clip_norm", "weight_decay", "evaluate_every"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        self._require("learning_rate", self.learning_rate > 0, "above 0")
+        self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+
+    def _require(self, name: str, condition: bool, allowed: str) -> None:
+        if not condition:
+            raise ValueError(f"train.{name} must be {allowed}, got {getattr(self, name)!r}")

@@ -1,0 +1,74 @@
+"""Optimisers and schedules of the learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from vaeflow.training.config import TrainConfig
+
+PyTree = Any
+
+
+def make_schedule(config: TrainConfig) -> optax.Schedule:
+    """The learning rate as a function of the step.
+
+    It rises linearly from 0 over `config.warmup_steps`, step t (from 0) having
+    `learning_rate * (t + 1) / warmup_steps`, then stays constant, or falls to 0 along half a cosine
+    that ends with the run.
+
+    Args:
+      config: The training configuration.
+
+    Returns:
+      A function of the number of updates made so far.
+    """
+    peak, warmup = config.learning_rate, config.warmup_steps
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, max(config.steps - warmup, 1))
+    else:
+        after = optax.constant_schedule(peak)
+    if not warmup:
+        return after
+    # The first step isn't wasted on a rate of 0.
+    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def decayed(parameters: PyTree) -> PyTree:
+    """Marks the leaves that weight decay shrinks: those named "kernel".
+
+    Biases, scales and the invertible matrices of flows, which have no reason to be near zero, are
+    left alone. The name decides and not the rank, which stacked layers raise.
+
+    Args:
+      parameters: Nested dicts of arrays.
+
+    Returns:
+      The same structure with a bool for each leaf.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: bool(path) and getattr(path[-1], "key", None) == "kernel", parameters
+    )
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The optimiser that a configuration describes.
+
+    Gradients are clipped by their global norm, scaled by Adam (Kingma & Ba 2015, algorithm 1) or
+    Adamax (algorithm 2), joined by decoupled weight decay (Loshchilov & Hutter 2019) on kernels,
+    and multiplied by the learning rate.
+
+    Args:
+      config: The training configuration.
+
+    Returns:
+      An Optax transformation.
+    """
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    parts.append(optax.scale_by_adamax() if config.optimizer == "adamax" else optax.scale_by_adam())
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
+    return optax.chain(*parts, optax.scale_by_learning_rate(make_schedule(config)))
