@@ -1,0 +1,25 @@
+"""Measures of models, and the plain densities to hold them against.
+
+They compute in float64 with numpy and scipy, outside of JAX.
+"""
+
+from vaeflow.metrics.bits import bits_per_dim
+from vaeflow.metrics.gaussian import (
+    DiagonalGaussian,
+    ShrunkGaussian,
+    fit_diagonal_gaussian,
+    fit_shrunk_gaussian,
+)
+from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
+from vaeflow.metrics.neighbors import nearest_neighbors
+
+__all__ = [
+    "DiagonalGaussian",
+    "LinearPredictor",
+    "ShrunkGaussian",
+    "bits_per_dim",
+    "fit_diagonal_gaussian",
+    "fit_linear_predictor",
+    "fit_shrunk_gaussian",
+    "nearest_neighbors",
+]
