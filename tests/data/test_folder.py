@@ -8,7 +8,7 @@ from PIL import Image
 
 from vaeflow import data
 from vaeflow.data import folder
-from vaeflow.data.image_files import decode
+from vaeflow.data.image_files import read_image
 from vaeflow.data.pixels import crop_and_resize
 
 RANDOM = np.random.default_rng(0)
@@ -50,6 +50,18 @@ def fill(path, count: int = 20) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
+def test_grey_and_colour_together(tmp_path, monkeypatch, in_memory):
+    if not in_memory:
+        monkeypatch.setattr(folder, "_IN_MEMORY_BYTES", 3000)  # the first few, then no more
+    pixels = fill(tmp_path)
+    pixels["10x.png"] = colour()
+    save(tmp_path / "10x.png", pixels["10x.png"])
+    for name, image in by_name(open_folder(tmp_path), list(pixels)).items():
+        expected = pixels[name] if name == "10x.png" else np.stack([pixels[name]] * 3, axis=-1)
+        np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
 def test_lossless_files_come_back_as_they_are(tmp_path, monkeypatch, in_memory):
     if not in_memory:
         monkeypatch.setattr(folder, "_IN_MEMORY_BYTES", 0)
@@ -87,6 +99,16 @@ def test_any_mix_of_formats_and_modes(tmp_path):
             expected = 255 if name == "bit.png" else 80
             assert images[name].shape == (12, 10, 3)
             assert np.abs(images[name].astype(int) - expected).max() <= 2, name
+
+
+def test_colours_of_one_palette_make_three_channels(tmp_path):
+    fill(tmp_path)
+    red = Image.new("RGB", (10, 12), (200, 10, 10)).quantize(2)
+    red.save(tmp_path / "red.png")
+    dataset = open_folder(tmp_path)
+    assert dataset.shape == (12, 10, 3)
+    images = by_name(dataset, [file.name for file in tmp_path.iterdir()])
+    assert (images["red.png"] == [200, 10, 10]).all()
 
 
 def test_all_grey_files_make_one_channel(tmp_path):
@@ -264,7 +286,7 @@ def test_file_that_breaks_later_is_named(tmp_path, monkeypatch):
 def test_floating_point_pixels_are_refused(tmp_path):
     save(tmp_path / "a.tiff", np.full((4, 4), 0.5, np.float32))
     with pytest.raises(ValueError, match="floating-point pixels"):
-        decode(tmp_path / "a.tiff", 1, None, "center")
+        read_image(tmp_path / "a.tiff")
 
 
 def test_missing_and_empty_folders(tmp_path):

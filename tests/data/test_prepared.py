@@ -92,6 +92,8 @@ def test_prepared_examples_with_labels(prepare, tmp_path):
         for image, label in zip(batch["image"], batch["label"], strict=True):
             assert expected[image.tobytes()] == label
             seen.append(image.tobytes())
+        for position in range(len(split)):
+            np.testing.assert_array_equal(split[position]["image"], batch["image"][position])
     assert len(set(seen)) == 20
     assert data.stack(dataset.test)["index"].tolist() == [20, 21, 22, 23, 24]
     batch = next(data.training_batches(dataset.train, 6, 0, flip=True))

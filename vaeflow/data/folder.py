@@ -6,19 +6,16 @@ import concurrent.futures
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vaeflow.data.arrays import array_part
 from vaeflow.data.dataset import Dataset
-from vaeflow.data.image_files import SUFFIXES, Header, decode, is_image_file, read_header
+from vaeflow.data.image_files import SUFFIXES, is_image_file, read_image
 from vaeflow.data.packages import missing_package
-from vaeflow.data.pixels import CELEBA_CROP_SHAPE, Crop, check_crop
+from vaeflow.data.pixels import Crop, check_crop, crop_and_resize
 from vaeflow.data.splits import SPLITS, Part, make_splits
-
-T = TypeVar("T")
 
 BROKEN_SHARE = 0.05  # with more broken files than this something else is wrong
 
@@ -36,10 +33,10 @@ _SPLIT_FOLDERS = {
 def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: Crop) -> Dataset:
     """Opens the image files under `path`, at any depth, in the order of their names.
 
-    Files with a suffix of common image formats count; hidden ones don't. Each is turned upright as
-    its EXIF orientation says, then cropped and resized (`vaeflow.data.pixels.crop_and_resize`). If
-    every image is grey the data have one channel, else three; what is transparent is laid over
-    white; of an animation the first frame counts; 16-bit grey is brought to 8 bits.
+    Files with a suffix of common image formats count; hidden ones don't. Each is turned upright
+    (`vaeflow.data.image_files.read_image`), then cropped and resized
+    (`vaeflow.data.pixels.crop_and_resize`). If every image is grey the data have one channel, else
+    three.
 
     Splits are those that the folder has, in one of two ways: folders named ``train`` and
     ``validation`` (or ``valid``, ``val``) or ``test`` right under `path`; or CelebA's
@@ -77,23 +74,7 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
         raise ValueError(f"source={name!r}: holds no image files ({', '.join(SUFFIXES)})")
     split_of = _split_of(list(files), root, name)
 
-    with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        headers, broken = _attempt(pool, read_header, files)
-        _refuse_too_many(broken, len(files), name)
-        channels = 1 if all(header.grey for header in headers.values()) else 3
-        shape = (*_shape(headers, image_size, crop, name), channels)
-        keep = len(headers) * int(np.prod(shape)) <= _IN_MEMORY_BYTES
-
-        def read(file: pathlib.Path) -> np.ndarray:
-            return decode(file, channels, image_size, crop)
-
-        images, undecoded = _attempt(
-            pool,
-            read if keep else lambda file: read(file) is None,  # decoded, but not kept
-            {key: files[key] for key in headers},
-        )
-    broken = dict(sorted((broken | undecoded).items()))
-    _refuse_too_many(broken, len(files), name)
+    images, broken, shape = _read_all(files, image_size, crop, name)
     if broken:
         warnings.warn(
             f"{name}: skipped {len(broken)} of {len(files)} files that can't be read as images:"
@@ -103,50 +84,90 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
 
     parts = {}
     for split in SPLITS:
-        members = [key for key in images if split_of[key] == split]
-        if members and keep:
-            parts[split] = array_part(np.stack([images[key] for key in members]))
+        members = [key for key in files if key not in broken and split_of[key] == split]
+        if members and images:
+            parts[split] = array_part(np.stack([_widen(images[key], shape) for key in members]))
         elif members:
-            parts[split] = _file_part([files[key] for key in members], read, name)
+            parts[split] = _file_part([files[key] for key in members], shape, image_size, crop)
     if "train" not in parts:
         raise ValueError(f"source={name!r}: its train split is empty")
     splits = make_splits(parts, fold, name=name)
     return Dataset(name=name, shape=shape, classes=None, skipped=tuple(broken), **splits)
 
 
-def _attempt(
-    pool: concurrent.futures.Executor,
-    function: Callable[[pathlib.Path], T],
-    files: Mapping[str, pathlib.Path],
-) -> tuple[dict[str, T], dict[str, str]]:
-    """Applies `function` to every file; returns the results, and the reasons where it failed."""
+def _read_all(
+    files: Mapping[str, pathlib.Path], image_size: int | None, crop: Crop, name: str
+) -> tuple[dict[str, np.ndarray], dict[str, str], tuple[int, int, int]]:
+    """Decodes every file once.
 
-    def one(file: pathlib.Path) -> tuple[T | None, str | None]:
+    Returns:
+      The prepared images, or nothing where they are too many to keep; the reasons why the broken
+      ones can't be read; and the shape that all images have once grey ones are widened.
+    """
+
+    def attempt(item: tuple[str, pathlib.Path]) -> tuple[str, np.ndarray | None, str]:
+        key, file = item
         try:
-            return function(file), None
+            image = read_image(file)
         except ValueError as error:
-            return None, str(error)
+            return key, None, str(error)
+        check_crop(image.shape, crop, name=f"source={name!r}, {key}")
+        return key, crop_and_resize(image, image_size, crop), ""
 
-    outcomes = dict(zip(files, pool.map(one, files.values()), strict=True))
-    results = {key: result for key, (result, reason) in outcomes.items() if reason is None}
-    return results, {key: reason for key, (_, reason) in outcomes.items() if reason is not None}
+    images: dict[str, np.ndarray] = {}
+    broken: dict[str, str] = {}
+    first, size, channels, used = "", None, 1, 0
+    pool = concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+    try:
+        for key, image, reason in pool.map(attempt, files.items()):
+            if image is None:
+                broken[key] = reason
+                continue
+            if size is None:
+                first, size = key, image.shape[:2]
+            if image.shape[:2] != size:
+                raise ValueError(
+                    f"source={name!r}: images of different sizes, {first} {size[0]}x{size[1]} and"
+                    f" {key} {image.shape[0]}x{image.shape[1]}; give image_size"
+                )
+            channels = max(channels, image.shape[2])
+            used += image.nbytes
+            if used <= _IN_MEMORY_BYTES:
+                images[key] = image
+            else:
+                images.clear()
+    finally:  # an error must not wait for the files still to be read
+        pool.shutdown(cancel_futures=True)
+    if len(broken) > BROKEN_SHARE * len(files):
+        raise ValueError(
+            f"source={name!r}: {len(broken)} of {len(files)} files can't be read as images; allowed"
+            f" are {BROKEN_SHARE:.0%}: {_listed(broken)}"
+        )
+    shape = (*size, channels)
+    if len(images) * int(np.prod(shape)) > _IN_MEMORY_BYTES:  # grey ones grow when widened
+        images.clear()
+    return images, broken, shape
+
+
+def _widen(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Repeats a grey image's channel where other images have colours."""
+    return np.broadcast_to(image, shape)
 
 
 def _file_part(
-    files: Sequence[pathlib.Path], read: Callable[[pathlib.Path], np.ndarray], name: str
+    files: Sequence[pathlib.Path], shape: tuple[int, int, int], image_size: int | None, crop: Crop
 ) -> Part:
-    def read_rows(rows: np.ndarray) -> tuple[np.ndarray, None]:
+    def read(rows: np.ndarray) -> tuple[np.ndarray, None]:
         images = []
         for row in rows:
             try:
-                images.append(read(files[row]))
+                image = read_image(files[row])
             except ValueError as error:
-                raise ValueError(
-                    f"source={name!r}: {files[row]} can't be read any more: {error}"
-                ) from error
+                raise ValueError(f"{files[row]} can't be read any more: {error}") from error
+            images.append(_widen(crop_and_resize(image, image_size, crop), shape))
         return np.stack(images), None
 
-    return Part(read_rows, len(files))
+    return Part(read, len(files))
 
 
 def _split_of(keys: list[str], root: pathlib.Path, name: str) -> dict[str, str]:
@@ -171,34 +192,6 @@ def _split_of(keys: list[str], root: pathlib.Path, name: str) -> dict[str, str]:
     return splits
 
 
-def _refuse_too_many(broken: Mapping[str, str], count: int, name: str) -> None:
-    if len(broken) > BROKEN_SHARE * count:
-        raise ValueError(
-            f"source={name!r}: {len(broken)} of {count} files can't be read as images; allowed are"
-            f" {BROKEN_SHARE:.0%}: {_listed(broken)}"
-        )
-
-
 def _listed(reasons: Mapping[str, str], most: int = 5) -> str:
     shown = [f"{key} ({reason})" for key, reason in list(reasons.items())[:most]]
     return ", ".join(shown) + (f" and {len(reasons) - most} more" if len(reasons) > most else "")
-
-
-def _shape(
-    headers: Mapping[str, Header], image_size: int | None, crop: Crop, name: str
-) -> tuple[int, int]:
-    """Height and width after cropping and resizing; without either, all must be alike."""
-    for key, header in headers.items():
-        check_crop(header.shape, crop, name=f"source={name!r}, {key}")
-    if image_size is not None:
-        return image_size, image_size
-    if crop == "celeba":
-        return CELEBA_CROP_SHAPE
-    (first, expected), *others = ((key, header.shape) for key, header in headers.items())
-    for key, shape in others:
-        if shape != expected:
-            raise ValueError(
-                f"source={name!r}: images of different sizes, {first} {expected[0]}x{expected[1]}"
-                f" and {key} {shape[0]}x{shape[1]}; give image_size"
-            )
-    return expected

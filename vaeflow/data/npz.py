@@ -6,11 +6,11 @@ import zipfile
 import zlib
 
 import numpy as np
-from etils import epath
 
 from vaeflow.data.arrays import array_part
 from vaeflow.data.checks import check_images, check_labels
 from vaeflow.data.dataset import Dataset
+from vaeflow.data.packages import missing_package
 from vaeflow.data.splits import SPLITS, make_splits
 
 _KEYS = (
@@ -32,6 +32,10 @@ def open_npz(name: str, path: str, fold: int) -> Dataset:
       ValueError: The file is missing or isn't an archive, or an array is of the wrong name, type,
         rank, range or length.
     """
+    try:
+        from etils import epath
+    except ImportError as error:
+        raise missing_package(f"source={name!r}", "etils") from error
     file = epath.Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"source={name!r}: there is no such file")
