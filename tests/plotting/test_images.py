@@ -1,0 +1,143 @@
+"""Figures of images, read back from the pixels they are drawn as."""
+
+import io
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+from vaeflow import plotting
+
+
+def random_images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+
+
+def render(figure) -> np.ndarray:
+    """The figure as saved, uint8 of shape [height, width, 3]."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=figure.dpi)
+    return np.asarray(PIL.Image.open(buffer).convert("RGB"))
+
+
+def occurrences(canvas: np.ndarray, image: np.ndarray, scale: int) -> list[tuple[int, int]]:
+    """Where (top, left) an image, enlarged by a whole factor, is on a canvas pixel by pixel."""
+    enlarged = np.broadcast_to(image, (*image.shape[:2], 3)).repeat(scale, 0).repeat(scale, 1)
+    height, width, _ = enlarged.shape
+    corners = np.argwhere(np.all(canvas == enlarged[0, 0], axis=-1))
+    return [
+        (top, left)
+        for top, left in corners.tolist()
+        if np.array_equal(canvas[top : top + height, left : left + width], enlarged)
+    ]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_shows_each_pixel_as_a_square(channels):
+    images = random_images(5, 6, 4, channels)
+    canvas = render(plotting.image_grid(jnp.asarray(images), columns=3))
+    places = [occurrences(canvas, image, scale=8) for image in images]
+    assert [len(found) for found in places] == [1] * 5
+    tops, lefts = np.array([found[0] for found in places]).T
+    assert tops.tolist() == [4] * 3 + [4 + 6 * 8 + 4] * 2
+    assert lefts.tolist() == [4, 40, 76, 4, 40]
+    assert canvas.shape == (4 + 48 + 4 + 48 + 4, 3 * 32 + 4 * 4, 3)
+
+
+def test_grid_is_about_square_and_fits_a_screen():
+    canvas = render(plotting.image_grid(random_images(100, 24, 24, 1)))
+    assert canvas.shape[0] == canvas.shape[1] < 1100
+
+
+def test_rows_are_labelled_to_their_left():
+    images = random_images(2, 3, 8, 8, 1)
+    canvas = render(plotting.temperature_samples(images, [0.7, 1.0]))
+    (first,) = occurrences(canvas, images[0, 0], scale=8)
+    (second,) = occurrences(canvas, images[1, 0], scale=8)
+    assert first[1] == second[1] > 40
+    for top, _ in (first, second):
+        label = canvas[top : top + 64, : first[1] - 1]
+        assert label.min() < 64
+        # The text stands clear of the edge and of the image.
+        assert label[:, :4].min() == 255
+        assert label[:, -4:].min() == 255
+    assert len(canvas) == second[0] + 64 + 4
+
+
+def test_differences_are_brightened_by_a_whole_factor():
+    inputs = np.full((2, 6, 6, 1), 100, np.uint8)
+    outputs = inputs.copy()
+    outputs[0, 2, 3] = 97
+    outputs[1, 4, 1] = 101
+    figure = plotting.reconstructions(inputs, outputs)
+    assert figure.texts[2].get_text() == "|difference|\nlargest 3 of 255\nshown times 85"
+    canvas = render(figure)
+    expected = np.zeros_like(inputs)
+    expected[0, 2, 3] = 255
+    expected[1, 4, 1] = 85
+    for image in (*outputs, *expected):
+        assert len(occurrences(canvas, image, scale=8)) == 1
+
+
+def test_exact_reconstructions_say_so():
+    images = random_images(2, 6, 6, 3)
+    figure = plotting.reconstructions(images, images)
+    assert figure.texts[2].get_text() == "|difference|\nlargest 0 of 255"
+    assert len(occurrences(render(figure), images[0], scale=8)) == 2
+
+
+def test_ends_of_interpolations_are_marked():
+    images = random_images(1, 4, 8, 8, 3)
+    figure = plotting.interpolations(images)
+    canvas = render(figure)
+    lefts = [occurrences(canvas, image, scale=8)[0][1] for image in images[0]]
+    top = occurrences(canvas, images[0, 0], scale=8)[0][0]
+    dark = [canvas[: top - 1, left : left + 64].min() < 64 for left in lefts]
+    assert dark == [True, False, False, True]
+
+
+def test_neighbors_stand_below_their_sample():
+    samples = random_images(3, 8, 8, 1)
+    neighbors = random_images(7, 8, 8, 1)[1:].reshape(3, 2, 8, 8, 1)
+    samples = 255 - samples
+    canvas = render(plotting.nearest_images(samples, neighbors))
+    for sample, below in zip(samples, neighbors, strict=True):
+        (place,) = occurrences(canvas, sample, scale=8)
+        rows = [occurrences(canvas, image, scale=8)[0] for image in below]
+        assert [left for _, left in rows] == [place[1]] * 2
+        assert rows[0][0] - place[0] == 64 + 16
+        assert rows[1][0] - rows[0][0] == 64 + 4
+
+
+def test_unfit_images_are_refused():
+    images = random_images(4, 6, 6, 1)
+    with pytest.raises(ValueError, match="images must be uint8, got float32"):
+        plotting.image_grid(images.astype(np.float32))
+    with pytest.raises(ValueError, match=r"images must have 4 axes.*\(4, 6, 6, 2\)"):
+        plotting.image_grid(random_images(4, 6, 6, 2))
+    with pytest.raises(ValueError, match=r"none empty.*\(0, 6, 6, 1\)"):
+        plotting.image_grid(images[:0])
+    with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
+        plotting.image_grid(images, columns=0)
+    with pytest.raises(ValueError, match=r"each of 1 temperatures.*\(2, 2, 6, 6, 1\)"):
+        plotting.temperature_samples(images.reshape(2, 2, 6, 6, 1), [1.0])
+    with pytest.raises(ValueError, match=r"\(4, 6, 6, 1\) and \(3, 6, 6, 1\)"):
+        plotting.reconstructions(images, images[:3])
+    with pytest.raises(ValueError, match=r"at least 2 steps.*\(4, 1, 6, 6, 1\)"):
+        plotting.interpolations(images[:, None])
+    with pytest.raises(ValueError, match=r"\(4, 6, 6, 1\) and \(2, 2, 6, 6, 1\)"):
+        plotting.nearest_images(images, images.reshape(2, 2, 6, 6, 1))
+
+
+def test_figures_leave_matplotlib_as_it_was():
+    code = (
+        "import sys, numpy, vaeflow.plotting as plotting\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "plotting.image_grid(numpy.zeros((1, 4, 4, 1), numpy.uint8))\n"
+        "assert 'matplotlib' in sys.modules\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,26 @@
+"""Figures: pure functions from arrays and records to matplotlib figures, and a way to save them.
+
+Images are uint8, shape [..., height, width, channel] with 1 or 3 channels, and are drawn with whole
+screen pixels for each of theirs. Nothing touches matplotlib's global state; matplotlib is imported
+when a figure is drawn.
+"""
+
+from vaeflow.plotting.curves import training_curve
+from vaeflow.plotting.files import save_figure
+from vaeflow.plotting.images import (
+    image_grid,
+    interpolations,
+    nearest_images,
+    reconstructions,
+    temperature_samples,
+)
+
+__all__ = [
+    "image_grid",
+    "interpolations",
+    "nearest_images",
+    "reconstructions",
+    "save_figure",
+    "temperature_samples",
+    "training_curve",
+]

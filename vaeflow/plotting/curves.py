@@ -1,0 +1,125 @@
+"""Curves of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLORS = ("#1f5a96", "#d1662a", "#3b8a4e", "#8a4f9e", "#8c6d31")
+_GREY = "#6b6b6b"
+# Of the points of a curve: as many or more are drawn faintly, under a running mean.
+_MANY = 100
+
+
+def training_curve(
+    records: Iterable[Mapping[str, Any]],
+    metrics: Mapping[str, str],
+    expected: Mapping[str, float] | None = None,
+    label: str = "bits/dim",
+) -> Figure:
+    """Draws metrics against the training step.
+
+    Long curves are drawn faintly, with their running mean over a fiftieth of their points. The
+    first tenth of the steps may leave the figure at the top, so that the rest is seen.
+
+    Args:
+      records: Records such as the lines of a run's `metrics.jsonl`: `step` and scalars by name. A
+        record without one of the metrics, or where it isn't finite, is left out of that curve.
+      metrics: What the legend calls a curve, to the metric's name in the records.
+      expected: Values to be marked by horizontal lines, by what to call them.
+      label: Of the vertical axis, with the unit.
+
+    Raises:
+      ValueError: If no record holds any of the metrics.
+    """
+    from matplotlib.figure import Figure
+
+    records = list(records)
+    curves = {name: _points(records, metric) for name, metric in metrics.items()}
+    curves = {name: points for name, points in curves.items() if len(points)}
+    if not curves:
+        raise ValueError(
+            f"metrics must name one that the records hold, got {sorted(metrics.values())}"
+        )
+    expected = dict(expected or {})
+    figure = Figure(figsize=(7.5, 4), dpi=150, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    for color, (name, points) in zip(_cycle(len(curves)), curves.items(), strict=True):
+        _draw_curve(axes, points, name, color)
+    low, high = _range([*curves.values()], [*expected.values()])
+    axes.set_ylim(low, high)
+    steps = [points[:, 0] for points in curves.values()]
+    axes.set_xlim(min(map(np.min, steps)), max(map(np.max, steps)) + 1e-9)
+    _draw_expected(axes, expected)
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(loc="upper right", facecolor="white", edgecolor="none", framealpha=0.9)
+    return figure
+
+
+def _points(records: list[Mapping[str, Any]], metric: str) -> np.ndarray:
+    """The steps and finite values of a metric, shape [point, 2]."""
+    points = [
+        (record["step"], record[metric])
+        for record in records
+        if record.get(metric) is not None and math.isfinite(record[metric])
+    ]
+    return np.array(points, dtype=float).reshape(-1, 2)
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLORS[number % len(_COLORS)] for number in range(count)]
+
+
+def _draw_curve(axes: Axes, points: np.ndarray, name: str, color: str) -> None:
+    steps, values = points.T
+    if len(points) < _MANY:
+        marker = "o" if len(points) < _MANY // 2 else None
+        axes.plot(steps, values, color=color, label=name, marker=marker, markersize=3.5)
+        return
+    axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+    window = len(points) // 50
+    sums = np.cumsum(np.insert(values, 0, 0.0))
+    means = (sums[window:] - sums[:-window]) / window
+    middle = (steps[window - 1 :] + steps[: len(steps) - window + 1]) / 2
+    axes.plot(middle, means, color=color, label=name)
+
+
+def _range(curves: list[np.ndarray], expected: list[float]) -> tuple[float, float]:
+    """Limits that show all but the start of the curves, and the expected values."""
+    last = max(points[-1, 0] for points in curves)
+    settled = [points[points[:, 0] >= last / 10, 1] for points in curves]
+    values = np.concatenate([*settled, np.array(expected)])
+    low, high = float(np.min(values)), float(np.max(values))
+    margin = 0.06 * (high - low) or 0.1
+    return low - margin, high + margin
+
+
+def _draw_expected(axes: Axes, expected: Mapping[str, float]) -> None:
+    """Draws horizontal lines, named to the right of the axes without overlap."""
+    low, high = axes.get_ylim()
+    distance = 0.055 * (high - low)
+    height = -math.inf
+    for name, value in sorted(expected.items(), key=lambda item: item[1]):
+        axes.axhline(value, color=_GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+        height = max(value, height + distance)
+        axes.annotate(
+            f"{name} {value:.2f}",
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=_GREY,
+            fontsize=8.5,
+        )
