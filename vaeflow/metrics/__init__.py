@@ -1,6 +1,6 @@
 """Measures of models, and the plain densities to hold them against.
 
-They compute in float64 with numpy and scipy, outside of JAX.
+They compute in float64 with numpy, outside of JAX.
 """
 
 from vaeflow.metrics.bits import bits_per_dim

@@ -21,8 +21,8 @@ def nearest_neighbors(
     Beside samples they show whether a model has learned its training images by heart.
 
     Args:
-      queries: Arrays to look up, shape [query, *event].
-      references: Arrays to search, shape [reference, *event].
+      queries: Arrays to look up, shape ``[query, *event]``.
+      references: Arrays to search, shape ``[reference, *event]``.
       count: How many neighbours of each query.
 
     Returns:

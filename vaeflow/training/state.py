@@ -37,7 +37,7 @@ class TrainState:
       step: Number of updates made so far, an int32 scalar.
       finite: Whether every loss and gradient so far was finite, a bool scalar. Once False, further
         steps leave the state as it is: the last good one.
-      players: `Player`s by name, in the order in which they are updated.
+      players: Each `Player` by name, in the order in which they are updated.
       state: Mutable Flax collections by name, `{}` where the model has none.
       ema: Exponential moving averages of the parameters by player, `{}` where they aren't kept.
     """

@@ -1,0 +1,106 @@
+"""Builds the API reference from the docstrings: one page for each package of vaeflow."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import pathlib
+import pkgutil
+
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
+import vaeflow
+
+project = "vaeflow"
+release = importlib.metadata.version("vaeflow")
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+html_theme = "furo"
+html_title = f"vaeflow {release}"
+exclude_patterns = ["_build"]
+
+# A name in single backticks links to what it names, if that is on a page.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autosummary_generate = False
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# The signature has the types.
+napoleon_attr_annotations = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 80
+python_use_unqualified_type_names = True
+
+PAGES = pathlib.Path(__file__).parent / "api"
+
+
+def public_packages() -> dict[str, list[str]]:
+    """Public names by package: vaeflow itself, without its packages, and each package."""
+    packages = [
+        f"vaeflow.{module.name}"
+        for module in pkgutil.iter_modules(vaeflow.__path__)
+        if module.ispkg and not module.name.startswith("_")
+    ]
+    names = {package: list(importlib.import_module(package).__all__) for package in packages}
+    own = [name for name in vaeflow.__all__ if not inspect.ismodule(getattr(vaeflow, name))]
+    return {"vaeflow": own, **names}
+
+
+def write_pages(app: Sphinx) -> None:
+    """Writes the source of a page for each package."""
+    PAGES.mkdir(exist_ok=True)
+    pages = {
+        f"{package}.rst": _page(package, names) for package, names in public_packages().items()
+    }
+    for page in PAGES.glob("*.rst"):
+        if page.name not in pages:
+            page.unlink()
+    for name, text in pages.items():
+        (PAGES / name).write_text(text)
+
+
+def _page(package: str, names: list[str]) -> str:
+    module = importlib.import_module(package)
+    lines = [package, "=" * len(package), "", f".. automodule:: {package}", "   :no-members:", ""]
+    lines += [".. autosummary::", "   :nosignatures:", ""]
+    lines += [f"   {name}" for name in names]
+    for name in names:
+        value = getattr(module, name)
+        lines += ["", f".. {_directive(value)}:: {package}.{name}"]
+        if inspect.isclass(value):
+            lines += ["   :members:", "   :show-inheritance:"]
+    return "\n".join(lines) + "\n"
+
+
+def _directive(value: object) -> str:
+    if inspect.isclass(value):
+        return "autoexception" if issubclass(value, BaseException) else "autoclass"
+    # Functions with derivatives of their own are objects, callable all the same.
+    return "autofunction" if callable(value) else "autodata"
+
+
+def check_pages(app: Sphinx, environment: BuildEnvironment) -> None:
+    """Warns of each public name that isn't on a page."""
+    logger = logging.getLogger(__name__)
+    rendered = environment.domains.python_domain.objects
+    for package, names in public_packages().items():
+        for name in names:
+            if f"{package}.{name}" not in rendered:
+                logger.warning("%s.%s is on no page", package, name)
+
+
+def setup(app: Sphinx) -> None:
+    """Connects the two to the build."""
+    app.connect("builder-inited", write_pages)
+    app.connect("env-check-consistency", check_pages)
