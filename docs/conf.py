@@ -10,6 +10,7 @@ import pkgutil
 
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util import inspect as sphinx_inspect
 from sphinx.util import logging
 
 import vaeflow
@@ -100,7 +101,19 @@ def check_pages(app: Sphinx, environment: BuildEnvironment) -> None:
                 logger.warning("%s.%s is on no page", package, name)
 
 
+def class_signature(
+    app: Sphinx, what: str, name: str, value: object, options: object, signature: str, result: str
+) -> tuple[str, str | None] | None:
+    """Gives a class whose metaclass hides its arguments the signature of its `__init__`."""
+    if what != "class" or signature != "(*args, **kwargs)":
+        return None
+    own = sphinx_inspect.signature(value.__init__, bound_method=True)
+    own = own.replace(return_annotation=inspect.Signature.empty)
+    return sphinx_inspect.stringify_signature(own, unqualified_typehints=True), None
+
+
 def setup(app: Sphinx) -> None:
-    """Connects the two to the build."""
+    """Connects these functions to the build."""
+    app.connect("autodoc-process-signature", class_signature)
     app.connect("builder-inited", write_pages)
     app.connect("env-check-consistency", check_pages)
