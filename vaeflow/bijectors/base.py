@@ -81,7 +81,8 @@ class Bijector(distrax.Bijector):
     def _check_rank(self, value: Array, event_ndims: int) -> None:
         if value.ndim < event_ndims:
             raise ValueError(
-                f"{self.name}: expected events of {event_ndims} axes, got an array of shape {value.shape}"
+                f"{self.name}: expected events of {event_ndims} axes, "
+                f"got an array of shape {value.shape}"
             )
 
     def _checked(self, log_det: Array, value: Array, event_ndims: int) -> Array:

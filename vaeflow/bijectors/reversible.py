@@ -18,6 +18,10 @@ from vaeflow.bijectors.compose import Chain, Inverse
 PyTree = Any
 
 
+LARGEST_ERROR = 1e-5
+"""Largest error of a recovered state, relative to one plus its largest entry, that is trusted."""
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def reversible_scan(
     step: Callable[[PyTree, PyTree], Bijector],
@@ -29,6 +33,12 @@ def reversible_scan(
     x: Array,
 ) -> tuple[Array, Array]:
     """Applies stacked steps in order, storing one state for each segment of them.
+
+    Backpropagation recovers the states inside a segment by inverting its steps, from the state
+    stored at its end. What it recovers at the start is compared with the state stored there: where
+    rounding has grown beyond `LARGEST_ERROR`, the segment is computed anew, from its start and
+    without inversion, so gradients stay those of plain backpropagation however ill-conditioned the
+    steps are.
 
     Args:
       step: Hashable function from the parameters of one step and the context to a bijector.
@@ -52,49 +62,85 @@ def _forward(step, segment, unroll, event_ndims, variables, context, x):
         return (y, log_det + step_log_det), None
 
     def one_segment(carry, segment_variables):
+        start = carry[0]
         carry, _ = jax.lax.scan(one_step, carry, segment_variables, unroll=unroll)
-        return carry, carry[0]
+        return carry, start
 
-    carry = (x, jnp.zeros(x.shape[: x.ndim - event_ndims], jnp.float32))
-    whole, rest = _segments(variables, segment)
-    ends = None
-    if whole is not None:
-        carry, ends = jax.lax.scan(one_segment, carry, whole)
-    if rest is not None:
-        carry, _ = one_segment(carry, rest)
-    return carry, (variables, context, ends, carry[0])
+    carry = (x, jnp.zeros(x.shape[: x.ndim - event_ndims], x.dtype))
+    starts = []
+    for part in _segments(variables, segment):
+        carry, part_starts = jax.lax.scan(one_segment, carry, part)
+        starts.append(part_starts)
+    return carry, (variables, context, jnp.concatenate(starts), carry[0])
 
 
 def _backward(step, segment, unroll, event_ndims, residuals, cotangents):
-    variables, context, ends, y = residuals
+    variables, context, starts, y = residuals
     dy, dlog_det = cotangents
+    ends = jnp.concatenate([starts[1:], y[None]])
 
-    def one_step(carry, step_variables):
-        y, dy, dcontext = carry
+    def pull_back_step(recover, step_variables, dcontext):
+        """Pulls one step's cotangents back; `recover` gives its input's and its bijector's."""
         bijector, pull_back = jax.vjp(step, step_variables, context)
-        x, dx, dbijector = _invert_and_pull_back(bijector, y, dy, dlog_det)
+        x, dx, dbijector = recover(bijector)
         dvariables, dstep_context = pull_back(dbijector)
         dcontext = [a + b for a, b in zip(dcontext, _differentiable(dstep_context), strict=True)]
-        return (x, dx, dcontext), _differentiable(dvariables)
+        return x, dx, dcontext, _differentiable(dvariables)
+
+    def by_inversion(end, dy, dcontext, segment_variables):
+        def body(carry, step_variables):
+            y, dy, dcontext = carry
+            recover = functools.partial(_invert_and_pull_back, y=y, dy=dy, dlog_det=dlog_det)
+            x, dx, dcontext, dvariables = pull_back_step(recover, step_variables, dcontext)
+            return (x, dx, dcontext), dvariables
+
+        carry = (end, dy, dcontext)
+        (start, *carry), dvariables = jax.lax.scan(
+            body, carry, segment_variables, reverse=True, unroll=unroll
+        )
+        return start, (tuple(carry), dvariables)
+
+    def anew(start, dy, dcontext, segment_variables):
+        def advance(x, step_variables):
+            return step(step_variables, context).forward(x), x
+
+        def body(carry, inputs):
+            dy, dcontext = carry
+            x, step_variables = inputs
+
+            def recover(bijector):
+                _, pull_back = jax.vjp(_forward_and_log_det, bijector, x)
+                dbijector, dx = pull_back((dy, dlog_det))
+                return x, dx, dbijector
+
+            _, dx, dcontext, dvariables = pull_back_step(recover, step_variables, dcontext)
+            return (dx, dcontext), dvariables
+
+        _, states = jax.lax.scan(advance, start, segment_variables, unroll=unroll)
+        inputs = (states, segment_variables)
+        return jax.lax.scan(body, (dy, dcontext), inputs, reverse=True, unroll=unroll)
 
     def one_segment(carry, inputs):
-        end, segment_variables = inputs
-        carry, dvariables = jax.lax.scan(
-            one_step, (end, *carry), segment_variables, reverse=True, unroll=unroll
+        start, end, segment_variables = inputs
+        recovered, pulled_back = by_inversion(end, *carry, segment_variables)
+        error = jnp.max(jnp.abs(recovered - start), initial=0.0)
+        bound = LARGEST_ERROR * (1 + jnp.max(jnp.abs(start), initial=0.0))
+        return jax.lax.cond(
+            error <= bound,
+            lambda: pulled_back,
+            lambda: anew(start, *carry, segment_variables),
         )
-        return carry[1:], dvariables
 
-    whole, rest = _segments(variables, segment)
     carry = (dy, [jnp.zeros_like(leaf) for leaf in _differentiable(context)])
-    parts = []
-    if rest is not None:
-        carry, drest = one_segment(carry, (y, rest))
-        parts.append(drest)
-    if whole is not None:
-        carry, dwhole = jax.lax.scan(one_segment, carry, (ends, whole), reverse=True)
-        parts.insert(0, [leaf.reshape((-1, *leaf.shape[2:])) for leaf in dwhole])
+    gradients, last = [], len(starts)
+    for part in reversed(_segments(variables, segment)):
+        first = last - len(jax.tree.leaves(part)[0])
+        inputs = (starts[first:last], ends[first:last], part)
+        carry, dpart = jax.lax.scan(one_segment, carry, inputs, reverse=True)
+        gradients.insert(0, [leaf.reshape((-1, *leaf.shape[2:])) for leaf in dpart])
+        last = first
     dx, dcontext = carry
-    dvariables = [jnp.concatenate(leaves) for leaves in zip(*parts, strict=True)]
+    dvariables = [jnp.concatenate(leaves) for leaves in zip(*gradients, strict=True)]
     return _as_cotangent(variables, dvariables), _as_cotangent(context, dcontext), dx
 
 
@@ -146,19 +192,24 @@ def _inverse_and_log_det(bijector, x):
     return bijector.inverse_and_log_det(x)
 
 
-def _segments(variables: PyTree, segment: int) -> tuple[PyTree | None, PyTree | None]:
-    """Splits stacked leaves into whole segments [count, segment, ...] and a shorter rest."""
+def _segments(variables: PyTree, segment: int) -> list[PyTree]:
+    """Splits stacked leaves [K, ...] into whole segments, and a shorter one if any is left.
+
+    Returns:
+      One or two trees with leaves [count, steps, ...].
+    """
     depth = jax.tree.leaves(variables)[0].shape[0]
-    count = depth // segment
-    whole = rest = None
-    if count:
-        whole = jax.tree.map(
-            lambda leaf: leaf[: count * segment].reshape((count, segment, *leaf.shape[1:])),
-            variables,
+    whole = depth - depth % segment
+    parts = []
+    if whole:
+        parts.append(
+            jax.tree.map(
+                lambda leaf: leaf[:whole].reshape((-1, segment, *leaf.shape[1:])), variables
+            )
         )
-    if depth % segment:
-        rest = jax.tree.map(lambda leaf: leaf[count * segment :], variables)
-    return whole, rest
+    if whole < depth:
+        parts.append(jax.tree.map(lambda leaf: leaf[None, whole:], variables))
+    return parts
 
 
 def _differentiable(tree: PyTree) -> list[Array]:

@@ -30,10 +30,9 @@ class Scan(Bijector):
     the steps. The steps are compiled once, whatever K. Each direction costs what it costs a step.
 
     Plain backpropagation keeps what every step computed. With ``remat=True`` it keeps the input of
-    each step and computes the rest again. With ``reversible=True`` it keeps the output of every
-    `segment` steps and computes the inputs between by inverting one step after another; the
-    gradients then carry the error of at most `segment` inversions. Neither allows forward-mode
-    derivatives through a reversible scan.
+    each step and computes the rest again. With ``reversible=True`` it keeps the input of every
+    `segment` steps and recovers those between by inverting one step after another; a segment that
+    isn't recovered to 1e-5 is computed anew. A reversible scan has no forward-mode derivatives.
 
     Shapes: every leaf of `variables` is ``[K, ...]``; leaves of `context` are shared by all steps.
 
@@ -105,7 +104,7 @@ class Scan(Bijector):
 
         if self.remat:
             body = jax.checkpoint(body, prevent_cse=self.unroll)
-        start = (x, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], jnp.float32))
+        start = (x, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], x.dtype))
         return jax.lax.scan(body, start, self.variables, reverse=inverse, unroll=self.unroll)[0]
 
     def _forward(self, x):

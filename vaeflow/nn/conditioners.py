@@ -26,7 +26,7 @@ class MLP(nn.Module):
       features: Number of outputs.
       hidden: Sizes of the hidden layers.
       activation: Nonlinearity after each hidden layer.
-      dtype: Type to compute in; the result is float32.
+      dtype: Type to compute in; the result is float32 or wider.
     """
 
     features: int
@@ -48,7 +48,8 @@ class MLP(nn.Module):
         for size in self.hidden:
             x = self.activation(nn.Dense(size, dtype=self.dtype)(x))
         zeros = nn.initializers.zeros
-        return nn.Dense(self.features, dtype=self.dtype, kernel_init=zeros)(x).astype(jnp.float32)
+        x = nn.Dense(self.features, dtype=self.dtype, kernel_init=zeros)(x)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class GlowNetwork(nn.Module):
@@ -59,7 +60,7 @@ class GlowNetwork(nn.Module):
     Attributes:
       features: Number of output channels.
       width: Number of hidden channels.
-      dtype: Type to compute in; the result is float32.
+      dtype: Type to compute in; the result is float32 or wider.
     """
 
     features: int
@@ -88,7 +89,7 @@ class ResidualNetwork(nn.Module):
       features: Number of output channels.
       width: Number of hidden channels.
       blocks: Number of residual blocks.
-      dtype: Type to compute in; the result is float32.
+      dtype: Type to compute in; the result is float32 or wider.
     """
 
     features: int

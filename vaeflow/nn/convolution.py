@@ -145,7 +145,12 @@ def _shifted(image, taps, shape, strides, padding):
 def _rows_product(a, b):
     """Sums the outer products of the channels of a and b over examples and positions."""
     a, b = (array.reshape(-1, array.shape[-1]) for array in (a, b))
-    return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    return lax.dot_general(
+        a,
+        b,
+        (((0,), (0,)), ((), ())),
+        preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
+    )
 
 
 class Conv(nn.Module):
@@ -191,7 +196,7 @@ class ZeroConv(nn.Module):
 
     Attributes:
       features: Number of output channels.
-      dtype: Type to compute in; the result is float32.
+      dtype: Type to convolve in; the result is float32 or wider.
     """
 
     features: int
@@ -205,4 +210,4 @@ class ZeroConv(nn.Module):
         bias = self.param("bias", zeros, (self.features,))
         log_scale = self.param("log_scale", zeros, (self.features,))
         y = convolution(x.astype(self.dtype), kernel.astype(self.dtype))
-        return (y.astype(jnp.float32) + bias) * jnp.exp(3 * log_scale)
+        return (y + bias) * jnp.exp(3 * log_scale)

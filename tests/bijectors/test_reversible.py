@@ -1,0 +1,148 @@
+"""Backpropagation by inversion: exact enough, and cheap in memory whatever the depth."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vaeflow import flows
+
+SHAPE = (8, 8, 3)
+
+
+def images(key, count=4):
+    """Smooth images with a little noise, so that there is something to learn."""
+    coarse = jax.random.normal(key, (count, 2, 2, 3))
+    smooth = jax.image.resize(coarse, (count, *SHAPE), "linear")
+    return smooth + 0.1 * jax.random.normal(jax.random.fold_in(key, 1), smooth.shape)
+
+
+IMAGES = images(jax.random.key(0))
+
+
+def glow(steps, **options):
+    return flows.Glow(SHAPE, levels=1, steps=steps, width=16, **options)
+
+
+def negative_log_likelihood(flow, variables, x):
+    noise, log_det = flow.apply(variables).inverse_and_log_det(x)
+    return jnp.mean(jnp.sum(noise**2, -1) / 2 - log_det) / noise.shape[-1]
+
+
+def sampled_energy(flow, variables, noise):
+    x, log_det = flow.apply(variables).forward_and_log_det(noise)
+    return jnp.mean(jnp.sum(jnp.sin(x), (1, 2, 3)) + log_det) / noise.shape[-1]
+
+
+@functools.cache
+def trained(steps):
+    """Parameters after a few updates, when no layer is at its initial value any more."""
+    flow = glow(steps)
+    variables = jax.jit(lambda key, x: flow.init(key, data=x))(jax.random.key(1), IMAGES)
+    optimizer = optax.adam(1e-3)
+
+    @jax.jit
+    def train(variables, state):
+        def update(carry, key):
+            variables, state = carry
+            objective = functools.partial(negative_log_likelihood, flow)
+            gradient = jax.grad(objective)(variables, images(key))
+            updates, state = optimizer.update(gradient, state)
+            return (optax.apply_updates(variables, updates), state), None
+
+        keys = jax.random.split(jax.random.key(2), 100)
+        return jax.lax.scan(update, (variables, state), keys)[0][0]
+
+    return train(variables, optimizer.init(variables))
+
+
+def gradient(flow, objective, variables, x):
+    return jax.jit(jax.grad(functools.partial(objective, flow)))(variables, x)
+
+
+def distance(a, b):
+    """Norm of the difference of two gradients over the norm of the second."""
+    difference = jax.tree.map(lambda a, b: np.asarray(a, np.float64) - b, a, b)
+    return float(optax.tree.norm(difference) / optax.tree.norm(b))
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("direction", ["density", "sample"])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_gradient_is_as_exact_as_plain_backpropagation(scale, direction):
+    variables = jax.tree.map(lambda leaf: leaf, trained(32))
+    networks = variables["params"]["level_0"]["steps"]["coupling"]
+    networks = {
+        name: layer | {"kernel": scale * layer["kernel"]} for name, layer in networks.items()
+    }
+    variables["params"]["level_0"]["steps"]["coupling"] = networks
+    objective, x = negative_log_likelihood, IMAGES
+    if direction == "sample":
+        objective, x = sampled_energy, glow(32).apply(variables).inverse(IMAGES)
+    plain = gradient(glow(32), objective, variables, x)
+    reversible = gradient(glow(32, reversible=True), objective, variables, x)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (variables, x))
+        exact = gradient(glow(32, dtype=jnp.float64), objective, *wide)
+        exact = jax.tree.map(np.asarray, exact)
+    assert jax.tree.leaves(exact)[0].dtype == np.float64
+    own_error = distance(plain, exact)
+    assert 0 < own_error < 1e-2
+    assert distance(reversible, exact) <= 2 * own_error
+
+
+def temporaries(steps, **options):
+    flow = flows.Glow((16, 16, 3), levels=1, steps=steps, width=64, **options)
+    images = jnp.zeros((8, 16, 16, 3))
+    variables = jax.eval_shape(lambda: flow.init(jax.random.key(0), data=images))
+    step = jax.jit(jax.grad(functools.partial(negative_log_likelihood, flow)))
+    return step.lower(variables, images).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.optimized
+def test_temporaries_hardly_grow_with_depth():
+    assert temporaries(32, reversible=True) <= 1.25 * temporaries(8, reversible=True)
+    assert temporaries(16, reversible=True) <= temporaries(16) / 5
+
+
+def test_program_does_not_grow_with_depth():
+    def size(steps, **options):
+        flow = glow(steps, **options)
+        variables = jax.eval_shape(lambda: flow.init(jax.random.key(0), data=IMAGES))
+        step = jax.jit(jax.grad(functools.partial(negative_log_likelihood, flow)))
+        return len(step.lower(variables, IMAGES).as_text().splitlines())
+
+    assert size(32) == size(8)
+    assert size(32, reversible=True) == size(8, reversible=True)
+    assert size(8, scan=False) > 2 * size(8)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8, 11])
+def test_any_depth_with_context_and_its_cotangent(steps):
+    context = jax.random.normal(jax.random.key(2), (4, 2))
+
+    def loss(flow, variables, context):
+        noise, log_det = flow.apply(variables, context).inverse_and_log_det(IMAGES)
+        return jnp.mean(jnp.sum(noise**2, -1) / 2 - log_det)
+
+    variables = glow(steps).init(jax.random.key(1), context, data=IMAGES)
+    variables = jax.tree.map(lambda leaf: leaf + 0.01, variables)
+    plain, reversible = (
+        jax.jit(jax.grad(functools.partial(loss, flow), (0, 1)))(variables, context)
+        for flow in (glow(steps), glow(steps, reversible=True))
+    )
+    assert optax.tree.norm(plain[1]) > 1e-3
+    assert distance(reversible[0], plain[0]) < 1e-4
+    assert distance(reversible[1], plain[1]) < 1e-4
+
+
+def test_plu_constants_get_no_gradient_and_pass_through():
+    variables = glow(3, plu=True).init(jax.random.key(1), data=IMAGES)
+    flow = glow(3, plu=True, reversible=True)
+    got = gradient(flow, negative_log_likelihood, variables, IMAGES)
+    expected = gradient(glow(3, plu=True), negative_log_likelihood, variables, IMAGES)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(got["constants"]))
+    assert distance(got["params"], expected["params"]) < 1e-4
