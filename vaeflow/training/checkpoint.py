@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -78,7 +82,8 @@ class Checkpoints:
         reasons: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                found = self._restore(step, abstract)
+                with _stragglers_ignored():
+                    found = self._restore(step, abstract)
             except Exception as error:  # damaged files raise whatever their reader raises
                 reasons[step] = f"{type(error).__name__}: " + " ".join(str(error).split())[:200]
                 continue
@@ -108,3 +113,25 @@ class Checkpoints:
                 target.rmtree()
             (self._path / str(step)).rename(target)
         self._manager = self._open()  # it lists its steps only once
+
+
+@contextlib.contextmanager
+def _stragglers_ignored() -> Iterator[None]:
+    """Keeps a failed restore from printing a traceback for every read still under way.
+
+    Orbax closes its event loop at the first error; the other reads then report to a closed loop.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        time.sleep(0.5)  # there is nothing to wait on: the reads belong to nobody any more
+        raise
+    finally:
+        sys.unraisablehook = before

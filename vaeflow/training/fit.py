@@ -97,10 +97,14 @@ def fit(
         raise ValueError(f"best={best!r} needs evaluate, got None")
     average = config.ema_decay > 0
 
-    def create() -> dict[str, PyTree]:
-        state = create_train_state(initialize(), optimizers, ema=average)
+    @jax.jit
+    def around(variables: Variables) -> dict[str, PyTree]:
+        state = create_train_state(variables, optimizers, ema=average)
         chosen = jax.tree.map(jnp.copy, variables_of(state, average)) if best else {}
         return {"state": state, "best": chosen}
+
+    def create() -> dict[str, PyTree]:
+        return around(initialize())
 
     with contextlib.ExitStack() as stack:
         request = stack.enter_context(stop_requests())
@@ -123,12 +127,11 @@ def fit(
                     run.record(*pending)
                 pending = (step, count, metrics)
                 step += count
-                stopping = request.signal_number is not None
-                if stopping or run.pauses_at(step):
+                if request.signal_number is not None or run.pauses_at(step):
                     run.record(*pending)
                     pending = None
                     run.pause(step)
-                if stopping and step < config.steps:
+                if request.signal_number is not None and pending is None:
                     run.save(step)
                     raise Interrupted(step, request.signal_number)
         return FitResult(
@@ -229,7 +232,9 @@ class _Run:
 
     def record(self, first: int, count: int, metrics: Mapping[str, jax.Array]) -> None:
         """Reads, checks and logs the metrics of `count` steps after step `first`."""
-        values = {name: np.reshape(v, -1) for name, v in jax.device_get(dict(metrics)).items()}
+        found = jax.device_get(dict(metrics))
+        names = sorted(found, key=lambda name: not name.endswith("loss"))  # what matters first
+        values = {name: np.reshape(found[name], -1) for name in names}
         for position in range(count):
             step = first + position + 1
             self.last = {name: float(value[position]) for name, value in values.items()}

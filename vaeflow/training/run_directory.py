@@ -119,6 +119,9 @@ def open_run_directory(
 ) -> RunDirectory:
     """Opens the directory of a run, new or not.
 
+    A configuration under which no step was made yet, for instance because its data weren't found,
+    may still be replaced by another.
+
     Args:
       path: The directory, local or anything that `etils.epath` knows, such as "gs://...".
       config: The configuration, a dataclass, written to `config.json`.
@@ -137,17 +140,17 @@ def open_run_directory(
     now = {"experiment": experiment, "preset": preset, "config": settings}
     try:
         before = read_json(root / "config.json")
-        if before is None:
+        lines = read_json_lines(root / "metrics.jsonl")
+        if before != now:
+            if before is not None and (lines or (root / "report.json").exists()):
+                raise ValueError(
+                    f"workdir {path} holds a run of another configuration "
+                    f"({difference(before, now)}); give the same options again or another --workdir"
+                )
             (root / "figures").mkdir(parents=True, exist_ok=True)
             write_json(root / "config.json", now)
     except OSError as error:
         raise OSError(f"workdir {path} can't be used: {error.strerror or error}") from error
-    if before is not None and before != now:
-        raise ValueError(
-            f"workdir {path} holds a run of another configuration ({difference(before, now)}); "
-            "give the same options again or another --workdir"
-        )
-    lines = read_json_lines(root / "metrics.jsonl")
     return RunDirectory(
         path=root,
         experiment=experiment,

@@ -1,0 +1,1 @@
+"""Experiments: one short file each, run as `python -m experiments.NAME`."""

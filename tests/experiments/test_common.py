@@ -1,0 +1,229 @@
+"""The command line: one clear line for whatever goes wrong, and exit codes to go by."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import common
+from vaeflow.training import Interrupted, TrainConfig, open_run_directory
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOY = ROOT / "tests" / "training" / "toy_experiment.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    width: int = 3
+    """Width of the network."""
+
+
+PRESETS = {
+    "small": common.Preset(
+        Config(),
+        yields="A small one.",
+        cost="a second",
+        expected={"bits": common.Expected(1.5, "table 2")},
+    ),
+    "large": common.Preset(
+        Config(TrainConfig(steps=9), width=30), yields="A large one.", cost="a day"
+    ),
+}
+
+
+def run(config, directory):
+    return common.Result(config.train.steps, {"bits": 1.25, "other": float("nan")})
+
+
+def execute(*arguments, run=run, presets=PRESETS):
+    return common.execute("toy", presets, run, arguments)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_preset_is_where_options_start_from():
+    preset, workdir, config = common.parse("toy", PRESETS, ["--train.batch-size", "5"])
+    assert (preset, workdir) == ("small", "")
+    assert config == Config(TrainConfig(batch_size=5))
+    arguments = ["--width", "4", "--preset", "large", "--workdir", "there"]
+    preset, workdir, config = common.parse("toy", PRESETS, arguments)
+    assert (preset, workdir) == ("large", "there")
+    assert config == Config(TrainConfig(steps=9), width=4)
+    assert common.parse("toy", PRESETS, ["--preset=large"])[2].width == 30
+
+
+def test_help_says_what_each_preset_costs_and_yields(capsys):
+    with pytest.raises(SystemExit) as stop:
+        execute("--preset", "large", "--help")
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "small: A small one. Costs a second. Expected: bits 1.5 (table 2)." in shown
+    assert "large: A large one. Costs a day." in shown
+    assert "train options" in shown
+    assert "--train.strategy {jit}" in shown
+    assert "Width of the network. (default: 30)" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.step", "3"], "Unrecognized options: --train.step, 3; perhaps "),
+        (["--train.steps", "many"], "--train.steps: invalid literal for int() with base 10"),
+        (["--train.steps", "0"], "train.steps must be at least 1, got 0"),
+        (["--preset", "huge"], "invalid choice 'huge' for argument '--preset'"),
+        (["--preset"], "Missing value for argument '--preset'"),
+        (["--train.strategy", "magic"], "invalid choice 'magic'"),
+        (["stray"], "Unrecognized options: stray"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(arguments, message, capfd):
+    with pytest.raises(SystemExit) as stop:
+        execute(*arguments)
+    assert stop.value.code == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not pathlib.Path("runs").exists()
+
+
+def test_a_run_is_reported_and_then_says_that_it_is_finished(capsys):
+    assert execute() == 0
+    report = json.loads(pathlib.Path("runs/toy-small/report.json").read_text())
+    assert report["metrics"] == {"bits": 1.25, "other": None}
+    assert report["expected"] == {"bits": {"value": 1.5, "source": "table 2"}}
+    assert (report["experiment"], report["preset"], report["step"]) == ("toy", "small", 1000)
+    out = capsys.readouterr().out
+    assert "bits: 1.25 (expected 1.5, table 2)\nother: not finite\n" in out
+
+    def fails(config, directory):
+        raise AssertionError
+
+    assert execute(run=fails) == 0
+    out, err = capsys.readouterr()
+    assert err == "runs/toy-small is finished; nothing to do\n"
+    assert "bits: 1.25" in out
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, FileNotFoundError, FloatingPointError])
+def test_an_error_of_a_run_is_one_line_and_its_traceback_is_kept(kind, capsys):
+    def fails(config, directory):
+        raise kind("data.source: no such\n  thing")
+
+    assert execute(run=fails) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1] == "error: data.source: no such thing"
+    assert len(err) == 2
+    kept = pathlib.Path("runs/toy-small/traceback.txt")
+    assert "in fails" in kept.read_text()
+    assert execute("--width", "5") == 0  # the mistake mended, in the same directory
+    assert not kept.exists()
+
+
+def test_mistakes_in_our_own_code_are_not_hidden():
+    def fails(config, directory):
+        raise KeyError("latent")
+
+    with pytest.raises(KeyError):
+        execute(run=fails)
+
+
+def test_another_configuration_or_an_unusable_directory_is_one_line(capsys):
+    assert execute() == 0
+    capsys.readouterr()
+    assert execute("--width", "4") == 1
+    err = capsys.readouterr().err
+    assert "error: workdir runs/toy-small holds a run of another configuration" in err
+    assert "(width: 3 there, 4 here)" in err
+    pathlib.Path("file").touch()
+    assert execute("--workdir", "file/run") == 1
+    err = capsys.readouterr().err
+    assert err == "error: workdir file/run can't be used: Not a directory\n"
+
+
+def test_control_c_leaves_with_one_line(capsys):
+    def interrupted(config, directory):
+        raise KeyboardInterrupt
+
+    assert execute(run=interrupted) == 130
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "stopped; the same command goes on from the last checkpoint"
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_with_one_line_that_says_what_is_saved(number, capsys):
+    def stopped(config, directory):
+        raise Interrupted(12, number)
+
+    assert execute(run=stopped) == 128 + number
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "stopped at step 12, which is saved; the same command goes on from there"
+    ]
+
+
+def process(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, str(TOY), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def arrays(workdir, config):
+    """The last checkpoint, as it lies on the disk."""
+    import orbax.checkpoint as ocp
+
+    directory = open_run_directory(workdir, config, experiment="toy", preset="small")
+    with ocp.CheckpointManager(directory.checkpoints) as manager:
+        restored = manager.restore(20, args=ocp.args.Composite(tree=ocp.args.StandardRestore()))
+    lines = [{**line, "wall_seconds": 0} for line in directory.read_metrics()]
+    return restored["tree"], lines
+
+
+def test_a_killed_process_goes_on_with_the_same_command_to_the_same_end():
+    """The same parameters bit for bit, and a terminal that shows our own lines alone."""
+    import jax
+
+    sys.path.insert(0, str(TOY.parent))
+    try:
+        from toy_experiment import Config as ToyConfig
+    finally:
+        sys.path.remove(str(TOY.parent))
+
+    straight = process("--workdir", "straight")
+    assert straight.returncode == 0, straight.stderr
+    first, bar = straight.stderr.split("\n", 1)
+    assert first == "toy, preset small: a second; the run is kept in straight"
+    assert all("step/s" in part or not part.strip() for part in bar.replace("\r", "\n").split("\n"))
+    assert straight.stdout.splitlines()[-1].endswith("figures and report.json are in straight")
+    expected = arrays("straight", ToyConfig())
+
+    options = ["--workdir", "killed", "--kill-at", "12"]
+    killed = process(*options)
+    assert killed.returncode == -signal.SIGKILL
+    resumed = process(*options)
+    assert resumed.returncode == 0, resumed.stderr
+    tree, lines = arrays("killed", ToyConfig(kill_at=12))
+    assert lines == expected[1]
+    jax.tree.map(np.testing.assert_array_equal, tree, expected[0])
+    finished = process(*options)
+    assert finished.returncode == 0
+    assert finished.stderr == "killed is finished; nothing to do\n"

@@ -1,0 +1,206 @@
+"""The training step: what it computes, when it refuses, and how often it is compiled."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+
+from vaeflow import training
+from vaeflow.axis import Axis
+from vaeflow.losses.base import Aux
+
+CONFIG = training.TrainConfig(batch_size=6)
+
+
+def stream(count: int) -> list:
+    return list(itertools.islice(toy.batches(CONFIG).stream(0), count))
+
+
+def start(optimizer) -> training.TrainState:
+    return training.create_train_state(toy.initialize(), optimizer)
+
+
+def run(step, state, batches):
+    history = []
+    for batch in batches:
+        state, metrics = step(state, batch)
+        history.append(metrics)
+    return state, history
+
+
+def test_a_step_is_one_update_along_the_gradient_of_the_loss():
+    optimizer = optax.sgd(0.5)
+    (batch,) = stream(1)
+    variables = toy.initialize()
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(3), 0), 6)
+
+    def value(params):
+        return toy.loss(
+            toy.Model(), {**variables, "params": params}, batch, keys, axis=Axis(), train=True
+        )[0]
+
+    gradient = jax.grad(value)(variables["params"])
+    step = training.make_train_step(toy.Model(), toy.loss, optimizer, seed=3)
+    state, metrics = step(start(optimizer), batch)
+    for new, old, slope in zip(
+        *map(jax.tree.leaves, (state.players["model"].parameters, variables["params"], gradient)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(new, old - 0.5 * slope, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(gradient), rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], value(variables["params"]), rtol=1e-5)
+    assert state.state["statistics"]["count"] == 1
+
+
+def test_noise_depends_on_the_seed_and_on_the_step():
+    optimizer = optax.sgd(0.0)
+    (batch,) = stream(1)
+    losses = []
+    for seed in (0, 0, 1):
+        step = training.make_train_step(toy.Model(), toy.loss, optimizer, seed=seed)
+        losses.append([float(m["loss"]) for m in run(step, start(optimizer), [batch] * 2)[1]])
+    assert losses[0] == losses[1]
+    assert len({*losses[0], *losses[2]}) == 4
+
+
+def test_schedules_of_the_weights_are_traced_and_the_step_compiles_once():
+    traces = []
+
+    def counted(*arguments, **options):
+        traces.append(1)
+        return toy.loss(*arguments, **options)
+
+    optimizer = optax.adam(1e-3)
+    step = training.make_train_step(
+        toy.Model(), counted, optimizer, seed=0, weights={"weight": lambda step: 1.0 + step}
+    )
+    _, history = run(step, start(optimizer), stream(4))
+    assert [float(metrics["weight"]) for metrics in history] == [1.0, 2.0, 3.0, 4.0]
+    np.testing.assert_allclose(history[3]["loss"], 4 * history[3]["error"], rtol=1e-6)
+    assert len(traces) == 1
+    assert step._cache_size() == 1
+
+
+def test_the_average_forgets_its_start_within_a_hundred_steps():
+    def pull(model, variables, batch, rng, *, axis, train):
+        return jnp.square(variables["params"]["a"] - 5.0), Aux({}, {})
+
+    state = training.create_train_state({"params": {"a": jnp.zeros(())}}, optax.sgd(0.1))
+    step = training.make_train_step(None, pull, optax.sgd(0.1), seed=0, ema_decay=0.999)
+    expected, parameters = 0.0, []
+    for t in range(100):
+        state, _ = step(state, {"image": np.zeros((1, 1))})
+        parameters.append(float(state.players["model"].parameters["a"]))
+        decay = min(0.999, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * parameters[-1]
+    assert float(state.ema["model"]["a"]) == pytest.approx(expected, rel=1e-5)
+    assert float(state.ema["model"]["a"]) > 4.9
+    assert float(training.ema_decay_at(0.999, jnp.int32(10**6))) == pytest.approx(0.999)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_nothing_moves_from_the_first_step_that_is_not_finite(where):
+    optimizer = optax.adam(1e-2)
+
+    def broken(model, variables, batch, rng, *, axis, train, weight):
+        value, aux = toy.loss(model, variables, batch, rng, axis=axis, train=train)
+        if where == "loss":
+            return value + jnp.where(weight == 1, jnp.inf, 0.0), aux
+        # The square root of zero is finite, its slope isn't.
+        square = 1.0 + jnp.sum(variables["params"]["Dense_0"]["kernel"] ** 2)
+        return value + jnp.sqrt(jnp.where(weight == 1, 0.0, 1.0) * square), aux
+
+    step = training.make_train_step(
+        toy.Model(), broken, optimizer, seed=0, weights={"weight": lambda step: step == 2}
+    )
+    good, _ = run(step, start(optimizer), stream(2))
+    good = jax.tree.map(np.array, good)
+    state, history = run(step, start(optimizer), stream(5))
+    assert np.isfinite(history[1]["gradient_norm"])
+    assert not np.isfinite(history[2]["gradient_norm" if where == "gradient" else "loss"])
+    assert state.step == 2
+    assert not state.finite
+    toy.equal(state.replace(finite=np.array(True)), good)
+
+
+def test_each_player_moves_by_its_own_loss_after_those_before_it():
+    def first(model, variables, batch, rng, *, axis, train, push):
+        a, b = (variables["params"][name]["value"] for name in ("a", "b"))
+        return push * a + 100.0 * b, Aux({"b": b}, {"seen": {"count": jnp.int32(1)}})
+
+    def second(model, variables, batch, rng, *, axis, train):
+        a, b = (variables["params"][name]["value"] for name in ("a", "b"))
+        count = variables["seen"]["count"]
+        noise = jax.random.normal(rng[0])
+        return a * b, Aux({"a": a, "count": count, "noise": noise}, {})
+
+    optimizers = {"a": optax.sgd(1.0), "b": optax.sgd(0.5)}
+    variables = {
+        "params": {"a": {"value": jnp.float32(1)}, "b": {"value": jnp.float32(2)}},
+        "seen": {"count": jnp.int32(0)},
+    }
+    step = training.make_train_step(
+        None, {"a": first, "b": second}, optimizers, seed=0, weights={"a": {"push": 3.0}}
+    )
+    state, metrics = step(
+        training.create_train_state(variables, optimizers), {"image": np.zeros((2, 1))}
+    )
+    assert float(state.players["a"].parameters["value"]) == 1 - 3
+    assert float(metrics["b/a"]) == 1 - 3
+    assert int(metrics["b/count"]) == 1
+    assert float(state.players["b"].parameters["value"]) == 2 - 0.5 * (1 - 3)
+    assert {"a/loss", "b/loss", "a/gradient_norm", "b/gradient_norm", "a/b"} <= set(metrics)
+    own = jax.random.normal(training.step.step_keys(0, jnp.int32(0), 2)[0])
+    assert float(metrics["b/noise"]) != float(own)
+
+
+def test_a_batch_divided_over_a_named_axis_makes_the_same_update():
+    optimizer = optax.sgd(0.3)
+    (batch,) = stream(1)
+    keys = training.step.step_keys(0, jnp.int32(0), 6)
+    whole = training.make_update(toy.Model(), toy.loss, optimizer)
+    parts = training.make_update(toy.Model(), toy.loss, optimizer, axis=Axis("data"))
+    divided = jax.tree.map(lambda rows: rows.reshape(2, 3, *rows.shape[1:]), (batch, keys))
+    expected, scalars = whole(start(optimizer), batch, keys)
+    found, others = jax.vmap(parts, in_axes=(None, 0, 0), axis_name="data")(
+        start(optimizer), *divided
+    )
+    for a, b in zip(
+        jax.tree.leaves((expected, scalars)), jax.tree.leaves((found, others)), strict=True
+    ):
+        np.testing.assert_allclose(np.stack([a, a]), b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.optimized
+def test_scanned_steps_make_the_parameters_of_single_ones():
+    optimizer = optax.adam(1e-2)
+    options = {"seed": 0, "weights": {"weight": lambda step: 1.0 + step}}
+    single = training.make_train_step(toy.Model(), toy.loss, optimizer, **options)
+    expected, history = run(single, start(optimizer), stream(7))
+
+    scanned = training.make_scanned_train_step(toy.Model(), toy.loss, optimizer, **options)
+    batches = toy.batches(CONFIG)
+    examples = batches.examples()
+    state, scalars = start(optimizer), []
+    for first, count in ((0, 3), (3, 4)):
+        rows = list(itertools.islice(batches.plan(first), 4))
+        plan = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        state, metrics = scanned(state, examples, plan, np.int32(count))
+        assert metrics["loss"].shape == (4,)
+        scalars += [{k: v[i] for k, v in metrics.items()} for i in range(count)]
+    toy.equal(state, expected)
+    toy.equal(scalars, history)
+    assert scanned._cache_size() == 1
+
+
+def test_names_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"losses must be named \['model'\], got \['critic'\]"):
+        training.make_update(None, {"critic": toy.loss}, optax.sgd(1.0))
+    with pytest.raises(ValueError, match=r"among \['a'\], got \['b'\]"):
+        training.make_update(None, {"a": toy.loss}, {"a": optax.sgd(1.0)}, weights={"b": {}})
