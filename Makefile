@@ -3,6 +3,7 @@
 
 ARGS ?=
 PYTHON ?=
+PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -36,7 +37,7 @@ clean:
 # An interpreter counts if it runs, is new enough and can make virtual environments:
 # a launcher that is on the path may still have nothing behind it.
 $(VENV)/.created:
-	@for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
+	@for candidate in $(PYTHONS); do \
 	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
 	      >/dev/null 2>&1; then \
 	    echo "making $(VENV) with $$("$$candidate" --version)"; \
@@ -44,8 +45,8 @@ $(VENV)/.created:
 	    exit 1; \
 	  fi; \
 	done; \
-	echo "No Python >= 3.11 with venv and ensurepip found. Install one," >&2; \
-	echo "or name it: make $(firstword $(MAKECMDGOALS) run) PYTHON=/path/to/python" >&2; \
+	echo "No Python >= 3.11 that has venv and ensurepip: tried $(PYTHONS)." >&2; \
+	echo "Name one: make $(firstword $(MAKECMDGOALS) run) PYTHON=/path/to/python" >&2; \
 	exit 1
 
 $(VENV)/.experiments: EXTRAS := experiments
@@ -55,4 +56,4 @@ $(VENV)/.bench: EXTRAS := experiments,bench
 $(VENV)/.experiments $(VENV)/.test $(VENV)/.docs $(VENV)/.bench: $(VENV)/.created $(PROJECT)
 	@echo "installing vaeflow[$(EXTRAS)] into $(VENV)"
 	@$(INSTALL) --editable '.[$(EXTRAS)]'
-	@touch $@
+	@touch $@ $(VENV)/.experiments  # which every set includes
