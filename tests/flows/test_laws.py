@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import pytest
 
+from tests import makers
 from tests.registry import FLOWS, Entry
-from vaeflow.testing import CHECKS, run_check
+from vaeflow import flows
+from vaeflow.testing import CHECKS, Case, run_check
+
+AT_INITIALISATION = {
+    "glow": flows.Glow((4, 4, 1), levels=2, steps=2, width=4),
+    "real-nvp": flows.RealNVP((3,), steps=2, width=4, blocks=1),
+}
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("entry", FLOWS, ids=lambda entry: entry.name)
 def test_law(entry: Entry, check: str) -> None:
-    """The flow's bijector passes the check."""
+    """The flow's bijector passes the check, with noise on every parameter."""
     run_check(check, entry.case)
+
+
+@pytest.mark.parametrize("name", AT_INITIALISATION)
+def test_law_at_initialisation(name: str) -> None:
+    """Values and gradients are sound where training begins, with layers that are zero."""
+    module = AT_INITIALISATION[name]
+    case = Case(makers.flow(module, noise=0.0), module.noise_shape)
+    for check in ("round trip", "log-det", "log-det symmetry", "edges", "finite differences"):
+        run_check(check, case)

@@ -129,7 +129,7 @@ class Case:
     def event_shape_out(self) -> tuple[int, ...]:
         """Shape of one event that leaves forward."""
         example = jax.ShapeDtypeStruct(self.event_shape, jnp.float32)
-        return jax.eval_shape(self.singles[0].forward, example).shape
+        return jax.eval_shape(forward, self.singles[0], example)[0].shape
 
     # What the bijector answers.
 
@@ -185,13 +185,9 @@ class Case:
         def evaluate_single(
             bijector: distrax.Bijector, x: Array, y: Array
         ) -> tuple[Answer, Array, Array]:
-            forward = jax.jacrev(
-                flat_outputs(lambda x: bijector.forward_and_log_det(x)[0], x.shape)
-            )
-            inverse = jax.jacrev(
-                flat_outputs(lambda y: bijector.inverse_and_log_det(y)[0], y.shape)
-            )
-            return both_ways(bijector, x, y), forward(jnp.ravel(x)), inverse(jnp.ravel(y))
+            to_y = jax.jacrev(flat_outputs(lambda x: forward(bijector, x)[0], x.shape))
+            to_x = jax.jacrev(flat_outputs(lambda y: inverse(bijector, y)[0], y.shape))
+            return both_ways(bijector, x, y), to_y(jnp.ravel(x)), to_x(jnp.ravel(y))
 
         return evaluate_single
 
@@ -202,9 +198,19 @@ class Case:
         return [self.evaluate_single(bijector, x, y) for bijector, x, y in examples]
 
 
+def forward(bijector: distrax.Bijector, x: Array) -> tuple[Array, Array]:
+    """Applies forward."""
+    return bijector.forward_and_log_det(x)
+
+
+def inverse(bijector: distrax.Bijector, y: Array) -> tuple[Array, Array]:
+    """Applies the inverse."""
+    return bijector.inverse_and_log_det(y)
+
+
 def both_ways(bijector: distrax.Bijector, x: Array, y: Array) -> Answer:
     """Applies forward to `x` and the inverse to `y`."""
-    return Answer(*bijector.forward_and_log_det(x), *bijector.inverse_and_log_det(y))
+    return Answer(*forward(bijector, x), *inverse(bijector, y))
 
 
 def answer_weights(answer: Answer) -> Answer:

@@ -15,7 +15,8 @@ from vaeflow.testing.comparison import expect_close
 
 def check_jit(case: Case) -> None:
     """Compiled and uncompiled calls agree, and `make` can be traced."""
-    eager = both_ways(case.singles[0], case.x[0], case.y[0])
+    context = None if case.contexts is None else case.contexts[0]
+    eager = both_ways(case.bijector(0, context), case.x[0], case.y[0])
     compiled = case.single_answers[0][0]
     _expect_answers(
         case, "called without jit", _stack([eager]), _stack([compiled]), case.x[:1], case.y[:1]
@@ -30,7 +31,10 @@ def check_pytree(case: Case) -> None:
     """A bijector goes into jit and comes out again, and new parameters don't trace it anew."""
     case.evaluate(case.batched, case.x, case.y)
     before = len(case.traces)
+    called = case.bijector(0, case.contexts)
+    jax.eval_shape(lambda x, y: both_ways(called, x, y), case.x, case.y)
     others = {
+        "a bijector that was called before": called,
         "another bijector from make": case.bijector(1, case.contexts),
         "the bijector as a compiled function returned it": jax.jit(lambda bijector: bijector)(
             case.batched
