@@ -63,8 +63,8 @@ def temperature_samples(images: ImageTable, temperatures: Sequence[float]) -> Fi
 def reconstructions(inputs: Images, outputs: Images) -> Figure:
     """Draws images, what a model made of them, and how the two differ.
 
-    The differences ``|input - output|`` are brightened by a whole factor, which is written beside them
-    with the largest difference, in levels of 255.
+    The differences ``|input - output|`` are brightened by a whole factor, which is written beside
+    them with the largest difference, in levels of 255.
 
     Args:
       inputs: uint8, shape [batch, height, width, channel].
