@@ -50,7 +50,7 @@ class Scan(Bijector):
         *,
         event_ndims: int = 1,
         reversible: bool = False,
-        segment: int = 8,
+        segment: int = 4,
         remat: bool = False,
         unroll: bool = False,
     ):
