@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import io
 import logging
-import os
 import re
 import signal
 import sys
@@ -247,8 +246,7 @@ def keep_traceback(directory: RunDirectory | None) -> None:
 
 
 def quieten() -> None:
-    """Keeps the chatter of libraries off the terminal; their errors still show."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Keeps the chatter of libraries off the terminal; their errors and our warnings still show."""
     for name in ("absl", "jax", "orbax", "grain", "tensorboardX"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(?!vaeflow|experiments)")

@@ -164,6 +164,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path,
     for _ in range(2):  # the same command meets the same step again
         with pytest.raises(training.NonFiniteError, match="step 7: loss is nan, gradient_norm is"):
             fit(tmp_path / "broken", config, weights={"weight": weight})
+        assert (tmp_path / "broken" / "checkpoints" / "6").is_dir()
     kept = training.open_run_directory(str(tmp_path / "broken"), config)
     assert [line["step"] for line in kept.read_metrics()] == [1, 2, 3, 4, 5, 6]
     whole = fit(tmp_path / "whole", config, weights={"weight": 1.0})

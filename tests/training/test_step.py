@@ -108,22 +108,25 @@ def test_the_average_forgets_its_start_within_a_hundred_steps():
 def test_nothing_moves_from_the_first_step_that_is_not_finite(where):
     optimizer = optax.adam(1e-2)
 
-    def broken(model, variables, batch, rng, *, axis, train, weight):
+    def broken(model, variables, batch, rng, *, axis, train):
         value, aux = toy.loss(model, variables, batch, rng, axis=axis, train=train)
+        bad = batch["bad"][0]
         if where == "loss":
-            return value + jnp.where(weight == 1, jnp.inf, 0.0), aux
+            return value + jnp.where(bad, jnp.inf, 0.0), aux
         # The square root of zero is finite, its slope isn't.
         square = 1.0 + jnp.sum(variables["params"]["Dense_0"]["kernel"] ** 2)
-        return value + jnp.sqrt(jnp.where(weight == 1, 0.0, 1.0) * square), aux
+        return value + jnp.sqrt(jnp.where(bad, 0.0, 1.0) * square), aux
 
-    step = training.make_train_step(
-        toy.Model(), broken, optimizer, seed=0, weights={"weight": lambda step: step == 2}
-    )
-    good, _ = run(step, start(optimizer), stream(2))
+    step = training.make_train_step(toy.Model(), broken, optimizer, seed=0)
+    batches = [
+        {**batch, "bad": np.full(6, position == 2)} for position, batch in enumerate(stream(5))
+    ]
+    good, _ = run(step, start(optimizer), batches[:2])
     good = jax.tree.map(np.array, good)
-    state, history = run(step, start(optimizer), stream(5))
+    state, history = run(step, start(optimizer), batches)
     assert np.isfinite(history[1]["gradient_norm"])
     assert not np.isfinite(history[2]["gradient_norm" if where == "gradient" else "loss"])
+    assert np.isfinite(history[3]["gradient_norm"])
     assert state.step == 2
     assert not state.finite
     toy.equal(state.replace(finite=np.array(True)), good)
