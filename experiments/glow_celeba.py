@@ -185,7 +185,8 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     train = config.train
     batches = training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip)
     first = next(batches.stream(0))["image"]
-    evaluation = Evaluation(model, min(train.batch_size, 256))
+    held_out = max(len(dataset.validation), len(dataset.test))
+    evaluation = Evaluation(model, min(held_out, 256))
     drawing = Drawing(model, dataset, directory)
 
     def evaluate(step: int, variables) -> dict[str, float]:
@@ -238,16 +239,16 @@ PRESETS = {
     "mnist": common.Preset(
         Config(
             data.DataConfig("embedded:digits"),
-            ModelConfig(levels=2, steps=16, width=64, dequantization="variational"),
+            ModelConfig(levels=2, steps=12, width=64, dequantization="variational"),
             training.TrainConfig(
-                steps=16_000,
-                batch_size=64,
+                steps=28_000,
+                batch_size=32,
                 learning_rate=2e-3,
                 warmup_steps=200,
                 schedule="cosine",
                 clip_norm=1.0,
-                evaluate_every=1000,
-                checkpoint_every=1000,
+                evaluate_every=2000,
+                checkpoint_every=2000,
             ),
         ),
         yields="Digits of 28x28; 5,000 are embedded, --data.source npz:PATH takes all of MNIST.",
