@@ -27,10 +27,11 @@ def expect_close(
     got, expected = to_numpy(got), to_numpy(expected)
     if got.shape != expected.shape:
         raise AssertionError(f"{what}: expected shape {expected.shape}, got shape {got.shape}")
-    wrong = ~np.isclose(got, expected, rtol=tolerance, atol=tolerance)
+    wrong = ~(np.isfinite(got) & np.isclose(got, expected, rtol=tolerance, atol=tolerance))
     if not wrong.any():
         return
-    error = np.where(np.isnan(got) | np.isnan(expected), np.inf, np.abs(got - expected))
+    finite = np.isfinite(got) & np.isfinite(expected)
+    error = np.abs(np.subtract(got, expected, where=finite, out=np.full(got.shape, np.inf)))
     worst = np.unravel_index(np.argmax(np.where(wrong, error, -1.0)), got.shape)
     raise AssertionError(
         f"{what}: expected {expected[worst]:.7g}, got {got[worst]:.7g}{_at(worst)} "

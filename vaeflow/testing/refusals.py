@@ -38,7 +38,7 @@ def check_refused_shapes(case: Case) -> None:
 def _wrong_shapes(event_shape: Shape) -> Iterator[Shape]:
     for axis, size in enumerate(event_shape):
         for wrong in {1, size + 1} - {size}:
-            yield event_shape[:axis] + (wrong,) + event_shape[axis + 1 :]
+            yield (*event_shape[:axis], wrong, *event_shape[axis + 1 :])
 
 
 def _expect_rank_refused(
