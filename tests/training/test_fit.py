@@ -190,6 +190,21 @@ def test_a_signal_saves_and_leaves_at_any_step(tmp_path, straight, number):
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_is_heard_between_checkpoints_too(tmp_path, straight, monkeypatch):
+    record = training.fit.__globals__["_Run"].record
+
+    def recording(self, first, count, metrics):
+        if first == 5:  # read while step 7 is under way
+            os.kill(os.getpid(), signal.SIGTERM)
+        return record(self, first, count, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.fit.__globals__["_Run"], "record", recording)
+        with pytest.raises(training.Interrupted, match="stopped at step 7, which is saved"):
+            fit(tmp_path)
+    toy.equal(fit(tmp_path), straight)
+
+
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path, straight, capsys):
     fit(tmp_path)
     for file in (tmp_path / "checkpoints" / "20" / "tree").glob("**/d/*"):
