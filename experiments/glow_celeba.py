@@ -239,7 +239,7 @@ PRESETS = {
     "mnist": common.Preset(
         Config(
             data.DataConfig("embedded:digits"),
-            ModelConfig(levels=2, steps=12, width=64, dequantization="variational"),
+            ModelConfig(levels=2, steps=8, width=64, dequantization="variational"),
             training.TrainConfig(
                 steps=28_000,
                 batch_size=32,

@@ -1,5 +1,6 @@
 """Building blocks of networks, as Flax modules."""
 
+from vaeflow.nn.activation import relu
 from vaeflow.nn.blocks import GatedConv, ResidualBlock
 from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork
 from vaeflow.nn.convolution import Conv, ZeroConv, convolution
@@ -16,4 +17,5 @@ __all__ = [
     "ZeroConv",
     "convolution",
     "from_first_batch",
+    "relu",
 ]

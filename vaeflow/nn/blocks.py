@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow.nn.activation import relu
 from vaeflow.nn.convolution import Conv
 
 
@@ -32,9 +33,9 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Array:
         """Keeps the shape ``[batch, height, width, channel]``."""
         channels = x.shape[-1]
-        hidden = Conv(self.hidden or channels, (3, 3), dtype=self.dtype)(nn.relu(x))
+        hidden = Conv(self.hidden or channels, (3, 3), dtype=self.dtype)(relu(x))
         zeros = nn.initializers.zeros
-        return x + Conv(channels, (1, 1), dtype=self.dtype, kernel_init=zeros)(nn.relu(hidden))
+        return x + Conv(channels, (1, 1), dtype=self.dtype, kernel_init=zeros)(relu(hidden))
 
 
 class GatedConv(nn.Module):

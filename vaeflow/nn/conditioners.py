@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow.nn.activation import relu
 from vaeflow.nn.blocks import ResidualBlock
 from vaeflow.nn.convolution import Conv, ZeroConv
 from vaeflow.nn.normalization import NormalizedConv
@@ -31,7 +32,7 @@ class MLP(nn.Module):
 
     features: int
     hidden: Sequence[int] = (64, 64)
-    activation: Callable[[Array], Array] = nn.relu
+    activation: Callable[[Array], Array] = relu
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -75,8 +76,8 @@ class GlowNetwork(nn.Module):
     ) -> Float[Array, "batch height width out"]:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
         x, bias = join_context(x, context, self.width, self.dtype)
-        x = nn.relu(NormalizedConv(self.width, (3, 3), dtype=self.dtype)(x) + bias)
-        x = nn.relu(NormalizedConv(self.width, (1, 1), dtype=self.dtype)(x))
+        x = relu(NormalizedConv(self.width, (3, 3), dtype=self.dtype)(x) + bias)
+        x = relu(NormalizedConv(self.width, (1, 1), dtype=self.dtype)(x))
         return ZeroConv(self.features, dtype=self.dtype)(x)
 
 
@@ -108,7 +109,7 @@ class ResidualNetwork(nn.Module):
         x = Conv(self.width, (3, 3), dtype=self.dtype)(x) + bias
         for _ in range(self.blocks):
             x = ResidualBlock(self.width, dtype=self.dtype)(x)
-        return ZeroConv(self.features, dtype=self.dtype)(nn.relu(x))
+        return ZeroConv(self.features, dtype=self.dtype)(relu(x))
 
 
 def join_context(x: Array, context: Array | None, width: int, dtype: Any) -> tuple[Array, Array]:
