@@ -35,6 +35,9 @@ class ModelConfig:
     """Bits kept of each pixel; bits/dim of different bits can't be compared."""
     dequantization: Literal["uniform", "variational"] = "uniform"
     """Noise added to whole numbers: uniform, or from a small flow that is trained along."""
+    margin: float = 0.0
+    """End the flow with a sigmoid that reaches this far beyond the range of pixels, which spreads
+    out a background of equal pixels; 0 for none. The whole range is 1 wide."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type in which the networks compute; log-determinants are float32."""
     scan: bool = True
@@ -62,6 +65,10 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.FlowModel:
     options = {"scan": model.scan, "remat": model.remat, "reversible": model.reversible}
     options["dtype"] = jnp.dtype(model.precision)
     flow = vf.flows.Glow(shape, model.levels, model.steps, model.width, **options)
+    if model.margin < 0:
+        raise ValueError(f"model.margin must be at least 0, got {model.margin}")
+    if model.margin > 0:
+        flow = vf.flows.Bounded(flow, -0.5 - model.margin, 0.5 + model.margin)
     if model.dequantization == "uniform":
         return vf.models.FlowModel(flow, vf.models.UniformDequantizer(model.bits))
     noise = vf.flows.Glow(shape, 1, 4, max(model.width // 2, 8), context_ndims=3, **options)
@@ -239,9 +246,9 @@ PRESETS = {
     "mnist": common.Preset(
         Config(
             data.DataConfig("embedded:digits"),
-            ModelConfig(levels=2, steps=8, width=64, dequantization="variational"),
+            ModelConfig(levels=2, steps=8, width=64, dequantization="variational", margin=1e-4),
             training.TrainConfig(
-                steps=28_000,
+                steps=20_000,
                 batch_size=32,
                 learning_rate=2e-3,
                 warmup_steps=200,

@@ -1,6 +1,20 @@
-"""Variational auto-encoders and normalizing flows as pure functions in JAX."""
+"""Variational auto-encoders and normalizing flows as pure functions in JAX.
 
-from vaeflow import bijectors, distributions, flows, losses, models, nn
+Importing it loads everything but `vaeflow.training`, which needs more packages.
+"""
+
+from vaeflow import (
+    bijectors,
+    data,
+    distributions,
+    flows,
+    losses,
+    metrics,
+    models,
+    nn,
+    plotting,
+    testing,
+)
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.randomness import row_keys
 
@@ -8,10 +22,14 @@ __all__ = [
     "LOCAL",
     "Axis",
     "bijectors",
+    "data",
     "distributions",
     "flows",
     "losses",
+    "metrics",
     "models",
     "nn",
+    "plotting",
     "row_keys",
+    "testing",
 ]

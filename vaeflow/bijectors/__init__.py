@@ -23,6 +23,7 @@ from vaeflow.bijectors.coupling import (
 from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
 from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
+from vaeflow.bijectors.sigmoid import Sigmoid
 
 __all__ = [
     "ActNorm",
@@ -41,6 +42,7 @@ __all__ = [
     "Reshape",
     "Reverse",
     "Scan",
+    "Sigmoid",
     "Squeeze",
     "actnorm_parameters",
     "bounded_log_scale",

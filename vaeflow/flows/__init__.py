@@ -1,7 +1,8 @@
 """Flows: Flax modules that own parameters and return bijectors, forward from noise to data."""
 
+from vaeflow.flows.bounded import Bounded
 from vaeflow.flows.glow import Glow, GlowStep
 from vaeflow.flows.real_nvp import RealNVP, RealNVPStep
 from vaeflow.flows.stack import FlowStep, Stack
 
-__all__ = ["FlowStep", "Glow", "GlowStep", "RealNVP", "RealNVPStep", "Stack"]
+__all__ = ["Bounded", "FlowStep", "Glow", "GlowStep", "RealNVP", "RealNVPStep", "Stack"]
