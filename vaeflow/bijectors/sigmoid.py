@@ -49,10 +49,13 @@ class Sigmoid(Bijector):
         return sum_event(slope, self.event_ndims_in)
 
     def _forward(self, x):
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         y = self.lower + (self.upper - self.lower) * jax.nn.sigmoid(x)
         return y, self._log_det(x)
 
     def _inverse(self, y):
+        # Near an end a narrower type can't tell values apart.
+        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         place = jnp.clip((y - self.lower) / (self.upper - self.lower), EDGE, 1 - EDGE)
         x = jnp.log(place) - jnp.log1p(-place)
         return x, -self._log_det(x)
