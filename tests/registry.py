@@ -97,7 +97,7 @@ BIJECTORS: Sequence[Entry] = (
     Entry(
         bijectors.AffineCoupling,
         "image",
-        makers.affine_coupling(3, 1, 3, bijectors.sigmoid_log_scale),
+        makers.affine_coupling(3, 1, 3, bijectors.SigmoidLogScale()),
         (2, 2, 3),
     ),
     Entry(bijectors.AffineCoupling, "context", makers.affine_coupling(4, 2), (4,), (2,)),
@@ -179,6 +179,7 @@ FLOWS: Sequence[Entry] = (
     _flow(_real_nvp(3, reversible=True), "vector-context", (2,)),
     _flow(_real_nvp(2, 2, 3, levels=1), "image-context", (2,)),
     _flow(flows.Bounded(_real_nvp(3), -8, 8), "vector"),
+    _flow(flows.Standardized(_real_nvp(3)), "vector"),
     _stack("plain"),
     _stack("reversible", reversible=True),
     _step(flows.GlowStep(3, 4), "image", (2, 2, 3)),

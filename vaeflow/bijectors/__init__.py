@@ -17,8 +17,8 @@ from vaeflow.bijectors.convolution import (
 from vaeflow.bijectors.coupling import (
     AdditiveCoupling,
     AffineCoupling,
+    SigmoidLogScale,
     bounded_log_scale,
-    sigmoid_log_scale,
 )
 from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
 from vaeflow.bijectors.scan import Scan
@@ -43,10 +43,10 @@ __all__ = [
     "Reverse",
     "Scan",
     "Sigmoid",
+    "SigmoidLogScale",
     "Squeeze",
     "actnorm_parameters",
     "bounded_log_scale",
     "plu_factors",
-    "sigmoid_log_scale",
     "solve_monotone",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -12,20 +13,37 @@ from vaeflow.bijectors.base import Bijector, sum_event
 
 Network = Callable[[Array], Array]
 
-SMALLEST_SCALE = 1e-3
-"""Lower bound of `sigmoid_log_scale`'s factors, which bounds how much the inverse can amplify."""
-
 LARGEST_LOG_SCALE = 8.0
 """Bound on the magnitude of `bounded_log_scale`."""
 
 
-def sigmoid_log_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes log(m + (1 - m) sigmoid(raw + 2)) with m = 0.001: factors in (m, 1).
+@dataclasses.dataclass(frozen=True)
+class SigmoidLogScale:
+    """Computes log(m + (1 - m) sigmoid(raw + 2)): factors between the floor m and 1.
 
-    Source: the published code of Kingma & Dhariwal 2018, which has m = 0. The floor keeps the
-    inverse finite however far the network strays.
+    The floor bounds how much the inverse can amplify, by 1 / m a step, and so keeps samples finite
+    however far from the data they stray.
+
+    Source: the published code of Kingma & Dhariwal 2018, which has m = 0.
+
+    Attributes:
+      floor: Smallest factor m, above 0 and below 1.
     """
-    return jnp.log(SMALLEST_SCALE + (1 - SMALLEST_SCALE) * jax.nn.sigmoid(raw + 2))
+
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuses floors out of range.
+
+        Raises:
+          ValueError: If the floor isn't between 0 and 1.
+        """
+        if not 0 < self.floor < 1:
+            raise ValueError(f"floor must be above 0 and below 1, got {self.floor}")
+
+    def __call__(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Computes the logarithm of the factor from a network's raw output."""
+        return jnp.log(self.floor + (1 - self.floor) * jax.nn.sigmoid(raw + 2))
 
 
 def bounded_log_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

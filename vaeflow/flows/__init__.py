@@ -4,5 +4,15 @@ from vaeflow.flows.bounded import Bounded
 from vaeflow.flows.glow import Glow, GlowStep
 from vaeflow.flows.real_nvp import RealNVP, RealNVPStep
 from vaeflow.flows.stack import FlowStep, Stack
+from vaeflow.flows.standardized import Standardized
 
-__all__ = ["Bounded", "FlowStep", "Glow", "GlowStep", "RealNVP", "RealNVPStep", "Stack"]
+__all__ = [
+    "Bounded",
+    "FlowStep",
+    "Glow",
+    "GlowStep",
+    "RealNVP",
+    "RealNVPStep",
+    "Stack",
+    "Standardized",
+]

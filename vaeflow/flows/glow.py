@@ -20,10 +20,10 @@ from vaeflow.bijectors import (
     Inverse,
     Invertible1x1Convolution,
     Invertible1x1ConvolutionPLU,
+    SigmoidLogScale,
     Squeeze,
     actnorm_parameters,
     plu_factors,
-    sigmoid_log_scale,
 )
 from vaeflow.flows.context import initial_data, prepare_context
 from vaeflow.flows.multiscale import multiscale
@@ -52,6 +52,8 @@ class Glow(nn.Module):
       context_ndims: For contexts of floats, 1 for vectors and 3 for feature maps of the height and
         width of the images.
       plu: Whether the 1x1 convolutions are kept in PLU factors.
+      smallest_scale: Smallest factor of a coupling from data to noise. Sampling divides by it, so
+        deep flows of few data want more than the default.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
       scan: Whether to compile the steps of a level as one loop; otherwise one by one.
@@ -66,6 +68,7 @@ class Glow(nn.Module):
     classes: int | None = None
     context_ndims: int = 1
     plu: bool = False
+    smallest_scale: float = 1e-3
     dtype: Any = jnp.float32
     scan: bool = True
     remat: bool = False
@@ -113,7 +116,9 @@ class Glow(nn.Module):
     def _level(self, level, shape, context, data):
         height, width, channels = shape[0] // 2, shape[1] // 2, 4 * shape[2]
         squeeze = Squeeze()
-        step = GlowStep(channels, self.width, self.context_ndims, self.plu, self.dtype)
+        step = GlowStep(
+            channels, self.width, self.context_ndims, self.plu, self.smallest_scale, self.dtype
+        )
         stack = Stack(
             step, self.steps, self.scan, self.remat, self.reversible, name=f"level_{level}"
         )
@@ -132,6 +137,7 @@ class GlowStep:
       width: Number of hidden channels of the coupling network.
       context_ndims: 1 where the context holds vectors, 3 where it holds feature maps.
       plu: Whether the 1x1 convolution is kept in PLU factors.
+      smallest_scale: Smallest factor of the coupling.
       dtype: Type in which the network computes.
     """
 
@@ -139,6 +145,7 @@ class GlowStep:
     width: int
     context_ndims: int = 1
     plu: bool = False
+    smallest_scale: float = 1e-3
     dtype: Any = jnp.float32
 
     event_ndims = 3
@@ -192,7 +199,7 @@ class GlowStep:
         )
         return Chain(
             [
-                AffineCoupling(network, self.split, 3, sigmoid_log_scale),
+                AffineCoupling(network, self.split, 3, SigmoidLogScale(self.smallest_scale)),
                 mix(**convolution, event_ndims=3),
                 ActNorm(**parameters["actnorm"], event_ndims=3),
             ]

@@ -1,0 +1,28 @@
+"""The README's code runs, and what it points to is there."""
+
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_code_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["faces"].shape == (16, 24, 24, 1)
+    assert 5 < names["aux"].metrics["bits_per_dim"] < 9
+    assert names["density"].log_prob(names["images"][:2] / 256 - 0.5).shape == (2,)
+
+
+def test_pictures_and_commands_exist():
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert pictures
+    assert all((ROOT / picture).is_file() for picture in pictures)
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"`make (\w+)", README)) | set(
+        re.findall(r"^make (\w+)", README, re.M)
+    )
+    assert {"run", "test", "docs"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
