@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Bijector, Chain, Sigmoid
+from vaeflow.flows.wrapped import Wrapped
 
 
-class Bounded(nn.Module):
+class Bounded(Wrapped):
     """Ends a flow with a sigmoid, so that every entry of the data lies in an interval.
 
     Where data pile up at an end of their range, such as the black background of digits, the logit
@@ -24,24 +24,8 @@ class Bounded(nn.Module):
       upper: Upper end of the interval.
     """
 
-    flow: nn.Module
     lower: float
     upper: float
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of the data."""
-        return self.flow.event_shape
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """Shape of the noise."""
-        return self.flow.noise_shape
-
-    @property
-    def context_ndims(self) -> int:
-        """Number of trailing axes that make a context."""
-        return self.flow.context_ndims
 
     def __call__(
         self, context: Array | None = None, *, data: Float[Array, "batch *event"] | None = None

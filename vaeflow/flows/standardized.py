@@ -6,10 +6,11 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, actnorm_parameters
+from vaeflow.flows.wrapped import Wrapped
 from vaeflow.nn import from_first_batch
 
 
-class Standardized(nn.Module):
+class Standardized(Wrapped):
     """Ends a flow with a scale and a shift of every entry, taken from the first batch.
 
     x = y exp(log_scale) + shift, entry by entry, with y from the flow inside; `shift` and
@@ -22,23 +23,6 @@ class Standardized(nn.Module):
     Attributes:
       flow: A module of this package.
     """
-
-    flow: nn.Module
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of the data."""
-        return self.flow.event_shape
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """Shape of the noise."""
-        return self.flow.noise_shape
-
-    @property
-    def context_ndims(self) -> int:
-        """Number of trailing axes that make a context."""
-        return self.flow.context_ndims
 
     @nn.compact
     def __call__(
