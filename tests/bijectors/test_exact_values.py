@@ -1,0 +1,90 @@
+"""Bijectors against values worked out by hand, and what they refuse."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaeflow import bijectors
+
+
+def test_squeeze_puts_the_upper_row_of_a_block_first():
+    image = jnp.arange(8).reshape(2, 4, 1)  # 0 1 2 3 / 4 5 6 7
+    np.testing.assert_array_equal(
+        bijectors.Squeeze().forward(image), [[[0, 1, 4, 5], [2, 3, 6, 7]]]
+    )
+
+
+def test_checkerboard_puts_the_diagonal_of_a_block_first():
+    image = jnp.arange(8).reshape(2, 4, 1)
+    squeezed = bijectors.Squeeze(checkerboard=True).forward(image)
+    np.testing.assert_array_equal(squeezed, [[[0, 5, 1, 4], [2, 7, 3, 6]]])
+
+
+def test_chain_applies_its_last_part_first():
+    double = bijectors.ElementwiseAffine(jnp.zeros(1), jnp.log(jnp.full(1, 2.0)))
+    add = bijectors.ElementwiseAffine(jnp.ones(1), jnp.zeros(1))
+    assert bijectors.Chain([double, add]).forward(jnp.array([3.0])) == pytest.approx(8.0)
+    assert bijectors.Chain([add, double]).forward(jnp.array([3.0])) == pytest.approx(7.0)
+
+
+def test_factor_out_sends_the_last_channels_straight_out():
+    flatten = bijectors.Reshape((2, 1, 1), (2,))
+    image = jnp.array([[[1.0, 10.0, 20.0]], [[2.0, 30.0, 40.0]]])
+    out = bijectors.FactorOut(flatten, (2, 1, 3), 1).forward(image)
+    np.testing.assert_array_equal(out, [1, 2, 10, 20, 30, 40])
+
+
+def test_actnorm_parameters_standardise():
+    data = jnp.array([[0.0, 5.0], [2.0, 5.0]])
+    shift, log_scale = bijectors.actnorm_parameters(data)
+    out = bijectors.ActNorm(shift, log_scale, 1).forward(data)
+    np.testing.assert_allclose(out, [[-1, 0], [1, 0]], atol=1e-6)
+    assert jnp.isfinite(log_scale).all()
+
+
+def test_plu_factors_make_the_matrix_again():
+    weight = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
+    factored = bijectors.Invertible1x1ConvolutionPLU(**bijectors.plu_factors(weight), event_ndims=1)
+    y, log_det = factored.forward_and_log_det(jnp.eye(5))
+    np.testing.assert_allclose(y, weight, atol=1e-5)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(weight)[1], rtol=1e-5)
+
+
+def test_sigmoid_stays_finite_beyond_its_ends():
+    x, log_det = bijectors.Sigmoid(-1, 3).inverse_and_log_det(jnp.array([[-9.0], [3.0], [1.0]]))
+    assert jnp.isfinite(x).all()
+    assert jnp.isfinite(log_det).all()
+    assert x[2] == 0
+    np.testing.assert_allclose(log_det[2], 0, atol=1e-6)  # the slope in the middle is 4 / 4
+
+
+def test_scales_stay_within_their_bounds():
+    raw = jnp.array([-1e4, -2.0, 0.0, 1e4])
+    scale = jnp.exp(bijectors.SigmoidLogScale(0.25)(raw))
+    np.testing.assert_allclose(scale, [0.25, 0.625, 0.25 + 0.75 * 0.880797, 1.0], rtol=1e-5)
+    assert jnp.abs(bijectors.bounded_log_scale(raw)).max() <= 8
+    np.testing.assert_allclose(bijectors.bounded_log_scale(jnp.float32(0.01)), 0.01, rtol=1e-4)
+
+
+REFUSED = {
+    "permutation": lambda: bijectors.Permute((0, 2)),
+    "shape_in": lambda: bijectors.Reshape((4,), (3,)),
+    "at least one": lambda: bijectors.Chain([]),
+    "rank 1": lambda: bijectors.Chain([bijectors.Reverse(3), bijectors.Reverse(1)]),
+    "weight must be a matrix": lambda: bijectors.Invertible1x1Convolution(jnp.ones((2, 3))),
+    "checkerboard": lambda: bijectors.Squeeze(3, checkerboard=True),
+    "kept": lambda: bijectors.FactorOut(bijectors.Reshape((1, 1, 2), (2,)), (1, 1, 2), 2),
+    "upper": lambda: bijectors.Sigmoid(1.0, 1.0),
+    "floor": lambda: bijectors.SigmoidLogScale(0.0),
+    "segment": lambda: bijectors.Scan(len, jnp.ones((2, 3)), segment=0),
+    "exclude each other": lambda: bijectors.Scan(
+        len, jnp.ones((2, 3)), reversible=True, remat=True
+    ),
+    "same first axis": lambda: bijectors.Scan(len, {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refuses(message):
+    with pytest.raises(ValueError, match=message):
+        REFUSED[message]()
