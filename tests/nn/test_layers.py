@@ -88,3 +88,10 @@ def test_mlp_accepts_an_input_without_entries():
     assert out.shape == (5, 3)
     assert jnp.isfinite(out).all()
     assert out.any()
+
+
+def test_relu_and_its_gradient():
+    x = jnp.array([-2.0, -0.0, 0.0, 3.0])
+    y, pull_back = jax.vjp(nn.relu, x)
+    np.testing.assert_array_equal(y, [0, 0, 0, 3])
+    np.testing.assert_array_equal(pull_back(jnp.full(4, 5.0))[0], [0, 0, 0, 5])
