@@ -106,7 +106,9 @@ def temporaries(steps, **options):
 @pytest.mark.optimized
 def test_temporaries_hardly_grow_with_depth():
     assert temporaries(32, reversible=True) <= 1.25 * temporaries(8, reversible=True)
-    assert temporaries(16, reversible=True) <= temporaries(16) / 5
+    plain = temporaries(16)
+    assert temporaries(16, reversible=True) <= plain / 5
+    assert temporaries(16, remat=True) <= plain / 2
 
 
 def test_program_does_not_grow_with_depth():

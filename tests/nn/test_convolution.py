@@ -60,12 +60,27 @@ def test_gradients_agree_inside_scan_and_vmap():
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("platform", "products"), [("cpu", 1), ("cuda", 0), ("tpu", 0)])
-def test_kernel_gradient_is_a_matrix_product_on_cpu_alone(platform, products):
-    x, kernel = jnp.ones((2, 6, 6, 3)), jnp.ones((3, 3, 3, 8))
-    gradient = jax.jit(jax.grad(lambda kernel: jnp.sum(nn.convolution(x, kernel) ** 2)))
-    text = gradient.trace(kernel).lower(lowering_platforms=(platform,)).as_text()
-    assert text.count("stablehlo.dot_general") == products
+@pytest.mark.parametrize("sides", [(3, 8), (8, 3)])
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_is_made_of_matrix_products_on_cpu_alone(platform, sides):
+    x, kernel = jnp.ones((2, 6, 6, sides[0])), jnp.ones((3, 3, *sides))
+    gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(nn.convolution(x, k) ** 2), (0, 1)))
+    text = gradient.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    products, convolutions = (
+        text.count(f"stablehlo.{name}") for name in ("dot_general", "convolution")
+    )
+    assert (products, convolutions) == ((3, 0) if platform == "cpu" else (0, 3))
+
+
+@pytest.mark.parametrize("sides", [(2, 40), (40, 2)])
+def test_bfloat16_is_summed_in_float32(sides):
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (2, 6, 6, sides[0])).astype(jnp.bfloat16)
+    kernel = jax.random.normal(keys[1], (3, 3, *sides)).astype(jnp.bfloat16)
+    exact = native(x.astype(jnp.float32), kernel.astype(jnp.float32), 1, "SAME")
+    np.testing.assert_allclose(
+        nn.convolution(x, kernel).astype(jnp.float32), exact, rtol=2**-8, atol=1e-3
+    )
 
 
 def test_keeps_bfloat16():

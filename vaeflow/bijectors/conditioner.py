@@ -8,7 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+CONDITIONED = "conditioned"
+"""Name under which `jax.checkpoint` knows what conditioners return."""
 
 
 @functools.partial(
@@ -61,7 +65,7 @@ class Conditioner:
         # The number of rows is spelled out: -1 can't be resolved where an event is empty.
         rows = _product(batch)
         out = self.module.apply(self.variables, x.reshape((rows, *x.shape[len(batch) :])), context)
-        return out.reshape(batch + out.shape[1:])
+        return checkpoint_name(out.reshape(batch + out.shape[1:]), CONDITIONED)
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors.base import Bijector, check_event_shape, sum_event
+from vaeflow.bijectors.matrices import inverse, inverse_from_triangles, log_abs_determinant
 
 
 class Invertible1x1Convolution(Bijector):
@@ -39,13 +40,13 @@ class Invertible1x1Convolution(Bijector):
 
     def _forward(self, x):
         batch, positions = _batch_and_positions(self, x, self.weight)
-        log_det = positions * jnp.linalg.slogdet(self.weight)[1]
+        log_det = positions * log_abs_determinant(self.weight)
         return _mix(x, self.weight), jnp.broadcast_to(log_det, batch)
 
     def _inverse(self, y):
         batch, positions = _batch_and_positions(self, y, self.weight)
-        log_det = -positions * jnp.linalg.slogdet(self.weight)[1]
-        return _mix(y, jnp.linalg.inv(self.weight)), jnp.broadcast_to(log_det, batch)
+        log_det = -positions * log_abs_determinant(self.weight)
+        return _mix(y, inverse(self.weight)), jnp.broadcast_to(log_det, batch)
 
 
 class Invertible1x1ConvolutionPLU(Bijector):
@@ -112,8 +113,7 @@ class Invertible1x1ConvolutionPLU(Bijector):
     def _inverse(self, y):
         batch, positions = _batch_and_positions(self, y, self.lower)
         permutation, lower, upper = self._factors()
-        solve = jax.scipy.linalg.solve_triangular
-        weight = solve(upper, solve(lower, permutation.T, lower=True, unit_diagonal=True))
+        weight = inverse_from_triangles(lower, upper) @ permutation.T
         log_det = -positions * sum_event(self.log_magnitude, 1)
         return _mix(y, weight), jnp.broadcast_to(log_det, batch)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.compose import Inverse
+from vaeflow.bijectors.conditioner import CONDITIONED
 from vaeflow.bijectors.reversible import reversible_scan
 
 PyTree = Any
@@ -30,9 +31,11 @@ class Scan(Bijector):
     the steps. The steps are compiled once, whatever K. Each direction costs what it costs a step.
 
     Plain backpropagation keeps what every step computed. With ``remat=True`` it keeps the input of
-    each step and computes the rest again. With ``reversible=True`` it keeps the input of every
-    `segment` steps and recovers those between by inverting one step after another; a segment that
-    isn't recovered to 1e-5 is computed anew. A reversible scan has no forward-mode derivatives.
+    each step and what its `Conditioner`s return, and computes their hidden layers again, which
+    CPUs do faster than they write and read them. With ``reversible=True`` it keeps the input of
+    every `segment` steps and recovers those between by inverting one step after another; a segment
+    that isn't recovered to 1e-5 is computed anew. A reversible scan has no forward-mode
+    derivatives.
 
     Shapes: every leaf of `variables` is ``[K, ...]``; leaves of `context` are shared by all steps.
 
@@ -64,7 +67,7 @@ class Scan(Bijector):
           event_ndims: Number of trailing axes that make an event.
           reversible: Whether to backpropagate by inverting the steps.
           segment: With `reversible`, the number of steps between two stored states.
-          remat: Whether to backpropagate by computing each step again.
+          remat: Whether to backpropagate by computing hidden layers again.
           unroll: Whether to compile the steps one by one rather than as a loop.
 
         Raises:
@@ -103,7 +106,9 @@ class Scan(Bijector):
             return (y, log_det + step_log_det), None
 
         if self.remat:
-            body = jax.checkpoint(body, prevent_cse=self.unroll)
+            # What networks return is small and dear; their hidden layers are the reverse.
+            policy = jax.checkpoint_policies.save_only_these_names(CONDITIONED)
+            body = jax.checkpoint(body, prevent_cse=self.unroll, policy=policy)
         start = (x, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], x.dtype))
         return jax.lax.scan(body, start, self.variables, reverse=inverse, unroll=self.unroll)[0]
 

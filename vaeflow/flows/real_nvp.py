@@ -58,7 +58,7 @@ class RealNVP(nn.Module):
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
       scan: Whether to compile equal steps as one loop; otherwise one by one.
-      remat: Whether to backpropagate by computing each step again.
+      remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
       reversible: Whether to backpropagate by inverting the steps.
     """
 

@@ -42,7 +42,7 @@ class Stack(nn.Module):
       step: The step, equal in all but its parameters.
       depth: Number of steps K.
       scan: Whether to compile the steps as one loop; otherwise one by one.
-      remat: Whether to backpropagate by computing each step again.
+      remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
       reversible: Whether to backpropagate by inverting the steps.
     """
 

@@ -12,10 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-
-WIDEST_PATCH = 512
-"""Patches with more entries than this are not gathered: each tap is multiplied on its own."""
+from vaeflow.nn import taps
 
 default_kernel_init = nn.initializers.lecun_normal()
 
@@ -28,10 +25,10 @@ def convolution(
 ) -> Float[Array, "batch out_height out_width feature"]:
     """Convolves images with a kernel.
 
-    The same function as `jax.lax.conv_general_dilated` on channel-last images. Its derivative is
-    written out for CPUs, where the compiler's own falls back to a plain loop nest inside
-    `jax.lax.scan`: the input's as a convolution with the flipped kernel, the kernel's as matrix
-    products. Other platforms keep the native one. Reverse-mode derivatives only.
+    The same function as `jax.lax.conv_general_dilated` on channel-last images. CPUs compute it and
+    its derivatives by matrix products (`vaeflow.nn.taps`), which is faster where one side of the
+    kernel has few channels and, within `jax.lax.scan`, where the compiler's own derivative falls
+    back to a plain loop nest. Other platforms keep the native one. Reverse-mode derivatives only.
 
     Args:
       x: Images.
@@ -62,7 +59,12 @@ def convolution(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolution(x, kernel, strides, padding):
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(taps.convolve, strides=strides, padding=padding),
+        default=functools.partial(taps.convolve_natively, strides=strides, padding=padding),
+    )
 
 
 def _convolution_forward(x, kernel, strides, padding):
@@ -71,87 +73,14 @@ def _convolution_forward(x, kernel, strides, padding):
 
 def _convolution_backward(strides, padding, residuals, dy):
     def native(x, kernel, dy):
-        convolve = functools.partial(
-            lax.conv_general_dilated,
-            window_strides=strides,
-            padding=padding,
-            dimension_numbers=DIMENSIONS,
-        )
+        convolve = functools.partial(taps.convolve_natively, strides=strides, padding=padding)
         return jax.vjp(convolve, x, kernel)[1](dy)
 
-    def written_out(x, kernel, dy):
-        return (
-            _input_gradient(x.shape, kernel, dy, strides, padding),
-            _kernel_gradient(x, kernel, dy, strides, padding),
-        )
-
+    written_out = functools.partial(taps.gradients, strides=strides, padding=padding)
     return lax.platform_dependent(*residuals, dy, cpu=written_out, default=native)
 
 
 _convolution.defvjp(_convolution_forward, _convolution_backward)
-
-
-def _input_gradient(shape, kernel, dy, strides, padding):
-    """Convolves the cotangent, spread out by the strides, with the flipped kernel."""
-    back = []
-    for axis in range(2):
-        before = kernel.shape[axis] - 1 - padding[axis][0]
-        spread = (dy.shape[axis + 1] - 1) * strides[axis] + 1
-        back.append((before, shape[axis + 1] + kernel.shape[axis] - 1 - spread - before))
-    flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    return lax.conv_general_dilated(
-        dy, flipped, (1, 1), back, lhs_dilation=strides, dimension_numbers=DIMENSIONS
-    )
-
-
-def _kernel_gradient(x, kernel, dy, strides, padding):
-    """Multiplies input and cotangent, one of them shifted by every offset of the kernel.
-
-    Offsets are gathered on the side with fewer channels, into a single matrix product.
-    """
-    height, width, channels, features = kernel.shape
-    taps = [(i, j) for i in range(height) for j in range(width)]
-    if strides == (1, 1) and features < channels and len(taps) * features <= WIDEST_PATCH:
-        back = [
-            (n - 1 - before, n - 1 - after)
-            for n, (before, after) in zip((height, width), padding, strict=True)
-        ]
-        patches = _shifted(dy, taps[::-1], x.shape[1:3], strides, back)
-        product = _rows_product(x, jnp.concatenate(patches, axis=-1))
-        gradient = product.reshape(channels, height, width, features).transpose(1, 2, 0, 3)
-    else:
-        patches = _shifted(x, taps, dy.shape[1:3], strides, padding)
-        if len(taps) * channels <= WIDEST_PATCH:
-            gradient = _rows_product(jnp.concatenate(patches, axis=-1), dy)
-        else:
-            gradient = jnp.stack([_rows_product(patch, dy) for patch in patches])
-    return gradient.reshape(kernel.shape).astype(kernel.dtype)
-
-
-def _shifted(image, taps, shape, strides, padding):
-    """Cuts a window of the given shape out of the padded image at every offset."""
-    padded = lax.pad(
-        image, jnp.zeros((), image.dtype), ((0, 0, 0), *((*pad, 0) for pad in padding), (0, 0, 0))
-    )
-    return [
-        padded[
-            :,
-            i : i + (shape[0] - 1) * strides[0] + 1 : strides[0],
-            j : j + (shape[1] - 1) * strides[1] + 1 : strides[1],
-        ]
-        for i, j in taps
-    ]
-
-
-def _rows_product(a, b):
-    """Sums the outer products of the channels of a and b over examples and positions."""
-    a, b = (array.reshape(-1, array.shape[-1]) for array in (a, b))
-    return lax.dot_general(
-        a,
-        b,
-        (((0,), (0,)), ((), ())),
-        preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
-    )
 
 
 class Conv(nn.Module):
@@ -191,7 +120,7 @@ class ZeroConv(nn.Module):
     """A 3x3 convolution that starts at zero: y = (x * kernel + bias) exp(3 log_scale).
 
     All three parameters are zero at first, so whatever it parametrises starts at its default; the
-    factor lets the output grow as fast as other layers can follow.
+    factor, multiplied into the kernel, lets the output grow as fast as other layers can follow.
 
     Source: Kingma & Dhariwal 2018, section 3.3 and their published code.
 
@@ -210,5 +139,6 @@ class ZeroConv(nn.Module):
         kernel = self.param("kernel", zeros, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", zeros, (self.features,))
         log_scale = self.param("log_scale", zeros, (self.features,))
-        y = convolution(x.astype(self.dtype), kernel.astype(self.dtype))
-        return (y + bias) * jnp.exp(3 * log_scale)
+        scale = jnp.exp(3 * log_scale)
+        y = convolution(x.astype(self.dtype), (kernel * scale).astype(self.dtype))
+        return y + bias * scale
