@@ -140,14 +140,14 @@ def test_metrics_are_read_one_step_late(tmp_path, monkeypatch):
 
         return watched
 
-    record = training.fit.__globals__["_Run"].record
+    record = training.progress.Progress.record
 
     def recording(self, *arguments):
         order.append("read")
         return record(self, *arguments)
 
     monkeypatch.setitem(training.fit.__globals__, "make_train_step", making)
-    monkeypatch.setattr(training.fit.__globals__["_Run"], "record", recording)
+    monkeypatch.setattr(training.progress.Progress, "record", recording)
     fit(tmp_path, training.TrainConfig(steps=4, batch_size=8))
     assert order == ["dispatch", "dispatch", "read", "dispatch", "read", "dispatch", "read", "read"]
 
@@ -191,7 +191,7 @@ def test_a_signal_saves_and_leaves_at_any_step(tmp_path, straight, number):
 
 
 def test_a_signal_is_heard_between_checkpoints_too(tmp_path, straight, monkeypatch):
-    record = training.fit.__globals__["_Run"].record
+    record = training.progress.Progress.record
 
     def recording(self, first, count, metrics):
         if first == 5:  # read while step 7 is under way
@@ -199,7 +199,7 @@ def test_a_signal_is_heard_between_checkpoints_too(tmp_path, straight, monkeypat
         return record(self, first, count, metrics)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.fit.__globals__["_Run"], "record", recording)
+        patch.setattr(training.progress.Progress, "record", recording)
         with pytest.raises(training.Interrupted, match="stopped at step 7, which is saved"):
             fit(tmp_path)
     toy.equal(fit(tmp_path), straight)

@@ -80,11 +80,13 @@ def test_schedules_of_the_weights_are_traced_and_the_step_compiles_once():
     step = training.make_train_step(
         toy.Model(), counted, optimizer, seed=0, weights={"weight": lambda step: 1.0 + step}
     )
-    _, history = run(step, start(optimizer), stream(4))
+    state, batches = start(optimizer), stream(4)
+    with toy.compilations() as compiled:
+        _, history = run(step, state, batches)
     assert [float(metrics["weight"]) for metrics in history] == [1.0, 2.0, 3.0, 4.0]
     np.testing.assert_allclose(history[3]["loss"], 4 * history[3]["error"], rtol=1e-6)
     assert len(traces) == 1
-    assert step._cache_size() == 1
+    assert len(compiled) == 1
 
 
 def test_the_average_forgets_its_start_within_a_hundred_steps():
@@ -159,14 +161,14 @@ def test_each_player_moves_by_its_own_loss_after_those_before_it():
     assert int(metrics["b/count"]) == 1
     assert float(state.players["b"].parameters["value"]) == 2 - 0.5 * (1 - 3)
     assert {"a/loss", "b/loss", "a/gradient_norm", "b/gradient_norm", "a/b"} <= set(metrics)
-    own = jax.random.normal(training.step.step_keys(0, jnp.int32(0), 2)[0])
+    own = jax.random.normal(training.make_strategy().keys(0, jnp.int32(0), 2)[0])
     assert float(metrics["b/noise"]) != float(own)
 
 
 def test_a_batch_divided_over_a_named_axis_makes_the_same_update():
     optimizer = optax.sgd(0.3)
     (batch,) = stream(1)
-    keys = training.step.step_keys(0, jnp.int32(0), 6)
+    keys = training.make_strategy().keys(0, jnp.int32(0), 6)
     whole = training.make_update(toy.Model(), toy.loss, optimizer)
     parts = training.make_update(toy.Model(), toy.loss, optimizer, axis=Axis("data"))
     divided = jax.tree.map(lambda rows: rows.reshape(2, 3, *rows.shape[1:]), (batch, keys))
@@ -194,12 +196,13 @@ def test_scanned_steps_make_the_parameters_of_single_ones():
     for first, count in ((0, 3), (3, 4)):
         rows = list(itertools.islice(batches.plan(first), 4))
         plan = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        state, metrics = scanned(state, examples, plan, np.int32(count))
+        with toy.compilations() as compiled:
+            state, metrics = scanned(state, examples, plan, np.int32(count))
         assert metrics["loss"].shape == (4,)
         scalars += [{k: v[i] for k, v in metrics.items()} for i in range(count)]
+        assert not (first and compiled)
     toy.equal(state, expected)
     toy.equal(scalars, history)
-    assert scanned._cache_size() == 1
 
 
 def test_names_that_do_not_fit_are_refused():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -56,6 +59,22 @@ def initialize() -> dict:
     """Variables of the model at step 0."""
     images = jnp.zeros((1, 4, 6, 1))
     return Model().init(jax.random.key(0), images, images)
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[float]]:
+    """Collects the seconds of each compilation while it lasts, those from the cache included."""
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **details) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seconds
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def equal(first, second) -> None:

@@ -2,35 +2,41 @@
 
 from vaeflow.training.batches import Batches
 from vaeflow.training.config import TrainConfig
-from vaeflow.training.fit import FitResult, NonFiniteError, fit
+from vaeflow.training.fit import FitResult, fit
+from vaeflow.training.hosts import HostsConfig, is_first, join_hosts
 from vaeflow.training.interrupts import Interrupted
+from vaeflow.training.lock import run_lock
 from vaeflow.training.optimizer import make_optimizer, make_schedule
+from vaeflow.training.progress import NonFiniteError
 from vaeflow.training.run_directory import RunDirectory, open_run_directory
 from vaeflow.training.state import Player, TrainState, create_train_state, variables_of
-from vaeflow.training.step import (
-    ema_decay_at,
-    make_scanned_train_step,
-    make_train_step,
-    make_update,
-)
+from vaeflow.training.step import make_scanned_train_step, make_train_step
+from vaeflow.training.strategy import Strategy, make_strategy
+from vaeflow.training.update import ema_decay_at, make_update
 
 __all__ = [
     "Batches",
     "FitResult",
+    "HostsConfig",
     "Interrupted",
     "NonFiniteError",
     "Player",
     "RunDirectory",
+    "Strategy",
     "TrainConfig",
     "TrainState",
     "create_train_state",
     "ema_decay_at",
     "fit",
+    "is_first",
+    "join_hosts",
     "make_optimizer",
     "make_scanned_train_step",
     "make_schedule",
+    "make_strategy",
     "make_train_step",
     "make_update",
     "open_run_directory",
+    "run_lock",
     "variables_of",
 ]

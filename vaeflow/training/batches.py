@@ -34,27 +34,39 @@ class Batches:
     seed: int
     flip: bool = False
 
-    def stream(self, start_step: int) -> Iterator[Batch]:
-        """Yields the batches of `start_step` and of the steps after it, for ever."""
-        return self._of(self.source, start_step)
+    def stream(self, start_step: int, shard: int = 0, shards: int = 1) -> Iterator[Batch]:
+        """Yields the batches of `start_step` and of the steps after it, for ever.
+
+        Args:
+          start_step: The step of the first batch.
+          shard: Which part of each batch to yield: the number of this host.
+          shards: Number of equal parts, one after the other, of a batch: the number of hosts.
+        """
+        return self._of(self.source, start_step, shard, shards)
 
     def examples(self) -> Batch:
         """Every example of the split, to be kept on the device."""
         return data.stack(self.source)
 
-    def plan(self, start_step: int) -> Iterator[Batch]:
-        """Yields which examples make the batches that `stream` would yield.
+    def plan(self, start_step: int, shard: int = 0, shards: int = 1) -> Iterator[Batch]:
+        """Yields which examples make the batches that `stream` would yield; arguments as there.
 
         Yields:
           "index", int32 [batch], rows of `examples`; and "flip", bool [batch], whether each image
           is mirrored.
         """
-        for batch in self._of(_Marks(len(self.source)), start_step):
+        for batch in self._of(_Marks(len(self.source)), start_step, shard, shards):
             yield {"index": batch["index"], "flip": batch["image"][:, 0, 0, 0] == 1}
 
-    def _of(self, source: Any, start_step: int) -> Iterator[Batch]:
+    def _of(self, source: Any, start_step: int, shard: int, shards: int) -> Iterator[Batch]:
         return data.training_batches(
-            source, self.batch_size, self.seed, start_step=start_step, flip=self.flip
+            source,
+            self.batch_size,
+            self.seed,
+            start_step=start_step,
+            flip=self.flip,
+            shard=shard,
+            shards=shards,
         )
 
 

@@ -17,8 +17,10 @@ class TrainConfig:
     """Examples in a batch, over all devices."""
     seed: int = 0
     """Seed of initialisation, order of the data, augmentations and noise."""
-    strategy: Literal["jit"] = "jit"
-    """How the step is compiled."""
+    strategy: Literal["jit", "pmap"] = "jit"
+    """How the devices share a step: the compiler divides it, or each maps it over its rows."""
+    accumulate: int = 1
+    """Parts of a batch to go through one after another, for batches too large for the memory."""
     optimizer: Literal["adam", "adamax"] = "adam"
     """Adam, or Adamax as in the Glow paper."""
     learning_rate: float = 1e-3
@@ -51,7 +53,14 @@ class TrainConfig:
         for name, kind in typing.get_type_hints(type(self)).items():
             if choices := typing.get_args(kind):
                 self._require(name, getattr(self, name) in choices, f"one of {choices}")
-        for name in ("steps", "batch_size", "scan_steps", "log_every", "checkpoint_every"):
+        for name in (
+            "steps",
+            "batch_size",
+            "scan_steps",
+            "accumulate",
+            "log_every",
+            "checkpoint_every",
+        ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("seed", "warmup_steps", "clip_norm", "weight_decay", "evaluate_every"):
             self._require(name, getattr(self, name) >= 0, "at least 0")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,28 +15,28 @@ import optax
 import tqdm
 
 from vaeflow.training.batches import Batches, groups, prefetch
-from vaeflow.training.checkpoint import Checkpoint, Checkpoints
+from vaeflow.training.checkpoint import Checkpoints
 from vaeflow.training.config import TrainConfig
+from vaeflow.training.hosts import is_first
 from vaeflow.training.interrupts import Interrupted, stop_requests
 from vaeflow.training.metric_log import MetricLog
-from vaeflow.training.run_directory import RunDirectory, plain
+from vaeflow.training.progress import Progress, progress_bar
+from vaeflow.training.run_directory import RunDirectory
 from vaeflow.training.state import TrainState, create_train_state, variables_of
-from vaeflow.training.step import Loss, Weights, make_scanned_train_step, make_train_step
+from vaeflow.training.step import make_scanned_train_step, make_train_step
+from vaeflow.training.strategy import Strategy, make_strategy, on_one_device, replicate, replicated
+from vaeflow.training.update import Loss, Weights
 
 PyTree = Any
 Variables = dict[str, PyTree]
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss or a gradient that isn't finite; the state before that step is saved."""
 
 
 class FitResult(NamedTuple):
     """What training ends with.
 
     Attributes:
-      variables: The Flax variables to use: those with the best evaluation if `best` was asked for,
-        else those of the last step; moving averages if they are kept.
+      variables: The Flax variables to use, on one device: those with the best evaluation if `best`
+        was asked for, else those of the last step; moving averages if they are kept.
       step: The step that `variables` are from.
       metrics: Evaluation of `variables`, `{}` without `evaluate`; None for what isn't finite.
       state: The state after the last step.
@@ -66,7 +65,7 @@ def fit(
     """Trains up to `config.steps`, going on from the last checkpoint of `directory` if it has one.
 
     A run that was stopped, even killed, ends with the same parameters, bit for bit, as one that
-    wasn't. SIGINT and SIGTERM save and leave.
+    wasn't. SIGINT and SIGTERM save and leave. All devices train, those of other hosts included.
 
     Args:
       model: Handed to the losses.
@@ -78,10 +77,12 @@ def fit(
       initialize: Makes the Flax variables of step 0. It is traced for its shapes alone when a run
         is resumed, so it must be pure; jit what is costly within it, data as arguments.
       weights: See `make_update`.
-      figures: Called as `figures(step, variables)` at step 1, at powers of two and at the end.
+      figures: Called as `figures(step, variables)` at step 1, at powers of two and at the end, on
+        the first host alone.
       evaluate: Called as `evaluate(step, variables)` every `config.evaluate_every` steps and at
-        the end; returns scalars by name, which are logged. Neither hook may keep `variables`,
-        whose buffers the next step reuses.
+        the end, on every host; returns scalars by name, of which the first host's are logged.
+        Both hooks have `variables` on one device and may not keep them: the next step reuses
+        their buffers.
       best: Name of the metric of `evaluate` by which to choose the variables to return, the lowest
         being the best; None takes those of the last step.
 
@@ -91,72 +92,97 @@ def fit(
     Raises:
       NonFiniteError: If a loss or gradient isn't finite, naming the step and the metric.
       Interrupted: After a signal, once the state is saved.
-      ValueError: If `best` isn't among the metrics, or no checkpoint can be read.
+      ValueError: If `best` isn't among the metrics, a batch can't be divided over the devices, or
+        no checkpoint can be read.
     """
     if best is not None and evaluate is None:
         raise ValueError(f"best={best!r} needs evaluate, got None")
+    strategy = _strategy(config)
     average = config.ema_decay > 0
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=replicated(strategy.mesh))
     def around(variables: Variables) -> dict[str, PyTree]:
         state = create_train_state(variables, optimizers, ema=average)
         chosen = jax.tree.map(jnp.copy, variables_of(state, average)) if best else {}
         return {"state": state, "best": chosen}
 
-    def create() -> dict[str, PyTree]:
-        return around(initialize())
-
     with contextlib.ExitStack() as stack:
         request = stack.enter_context(stop_requests())
         checkpoints = stack.enter_context(Checkpoints(directory.checkpoints))
-        tree, progress = _start(create, checkpoints)
-        run = _Run(config, directory, checkpoints, figures, evaluate, best, **tree, **progress)
+        tree, saved = _start(initialize, around, strategy, checkpoints)
+        run = Progress(config, directory, checkpoints, figures, evaluate, best, **tree, **saved)
         step = int(run.state.step)
         if step < config.steps:
-            run.log = stack.enter_context(MetricLog(directory, step))
-            run.bar = stack.enter_context(_progress_bar(config.steps, step))
+            if is_first():
+                run.log = stack.enter_context(MetricLog(directory, step))
+            run.bar = stack.enter_context(progress_bar(config.steps, step))
             make = make_scanned_train_step if config.scan_steps > 1 else make_train_step
-            decay, seed = config.ema_decay, config.seed
-            compiled = make(model, losses, optimizers, seed=seed, weights=weights, ema_decay=decay)
+            compiled = make(
+                model,
+                losses,
+                optimizers,
+                seed=config.seed,
+                strategy=strategy,
+                weights=weights,
+                ema_decay=config.ema_decay,
+                accumulate=config.accumulate,
+            )
             pending = None
             sizes = _sizes(step, config, run.pauses_at)
-            calls = _calls(batches, config.scan_steps, step, sizes)
+            calls = _calls(batches, config.scan_steps, step, sizes, strategy)
             for count, arguments in stack.enter_context(contextlib.closing(calls)):
                 run.state, metrics = compiled(run.state, *arguments)
                 if pending is not None:  # read one step late, while the device is busy
                     run.record(*pending)
                 pending = (step, count, metrics)
                 step += count
-                if request.signal_number is not None or run.pauses_at(step):
+                if request.agreed_at(step) or run.pauses_at(step):
                     run.record(*pending)
                     pending = None
                     run.pause(step)
                 if request.signal_number is not None and pending is None:
                     run.save(step)
                     raise Interrupted(step, request.signal_number)
+        chosen = run.best if best else variables_of(run.state, average)
         return FitResult(
-            variables=run.best if best else variables_of(run.state, average),
+            variables=on_one_device(chosen),
             step=run.evaluated_step if best else step,
             metrics=run.evaluation,
             state=run.state,
         )
 
 
+def _strategy(config: TrainConfig) -> Strategy:
+    """The strategy on all devices, which must be able to share the rows of a batch."""
+    strategy = make_strategy(config.strategy)
+    devices = strategy.mesh.size
+    if config.batch_size % (devices * config.accumulate):
+        raise ValueError(
+            f"train.batch_size must be divisible by {devices} devices times train.accumulate "
+            f"{config.accumulate}, got {config.batch_size}"
+        )
+    return strategy
+
+
 def _start(
-    create: Callable[[], dict[str, PyTree]], checkpoints: Checkpoints
+    initialize: Callable[[], Variables],
+    around: Callable[[Variables], dict[str, PyTree]],
+    strategy: Strategy,
+    checkpoints: Checkpoints,
 ) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """The trees and the progress to start from: the last checkpoint's, or those of step 0."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    whole = replicated(strategy.mesh)
     abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(create),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+        jax.eval_shape(lambda: around(initialize())),
     )
     saved, complaints = checkpoints.restore_latest(abstract)
     for complaint in complaints:
         tqdm.tqdm.write(f"warning: {complaint}", file=sys.stderr)
     if saved is not None:
         return saved.tree, saved.progress
-    return jax.device_put(create(), sharding), {"evaluation": {}, "evaluated_step": 0}
+    # Every host makes the same variables, which as arrays of the host may go to any device.
+    return around(jax.device_get(initialize())), {"evaluation": {}, "evaluated_step": 0}
 
 
 def _sizes(start: int, config: TrainConfig, pauses_at: Callable[[int], bool]) -> Iterator[int]:
@@ -170,124 +196,15 @@ def _sizes(start: int, config: TrainConfig, pauses_at: Callable[[int], bool]) ->
 
 
 def _calls(
-    batches: Batches, scan_steps: int, start: int, sizes: Iterator[int]
+    batches: Batches, scan_steps: int, start: int, sizes: Iterator[int], strategy: Strategy
 ) -> Iterator[tuple[int, tuple[PyTree, ...]]]:
     """Yields how many steps each call makes and its arguments after the state, drawn ahead."""
+    shard = (jax.process_index(), jax.process_count())
     if scan_steps == 1:
-        stream = batches.stream(start)
-        yield from prefetch((size, (jax.device_put(next(stream)),)) for size in sizes)
+        stream = batches.stream(start, *shard)
+        yield from prefetch((size, (strategy.place(next(stream), 0),)) for size in sizes)
         return
-    examples = jax.device_put(batches.examples())
-    plan = groups(batches.plan(start), sizes, scan_steps)
-    for size, rows in prefetch((size, jax.device_put(rows)) for size, rows in plan):
+    examples = replicate(batches.examples(), strategy.mesh)
+    plan = groups(batches.plan(start, *shard), sizes, scan_steps)
+    for size, rows in prefetch((size, strategy.place(rows, 1)) for size, rows in plan):
         yield size, (examples, rows, np.int32(size))
-
-
-def _progress_bar(steps: int, start: int) -> tqdm.tqdm:
-    """A bar on stderr, redrawn seldom where that is a file and not a terminal."""
-    interval = 0.2 if sys.stderr.isatty() else 30.0
-    return tqdm.tqdm(
-        total=steps,
-        initial=start,
-        desc="compiling",
-        unit="step",
-        mininterval=interval,
-        maxinterval=2 * interval,
-        dynamic_ncols=True,
-    )
-
-
-@dataclasses.dataclass
-class _Run:
-    """A run under way: the state, and what is done with it between steps."""
-
-    config: TrainConfig
-    directory: RunDirectory
-    checkpoints: Checkpoints
-    figures: Callable[[int, Variables], None] | None
-    evaluate: Callable[[int, Variables], Mapping[str, float]] | None
-    best_metric: str | None
-    state: TrainState
-    best: Variables
-    evaluation: dict[str, float | None]
-    evaluated_step: int
-    log: MetricLog | None = None
-    bar: tqdm.tqdm | None = None
-    last: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    def draws_at(self, step: int) -> bool:
-        early = step & (step - 1) == 0  # 1 and the powers of two
-        return self.figures is not None and (early or step == self.config.steps)
-
-    def evaluates_at(self, step: int) -> bool:
-        every = self.config.evaluate_every
-        due = step == self.config.steps or (every > 0 and step % every == 0)
-        return self.evaluate is not None and due
-
-    def saves_at(self, step: int) -> bool:
-        return step % self.config.checkpoint_every == 0 or step == self.config.steps
-
-    def pauses_at(self, step: int) -> bool:
-        return self.draws_at(step) or self.evaluates_at(step) or self.saves_at(step)
-
-    def record(self, first: int, count: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Reads, checks and logs the metrics of `count` steps after step `first`."""
-        found = jax.device_get(dict(metrics))
-        names = sorted(found, key=lambda name: not name.endswith("loss"))  # what matters first
-        values = {name: np.reshape(found[name], -1) for name in names}
-        for position in range(count):
-            step = first + position + 1
-            self.last = {name: float(value[position]) for name, value in values.items()}
-            self.check(step)
-            due = step == 1 or step % self.config.log_every == 0 or step == self.config.steps
-            if due and not self.evaluates_at(step):  # there, one line holds both
-                self.log.write(step, self.last)
-        shown = {name: v for name, v in self.last.items() if not name.endswith("gradient_norm")}
-        self.bar.set_description("training", refresh=False)
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(count)
-
-    def check(self, step: int) -> None:
-        """Stops at the first step whose loss or gradient isn't finite."""
-        bad = {name: value for name, value in self.last.items() if not math.isfinite(value)}
-        if not any(name.rsplit("/", 1)[-1] in ("loss", "gradient_norm") for name in bad):
-            return
-        self.state = self.state.replace(finite=jnp.ones_like(self.state.finite))
-        self.save(int(self.state.step))
-        shown = ", ".join(f"{name} is {value}" for name, value in bad.items())
-        raise NonFiniteError(
-            f"step {step}: {shown}; training stopped, and the state after step {step - 1}, the "
-            f"last good one, is kept in {self.directory.path}"
-        )
-
-    def pause(self, step: int) -> None:
-        """Evaluates, draws and saves where this step asks for it."""
-        variables = variables_of(self.state, bool(self.state.ema))
-        if self.evaluates_at(step):
-            found = {name: float(v) for name, v in self.evaluate(step, variables).items()}
-            self.log.write(step, {**self.last, **found})
-            self.choose(step, found, variables)
-        if self.draws_at(step):
-            self.figures(step, variables)
-        if self.saves_at(step):
-            self.save(step)
-
-    def choose(self, step: int, found: dict[str, float], variables: Variables) -> None:
-        """Keeps an evaluation: the last, or the best if a metric to go by was named."""
-        if self.best_metric is not None:
-            if self.best_metric not in found:
-                raise ValueError(
-                    f"best must be one of the metrics {sorted(found)}, got {self.best_metric!r}"
-                )
-            before = self.evaluation.get(self.best_metric)
-            if before is not None and not found[self.best_metric] < before:
-                return
-            self.best = jax.tree.map(jnp.copy, variables)  # the next step reuses the buffers
-        self.evaluation = {name: plain(value) for name, value in found.items()}
-        self.evaluated_step = step
-
-    def save(self, step: int) -> None:
-        """Saves all that is needed to go on from here."""
-        progress = {"evaluation": self.evaluation, "evaluated_step": self.evaluated_step}
-        tree = {"state": self.state, "best": self.best}
-        self.checkpoints.save(step, Checkpoint(tree, progress))

@@ -7,6 +7,9 @@ import signal
 import threading
 from collections.abc import Iterator
 
+import jax
+from jax.experimental import multihost_utils
+
 
 class Interrupted(KeyboardInterrupt):
     """A run stopped by a signal, its state saved.
@@ -23,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether a signal has asked to stop.
+    """Whether this host, or another, was asked to stop.
 
     Attributes:
       signal_number: The signal, None as long as there was none.
@@ -31,6 +34,16 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+
+    def agreed_at(self, step: int) -> bool:
+        """Whether to stop after this step, the same on all hosts, which all have to ask.
+
+        Several hosts agree through JAX's own pre-emption service, which hears SIGTERM and may need
+        a few steps to find one that none of them has passed.
+        """
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self.signal_number = signal.SIGTERM
+        return self.signal_number is not None
 
     def receive(self, signal_number: int, frame: object) -> None:
         """Takes a signal; the second one stops at once.
@@ -47,10 +60,11 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turns SIGINT and SIGTERM into a request to stop after the current step, while it lasts.
 
-    Only the main thread may handle signals; in another one nothing is ever requested.
+    Only the main thread may handle signals; in another one nothing is ever requested. Of several
+    hosts none handles signals here: see `StopRequest.agreed_at`.
     """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
         yield request
         return
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -1,0 +1,187 @@
+"""How one step runs on many devices: partitioned by the compiler, or mapped over them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from vaeflow.axis import LOCAL, Axis
+from vaeflow.randomness import row_keys
+
+PyTree = Any
+
+DATA_AXIS = "data"
+"""Name of the axis of devices that the rows of a batch are divided over."""
+
+
+class Strategy(Protocol):
+    """What training asks of a strategy; the state has the same layout under each.
+
+    Attributes:
+      mesh: The devices, of all hosts, along one axis.
+    """
+
+    mesh: Mesh
+
+    @property
+    def axis(self) -> Axis:
+        """What losses and updates reduce over."""
+
+    def compile(self, function: Callable, rows: Sequence[int | None]) -> Callable:
+        """Compiles `function(state, *arguments)`, donating the state.
+
+        Args:
+          function: Returns pytrees that are the same on every device.
+          rows: For each argument after the state, which axis of its leaves is divided over the
+            devices; None where every device has all of it.
+        """
+
+    def place(self, tree: PyTree, rows: int) -> PyTree:
+        """Puts this host's part of an argument on its devices, axis `rows` divided over them."""
+
+    def keys(self, seed: int, step: Int[Array, ""], count: int) -> Array:
+        """Keys of the `count` rows at hand: those of `row_keys(fold_in(key(seed), step))`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Jit:
+    """The compiler partitions the step, which sees whole batches (`jax.jit`, `NamedSharding`)."""
+
+    mesh: Mesh
+
+    @property
+    def axis(self) -> Axis:
+        """The identity, as every array is global."""
+        return LOCAL
+
+    def compile(self, function: Callable, rows: Sequence[int | None]) -> Callable:
+        """See `Strategy.compile`."""
+        whole = replicated(self.mesh)
+        shardings = (whole, *(whole if axis is None else self._divided(axis) for axis in rows))
+        return _placing_the_state(
+            jax.jit(function, donate_argnums=0, in_shardings=shardings, out_shardings=whole),
+            self.mesh,
+        )
+
+    def place(self, tree: PyTree, rows: int) -> PyTree:
+        """See `Strategy.place`."""
+        put = jax.make_array_from_process_local_data
+        return jax.tree.map(lambda leaf: put(self._divided(rows), np.asarray(leaf)), tree)
+
+    def keys(self, seed: int, step: Int[Array, ""], count: int) -> Array:
+        """See `Strategy.keys`."""
+        keys = row_keys(jax.random.fold_in(jax.random.key(seed), step), count)
+        return jax.lax.with_sharding_constraint(keys, self._divided(0))
+
+    def _divided(self, axis: int) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pmap:
+    """Every device runs the step on its own rows and joins in collectives (`jax.pmap`)."""
+
+    mesh: Mesh
+
+    @property
+    def axis(self) -> Axis:
+        """The mapped axis."""
+        return Axis(DATA_AXIS)
+
+    def compile(self, function: Callable, rows: Sequence[int | None]) -> Callable:
+        """See `Strategy.compile`."""
+        mapped = (None, *(None if axis is None else 0 for axis in rows))
+        return _placing_the_state(
+            jax.pmap(
+                function,
+                DATA_AXIS,
+                in_axes=mapped,
+                out_axes=None,
+                donate_argnums=0,
+                devices=list(self.mesh.devices.flat),
+            ),
+            self.mesh,
+        )
+
+    def place(self, tree: PyTree, rows: int) -> PyTree:
+        """See `Strategy.place`."""
+        members = self.mesh.local_mesh.size
+
+        def put(leaf: Any) -> Array:
+            parts = np.stack(np.split(np.asarray(leaf), members, axis=rows))
+            sharding = NamedSharding(self.mesh, PartitionSpec(DATA_AXIS))
+            return jax.make_array_from_process_local_data(sharding, parts)
+
+        return jax.tree.map(put, tree)
+
+    def keys(self, seed: int, step: Int[Array, ""], count: int) -> Array:
+        """See `Strategy.keys`."""
+        keys = row_keys(jax.random.fold_in(jax.random.key(seed), step), count * self.mesh.size)
+        first = count * jax.lax.axis_index(DATA_AXIS)
+        return jax.lax.dynamic_slice_in_dim(keys, first, count)
+
+
+STRATEGIES = {"jit": Jit, "pmap": Pmap}
+
+
+def make_strategy(name: str = "jit", devices: Sequence[jax.Device] | None = None) -> Strategy:
+    """Makes a strategy over devices.
+
+    Args:
+      name: "jit" or "pmap".
+      devices: The devices; None for all, those of other hosts included.
+
+    Raises:
+      ValueError: If there is no strategy of that name.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {tuple(STRATEGIES)}, got {name!r}")
+    devices = jax.devices() if devices is None else devices
+    # Each host's devices follow one another, as do its rows in the global batch.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return STRATEGIES[name](Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,)))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device has whole: the state, and data kept on the devices."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Puts a pytree that all hosts hold alike whole on every device; what is there stays."""
+    whole = replicated(mesh)
+
+    def put(leaf: Any) -> Array:
+        if getattr(leaf, "sharding", None) == whole:
+            return leaf
+        return jax.make_array_from_process_local_data(whole, np.asarray(leaf))
+
+    return jax.tree.map(put, tree)
+
+
+def copy(tree: PyTree) -> PyTree:
+    """Copies the arrays of a pytree, each on the devices that it is on."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, tree)
+    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)(tree)
+
+
+def on_one_device(tree: PyTree) -> PyTree:
+    """What this host's first device holds of a replicated pytree; the buffers are shared."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def _placing_the_state(compiled: Callable, mesh: Mesh) -> Callable:
+    """Lets a first state that isn't on the devices yet share the compilation of later ones."""
+
+    def call(state: PyTree, *arguments: PyTree) -> PyTree:
+        return compiled(replicate(state, mesh), *arguments)
+
+    call.lower = compiled.lower
+    return call
