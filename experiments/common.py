@@ -18,7 +18,15 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from vaeflow.training import Interrupted, RunDirectory, open_run_directory
+from vaeflow.training import (
+    HostsConfig,
+    Interrupted,
+    RunDirectory,
+    is_first,
+    join_hosts,
+    open_run_directory,
+    run_lock,
+)
 
 TRACEBACK = "traceback.txt"
 
@@ -93,40 +101,47 @@ def execute(
     name: str, presets: Mapping[str, Preset], run: Run, arguments: Sequence[str]
 ) -> int | str:
     """What `main` does, returning the exit code."""
-    preset, workdir, config = parse(name, presets, arguments)
+    preset, workdir, hosts, config = parse(name, presets, arguments)
     workdir = workdir or f"runs/{name}-{preset}"
     directory = None
-    try:
-        directory = open_run_directory(workdir, config, experiment=name, preset=preset)
-        report = directory.read_report()
-        if report is not None:
-            say(f"{workdir} is finished; nothing to do")
-        else:
-            (directory.path / TRACEBACK).unlink(missing_ok=True)
-            say(f"{name}, preset {preset}: {presets[preset].cost}; the run is kept in {workdir}")
-            result = run(config, directory)
-            expected = {key: item._asdict() for key, item in presets[preset].expected.items()}
-            report = directory.write_report(
-                step=result.step, metrics=result.metrics, expected=expected
-            )
-        summarize(report, workdir)
-    except Interrupted as stop:
-        say(f"{stop}; the same command goes on from there")
-        return 128 + stop.signal_number
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on from the last checkpoint")
-        return 128 + signal.SIGINT
-    except (ValueError, OSError, FloatingPointError) as error:
-        keep_traceback(directory)
-        say("error: " + " ".join((str(error) or type(error).__name__).split()))
-        return 1
+    with contextlib.ExitStack() as stack:
+        try:
+            join_hosts(hosts)
+            if is_first():
+                stack.enter_context(run_lock(workdir))
+            else:  # all hosts compute alike; one of them speaks
+                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            directory = open_run_directory(workdir, config, experiment=name, preset=preset)
+            report = directory.read_report()
+            if report is not None:
+                announce(f"{workdir} is finished; nothing to do")
+            else:
+                (directory.path / TRACEBACK).unlink(missing_ok=True)
+                cost = presets[preset].cost
+                announce(f"{name}, preset {preset}: {cost}; the run is kept in {workdir}")
+                result = run(config, directory)
+                expected = {key: item._asdict() for key, item in presets[preset].expected.items()}
+                report = directory.write_report(
+                    step=result.step, metrics=result.metrics, expected=expected
+                )
+            summarize(report, workdir)
+        except Interrupted as stop:
+            announce(f"{stop}; the same command goes on from there")
+            return 128 + stop.signal_number
+        except KeyboardInterrupt:
+            announce("stopped; the same command goes on from the last checkpoint")
+            return 128 + signal.SIGINT
+        except (ValueError, OSError, FloatingPointError) as error:
+            keep_traceback(directory)
+            say("error: " + " ".join((str(error) or type(error).__name__).split()))
+            return 1
     return 0
 
 
 def parse(
     name: str, presets: Mapping[str, Preset], arguments: Sequence[str]
-) -> tuple[str, str, Any]:
-    """Reads the command line: the preset's name, the run's directory and the configuration.
+) -> tuple[str, str, HostsConfig, Any]:
+    """Reads the command line: the preset's name, the run's directory, its hosts, its configuration.
 
     Raises:
       SystemExit: After `--help`, with code 0, and for a wrong command line, with code 2 and one
@@ -159,6 +174,7 @@ def parse(
                 ],
                 "",
             ),
+            ("hosts", HostsConfig, HostsConfig()),
             (
                 "config",
                 Annotated[type(default), tyro.conf.arg(name="")],
@@ -183,7 +199,7 @@ def parse(
     except ValueError as error:  # a value that the configuration itself refuses
         say(f"error: {error}")
         raise SystemExit(2) from None
-    return parsed.preset, parsed.workdir, parsed.config
+    return parsed.preset, parsed.workdir, parsed.hosts, parsed.config
 
 
 def describe(presets: Mapping[str, Preset]) -> str:
@@ -236,6 +252,12 @@ def summarize(report: Mapping[str, Any], workdir: str) -> None:
 def say(line: str) -> None:
     """Prints a line of our own, apart from the results."""
     print(line, file=sys.stderr, flush=True)
+
+
+def announce(line: str) -> None:
+    """Says a line on the first host alone."""
+    if is_first():
+        say(line)
 
 
 def keep_traceback(directory: RunDirectory | None) -> None:

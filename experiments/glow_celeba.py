@@ -230,9 +230,10 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     if not found["round_trip_error"] <= 1e-3:
         common.say(f"warning: round trip error {found['round_trip_error']:.2g} is above 0.001")
     plain = baselines(dataset) if config.baselines else {}
-    drawing.final(variables)
-    names = {name: name.removeprefix("bits_per_dim_").replace("_", " ") for name in plain}
-    drawing.curve({names[name]: value for name, value in plain.items()})
+    if training.is_first():
+        drawing.final(variables)
+        names = {name: name.removeprefix("bits_per_dim_").replace("_", " ") for name in plain}
+        drawing.curve({names[name]: value for name, value in plain.items()})
     return common.Result(fitted.step, found | plain)
 
 

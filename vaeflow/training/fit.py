@@ -136,7 +136,7 @@ def fit(
                     run.record(*pending)
                 pending = (step, count, metrics)
                 step += count
-                if request.agreed_at(step) or run.pauses_at(step):
+                if request.agreed() or run.pauses_at(step):
                     run.record(*pending)
                     pending = None
                     run.pause(step)

@@ -34,14 +34,16 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._asked = 0
 
-    def agreed_at(self, step: int) -> bool:
-        """Whether to stop after this step, the same on all hosts, which all have to ask.
+    def agreed(self) -> bool:
+        """Whether to stop now, the same on all hosts, each of which has to ask after every call.
 
-        Several hosts agree through JAX's own pre-emption service, which hears SIGTERM and may need
-        a few steps to find one that none of them has passed.
+        Several hosts agree through JAX's own pre-emption service, which hears SIGTERM and takes
+        the first call that none of them has passed.
         """
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+        self._asked += 1  # it must grow by ones, which the number of steps need not
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._asked):
             self.signal_number = signal.SIGTERM
         return self.signal_number is not None
 
@@ -61,7 +63,7 @@ def stop_requests() -> Iterator[StopRequest]:
     """Turns SIGINT and SIGTERM into a request to stop after the current step, while it lasts.
 
     Only the main thread may handle signals; in another one nothing is ever requested. Of several
-    hosts none handles signals here: see `StopRequest.agreed_at`.
+    hosts none handles signals here: see `StopRequest.agreed`.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 from etils import epath
 
+from vaeflow.training.hosts import is_first
+
 _PACKAGES = ("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
 
 
@@ -88,7 +90,7 @@ class RunDirectory:
         metrics: Mapping[str, float],
         expected: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> dict[str, Any]:
-        """Writes `report.json`, which finishes the run.
+        """Writes `report.json`, on the first host, which finishes the run.
 
         Args:
           step: Number of updates behind the reported parameters.
@@ -110,7 +112,8 @@ class RunDirectory:
             "metrics": {name: plain(value) for name, value in metrics.items()},
             "expected": {name: dict(value) for name, value in (expected or {}).items()},
         }
-        write_json(self.report_file, report)
+        if is_first():
+            write_json(self.report_file, report)
         return report
 
 
@@ -120,7 +123,8 @@ def open_run_directory(
     """Opens the directory of a run, new or not.
 
     A configuration under which no step was made yet, for instance because its data weren't found,
-    may still be replaced by another.
+    may still be replaced by another. Of several hosts, which all see the directory, the first
+    writes to it.
 
     Args:
       path: The directory, local or anything that `etils.epath` knows, such as "gs://...".
@@ -147,8 +151,9 @@ def open_run_directory(
                     f"workdir {path} holds a run of another configuration "
                     f"({difference(before, now)}); give the same options again or another --workdir"
                 )
-            (root / "figures").mkdir(parents=True, exist_ok=True)
-            write_json(root / "config.json", now)
+            if is_first():
+                (root / "figures").mkdir(parents=True, exist_ok=True)
+                write_json(root / "config.json", now)
     except OSError as error:
         raise OSError(f"workdir {path} can't be used: {error.strerror or error}") from error
     return RunDirectory(

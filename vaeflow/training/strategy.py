@@ -98,17 +98,25 @@ class Pmap:
     def compile(self, function: Callable, rows: Sequence[int | None]) -> Callable:
         """See `Strategy.compile`."""
         mapped = (None, *(None if axis is None else 0 for axis in rows))
-        return _placing_the_state(
-            jax.pmap(
-                function,
-                DATA_AXIS,
-                in_axes=mapped,
-                out_axes=None,
-                donate_argnums=0,
-                devices=list(self.mesh.devices.flat),
-            ),
-            self.mesh,
+        compiled = jax.pmap(
+            function,
+            DATA_AXIS,
+            in_axes=mapped,
+            out_axes=None,
+            donate_argnums=0,
+            devices=list(self.mesh.devices.flat),
         )
+
+        def call(state: PyTree, *arguments: PyTree) -> PyTree:
+            # What isn't mapped enters and leaves pmap as arrays of this host's devices alone.
+            own = [
+                self._of(argument, self.mesh.local_mesh) if axis is None else argument
+                for argument, axis in zip((state, *arguments), mapped, strict=True)
+            ]
+            return self._of(compiled(*own), self.mesh)
+
+        call.lower = compiled.lower
+        return _placing_the_state(call, self.mesh)
 
     def place(self, tree: PyTree, rows: int) -> PyTree:
         """See `Strategy.place`."""
@@ -126,6 +134,19 @@ class Pmap:
         keys = row_keys(jax.random.fold_in(jax.random.key(seed), step), count * self.mesh.size)
         first = count * jax.lax.axis_index(DATA_AXIS)
         return jax.lax.dynamic_slice_in_dim(keys, first, count)
+
+    def _of(self, tree: PyTree, mesh: Mesh) -> PyTree:
+        """The same buffers as arrays over a mesh, where there are several hosts."""
+        if self.mesh.is_multi_process is False:
+            return tree
+
+        def view(leaf: Any) -> Any:
+            if not isinstance(leaf, jax.Array):
+                return leaf
+            buffers = [shard.data for shard in leaf.addressable_shards]
+            return jax.make_array_from_single_device_arrays(leaf.shape, replicated(mesh), buffers)
+
+        return jax.tree.map(view, tree)
 
 
 STRATEGIES = {"jit": Jit, "pmap": Pmap}

@@ -1,0 +1,139 @@
+"""An experiment whose batch is divided over devices and hosts, in processes of their own.
+
+Its presets: a loss whose rows are coupled through `axis`, with codes that are averaged over the
+whole batch; and a small Glow. It leaves `state.npz` beside the report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import vaeflow as vf
+from experiments import common
+from vaeflow import training
+from vaeflow.data.arrays import array_part
+from vaeflow.losses.base import Aux
+from vaeflow.randomness import row_keys
+
+CODES, SIZE = 5, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run."""
+
+    train: training.TrainConfig
+    glow: bool = False
+    """Train the Glow."""
+    kill_at: tuple[int, ...] = ()
+    """Evaluations at which every process kills itself, the first time that it is there."""
+    stop_at: tuple[int, ...] = ()
+    """The same, with SIGTERM to the last host."""
+
+
+def initialize_coupled() -> dict:
+    """Parameters of an encoder, codes and the sums that they are the quotients of."""
+    first, second = jax.random.split(jax.random.key(1))
+    codes = jax.random.normal(second, (CODES, 3))
+    return {
+        "params": {"kernel": 0.1 * jax.random.normal(first, (SIZE * SIZE, 6))},
+        "codes": {"sums": codes, "counts": jnp.ones(CODES)},
+    }
+
+
+def coupled_loss(model, variables, batch, rng, *, axis, train):
+    """A total correlation against the whole batch, and distances to moving averages of features."""
+    images = batch["image"].reshape(len(batch["image"]), -1) / 255.0 - 0.5
+    mean, log_scale = jnp.split(images @ variables["params"]["kernel"], 2, axis=1)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(row_keys(rng, len(images)))
+    sample = mean + jnp.exp(log_scale) * noise
+    means, scales = axis.gather((mean, log_scale))
+    difference = (sample[:, None] - means) * jnp.exp(-scales)
+    log_density = -0.5 * difference**2 - scales
+    log_rows = jnp.log(float(means.shape[0]))
+    joint = jax.nn.logsumexp(log_density.sum(-1), axis=1) - log_rows
+    marginals = jax.nn.logsumexp(log_density, axis=1).sum(-1) - 3 * log_rows
+    index = jnp.zeros(means.shape[0]).at[batch["index"] % len(means)].set(1.0)
+    codes = variables["codes"]["sums"] / variables["codes"]["counts"][:, None]
+    square = jnp.sum((sample[:, None] - jax.lax.stop_gradient(codes)) ** 2, axis=-1)
+    nearest = jax.nn.one_hot(jnp.argmin(square, axis=1), CODES)
+    counts, sums = axis.sum(jax.lax.stop_gradient((nearest.sum(0), nearest.T @ sample)))
+    state = {
+        "codes": {
+            "counts": 0.9 * variables["codes"]["counts"] + 0.1 * counts,
+            "sums": 0.9 * variables["codes"]["sums"] + 0.1 * sums,
+        }
+    }
+    reconstruction = jnp.mean((mean.sum(-1) - images.sum(-1)) ** 2)
+    total_correlation = jnp.mean(joint - marginals)
+    value = reconstruction + total_correlation + jnp.mean(square.min(1))
+    metrics = {"total_correlation": total_correlation, "rows": jnp.mean(index[:1])}
+    return value, Aux(metrics, state)
+
+
+def run(config: Config, directory: training.RunDirectory) -> common.Result:
+    """Trains, and leaves the state behind."""
+    images = np.random.default_rng(0).integers(0, 256, (48, SIZE, SIZE, 1), dtype=np.uint8)
+    source = vf.data.Source(array_part(images, None).read, np.arange(len(images)))
+    if config.glow:
+        flow = vf.flows.Glow((SIZE, SIZE, 1), 2, 2, 8)
+        model = vf.models.FlowModel(flow, vf.models.UniformDequantizer())
+        loss = vf.losses.negative_log_likelihood
+        initialize = functools.partial(jax.jit(model.init), jax.random.key(0), images)
+    else:
+        model, loss, initialize = None, coupled_loss, initialize_coupled
+
+    def evaluate(step: int, variables) -> dict[str, float]:
+        host, hosts = jax.process_index(), jax.process_count()
+        mark = directory.path / f"mark-{step}-{host}"
+        if step in config.kill_at + config.stop_at and not mark.exists():
+            mark.touch()
+            if step in config.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif host == hosts - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return {"size": float(optax.tree.norm(variables["params"]))}
+
+    train = config.train
+    fitted = training.fit(
+        model,
+        loss,
+        training.make_optimizer(train),
+        training.Batches(source, train.batch_size, train.seed, flip=True),
+        train,
+        directory,
+        initialize=initialize,
+        evaluate=evaluate,
+    )
+    leaves, _ = jax.tree.flatten_with_path(jax.device_get(fitted.state))
+    if training.is_first():
+        arrays = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        np.savez(directory.path / "state.npz", **arrays)
+    found = {"devices": float(jax.device_count()), "hosts": float(jax.process_count())}
+    return common.Result(fitted.step, fitted.metrics | found)
+
+
+TRAIN = training.TrainConfig(
+    steps=20,
+    batch_size=16,
+    learning_rate=0.01,
+    ema_decay=0.9,
+    log_every=1,
+    evaluate_every=5,
+    checkpoint_every=4,
+)
+PRESETS = {
+    "coupled": common.Preset(Config(TRAIN), yields="Codes.", cost="seconds"),
+    "glow": common.Preset(Config(TRAIN, glow=True), yields="A Glow.", cost="seconds"),
+}
+
+if __name__ == "__main__":
+    common.main("divided", PRESETS, run)

@@ -1,0 +1,153 @@
+"""One run on one device, on eight, under pmap and on two hosts: the same losses, the same state."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = pathlib.Path(__file__).with_name("divided.py")
+
+
+def start(workdir, *options, devices=1, hosts=()) -> subprocess.Popen:
+    """Starts a process with that many devices of its own."""
+    root = SCRIPT.parent.parent.parent
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(root)}
+    command = [sys.executable, str(SCRIPT), "--workdir", str(workdir), *options, *hosts]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def end(process: subprocess.Popen, seconds: float = 200) -> tuple[int, str]:
+    """The code and the last line that a process leaves on stderr."""
+    try:
+        _, error = process.communicate(timeout=seconds)
+    finally:
+        process.kill()  # hosts that wait for each other don't end by themselves
+    return process.returncode, (error.strip().splitlines() or [""])[-1]
+
+
+def run(workdir, *options, devices=1) -> tuple[int, str]:
+    """Runs on one host."""
+    return end(start(workdir, *options, devices=devices))
+
+
+def run_hosts(workdir, *options, count=2, devices=4) -> list[tuple[int, str]]:
+    """Runs on several hosts."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    together = ("--hosts.coordinator", coordinator, "--hosts.count", str(count))
+    processes = [
+        start(workdir, *options, devices=devices, hosts=(*together, "--hosts.index", str(index)))
+        for index in range(count)
+    ]
+    return [end(process) for process in processes]
+
+
+def losses(workdir) -> list[tuple[int, float]]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+
+
+def assert_agree(found, expected) -> None:
+    """Losses to 1e-5; every leaf of the state to 1e-5 of its largest entry."""
+    assert [step for step, _ in losses(found)] == list(range(1, 21))
+    np.testing.assert_allclose(losses(found), losses(expected), rtol=1e-5)
+    with np.load(found / "state.npz") as state, np.load(expected / "state.npz") as other:
+        assert set(state) == set(other)
+        assert any("ema" in name for name in state)
+        for name in state:
+            largest = np.abs(other[name]).max()
+            np.testing.assert_allclose(state[name], other[name], 0, 1e-5 * largest, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def coupled(tmp_path_factory):
+    """The coupled loss on one device."""
+    path = tmp_path_factory.mktemp("coupled")
+    assert run(path)[0] == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def glow(tmp_path_factory):
+    """The Glow on one device."""
+    path = tmp_path_factory.mktemp("glow")
+    assert run(path, "--preset", "glow")[0] == 0
+    return path
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+@pytest.mark.parametrize("preset", ["coupled", "glow"])
+def test_eight_devices_do_as_one(request, tmp_path, preset, strategy):
+    options = ("--preset", preset, "--train.strategy", strategy)
+    code, line = run(tmp_path, *options, devices=8)
+    assert code == 0, line
+    assert json.loads((tmp_path / "report.json").read_text())["metrics"]["devices"] == 8
+    assert_agree(tmp_path, request.getfixturevalue(preset))
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+@pytest.mark.parametrize("preset", ["coupled", pytest.param("glow", marks=pytest.mark.slow)])
+def test_two_hosts_do_as_one(request, tmp_path, preset, strategy):
+    ends = run_hosts(tmp_path, "--preset", preset, "--train.strategy", strategy)
+    assert [code for code, _ in ends] == [0, 0], ends
+    metrics = json.loads((tmp_path / "report.json").read_text())["metrics"]
+    assert (metrics["devices"], metrics["hosts"]) == (8, 2)
+    assert_agree(tmp_path, request.getfixturevalue(preset))
+
+
+def test_data_on_the_devices_and_parts_of_a_batch_change_nothing(tmp_path):
+    """Steps of one call, in two parts each, on any number of devices."""
+    options = ("--train.scan-steps", "4", "--train.accumulate", "2")
+    paths = [tmp_path / name for name in ("one", "jit", "pmap")]
+    assert run(paths[0], *options)[0] == 0
+    for path in paths[1:]:
+        assert run(path, *options, "--train.strategy", path.name, devices=8)[0] == 0
+        assert_agree(path, paths[0])
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+def test_a_run_goes_on_on_fewer_devices_and_on_more(tmp_path, coupled, strategy):
+    options = ("--train.strategy", strategy, "--kill-at", "5", "10", "15")
+    for devices in (8, 2, 1):
+        assert run(tmp_path, *options, devices=devices)[0] == -9
+    assert run(tmp_path, *options, devices=8)[0] == 0
+    assert_agree(tmp_path, coupled)
+
+
+def test_a_host_that_is_asked_to_stop_stops_all_and_one_goes_on_alone(tmp_path, coupled):
+    options = ("--stop-at", "5")
+    for code, line in run_hosts(tmp_path, *options):
+        assert code == 143, line
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]
+    assert 5 <= max(saved) < 20
+    assert run(tmp_path, *options)[0] == 0
+    assert_agree(tmp_path, coupled)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
+    code, line = run(tmp_path, "--train.accumulate", "4", devices=8)
+    assert code == 1
+    assert line == (
+        "error: train.batch_size must be divisible by 8 devices times train.accumulate 4, got 16"
+    )
+
+
+def test_hosts_that_do_not_fit_are_refused(tmp_path):
+    for options, expected in (
+        (("--hosts.count", "2"), "hosts.coordinator must be ADDRESS:PORT for 2 hosts"),
+        (("--hosts.count", "0"), "hosts.count must be at least 1, got 0"),
+        (("--hosts.index", "1"), "hosts.index must be in 0..0, got 1"),
+    ):
+        code, line = run(tmp_path, *options)
+        assert code == 2
+        assert expected in line
