@@ -133,7 +133,10 @@ def execute(
             return 128 + signal.SIGINT
         except (ValueError, OSError, FloatingPointError) as error:
             keep_traceback(directory)
-            say("error: " + " ".join((str(error) or type(error).__name__).split()))
+            text = " ".join((str(error) or type(error).__name__).split())
+            if isinstance(error, OSError) and error.errno and not error.filename:
+                text = f"workdir {workdir} can't be used: {error.strerror}"
+            say(f"error: {text}")
             return 1
     return 0
 
@@ -269,6 +272,8 @@ def keep_traceback(directory: RunDirectory | None) -> None:
 
 def quieten() -> None:
     """Keeps the chatter of libraries off the terminal; their errors and our warnings still show."""
-    for name in ("absl", "jax", "orbax", "grain", "tensorboardX"):
+    for name in ("jax", "orbax", "grain", "tensorboardX"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("absl", "asyncio"):  # they print each thread's share of an error that is raised
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"(?!vaeflow|experiments)")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from experiments import common
-from vaeflow.training import Interrupted, TrainConfig, open_run_directory
+from vaeflow.training import HostsConfig, Interrupted, TrainConfig, open_run_directory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "training" / "toy_experiment.py"
@@ -56,14 +56,15 @@ def _here(tmp_path, monkeypatch):
 
 
 def test_a_preset_is_where_options_start_from():
-    preset, workdir, config = common.parse("toy", PRESETS, ["--train.batch-size", "5"])
-    assert (preset, workdir) == ("small", "")
+    preset, workdir, hosts, config = common.parse("toy", PRESETS, ["--train.batch-size", "5"])
+    assert (preset, workdir, hosts) == ("small", "", HostsConfig())
     assert config == Config(TrainConfig(batch_size=5))
     arguments = ["--width", "4", "--preset", "large", "--workdir", "there"]
-    preset, workdir, config = common.parse("toy", PRESETS, arguments)
-    assert (preset, workdir) == ("large", "there")
+    arguments += ["--hosts.coordinator", "there:80", "--hosts.count", "2"]
+    preset, workdir, hosts, config = common.parse("toy", PRESETS, arguments)
+    assert (preset, workdir, hosts) == ("large", "there", HostsConfig("there:80", 2, 0))
     assert config == Config(TrainConfig(steps=9), width=4)
-    assert common.parse("toy", PRESETS, ["--preset=large"])[2].width == 30
+    assert common.parse("toy", PRESETS, ["--preset=large"])[-1].width == 30
 
 
 def test_help_says_what_each_preset_costs_and_yields(capsys):
@@ -74,7 +75,7 @@ def test_help_says_what_each_preset_costs_and_yields(capsys):
     assert "small: A small one. Costs a second. Expected: bits 1.5 (table 2)." in shown
     assert "large: A large one. Costs a day." in shown
     assert "train options" in shown
-    assert "--train.strategy {jit}" in shown
+    assert "--train.strategy {jit,pmap}" in shown
     assert "Width of the network. (default: 30)" in shown
 
 
@@ -167,7 +168,7 @@ def test_control_c_leaves_with_one_line(capsys):
 
 
 def test_libraries_are_quiet_and_our_own_warnings_are_not(caplog):
-    loggers = [logging.getLogger(name) for name in ("absl", "jax", "orbax", "grain")]
+    loggers = [logging.getLogger(name) for name in ("jax", "orbax", "grain", "absl", "asyncio")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
@@ -179,7 +180,8 @@ def test_libraries_are_quiet_and_our_own_warnings_are_not(caplog):
         logger.warning("chatter")
         logger.error("trouble")
         logger.setLevel(level)
-    assert {record.getMessage() for record in caplog.records} == {"trouble"}
+    shown = [(record.name, record.getMessage()) for record in caplog.records]
+    assert shown == [("jax", "trouble"), ("orbax", "trouble"), ("grain", "trouble")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

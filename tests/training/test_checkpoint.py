@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,17 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(path):
         checkpoints.save(5, Checkpoint(tree(7.0), {}))  # the step is free again
     with Checkpoints(path) as checkpoints:
         toy.equal(checkpoints.restore_latest(abstract())[0].tree, tree(7.0))
+
+
+def test_arrays_that_are_readable_but_not_those_that_were_saved_are_noticed(path):
+    # Readable arrays, but not those of step 5.
+    shutil.rmtree(path / "5" / "tree")
+    shutil.copytree(path / "4" / "tree", path / "5" / "tree")
+    with Checkpoints(path) as checkpoints:
+        found, complaints = checkpoints.restore_latest(abstract())
+    toy.equal(found.tree, tree(4.1))
+    assert len(complaints) == 1
+    assert "its arrays aren't those that were saved" in complaints[0]
 
 
 def test_where_none_fits_nothing_is_touched(path):

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+from typing import ClassVar
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from vaeflow.training import TrainConfig, open_run_directory
+from vaeflow.training import TrainConfig, open_run_directory, run_lock
 from vaeflow.training.metric_log import MetricLog
 
 
@@ -68,7 +75,94 @@ def test_lines_after_the_last_checkpoint_and_half_lines_are_made_again(tmp_path)
     lines = [json.loads(line) for line in directory.metrics_file.read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert lines[0]["other"] is None
-    assert len(list(directory.tensorboard.glob("events.out.tfevents.*"))) >= 1
+    assert events(directory) == [(1, 1.0), (2, 2.0), (3, 3.0), (3, 30.0)]
+
+
+def events(directory):
+    """The losses among the events that TensorBoard would read, in order."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for file in directory.tensorboard.iterdir():
+        content, position = file.read_bytes(), 0
+        while position < len(content):
+            size = int.from_bytes(content[position : position + 8], "little")
+            event = Event.FromString(content[position + 12 : position + 12 + size])
+            position += size + 16  # a length, its checksum, the event and its checksum
+            scalars = {value.tag: value.simple_value for value in event.summary.value}
+            if "loss" in scalars:
+                found.append((event.wall_time, event.step, scalars["loss"]))
+    return [(step, loss) for _, step, loss in sorted(found)]
+
+
+class Store(MemoryFileSystem):
+    """An object store: files are written whole."""
+
+    protocol = "az"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + path.removeprefix("az://").strip("/")
+
+    def _open(self, path, mode="rb", **options):
+        assert "a" not in mode
+        return super()._open(path, mode, **options)
+
+
+def test_a_store_that_cannot_append_has_the_metrics_whenever_they_are_flushed():
+    fsspec.register_implementation("az", Store, clobber=True)
+    path = "az://bucket/run"
+    directory = open_run_directory(path, Config(), experiment="e", preset="p")
+    with MetricLog(directory, 0) as log:
+        log.write(1, {"loss": 1.0})
+        assert directory.read_metrics() == []
+        log.flush()
+        log.write(2, {"loss": 2.0})
+        assert [line["loss"] for line in directory.read_metrics()] == [1.0]
+    assert [line["loss"] for line in directory.read_metrics()] == [1.0, 2.0]
+    with MetricLog(open_run_directory(path, Config(), experiment="e", preset="p"), 1) as log:
+        log.write(2, {"loss": 3.0})
+    assert [line["loss"] for line in directory.read_metrics()] == [1.0, 3.0]
+    assert sorted(events(directory)) == [(1, 1.0), (2, 2.0), (2, 3.0)]
+    with pytest.raises(ValueError, match="holds a run of another configuration"):
+        open_run_directory(path, Config(sizes=(3,)), experiment="e", preset="p")
+    directory.write_report(step=2, metrics={"loss": 3.0})
+    assert directory.read_report()["metrics"] == {"loss": 3.0}
+
+
+def test_a_metric_that_cannot_be_written_is_one_error(tmp_path):
+    directory = open_run_directory(str(tmp_path), Config())
+    directory.tensorboard.write_text("in the way")
+    with pytest.raises(OSError, match=r"metrics can't be written to .* \(File exists\); the same"):
+        MetricLog(directory, 0)
+
+
+HOLD = "import sys; from vaeflow.training import run_lock\nwith run_lock(sys.argv[1]): input()"
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
+    path = str(tmp_path / "run")
+    with run_lock(path), run_lock(str(tmp_path / "other")):
+        pass
+    with run_lock("az://bucket/other"), run_lock("az://bucket/other"):
+        pass  # no locks there
+    command = [sys.executable, "-c", HOLD, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=os.getcwd()) as first:
+        while (tmp_path / "run" / "lock").read_text() != f"{first.pid}\n":
+            assert first.poll() is None
+        for _ in range(2):
+            refused = pytest.raises(ValueError, match=f"run is in use by process {first.pid}; wait")
+            with refused, run_lock(path):
+                pass
+        first.send_signal(signal.SIGKILL)
+    with run_lock(path):
+        assert (tmp_path / "run" / "lock").read_text() == f"{os.getpid()}\n"
+    (tmp_path / "file").touch()
+    refused = pytest.raises(OSError, match=r"workdir .* can't be used: Not a directory")
+    with refused, run_lock(str(tmp_path / "file" / "run")):
+        pass
 
 
 def test_the_report_says_what_was_found_and_with_what(tmp_path):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vaeflow.training.growing_file import GrowingFile
 from vaeflow.training.run_directory import RunDirectory, plain
+
+_SECONDS_BETWEEN_FLUSHES = 30.0
 
 
 class MetricLog:
@@ -18,28 +25,35 @@ class MetricLog:
     Args:
       directory: The run's directory.
       start_step: The step that this session goes on from.
+
+    Raises:
+      OSError: If the files can't be written; so do the methods.
     """
 
     def __init__(self, directory: RunDirectory, start_step: int) -> None:
-        import tensorboardX
-
         self._directory = directory
         kept = [line for line in directory.read_metrics() if line["step"] <= start_step]
-        path = directory.metrics_file
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(path)
-        self._lines = path.open("a")
-        self._events = tensorboardX.SummaryWriter(
-            str(directory.tensorboard), purge_step=start_step + 1
-        )
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+        with self._writing(), contextlib.ExitStack() as files:
+            directory.tensorboard.mkdir(parents=True, exist_ok=True)
+            self._lines = files.enter_context(
+                GrowingFile(directory.metrics_file, b"".join(map(_line, kept)))
+            )
+            self._events = files.enter_context(
+                GrowingFile(
+                    directory.tensorboard / name,
+                    _event(0, file_version="brain.Event:2") + _again(start_step + 1),
+                )
+            )
+            self._files = files.pop_all()
+        self._flushed_at = time.monotonic()
 
     def __enter__(self) -> MetricLog:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._lines.close()
-        self._events.close()
+        with self._writing():
+            self._files.close()
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends the metrics of a step.
@@ -48,11 +62,54 @@ class MetricLog:
           step: The number of updates made.
           metrics: Scalars by name.
         """
+        from tensorboardX.summary import scalar
+
         values = {name: plain(value) for name, value in metrics.items()}
         seconds = round(self._directory.wall_seconds(), 3)
-        line = json.dumps({"step": step, **values, "wall_seconds": seconds})
-        self._lines.write(line + "\n")
-        self._lines.flush()  # a killed run keeps its lines
-        for name, value in values.items():
-            if value is not None:
-                self._events.add_scalar(name, value, step)
+        with self._writing():
+            self._lines.append(_line({"step": step, **values, "wall_seconds": seconds}))
+            for name, value in values.items():
+                if value is not None:
+                    self._events.append(_event(step, summary=scalar(name, value)))
+        if time.monotonic() - self._flushed_at > _SECONDS_BETWEEN_FLUSHES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is held back; to be called before each checkpoint, which relies on it."""
+        with self._writing():
+            self._lines.flush()
+            self._events.flush()
+        self._flushed_at = time.monotonic()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Words what goes wrong on the disk."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"metrics can't be written to {self._directory.path} ({error.strerror or error}); "
+                "the same command goes on from the last checkpoint"
+            ) from error
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values) + "\n").encode()
+
+
+def _event(step: int, **fields: Any) -> bytes:
+    """A TensorBoard event as a TFRecord: its length and itself, each with a checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    event = Event(wall_time=time.time(), step=step, **fields).SerializeToString()
+    length = struct.pack("<Q", len(event))
+    checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, event)]
+    return length + checksums[0] + event + checksums[1]
+
+
+def _again(step: int) -> bytes:
+    """The event that lets TensorBoard forget what earlier sessions wrote from a step on."""
+    from tensorboardX.proto.event_pb2 import SessionLog
+
+    return _event(step, session_log=SessionLog(status=SessionLog.START))

@@ -130,6 +130,8 @@ class Progress:
 
     def save(self, step: int) -> None:
         """Saves all that is needed to go on from here."""
+        if self.log is not None:
+            self.log.flush()
         progress = {"evaluation": self.evaluation, "evaluated_step": self.evaluated_step}
         tree = {"state": self.state, "best": self.best}
         self.checkpoints.save(step, Checkpoint(tree, progress))

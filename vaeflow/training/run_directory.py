@@ -139,7 +139,9 @@ def open_run_directory(
       OSError: If it can't be written.
       ValueError: If it holds a run of another configuration; the message shows the difference.
     """
-    root = epath.Path(path).expanduser().resolve()
+    root = epath.Path(path)
+    if "://" not in path:
+        root = root.expanduser().resolve()  # which would take a store's name for a folder's
     settings = json.loads(json.dumps(dataclasses.asdict(config)))
     now = {"experiment": experiment, "preset": preset, "config": settings}
     try:
