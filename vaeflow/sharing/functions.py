@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -151,7 +152,16 @@ def load_exported(path: str | os.PathLike[str]) -> dict[str, Callable[..., jax.A
 
 
 def export_function(function: Function, variables: Mapping[str, Any]) -> export.Exported:
-    """Compiles a function of these variables for every platform and any number of rows."""
+    """Lowers a function of these variables for every platform and any number of rows.
+
+    Args:
+      function: The function.
+      variables: Its first argument, which becomes a part of it.
+
+    Returns:
+      What `jax.export` serialises, of the arguments in their order. It names no files of this
+      machine.
+    """
     scope = export.SymbolicScope()
     abstract = [
         jax.ShapeDtypeStruct(
@@ -167,7 +177,20 @@ def export_function(function: Function, variables: Mapping[str, Any]) -> export.
     def call(*arguments):
         return function.call(variables, *arguments)
 
-    return export.export(call, platforms=PLATFORMS)(*abstract)
+    with _without_source_locations():
+        return export.export(call, platforms=PLATFORMS)(*abstract)
+
+
+@contextlib.contextmanager
+def _without_source_locations() -> Iterator[None]:
+    """Keeps the paths of this machine's source files out of what JAX writes."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def _signature(function: Function, exported: export.Exported) -> dict[str, Any]:
