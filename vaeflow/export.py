@@ -79,8 +79,8 @@ def _experiment(name: str) -> ModuleType:
             f"experiments.{name} can't be imported ({error}); call this from the folder of a "
             "checkout, with vaeflow[experiments] installed"
         ) from error
-    if not hasattr(module, "functions"):
-        raise ValueError(f"experiments.{name} exports nothing: it has no function `functions`")
+    if not hasattr(module, "Config") or not hasattr(module, "functions"):
+        raise ValueError(f"experiments.{name} exports nothing: it needs `Config` and `functions`")
     return module
 
 

@@ -28,24 +28,21 @@ def from_json(kind: type[Config], value: Any, name: str = "config") -> Config:
     if not dataclasses.is_dataclass(kind):
         return _leaf(kind, value, name)
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    given = value if isinstance(value, dict) else {}
-    required = [
-        field.name
+    missing = [
+        field
         for field in fields.values()
         if field.default is field.default_factory is dataclasses.MISSING
+        and not (isinstance(value, dict) and field.name in value)
     ]
-    missing = [field for field in required if field not in given]
-    unknown = [field for field in given if field not in fields]
-    if not isinstance(value, dict) or missing or unknown:
-        raise ValueError(
-            f"{name} must have the fields of {kind.__name__}: {', '.join(fields)}; got "
-            f"{', '.join(given) if isinstance(value, dict) else repr(value)}"
-        )
+    if not isinstance(value, dict) or missing or not value.keys() <= fields.keys():
+        got = ", ".join(value) if isinstance(value, dict) else repr(value)
+        allowed = ", ".join(fields)
+        raise ValueError(f"{name} must have the fields of {kind.__name__}: {allowed}; got {got}")
     types_of = typing.get_type_hints(kind)
     return kind(
         **{
             field: from_json(types_of[field], item, f"{name}.{field}")
-            for field, item in given.items()
+            for field, item in value.items()
         }
     )
 
@@ -68,4 +65,5 @@ def _leaf(kind: Any, value: Any, name: str) -> Any:
         return float(value)
     if origin is None and type(value) is kind:
         return value
-    raise ValueError(f"{name} must be {getattr(kind, '__name__', kind)}, got {value!r}")
+    allowed = kind.__name__ if origin is None else str(kind).removeprefix("typing.")
+    raise ValueError(f"{name} must be {allowed}, got {value!r}")
