@@ -15,14 +15,14 @@ KEYS = Argument(("b", 2), jnp.uint32, "jax.random.key_data of a threefry2x32 key
 def flow_functions(model: FlowModel) -> dict[str, Function]:
     """Lists the functions of a flow model without a context.
 
-    ========================  ===================================================================
-    ``log_prob(data, keys)``  nats of each example; there are no keys without a dequantizer
-    ``sample(keys,            examples, each from noise of its own key times the temperature
-    temperature)``
-    ========================  ===================================================================
+    ``log_prob(data, keys)`` gives nats of each example; without a dequantizer it takes no keys.
+    ``sample(keys, temperature)`` gives an example for each key, from noise of that key alone.
 
     Args:
       model: The model; its images are uint8 if it has a dequantizer, its data float32 otherwise.
+
+    Returns:
+      The functions by name, for `save_exported`.
     """
     images = model.dequantizer is not None
     data = Argument(

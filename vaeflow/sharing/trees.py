@@ -65,13 +65,14 @@ def unflatten(arrays: Mapping[str, Any], empty: Iterable[str]) -> dict[str, Any]
         if not keys:  # the whole tree is empty
             continue
         node = tree
-        for key in keys[:-1]:
-            node = node.setdefault(_unescape(key), {})
+        *parents, last = map(_unescape, keys)
+        for key in parents:
+            node = node.setdefault(key, {})
             if not isinstance(node, dict):
                 raise ValueError(f"'{pointer}' lies within an array")
-        if _unescape(keys[-1]) in node:
-            raise ValueError(f"'{pointer}' lies within an array or is there twice")
-        node[_unescape(keys[-1])] = value
+        if last in node:
+            raise ValueError(f"'{pointer}' holds something else already")
+        node[last] = value
     return tree
 
 
