@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import pytest
 import safetensors.numpy
 
 import vaeflow as vf
-from vaeflow.sharing import files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAN = np.array([0x7FC00001, 0xFF800000, 0x80000000, 1], np.uint32).view(np.float32)
@@ -230,74 +228,6 @@ def test_version_1_loads_for_ever():
     config, variables = vf.load(make_version_1.PATH)
     assert config == make_version_1.CONFIG
     assert_same(variables, make_version_1.variables())
-
-
-def test_a_failing_write_leaves_the_old_file(saved, monkeypatch):
-    path, content = saved
-
-    def fails(*arguments):
-        raise OSError("no space left")
-
-    for module, name in ((os, "fsync"), (pathlib.Path, "replace")):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, name, fails)
-            with pytest.raises(OSError, match="no space left"):
-                vf.save(path, {}, {"a": np.ones(3)})
-        assert path.read_bytes() == content
-        assert [file.name for file in path.parent.iterdir()] == ["model"]
-    vf.save(path, {}, {})
-    assert vf.load(path) == ({}, {})
-
-
-def test_the_content_is_on_the_disk_before_it_takes_the_name(saved, monkeypatch):
-    path, _ = saved
-    events = []
-    fsync, replace = os.fsync, pathlib.Path.replace
-
-    def noted_fsync(descriptor):
-        events.append("sync")
-        fsync(descriptor)
-
-    def noted_replace(source, target):
-        assert source.parent == target.parent
-        events.append("rename")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(pathlib.Path, "replace", noted_replace)
-    vf.save(path, {}, {})
-    assert events == ["sync", "rename", "sync"]
-
-
-def test_links_stay_links_and_home_is_found(saved, monkeypatch):
-    path, _ = saved
-    link = path.with_name("link")
-    link.symlink_to(path)
-    vf.save(link, {"new": 1}, {})
-    assert link.is_symlink()
-    assert vf.load(path)[0] == {"new": 1}
-    monkeypatch.setenv("HOME", str(path.parent))
-    assert vf.load("~/model")[0] == {"new": 1}
-
-
-def test_remote_paths_go_through_epath(tmp_path, monkeypatch):
-    from etils import epath
-
-    seen = []
-
-    def path_of(text):
-        seen.append(text)
-        return real(tmp_path / text.partition("://")[2])
-
-    real = epath.Path
-    monkeypatch.setattr(epath, "Path", path_of)
-    vf.save("gs://model", {"a": 1}, {"b": np.ones(2, np.float32)})
-    assert_same(vf.load("gs://model")[1], {"b": np.ones(2, np.float32)})
-    assert seen == ["gs://model"] * 2
-    assert [file.name for file in tmp_path.iterdir()] == ["model"]
-    monkeypatch.setitem(sys.modules, "etils", None)
-    with pytest.raises(ValueError, match="path gs://model isn't local, which needs a package: pip"):
-        files.local_or_remote("gs://model")
 
 
 MODEL = """
