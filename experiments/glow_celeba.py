@@ -88,6 +88,11 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.FlowModel:
     return vf.models.FlowModel(flow, vf.models.VariationalDequantizer(noise, model.bits))
 
 
+def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
+    """Lists what `python -m vaeflow.export` writes of the model."""
+    return vf.sharing.flow_functions(build(config, shape))
+
+
 class Evaluation:
     """What is measured of the model, with noise that depends on the example alone."""
 
@@ -225,6 +230,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         best="validation_bits_per_dim",
     )
     variables = fitted.variables
+    directory.write_model(variables, dataset.shape)
     found = {"bits_per_dim": evaluation.bits_per_dim(variables, dataset.test), **fitted.metrics}
     found["round_trip_error"] = evaluation.round_trip_error(variables, dataset.test)
     if not found["round_trip_error"] <= 1e-3:

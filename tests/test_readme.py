@@ -7,10 +7,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_code_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    for code in blocks:
+        exec(compile(code, "README.md", "exec"), names)
+    assert names["config"] == {"levels": 2, "steps": 4, "width": 32}
     assert names["faces"].shape == (16, 24, 24, 1)
     assert 5 < names["aux"].metrics["bits_per_dim"] < 9
     assert names["density"].log_prob(names["images"][:2] / 256 - 0.5).shape == (2,)

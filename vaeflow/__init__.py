@@ -13,10 +13,12 @@ from vaeflow import (
     models,
     nn,
     plotting,
+    sharing,
     testing,
 )
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.randomness import row_keys
+from vaeflow.sharing import load, save
 
 __all__ = [
     "LOCAL",
@@ -25,11 +27,14 @@ __all__ = [
     "data",
     "distributions",
     "flows",
+    "load",
     "losses",
     "metrics",
     "models",
     "nn",
     "plotting",
     "row_keys",
+    "save",
+    "sharing",
     "testing",
 ]

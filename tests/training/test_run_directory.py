@@ -11,9 +11,11 @@ import sys
 from typing import ClassVar
 
 import fsspec
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+import vaeflow
 from vaeflow.training import TrainConfig, open_run_directory, run_lock
 from vaeflow.training.metric_log import MetricLog
 
@@ -179,3 +181,17 @@ def test_the_report_says_what_was_found_and_with_what(tmp_path):
     assert report["wall_seconds"] >= 0
     assert report["device"] == "1 x cpu"
     assert {"python", "jax", "flax", "optax"} <= report["versions"].keys()
+
+
+def test_the_model_lies_beside_the_report_with_all_that_builds_it_again(tmp_path):
+    config = TrainConfig(steps=7)
+    directory = open_run_directory(str(tmp_path), config, experiment="toy", preset="small")
+    directory.write_model({"params": {"w": np.float32([1, 2])}}, (4, 4, 1))
+    described, variables = vaeflow.load(tmp_path / "model.safetensors")
+    assert described == {
+        "experiment": "toy",
+        "preset": "small",
+        "shape": [4, 4, 1],
+        "config": dataclasses.asdict(config),
+    }
+    np.testing.assert_array_equal(variables["params"]["w"], [1, 2])

@@ -56,7 +56,7 @@ class UniformDequantizer(nn.Module):
         """
         levels = quantize_levels(images, self.bits)
         uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
-        return _scaled(levels, uniform, self.bits, jnp.zeros(len(images)))
+        return _scaled(levels, uniform, self.bits, jnp.zeros(images.shape[:1]))
 
     def quantize(
         self, values: Float[Array, "*batch height width channel"]

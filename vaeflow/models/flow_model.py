@@ -112,7 +112,7 @@ class FlowModel(nn.Module):
             return data, jnp.zeros((), jnp.float32)
         if rng is None:
             raise ValueError("rng must be given where a dequantizer draws noise, got None")
-        return self.dequantizer(data, row_keys(rng, len(data)))
+        return self.dequantizer(data, row_keys(rng, data.shape[0]))
 
     def _quantized(self, values: Array) -> Array:
         return values if self.dequantizer is None else self.dequantizer.quantize(values)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from vaeflow.sharing import save
 from vaeflow.training.hosts import is_first
 
 _PACKAGES = ("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
@@ -23,8 +24,8 @@ _PACKAGES = ("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
 class RunDirectory:
     """A run's files.
 
-    `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `figures/`, `report.json`.
-    Made by `open_run_directory`.
+    `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `figures/`,
+    `model.safetensors`, `report.json`. Made by `open_run_directory`.
 
     Attributes:
       path: The directory.
@@ -63,6 +64,11 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def model_file(self) -> epath.Path:
+        """The model, as `vaeflow.load` reads it."""
+        return self.path / "model.safetensors"
+
+    @property
     def report_file(self) -> epath.Path:
         """The result of the run, written last: a run that has it is finished."""
         return self.path / "report.json"
@@ -82,6 +88,24 @@ class RunDirectory:
           ValueError: If `report.json` isn't one.
         """
         return read_json(self.report_file)
+
+    def write_model(self, variables: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+        """Writes `model.safetensors`, on the first host, for others to use and for `python -m vaeflow.export`.
+
+        The configuration in it is a dict of "experiment", "preset", "shape" and "config".
+
+        Args:
+          variables: The model's Flax variables.
+          shape: Shape of one example of the data.
+        """
+        described = {
+            "experiment": self.experiment,
+            "preset": self.preset,
+            "shape": list(shape),
+            "config": self.config,
+        }
+        if is_first():
+            save(self.model_file, described, variables)
 
     def write_report(
         self,

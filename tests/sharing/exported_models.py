@@ -1,0 +1,102 @@
+"""Every public model, over every public flow and with every dequantizer, at a tiny size.
+
+A new model, flow or dequantizer gets an entry here, and with it the tests of exported functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+from collections.abc import Iterable, Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vaeflow import flows, models
+
+SHAPE = (4, 4, 1)
+
+
+def modules(package) -> set[type]:
+    values = {getattr(package, name) for name in package.__all__}
+    return {value for value in values if inspect.isclass(value) and issubclass(value, nn.Module)}
+
+
+def whole_flows() -> set[type]:
+    """Public flows that a model takes: those that say what noise they want; parts of them don't."""
+    return {
+        value
+        for value in modules(flows)
+        if hasattr(value, "noise_shape")
+        or "noise_shape" in {field.name for field in dataclasses.fields(value)}
+    }
+
+
+def dequantizers() -> set[type]:
+    return {value for value in modules(models) if hasattr(value, "quantize")}
+
+
+def required() -> set[tuple[type, type, type]]:
+    """Every model over every flow with every dequantizer and with none."""
+    whole_models = modules(models) - dequantizers()
+    return set(
+        itertools.product(whole_models, whole_flows(), dequantizers() | {type(None)}),
+    )
+
+
+def missing(entries: Iterable[nn.Module]) -> set[tuple[type, type, type]]:
+    return required() - {
+        (type(model), type(model.flow), type(model.dequantizer)) for model in entries
+    }
+
+
+def _glow(**options) -> flows.Glow:
+    return flows.Glow(**({"event_shape": SHAPE, "levels": 1, "steps": 2, "width": 4} | options))
+
+
+def _real_nvp(*shape: int, **options) -> flows.RealNVP:
+    options = {"steps": 2, "levels": 1, "width": 4, "blocks": 1} | options
+    return flows.RealNVP(shape or SHAPE, **options)
+
+
+_FLOWS = {
+    "glow": _glow(),
+    "real-nvp": _real_nvp(),
+    "bounded": flows.Bounded(_glow(), -0.6, 0.6),
+    "standardized": flows.Standardized(_glow()),
+}
+_DEQUANTIZERS = {
+    "uniform": models.UniformDequantizer(bits=5),
+    "variational": models.VariationalDequantizer(_glow(context_ndims=3)),
+    "reals": None,
+}
+_OPTIONS = {
+    "levels": _glow(levels=2),
+    "unrolled": _glow(scan=False),
+    "remat": _glow(remat=True),
+    "reversible": _glow(reversible=True, steps=5),
+    "plu": _glow(plu=True),
+    "bfloat16": _glow(dtype=jnp.bfloat16),
+    "real-nvp-reversible": _real_nvp(reversible=True),
+}
+
+MODELS: dict[str, nn.Module] = {
+    **{
+        f"{flow}-{dequantizer}": models.FlowModel(_FLOWS[flow], _DEQUANTIZERS[dequantizer])
+        for flow, dequantizer in itertools.product(_FLOWS, _DEQUANTIZERS)
+    },
+    **{
+        f"option-{name}": models.FlowModel(flow, _DEQUANTIZERS["uniform"])
+        for name, flow in _OPTIONS.items()
+    },
+    "vectors": models.FlowModel(_real_nvp(3)),
+}
+
+CONTEXTS: Sequence[tuple[str, nn.Module, tuple[int, ...], type]] = (
+    ("labels", models.FlowModel(_glow(classes=3), _DEQUANTIZERS["uniform"]), (), jnp.int32),
+    ("vectors", models.FlowModel(_glow(), _DEQUANTIZERS["uniform"]), (2,), jnp.float32),
+    ("maps", models.FlowModel(_glow(context_ndims=3)), (4, 4, 2), jnp.float32),
+    ("reversible", models.FlowModel(_real_nvp(3, reversible=True)), (2,), jnp.float32),
+)
+"""Conditional models: a name, the model, and the shape and the dtype of a context."""

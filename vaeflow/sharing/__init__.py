@@ -1,0 +1,26 @@
+"""Trained models as files: variables with their configuration, and compiled functions."""
+
+from vaeflow.sharing.configuration import from_json
+from vaeflow.sharing.flow_functions import flow_functions
+from vaeflow.sharing.functions import (
+    PLATFORMS,
+    Argument,
+    Function,
+    export_function,
+    load_exported,
+    save_exported,
+)
+from vaeflow.sharing.variables import load, save
+
+__all__ = [
+    "PLATFORMS",
+    "Argument",
+    "Function",
+    "export_function",
+    "flow_functions",
+    "from_json",
+    "load",
+    "load_exported",
+    "save",
+    "save_exported",
+]

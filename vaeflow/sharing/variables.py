@@ -1,0 +1,166 @@
+"""A model's variables and configuration as one file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from vaeflow.sharing.files import local_or_remote, write_whole
+from vaeflow.sharing.trees import flatten, unflatten
+
+VERSION = 1
+
+_KEY = "vaeflow"
+_DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "I8": np.dtype(np.int8),
+    "I16": np.dtype(np.int16),
+    "I32": np.dtype(np.int32),
+    "I64": np.dtype(np.int64),
+    "U8": np.dtype(np.uint8),
+    "U16": np.dtype(np.uint16),
+    "U32": np.dtype(np.uint32),
+    "U64": np.dtype(np.uint64),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(jnp.bfloat16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+    "C64": np.dtype(np.complex64),
+}
+
+
+def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]) -> None:
+    """Writes a model's variables and its configuration to one safetensors file.
+
+    Tensors are named by JSON pointers, such as "/params/flow/top_prior/shift". The header's
+    metadata hold, under "vaeflow", a JSON object of "format", "version", "config", "empty" (the
+    pointers of empty dicts) and "sha256", a digest of all the rest. Equal arguments give equal
+    files. The file appears whole or not at all.
+
+    Args:
+      path: A local path, or one such as "gs://bucket/name" where etils is installed.
+      config: A dataclass or a mapping that JSON can hold; tuples come back as lists.
+      variables: Nested dicts of arrays, such as Flax's; keys are strings of any characters.
+
+    Raises:
+      OSError: If the file can't be written.
+      ValueError: If JSON can't hold the configuration, or the variables have typed keys, a dtype
+        that safetensors lacks, or anything but string keys, dicts and arrays.
+    """
+    arrays, empty = flatten(variables)
+    for pointer, array in arrays.items():
+        if array.dtype.newbyteorder("=") not in _DTYPES.values():
+            allowed = ", ".join(dtype.name for dtype in _DTYPES.values())
+            raise ValueError(
+                f"variables must have a dtype of {allowed}; got {array.dtype} at '{pointer}'"
+            )
+    # One order, so that equal models are equal files.
+    arrays = {
+        pointer: array.astype(array.dtype.newbyteorder("="), copy=False)
+        for pointer, array in sorted(arrays.items())
+    }
+    description = {
+        "format": "vaeflow",
+        "version": VERSION,
+        "config": _as_json(config),
+        "empty": sorted(empty),
+    }
+    description["sha256"] = _digest(description, arrays)
+    try:
+        content = safetensors.numpy.save(arrays, {_KEY: json.dumps(description)})
+    except UnicodeEncodeError as error:
+        raise ValueError(f"variables must have keys that UTF-8 can hold: {error}") from error
+    write_whole(path, content)
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads what `save` wrote.
+
+    Args:
+      path: As for `save`.
+
+    Returns:
+      The configuration as JSON values, and the variables as nested dicts of JAX arrays on the
+      default device, with the same dtypes and bits.
+
+    Raises:
+      OSError: If the file can't be read.
+      ValueError: If it isn't a file of `save`, is damaged, was made by a newer version, or holds 64
+        bit numbers while jax_enable_x64 is off.
+    """
+    content = local_or_remote(path).read_bytes()
+    try:
+        tensors = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"{path} isn't a safetensors file, or is damaged: {message}") from error
+    description = _description(path, content)
+    damaged = ValueError(f"{path} is damaged: its content doesn't have the digest in its header")
+    try:
+        arrays = {
+            name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+            for name, tensor in sorted(tensors)
+        }
+        digest = description.pop("sha256")
+        empty = description["empty"]
+        config = description["config"]
+    except KeyError:
+        raise damaged from None
+    if digest != _digest(description, arrays):
+        raise damaged
+    for pointer, array in arrays.items():
+        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+            raise ValueError(
+                f"{path} holds {array.dtype} at '{pointer}', which needs jax_enable_x64"
+            )
+    return config, unflatten({name: jnp.array(array) for name, array in arrays.items()}, empty)
+
+
+def _description(path: str | os.PathLike[str], content: bytes) -> dict[str, Any]:
+    """What the header says of the file, once its format and version are known to be ours."""
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    try:
+        description = json.loads(metadata[_KEY])
+        if description["format"] != "vaeflow":
+            raise ValueError
+        version = int(description["version"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} isn't a model of vaeflow: its header doesn't say so") from None
+    if version > VERSION:
+        raise ValueError(
+            f"{path} was made by a newer vaeflow (version {version} of the format, this one reads "
+            f"up to {VERSION}); upgrade vaeflow"
+        )
+    return description
+
+
+def _as_json(config: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        config = dataclasses.asdict(config)
+    if not isinstance(config, Mapping):
+        raise ValueError(f"config must be a dataclass or a mapping, got {type(config).__name__}")
+    try:
+        return json.loads(json.dumps(dict(config), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config must be what JSON can hold: {error}") from error
+
+
+def _digest(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the description and of the names, dtypes, shapes and bytes of sorted arrays."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, array in arrays.items():
+        head = json.dumps([name, array.dtype.name, array.shape])
+        digest.update(head.encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
