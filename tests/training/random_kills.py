@@ -74,8 +74,8 @@ def differences(first: pathlib.Path, second: pathlib.Path) -> list[str]:
     with np.load(first / "state.npz") as a, np.load(second / "state.npz") as b:
         found = [name for name in {*a, *b} if a[name].tobytes() != b[name].tobytes()]
     lines = [
-        [{**json.loads(line), "wall_seconds": 0} for line in open(path / "metrics.jsonl")]
-        for path in (first, second)
+        [{**json.loads(line), "wall_seconds": 0} for line in text.splitlines()]
+        for text in ((path / "metrics.jsonl").read_text() for path in (first, second))
     ]
     return found + ["metrics.jsonl"] * (lines[0] != lines[1])
 

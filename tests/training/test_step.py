@@ -11,6 +11,7 @@ import optax
 import pytest
 import toy
 
+import vaeflow as vf
 from vaeflow import training
 from vaeflow.axis import Axis
 from vaeflow.losses.base import Aux
@@ -210,3 +211,41 @@ def test_names_that_do_not_fit_are_refused():
         training.make_update(None, {"critic": toy.loss}, optax.sgd(1.0))
     with pytest.raises(ValueError, match=r"among \['a'\], got \['b'\]"):
         training.make_update(None, {"a": toy.loss}, {"a": optax.sgd(1.0)}, weights={"b": {}})
+
+
+def test_networks_in_bfloat16_leave_parameters_optimiser_and_averages_in_float32():
+    flow = vf.flows.Glow((4, 4, 1), 1, 2, 8, dtype=jnp.bfloat16)
+    model = vf.models.FlowModel(flow, vf.models.UniformDequantizer())
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8)
+    optimizer = optax.adam(1e-2)
+    state = training.create_train_state(model.init(jax.random.key(0), images), optimizer)
+    loss = vf.losses.negative_log_likelihood
+    step = training.make_train_step(model, loss, optimizer, seed=0)
+    after, history = run(step, state, [{"image": images}] * 5)
+    types = {leaf.dtype for leaf in jax.tree.leaves((after.players, after.ema))}
+    assert types == {jnp.dtype("float32"), jnp.dtype("int32")}  # whole: Adam's count
+    assert all(metrics["loss"].dtype == jnp.float32 for metrics in history)
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_parts_of_a_batch_make_the_step_of_the_whole():
+    """Rows, noise and flips included; the collection counts each part."""
+    optimizer = optax.adam(1e-2)
+    (batch,) = stream(1)
+    whole, parts = (
+        training.make_train_step(toy.Model(), toy.loss, optimizer, seed=0, accumulate=count)
+        for count in (1, 3)
+    )
+    expected, scalars = whole(start(optimizer), batch)
+    found, others = parts(start(optimizer), batch)
+    assert (expected.state["statistics"]["count"], found.state["statistics"]["count"]) == (1, 3)
+    for a, b in zip(
+        jax.tree.leaves((expected.players, expected.ema, scalars)),
+        jax.tree.leaves((found.players, found.ema, others)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7)
+    with pytest.raises(ValueError, match="accumulate must divide the rows of a batch, got 4 for 6"):
+        training.make_train_step(toy.Model(), toy.loss, optimizer, seed=0, accumulate=4)(
+            start(optimizer), batch
+        )

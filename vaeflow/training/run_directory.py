@@ -90,9 +90,10 @@ class RunDirectory:
         return read_json(self.report_file)
 
     def write_model(self, variables: Mapping[str, Any], shape: tuple[int, ...]) -> None:
-        """Writes `model.safetensors`, on the first host, for others to use and for `python -m vaeflow.export`.
+        """Writes `model.safetensors`, for others to use and for `python -m vaeflow.export`.
 
-        The configuration in it is a dict of "experiment", "preset", "shape" and "config".
+        Of several hosts the first one does. The configuration in it is a dict of "experiment",
+        "preset", "shape" and "config".
 
         Args:
           variables: The model's Flax variables.
