@@ -47,7 +47,7 @@ class ModelConfig:
     scan: bool = True
     """Compile the steps of a level as one loop."""
     remat: bool = False
-    """Save memory by computing each step again in the backward pass."""
+    """Save memory, and on CPUs time, by computing hidden layers again in the backward pass."""
     reversible: bool = False
     """Save memory by inverting the steps in the backward pass."""
 
@@ -249,7 +249,9 @@ PRESETS = {
             data.DataConfig("embedded:faces", flip=True),
             # So few images are soon learned by heart: narrow networks, strong weight decay and the
             # choice of the best step on validation are what generalises.
-            ModelConfig(levels=2, steps=8, width=16, standardize=True, smallest_scale=0.5),
+            ModelConfig(
+                levels=2, steps=8, width=16, standardize=True, smallest_scale=0.5, remat=True
+            ),
             training.TrainConfig(
                 steps=300,
                 batch_size=16,
@@ -270,7 +272,9 @@ PRESETS = {
     "mnist": common.Preset(
         Config(
             data.DataConfig("embedded:digits"),
-            ModelConfig(levels=2, steps=8, width=64, dequantization="variational", margin=1e-4),
+            ModelConfig(
+                levels=2, steps=8, width=64, dequantization="variational", margin=1e-4, remat=True
+            ),
             training.TrainConfig(
                 steps=20_000,
                 batch_size=32,
