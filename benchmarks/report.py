@@ -28,9 +28,10 @@ def machine(*packages: str) -> None:
     """Prints the processor, its cores, the memory, the load and the versions of packages."""
     model = re.search(r"model name\s*: (.+)", pathlib.Path("/proc/cpuinfo").read_text())
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    versions = [f"Python {platform.python_version()}"]
+    versions += [f"{name} {importlib.metadata.version(name)}" for name in packages]
     print(
         f"Machine: {model[1] if model else platform.machine()}, "
         f"{len(os.sched_getaffinity(0))} cores, {gibibytes:.0f} GiB; load at the start "
-        f"{os.getloadavg()[0]:.1f}. {', '.join([f'Python {platform.python_version()}', *versions])}."
+        f"{os.getloadavg()[0]:.1f}. {', '.join(versions)}."
     )
