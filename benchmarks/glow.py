@@ -22,7 +22,9 @@ from benchmarks.sides import Side
 from benchmarks.size import Size
 
 Table = Literal["peer", "depth", "peak", "memory"]
-PEER = "peer_normflows"
+Mode = Literal["remat", "scan", "reversible"]
+PEER = "benchmarks.peer_normflows"
+OURS = "benchmarks.ours"
 MODES = {
     "remat": "ours, remat (recommended)",
     "scan": "ours, plain scan",
@@ -38,6 +40,8 @@ class Config:
     only: tuple[Table, ...] = ("peer", "depth", "peak", "memory")
     """Tables to measure. peer: speed beside normflows. depth: what more steps cost. peak: share of
     what a matrix product reaches. memory: peak of the whole process."""
+    modes: tuple[Mode, ...] = ("remat", "scan", "reversible")
+    """How to backpropagate."""
     levels: int = 3
     """Levels of the flow."""
     depths: tuple[int, ...] = (8, 16)
@@ -70,15 +74,15 @@ class Config:
 
 
 @contextlib.contextmanager
-def opened(config: Config, steps: int, modes: list[str]) -> Iterator[dict[str, Side]]:
+def opened(config: Config, steps: int) -> Iterator[dict[str, Side]]:
     """Starts and initialises the sides by label, the peer first."""
     size, threads = config.size(steps), config.threads
     with contextlib.ExitStack() as stack:
         sides = {}
         if config.peer:
             sides["normflows"] = stack.enter_context(Side(PEER, threads=threads, **size))
-        for mode in modes:
-            side = Side("ours", threads=threads, mode=mode, **size)
+        for mode in config.modes:
+            side = Side(OURS, threads=threads, mode=mode, **size)
             sides[MODES[mode]] = stack.enter_context(side)
         yield sides
 
@@ -91,7 +95,7 @@ def timed(sides: dict[str, Side], work: str, repeats: int) -> dict[str, list[flo
 
 def compare(config: Config, steps: int) -> None:
     """Prints speed beside the peer at one depth."""
-    with opened(config, steps, list(MODES)) as sides:
+    with opened(config, steps) as sides:
         print(f"\nK={steps}. Before the first update:")
         rows = []
         for label, side in sides.items():
@@ -99,7 +103,7 @@ def compare(config: Config, steps: int) -> None:
             cells = (found["parameters"], " ".join(found["dtypes"]), f"{side('loss'):.4f}")
             rows.append((label, *cells))
         table(("side", "parameters", "of type", "loss, nats/dim"), rows)
-        first = MODES[next(iter(MODES))]
+        first = MODES[config.modes[0]]
         shared = {label: side for label, side in sides.items() if label in ("normflows", first)}
         rows = []
         for work, name in (("step", "step"), ("log_prob", "log_prob"), ("sample", "sampling")):
@@ -119,10 +123,10 @@ def depth(config: Config) -> None:
     compiled: dict[tuple[int, str], dict[str, float]] = {}
 
     def rows(stack: contextlib.ExitStack, sides: dict[str, Side]) -> Iterator[tuple]:
-        cases = [(steps, mode) for mode in MODES for steps in config.compiled_depths]
+        cases = [(steps, mode) for mode in config.modes for steps in config.compiled_depths]
         for steps, mode in [*cases, (shallow, "unrolled")]:
             size, threads = config.size(steps), config.threads
-            side = stack.enter_context(Side("ours", threads=threads, mode=mode, **size))
+            side = stack.enter_context(Side(OURS, threads=threads, mode=mode, **size))
             side("initialize")
             found = compiled[steps, mode] = side("compile", "gradient")
             yield steps, mode, f"{found['seconds']:.1f}", f"{found['temporaries'] / 1e6:.1f}"
@@ -134,16 +138,13 @@ def depth(config: Config) -> None:
         head = ("steps K", "gradient", "compile, s", "temporaries, MB")
         table(head, rows(stack, sides))
         for kind, key in (("compile", "seconds"), ("temporaries", "temporaries")):
-            for mode in MODES:
+            for mode in config.modes:
                 grown = compiled[deepest, mode][key] / compiled[shallow, mode][key]
                 print(f"{kind}, {mode}: K={deepest} / K={shallow} = {grown:.2f}")
-        for steps in config.compiled_depths:
-            plain = compiled[steps, "scan"]["temporaries"]
-            shares = [compiled[steps, mode]["temporaries"] / plain for mode in MODES]
-            listed = ", ".join(
-                f"{mode} {share:.2f}" for mode, share in zip(MODES, shares, strict=True)
-            )
-            print(f"temporaries over plain scan's, K={steps}: {listed}")
+        for (steps, mode), found in compiled.items():
+            if (steps, "scan") in compiled and mode not in ("scan", "unrolled"):
+                share = found["temporaries"] / compiled[steps, "scan"]["temporaries"]
+                print(f"temporaries, K={steps}: {mode} / scan = {share:.2f}")
         times = timed(sides, "gradient", config.repeats)
     head = (f"gradient, K={shallow}", "median, ms", "over unrolled")
     table(
@@ -163,7 +164,7 @@ def peak(config: Config) -> None:
     products = glow_products(size.shape, size.levels, size.steps, size.width)
     operations = size.batch_size * training_operations(products)
     print(f"\nOperations of a step, K={steps}: {operations / 1e9:.1f} G, nothing counted twice.")
-    with opened(config, steps, list(MODES)) as sides:
+    with opened(config, steps) as sides:
         measures = {}
         for label, side in sides.items():
             side("initialize")
@@ -191,7 +192,7 @@ def occupied(config: Config, module: str, environment: dict[str, str], **options
     with side:
         idle = side("memory")["resident"]
         side("initialize")
-        if module == "ours":
+        if module == OURS:
             side("compile", "step")
         before = side("memory")
         side("forget_peak")
@@ -210,15 +211,18 @@ def occupied(config: Config, module: str, environment: dict[str, str], **options
 def memory(config: Config) -> None:
     """Prints the memory of whole processes that train."""
     cases: dict[str, tuple] = {"normflows": (PEER, {}, {})} if config.peer else {}
-    cases |= {label: ("ours", {}, {"mode": mode}) for mode, label in MODES.items()}
+    cases |= {
+        label: (OURS, {}, {"mode": mode})
+        for label, mode in ((MODES[mode], mode) for mode in config.modes)
+    }
     with tempfile.TemporaryDirectory() as cache:
         environment = {
             "JAX_COMPILATION_CACHE_DIR": cache,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        occupied(config, "ours", environment, mode="reversible")
-        case = ("ours", environment, {"mode": "reversible"})
+        occupied(config, OURS, environment, mode="reversible")
+        case = (OURS, environment, {"mode": "reversible"})
         cases["ours, reversible, compiled before"] = case
         found = {}
 

@@ -45,11 +45,16 @@ class Ours:
     def initialize(self) -> dict[str, Any]:
         """Initialises from the images; returns the number of parameters and their types."""
         self.images = jnp.asarray(dequantized_images(self.size))
-        variables = jax.jit(self.model.init)(jax.random.key(0), self.images)
-        self.state = training.create_train_state(variables, self.optimizer, ema=False)
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-        dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(variables["params"])}
-        return {"parameters": parameters, "dtypes": sorted(dtypes)}
+
+        @jax.jit  # all in one, as training does: many small programs take more memory
+        def create(images: jax.Array) -> training.TrainState:
+            variables = self.model.init(jax.random.key(0), images)
+            return training.create_train_state(variables, self.optimizer, ema=False)
+
+        self.state = create(self.images)
+        leaves = jax.tree.leaves(self._variables()["params"])
+        dtypes = {str(leaf.dtype) for leaf in leaves}
+        return {"parameters": sum(leaf.size for leaf in leaves), "dtypes": sorted(dtypes)}
 
     def loss(self) -> float:
         """Mean nats per dimension of the images."""

@@ -74,13 +74,15 @@ def sizes(config: Config) -> None:
                 size = dataclasses.replace(config.base, **{name: value})
                 if size not in known:
                     options = dataclasses.asdict(size)
-                    with Side("ours", threads=config.threads, mode=config.mode, **options) as side:
+                    with Side(
+                        "benchmarks.ours", threads=config.threads, mode=config.mode, **options
+                    ) as side:
                         known[size] = measured(side, config.repeats)
                 found.append(known[size])
                 yield name, value, *(f"{number:.1f}" for number in known[size].values())
-            exponents.append(
-                (name, *(f"{slope(values, [row[key] for row in found]):.2f}" for key in found[0]))
-            )
+            if len(values) > 1:
+                fits = [slope(values, [row[key] for row in found]) for key in found[0]]
+                exponents.append((name, *(f"{fit:.2f}" for fit in fits)))
 
     kept = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(config.base).items())
     print(f"\nTraining steps, {config.mode}; what doesn't vary: {kept}.")
@@ -98,7 +100,7 @@ def devices(config: Config) -> None:
             options = dataclasses.asdict(config.base)
             environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
             with Side(
-                "sharded",
+                "benchmarks.sharded",
                 threads=config.threads,
                 environment=environment,
                 mode=config.mode,

@@ -36,7 +36,7 @@ class Side:
         """Starts the process.
 
         Args:
-          module: Name of a module in benchmarks/ with a function `make`.
+          module: Dotted name of a module with a function `make`.
           threads: Number of cores that the process may run on, and so of its threads.
           environment: Variables to set for the process beyond those of this one.
           options: Keyword arguments of `make`.
@@ -103,7 +103,7 @@ def serve(module: str, threads: int, options: Mapping[str, Any]) -> None:
     os.dup2(2, 1)
     # Before the libraries are imported, whose pools of threads are as large as this.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    side = importlib.import_module(f"benchmarks.{module}").make(**options)
+    side = importlib.import_module(module).make(**options)
     own = {"memory": memory, "forget_peak": forget_peak}
     for line in sys.stdin:
         command, arguments = json.loads(line)
