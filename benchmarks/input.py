@@ -155,7 +155,9 @@ class Trainer:
         # CPUs have no bfloat16 of their own.
         sizes = dataclasses.replace(chosen.model, precision="float32")
         if config.shrink:
-            sizes = dataclasses.replace(sizes, levels=1, steps=1, width=8)
+            sizes = dataclasses.replace(
+                sizes, levels=1, steps=1, width=8, dequantization="uniform", reversible=False
+            )
         self.config = dataclasses.replace(chosen, model=sizes)
         self.batch_size = chosen.train.batch_size
         if preset == "celeba-64":

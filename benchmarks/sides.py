@@ -6,6 +6,7 @@ the sides in turn, so that whatever else the machine does falls on all alike.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -55,7 +56,8 @@ class Side:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # where it has ended by itself
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 

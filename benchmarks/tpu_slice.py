@@ -163,7 +163,7 @@ def print_slices() -> None:
 
 def _row(job: Job, chips: int, grown: bool) -> tuple:
     if not grown and job.batch_size % chips:
-        return chips, f"{job.batch_size} don't divide", *("" for _ in TPUS)
+        return chips, f"{job.batch_size} don't divide", *("-" for _ in TPUS)
     images = IMAGES_OF_A_CHIP if grown else job.batch_size // chips
     cells = []
     for chip in TPUS.values():

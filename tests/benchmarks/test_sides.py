@@ -30,7 +30,7 @@ def test_memory_is_that_of_the_side_and_its_peak_can_be_forgotten():
         side("forget_peak")
         forgotten = side("memory")
     assert idle["peak"] < 100 * 2**20  # of which this process, which holds JAX, has more
-    assert 200 * 2**20 <= filled["peak"] - idle["resident"] < 220 * 2**20
+    assert 190 * 2**20 < filled["peak"] - idle["resident"] < 220 * 2**20
     assert filled["resident"] - idle["resident"] < 20 * 2**20
     assert forgotten["peak"] - idle["resident"] < 20 * 2**20
 

@@ -22,7 +22,8 @@ def test_bytes_on_a_ring():
 
 def test_seconds_on_a_ring_are_bytes_over_the_link_and_hops():
     assert tpu_slice.ring_seconds(1, 1000.0, CHIP) == 0
-    assert tpu_slice.ring_seconds(4, 1000.0, CHIP) == pytest.approx(1500 / 50 + 6e-6)
+    assert tpu_slice.ring_seconds(4, 0.0, CHIP) == pytest.approx(6e-6)
+    assert tpu_slice.ring_seconds(4, 1000.0, CHIP) == pytest.approx(1500 / 50 + 6e-6, rel=1e-9)
 
 
 def test_compute_is_bound_by_operations_or_by_memory():
