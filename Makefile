@@ -28,7 +28,7 @@ format: $(VENV)/.test
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -E -b html docs docs/_build
 
-bench: $(VENV)/.experiments
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.glow $(ARGS)
 
 clean:
@@ -52,7 +52,8 @@ $(VENV)/.created:
 $(VENV)/.experiments: EXTRAS := experiments
 $(VENV)/.test: EXTRAS := experiments,test
 $(VENV)/.docs: EXTRAS := experiments,docs
-$(VENV)/.experiments $(VENV)/.test $(VENV)/.docs: $(VENV)/.created $(PROJECT)
+$(VENV)/.bench: EXTRAS := experiments,bench
+$(VENV)/.experiments $(VENV)/.test $(VENV)/.docs $(VENV)/.bench: $(VENV)/.created $(PROJECT)
 	@echo "installing vaeflow[$(EXTRAS)] into $(VENV)"
 	@$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.experiments  # which every set includes

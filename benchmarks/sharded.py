@@ -1,0 +1,48 @@
+"""vaeflow's side with its batch divided over several devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from benchmarks.ours import Ours
+from benchmarks.size import Size
+
+
+def make(mode: str, plu: bool = True, **size: int) -> Sharded:
+    """Makes the side on all devices that JAX finds."""
+    return Sharded(Size(**size), mode, plu)
+
+
+class Sharded(Ours):
+    """A Glow whose state every device holds, and whose images are divided among them."""
+
+    def __init__(self, size: Size, mode: str, plu: bool):
+        super().__init__(size, mode, plu)
+        count = len(jax.devices())
+        if size.batch_size % count:
+            raise ValueError(f"batch_size must be divisible by {count}, got {size.batch_size}")
+        mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+        self.replicated = NamedSharding(mesh, PartitionSpec())
+        self.divided = NamedSharding(mesh, PartitionSpec("data"))
+
+    def initialize(self) -> dict[str, Any]:
+        """Initialises as one device does, and hands out state and images."""
+        found = super().initialize()
+        self.state = jax.device_put(self.state, self.replicated)
+        self.images = jax.device_put(self.images, self.divided)
+        return {**found, "devices": len(self.images.sharding.device_set)}
+
+    def _function(self, work: str) -> Callable:
+        function = super()._function(work)
+        if work != "step":
+            return function
+
+        def step(state: Any, images: jax.Array) -> Any:
+            # Without this the compiler might leave parts of the new state divided.
+            return jax.lax.with_sharding_constraint(function(state, images), self.replicated)
+
+        return step

@@ -1,0 +1,123 @@
+"""Every benchmark runs through, at a tiny size, and prints whole tables."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from benchmarks import glow, input, scaling
+from benchmarks.size import Size
+
+TINY = {"levels": 1, "width": 4, "batch_size": 2, "threads": 2, "repeats": 1}
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Cells of every table, without the line below the head; all rows as long as their head."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()]
+        assert rows[1] == ["---"] * len(rows[0])
+        assert all(len(row) == len(rows[0]) and all(row) for row in rows)
+        found.append([rows[0], *rows[2:]])
+    return found
+
+
+def test_glow_speed_and_peak(capsys):
+    config = glow.Config(
+        only=("peer", "peak"),
+        modes=("remat",),
+        depths=(1,),
+        image_size=4,
+        matrix_rows=16,
+        peer=False,
+        **TINY,
+    )
+    glow.main(config)
+    text = capsys.readouterr().out
+    parameters, speed, peak = tables(text)
+    # 2x2 positions of 12 channels, of which 6 are read by networks of width 4.
+    kernels = 2 * 12 * 12 + 9 * 6 * 4 + 4 * 4 + 9 * 4 * 12
+    vectors = 12 + 2 * 12 + 2 * 4 + 2 * 4 + 2 * 12  # log magnitudes, actnorms, last layer
+    assert parameters[1][1:3] == [str(kernels + vectors + 2 * 4 * 12), "float32"]
+    assert [row[:2] for row in speed[1:]] == [
+        ["step", "ours, remat (recommended)"],
+        ["log_prob", "ours"],
+        ["sampling", "ours"],
+    ]
+    assert len(peak) == 2
+
+
+def test_glow_depth_and_memory(capsys):
+    config = glow.Config(
+        only=("depth", "memory"),
+        modes=("scan",),
+        compiled_depths=(1, 2),
+        memory_depth=1,
+        memory_width=4,
+        image_size=4,
+        peer=False,
+        **TINY,
+    )
+    glow.main(config)
+    text = capsys.readouterr().out
+    compiled, times, occupied = tables(text)
+    assert [row[:2] for row in compiled[1:]] == [["1", "scan"], ["2", "scan"], ["1", "unrolled"]]
+    assert [row[0] for row in times[1:]] == ["scan", "unrolled"]
+    for row in occupied[1:]:
+        idle, _, settled, steps, most = map(int, row[1:])
+        assert idle < settled <= steps <= most
+    assert [row[0] for row in occupied[1:]] == [
+        "ours, plain scan",
+        "ours, reversible, compiled before",
+    ]
+
+
+def test_scaling(capsys):
+    config = scaling.Config(
+        base=Size(levels=1, steps=1, width=4, batch_size=2, image_size=4),
+        batch_size=(2,),
+        width=(4, 8),
+        steps=(1,),
+        image_size=(4,),
+        devices=(2,),
+        repeats=1,
+    )
+    scaling.main(config)
+    sizes, exponents, devices, *paper = tables(capsys.readouterr().out)
+    assert [row[:2] for row in sizes[1:]] == [
+        ["batch_size", "2"],
+        ["width", "4"],
+        ["width", "8"],
+        ["steps", "1"],
+        ["image_size", "4"],
+    ]
+    assert exponents[1][0] == "width"
+    assert [row[0] for row in devices[1:]] == ["2"]
+    assert [len(table) for table in paper] == [10] * 4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_input(capsys):
+    config = input.Config(
+        archive_images=120,
+        folder_images=20,
+        prepared_images=20,
+        seconds=0.01,
+        repeats=1,
+        train_seconds=0.01,
+        shrink=True,
+    )
+    input.main(config)
+    text = capsys.readouterr().out
+    (found,) = tables(text)
+    assert [row[0].partition(",")[0] for row in found[1:]] == [
+        "embedded:faces",
+        "embedded:digits",
+        "npz:",
+        "embedded:sprites",
+        "folder:",
+        "folder:",
+        "tfds:",
+    ]
+    assert re.search(r"^Slower than training on this machine: .+\.$", text, re.M)
