@@ -123,8 +123,8 @@ def compare(config: Config, steps: int) -> None:
         )
         table(head, rows)
     print(
-        "Speed: time of normflows over time of the side, the median over neighbouring calls. Where "
-        "other work takes turns on the cores, its threads wait for each other far more than ours."
+        "Speed: time of normflows over time of the side, the median over neighbouring calls. Its "
+        "threads wait for each other where other work shares the cores, so keep the machine quiet."
     )
 
 

@@ -158,18 +158,16 @@ class Trainer:
             sizes = dataclasses.replace(
                 sizes, levels=1, steps=1, width=8, dequantization="uniform", reversible=False
             )
-        self.config = dataclasses.replace(chosen, model=sizes)
         self.batch_size = chosen.train.batch_size
         if preset == "celeba-64":
             self.batch_size = min(config.large_batch_size, self.batch_size)
-        model = glow_celeba.build(self.config, dataset.shape)
+        model = glow_celeba.build(dataclasses.replace(chosen, model=sizes), dataset.shape)
         optimizer = training.make_optimizer(chosen.train)
         loss = vf.losses.negative_log_likelihood
         self.step = training.make_train_step(model, loss, optimizer, seed=0)
         first = data.stack(dataset.train, 64)["image"]
         variables = jax.jit(model.init)(jax.random.key(0), first)
         self.state = training.create_train_state(variables, optimizer)
-        self.seconds = 0.0
 
     def run(self, batches: Iterator[data.dataset.Batch], seconds: float) -> tuple[float, float]:
         """Trains for a while; returns seconds a step, and seconds a step waited for its batch."""
@@ -192,8 +190,9 @@ def measure(case: Case, config: Config, trainers: dict[tuple, Trainer]) -> dict[
     dataset = opened(case)
     found = {"open": time.perf_counter() - start}
     key = (case.preset, dataset.shape)
-    trainer = trainers.setdefault(key, None) or Trainer(case.preset, dataset, config)
-    trainers[key] = trainer
+    if key not in trainers:
+        trainers[key] = Trainer(case.preset, dataset, config)
+    trainer = trainers[key]
     # The source is read in the batches of the preset, a step on a CPU may take smaller ones.
     own = min(glow_celeba.PRESETS[case.preset].config.train.batch_size, len(dataset.train))
     batches = training.Batches(dataset.train, own, 0, case.config.flip)
@@ -210,11 +209,9 @@ def measure(case: Case, config: Config, trainers: dict[tuple, Trainer]) -> dict[
     return found
 
 
-def accelerator_rate(preset: str) -> float | None:
-    """Images a second that one TPU v5e chip would eat on paper; None for the small presets."""
-    if preset != "celeba-64":
-        return None
-    job = preset_job(preset, glow_celeba.PRESETS[preset].config, (64, 64, 3))
+def accelerator_rate() -> float:
+    """Images a second of celeba-64 that one TPU v5e chip would eat on paper."""
+    job = preset_job("celeba-64", glow_celeba.PRESETS["celeba-64"].config, (64, 64, 3))
     return 1 / compute_seconds(job, 1, TPUS["v5e"])
 
 
@@ -248,7 +245,7 @@ def main(config: Config) -> None:
         table((*head, *tail), rows())
     late = [name for name, figures in found.items() if figures["source"] < figures["eaten"]]
     print(f"Slower than training on this machine: {', '.join(late) or 'no source'}.")
-    chip = accelerator_rate("celeba-64")
+    chip = accelerator_rate()
     listed = ", ".join(
         f"{name} {found[name]['source'] / chip:.1f}"
         for name, preset in presets.items()
