@@ -156,7 +156,7 @@ class Trainer:
         sizes = dataclasses.replace(chosen.model, precision="float32")
         if config.shrink:
             sizes = dataclasses.replace(
-                sizes, levels=1, steps=1, width=8, dequantization="uniform", reversible=False
+                sizes, levels=1, steps=1, width=8, dequantization="uniform", backward="plain"
             )
         self.batch_size = chosen.train.batch_size
         if preset == "celeba-64":

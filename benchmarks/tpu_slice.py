@@ -108,7 +108,7 @@ def preset_job(name: str, config: Any, shape: tuple[int, int, int]) -> Job:
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
     sizes = config.model
     products = glow_products(shape, sizes.levels, sizes.steps, sizes.width)
-    passes = REVERSIBLE_PASSES if sizes.reversible else TRAINING_PASSES
+    passes = REVERSIBLE_PASSES if sizes.backward == "reversible" else TRAINING_PASSES
     width = jnp.dtype(sizes.precision).itemsize
     return Job(
         name,

@@ -46,10 +46,9 @@ class ModelConfig:
     """Type in which the networks compute; log-determinants are float32."""
     scan: bool = True
     """Compile the steps of a level as one loop."""
-    remat: bool = False
-    """Save memory, and on CPUs time, by computing hidden layers again in the backward pass."""
-    reversible: bool = False
-    """Save memory by inverting the steps in the backward pass."""
+    backward: Literal["plain", "remat", "reversible"] = "plain"
+    """How the backward pass has the layers of a step: kept; computed again, which saves memory, and
+    on CPUs time; or computed again from inverted steps, which saves the most memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,8 @@ class Config:
 def build(config: Config, shape: tuple[int, int, int]) -> vf.models.FlowModel:
     """Builds the model for images of a shape."""
     model = config.model
-    options = {"scan": model.scan, "remat": model.remat, "reversible": model.reversible}
+    options = {"scan": model.scan}
+    options |= {name: model.backward == name for name in ("remat", "reversible")}
     options["dtype"] = jnp.dtype(model.precision)
     flow = vf.flows.Glow(
         shape,
@@ -250,7 +250,7 @@ PRESETS = {
             # So few images are soon learned by heart: narrow networks, strong weight decay and the
             # choice of the best step on validation are what generalises.
             ModelConfig(
-                levels=2, steps=8, width=16, standardize=True, smallest_scale=0.5, remat=True
+                levels=2, steps=8, width=16, standardize=True, smallest_scale=0.5, backward="remat"
             ),
             training.TrainConfig(
                 steps=300,
@@ -273,7 +273,12 @@ PRESETS = {
         Config(
             data.DataConfig("embedded:digits"),
             ModelConfig(
-                levels=2, steps=8, width=64, dequantization="variational", margin=1e-4, remat=True
+                levels=2,
+                steps=8,
+                width=64,
+                dequantization="variational",
+                margin=1e-4,
+                backward="remat",
             ),
             training.TrainConfig(
                 steps=20_000,
@@ -295,7 +300,7 @@ PRESETS = {
     "celeba-64": common.Preset(
         Config(
             data.DataConfig("tfds:celeb_a", image_size=64, crop="celeba", flip=True),
-            ModelConfig(levels=4, steps=32, width=512, precision="bfloat16", reversible=True),
+            ModelConfig(levels=4, steps=32, width=512, precision="bfloat16", backward="reversible"),
             training.TrainConfig(
                 steps=400_000,
                 batch_size=64,
@@ -321,7 +326,7 @@ PRESETS = {
         Config(
             data.DataConfig("tfds:celeb_a_hq/256", image_size=256, flip=True),
             ModelConfig(
-                levels=6, steps=32, width=512, bits=5, precision="bfloat16", reversible=True
+                levels=6, steps=32, width=512, bits=5, precision="bfloat16", backward="reversible"
             ),
             training.TrainConfig(
                 steps=800_000,

@@ -48,6 +48,7 @@ def test_glow_speed_and_peak(capsys):
     assert len(peak) == 2
 
 
+@pytest.mark.slow
 def test_glow_depth_and_memory(capsys):
     config = glow.Config(
         only=("depth", "memory"),
@@ -98,6 +99,7 @@ def test_scaling(capsys):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
 def test_input(capsys):
     config = input.Config(
         archive_images=120,

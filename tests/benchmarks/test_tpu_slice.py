@@ -48,7 +48,9 @@ def test_where_scaling_ends(batch_size, parameters, chips):
 def test_a_preset_is_counted_by_hand():
     config = glow_celeba.Config(
         data.DataConfig(),
-        glow_celeba.ModelConfig(levels=1, steps=2, width=3, precision="bfloat16", reversible=True),
+        glow_celeba.ModelConfig(
+            levels=1, steps=2, width=3, precision="bfloat16", backward="reversible"
+        ),
         training.TrainConfig(batch_size=5),
     )
     job = tpu_slice.preset_job("small", config, (4, 4, 1))

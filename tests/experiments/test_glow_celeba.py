@@ -57,7 +57,7 @@ def test_faces_are_trained_measured_and_drawn(capsys):
 
 
 def test_every_option_of_the_model_trains():
-    options = ["--model.dequantization", "variational", "--model.reversible"]
+    options = ["--model.dequantization", "variational", "--model.backward", "reversible"]
     options += ["--model.precision", "bfloat16", "--model.bits", "5"]
     assert execute("--preset", "mnist", "--workdir", "run", *TINY, *options) == 0
     report = json.loads(pathlib.Path("run/report.json").read_text())
