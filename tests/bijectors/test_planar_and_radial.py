@@ -96,7 +96,7 @@ def test_radial_is_smooth_at_its_centre(direction):
 
 @pytest.mark.parametrize("distance", [1e-6, 1.0, 1e4, 1e8])
 def test_radial_inverts_at_every_distance(distance):
-    # Far out and close by, one of the two usual formulas for the root loses every digit.
+    # Far out, the formula for the root that suits small distances loses every digit.
     x = jnp.array([[distance]])
     for raw_beta in (-8.0, 8.0):
         radial = bijectors.Radial(jnp.zeros(1), jnp.array(1.0), jnp.array(raw_beta))
