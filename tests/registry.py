@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import distrax
 
-from tests import makers
+from tests import makers, vector_makers
 from vaeflow import bijectors, flows
 from vaeflow.testing import Case
 
@@ -139,6 +139,13 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Scan, "reversible-context", makers.scan(reversible=True), (4,), (2,)),
     Entry(bijectors.NumericalInverse, "vector", makers.numerical_inverse, (3,)),
     Entry(bijectors.NumericalInverse, "context", makers.numerical_inverse, (3,), (2,)),
+    Entry(bijectors.Planar, "vector", vector_makers.planar(4), (4,)),
+    Entry(bijectors.Planar, "one-entry", vector_makers.planar(1), (1,)),
+    Entry(bijectors.Planar, "context", vector_makers.planar(3), (3,), (2,)),
+    Entry(bijectors.Planar, "leaky", vector_makers.planar(3, 0.1), (3,)),
+    Entry(bijectors.Radial, "vector", vector_makers.radial(4), (4,)),
+    Entry(bijectors.Radial, "one-entry", vector_makers.radial(1), (1,)),
+    Entry(bijectors.Radial, "context", vector_makers.radial(3), (3,), (2,)),
 )
 """Bijectors, at parameters that are random throughout."""
 

@@ -21,6 +21,8 @@ from vaeflow.bijectors.coupling import (
     bounded_log_scale,
 )
 from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
+from vaeflow.bijectors.planar import Planar
+from vaeflow.bijectors.radial import Radial
 from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
 from vaeflow.bijectors.sigmoid import Sigmoid
@@ -39,6 +41,8 @@ __all__ = [
     "Invertible1x1ConvolutionPLU",
     "NumericalInverse",
     "Permute",
+    "Planar",
+    "Radial",
     "Reshape",
     "Reverse",
     "Scan",
