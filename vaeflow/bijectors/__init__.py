@@ -24,6 +24,8 @@ from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
 from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
 from vaeflow.bijectors.sigmoid import Sigmoid
+from vaeflow.bijectors.spline import RationalQuadraticSpline
+from vaeflow.bijectors.spline_coupling import SplineCoupling
 
 __all__ = [
     "ActNorm",
@@ -39,11 +41,13 @@ __all__ = [
     "Invertible1x1ConvolutionPLU",
     "NumericalInverse",
     "Permute",
+    "RationalQuadraticSpline",
     "Reshape",
     "Reverse",
     "Scan",
     "Sigmoid",
     "SigmoidLogScale",
+    "SplineCoupling",
     "Squeeze",
     "actnorm_parameters",
     "bounded_log_scale",
