@@ -132,6 +132,44 @@ def additive_coupling(
     return make
 
 
+def spline(
+    event_ndims: int, *shape: int, bins: int = 4, circular: bool = False
+) -> Callable[[Array], bijectors.RationalQuadraticSpline]:
+    """Makes splines whose parameters have this shape, and an axis of bins."""
+
+    def make(key: Array) -> bijectors.RationalQuadraticSpline:
+        keys = jax.random.split(key, 3)
+        sizes = (bins, bins, bins if circular else bins - 1)
+        parameters = [
+            normal(part, *shape, size, scale=1.0) for part, size in zip(keys, sizes, strict=True)
+        ]
+        return bijectors.RationalQuadraticSpline(*parameters, 3.0, event_ndims, circular)
+
+    return make
+
+
+def amortised_spline(key: Array, context: Array) -> bijectors.RationalQuadraticSpline:
+    """A spline whose parameters depend on the example."""
+    keys = jax.random.split(key, 3)
+    parameters = [
+        jnp.tensordot(context, normal(part, context.shape[-1], 4, size), 1)
+        for part, size in zip(keys, (3, 3, 2), strict=True)
+    ]
+    return bijectors.RationalQuadraticSpline(*parameters)
+
+
+def spline_coupling(
+    channels: int, split: int, bins: int = 3
+) -> Callable[..., bijectors.SplineCoupling]:
+    """Makes spline couplings, with a context if they are given one."""
+
+    def make(key: Array, context: Array | None = None) -> bijectors.SplineCoupling:
+        network = conditioner(key, split, (3 * bins - 1) * (channels - split), context)
+        return bijectors.SplineCoupling(network, split, bins)
+
+    return make
+
+
 def chain(key: Array, context: Array | None = None) -> bijectors.Chain:
     """Couplings and other parts in a chain within a chain."""
     keys = jax.random.split(key, 3)

@@ -115,6 +115,13 @@ BIJECTORS: Sequence[Entry] = (
     ),
     Entry(bijectors.Sigmoid, "unit", lambda key: bijectors.Sigmoid(), (4,)),
     Entry(bijectors.Sigmoid, "image", lambda key: bijectors.Sigmoid(-3, 2, 3), (2, 2, 1)),
+    Entry(bijectors.RationalQuadraticSpline, "scalar", makers.spline(0), ()),
+    Entry(bijectors.RationalQuadraticSpline, "vector", makers.spline(1, 4), (4,)),
+    Entry(bijectors.RationalQuadraticSpline, "image", makers.spline(3, 2, 2, 3), (2, 2, 3)),
+    Entry(bijectors.RationalQuadraticSpline, "circular", makers.spline(1, 4, circular=True), (4,)),
+    Entry(bijectors.RationalQuadraticSpline, "context", makers.amortised_spline, (4,), (2,)),
+    Entry(bijectors.SplineCoupling, "vector", makers.spline_coupling(5, 2), (5,)),
+    Entry(bijectors.SplineCoupling, "context", makers.spline_coupling(4, 2), (4,), (2,)),
     Entry(bijectors.Permute, "vector", lambda key: bijectors.Permute((2, 0, 3, 1)), (4,)),
     Entry(bijectors.Permute, "image", lambda key: bijectors.Permute((2, 0, 1), 3), (2, 2, 3)),
     Entry(bijectors.Reverse, "vector", lambda key: bijectors.Reverse(), (5,)),
@@ -175,6 +182,12 @@ def _real_nvp(*event_shape, **options) -> flows.RealNVP:
     return flows.RealNVP(event_shape, **({"steps": 2, "width": 4, "blocks": 1} | options))
 
 
+def _neural_spline(channels, **options) -> flows.NeuralSpline:
+    return flows.NeuralSpline(
+        (channels,), **({"steps": 2, "bins": 3, "width": 4, "blocks": 1} | options)
+    )
+
+
 FLOWS: Sequence[Entry] = (
     _flow(_glow(), "image"),
     _flow(_glow(context_ndims=3, reversible=True), "feature-maps", (4, 4, 1)),
@@ -187,6 +200,9 @@ FLOWS: Sequence[Entry] = (
     _flow(_real_nvp(2, 2, 3, levels=1), "image-context", (2,)),
     _flow(flows.Bounded(_real_nvp(3), -8, 8), "vector"),
     _flow(flows.Standardized(_real_nvp(3)), "vector"),
+    _flow(_neural_spline(3), "vector", constant=_FACTORS),
+    _flow(_neural_spline(2, reversible=True), "vector-context", (2,), constant=_FACTORS),
+    _step(flows.NeuralSplineStep(3, 3, 4.0, 4, 1), "vector", (3,), (2,), constant=_FACTORS),
     _stack("plain"),
     _stack("reversible", reversible=True),
     _step(flows.GlowStep(3, 4), "image", (2, 2, 3)),

@@ -17,6 +17,9 @@ from vaeflow import flows, models
 
 SHAPE = (4, 4, 1)
 
+VECTOR_FLOWS = {flows.NeuralSpline}
+"""Flows over vectors alone, which have no use for dequantizers of images."""
+
 
 def modules(package) -> set[type]:
     values = {getattr(package, name) for name in package.__all__}
@@ -38,10 +41,10 @@ def dequantizers() -> set[type]:
 
 
 def required() -> set[tuple[type, type, type]]:
-    """Every model over every flow with every dequantizer and with none."""
+    """Every model over every flow with none and, for flows over images, every dequantizer."""
     whole_models = modules(models) - dequantizers()
-    return set(
-        itertools.product(whole_models, whole_flows(), dequantizers() | {type(None)}),
+    return set(itertools.product(whole_models, whole_flows(), {type(None)})) | set(
+        itertools.product(whole_models, whole_flows() - VECTOR_FLOWS, dequantizers())
     )
 
 
@@ -58,6 +61,10 @@ def _glow(**options) -> flows.Glow:
 def _real_nvp(*shape: int, **options) -> flows.RealNVP:
     options = {"steps": 2, "levels": 1, "width": 4, "blocks": 1} | options
     return flows.RealNVP(shape or SHAPE, **options)
+
+
+def _neural_spline(channels: int) -> flows.NeuralSpline:
+    return flows.NeuralSpline((channels,), steps=2, bins=3, width=4, blocks=1)
 
 
 _FLOWS = {
@@ -91,6 +98,7 @@ MODELS: dict[str, nn.Module] = {
         for name, flow in _OPTIONS.items()
     },
     "vectors": models.FlowModel(_real_nvp(3)),
+    "neural-spline": models.FlowModel(_neural_spline(3)),
 }
 
 CONTEXTS: Sequence[tuple[str, nn.Module, tuple[int, ...], type]] = (

@@ -26,6 +26,8 @@ from vaeflow.bijectors.radial import Radial
 from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
 from vaeflow.bijectors.sigmoid import Sigmoid
+from vaeflow.bijectors.spline import RationalQuadraticSpline
+from vaeflow.bijectors.spline_coupling import SplineCoupling
 
 __all__ = [
     "ActNorm",
@@ -43,11 +45,13 @@ __all__ = [
     "Permute",
     "Planar",
     "Radial",
+    "RationalQuadraticSpline",
     "Reshape",
     "Reverse",
     "Scan",
     "Sigmoid",
     "SigmoidLogScale",
+    "SplineCoupling",
     "Squeeze",
     "actnorm_parameters",
     "bounded_log_scale",

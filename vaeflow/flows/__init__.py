@@ -2,6 +2,7 @@
 
 from vaeflow.flows.bounded import Bounded
 from vaeflow.flows.glow import Glow, GlowStep
+from vaeflow.flows.neural_spline import NeuralSpline, NeuralSplineStep
 from vaeflow.flows.real_nvp import RealNVP, RealNVPStep
 from vaeflow.flows.stack import FlowStep, Stack
 from vaeflow.flows.standardized import Standardized
@@ -11,6 +12,8 @@ __all__ = [
     "FlowStep",
     "Glow",
     "GlowStep",
+    "NeuralSpline",
+    "NeuralSplineStep",
     "RealNVP",
     "RealNVPStep",
     "Stack",

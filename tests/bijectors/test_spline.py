@@ -1,0 +1,191 @@
+"""Rational-quadratic splines against values worked out by hand, distrax, and their definition."""
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaeflow import bijectors
+
+BOUND = 2.0
+
+
+def spline(seed=0, bins=5, circular=False, scale=1.5):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    sizes = (bins, bins, bins if circular else bins - 1)
+    parameters = [scale * jax.random.normal(key, (n,)) for key, n in zip(keys, sizes, strict=True)]
+    return bijectors.RationalQuadraticSpline(*parameters, BOUND, 0, circular)
+
+
+def share_logits(shares):
+    """Logits whose bins take these shares of the interval."""
+    shares = np.asarray(shares)
+    return jnp.log((shares - 1e-3) / (1 - 1e-3 * len(shares)))
+
+
+def slope_parameter(slope):
+    """The parameter of a slope: the inverse of 1e-3 + softplus(p + log(exp(0.999) - 1))."""
+    return np.log(np.expm1(slope - 1e-3)) - np.log(np.expm1(0.999))
+
+
+def test_spline_of_two_bins_has_the_values_worked_out_by_hand():
+    # Knots (-2, -2), (1, 0), (2, 2) with slopes 1, 2, 1.
+    bend = bijectors.RationalQuadraticSpline(
+        share_logits([0.75, 0.25]),
+        share_logits([0.5, 0.5]),
+        jnp.array([slope_parameter(2.0)]),
+        BOUND,
+        0,
+    )
+    # x = -1/2: t = 1/2, s = 2/3; y = -2 + 2 (1/6 + 1/4) / (2/3 + (3 - 4/3) / 4) = -16/13,
+    # dy/dx = s^2 (2/4 + 2 s/4 + 1/4) / (13/12)^2 = (4/9) (13/12) (12/13)^2 = 16/39.
+    # x = 5/4: t = 1/4, s = 2; y = 2 (1/8 + 3/8) / (2 - 3/16) = 16/29,
+    # dy/dx = 4 (1/16 + 3/4 + 9/8) / (29/16)^2 = 4 (31/16) (16/29)^2 = 1984/841.
+    x = jnp.array([-0.5, 1.25, 1.0, -2.0, 2.0, 3.0])
+    expected = np.array([-16 / 13, 16 / 29, 0.0, -2.0, 2.0, 3.0])
+    slopes = np.array([16 / 39, 1984 / 841, 2.0, 1.0, 1.0, 1.0])
+    y, log_det = bend.forward_and_log_det(x)
+    np.testing.assert_allclose(y, expected, atol=2e-6)
+    np.testing.assert_allclose(log_det, np.log(slopes), atol=2e-6)
+    back, log_det = bend.inverse_and_log_det(jnp.asarray(expected, jnp.float32))
+    np.testing.assert_allclose(back, x, atol=2e-6)
+    np.testing.assert_allclose(log_det, -np.log(slopes), atol=1e-5)
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_spline_agrees_with_distrax_at_equal_knots(circular):
+    ours = spline(3, circular=circular)
+    free = ours.slopes if circular else jnp.pad(ours.slopes, 1)
+    free = jnp.append(free, free[0]) if circular else free
+    theirs = distrax.RationalQuadraticSpline(
+        jnp.concatenate([ours.widths, ours.heights, free]),
+        -BOUND,
+        BOUND,
+        "circular" if circular else "identity",
+        min_bin_size=1e-3 * 2 * BOUND,
+        min_knot_slope=1e-3,
+    )
+    x = jnp.linspace(-1.99, 1.99, 101)
+    for direction in ("forward_and_log_det", "inverse_and_log_det"):
+        got, expected = getattr(ours, direction)(x), getattr(theirs, direction)(x)
+        np.testing.assert_allclose(got[0], expected[0], atol=2e-5)
+        np.testing.assert_allclose(got[1], expected[1], atol=2e-4)
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_spline_at_zero_is_the_identity(circular):
+    bend = spline(scale=0.0, circular=circular)
+    x = jnp.linspace(-5, 5, 1001)
+    for direction in (bend.forward_and_log_det, bend.inverse_and_log_det):
+        value, log_det = direction(x)
+        np.testing.assert_allclose(value, x, atol=2e-6)
+        np.testing.assert_allclose(log_det, 0, atol=2e-6)
+
+
+def test_spline_increases_and_leaves_what_is_outside():
+    for seed in range(5):
+        x = jnp.linspace(-3, 3, 3001)
+        y = spline(seed).forward(x)
+        assert (jnp.diff(y) > 0).all()
+        outside = jnp.abs(x) >= BOUND
+        np.testing.assert_array_equal(y[outside], x[outside])
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_spline_and_its_slope_are_continuous_at_knots_and_at_the_bound(circular):
+    bend = spline(1, circular=circular, scale=0.5)
+    shares = 1e-3 + (1 - 5e-3) * jax.nn.softmax(bend.widths)
+    knots = jnp.append(2 * BOUND * jnp.cumsum(shares) - BOUND, -BOUND)
+    left, left_log_slope = bend.forward_and_log_det(knots - 1e-5)
+    right, right_log_slope = bend.forward_and_log_det(knots + 1e-5)
+    np.testing.assert_allclose(left, right, atol=2e-4)
+    np.testing.assert_allclose(left_log_slope, right_log_slope, atol=3e-3)
+
+
+def test_circular_spline_goes_around_and_has_one_slope_at_both_ends():
+    bend = spline(2, circular=True)
+    x = jnp.linspace(-1.9, 1.9, 21)
+    y, log_det = bend.forward_and_log_det(x)
+    around, around_log_det = bend.forward_and_log_det(x - 6 * BOUND)
+    np.testing.assert_allclose(around, y - 6 * BOUND, atol=1e-5)
+    np.testing.assert_allclose(around_log_det, log_det, atol=1e-4)
+    _, ends = bend.forward_and_log_det(jnp.array([-BOUND, BOUND]))
+    slope = 1e-3 + jax.nn.softplus(bend.slopes[0] + np.log(np.expm1(0.999)))
+    np.testing.assert_allclose(ends, jnp.log(slope), atol=1e-4)
+
+
+def test_density_integrates_to_one_with_mass_outside_the_interval():
+    bend = spline(4)
+    x = jnp.linspace(-10, 10, 40001)
+    noise, log_det = bend.inverse_and_log_det(x)
+    density = jnp.exp(-0.5 * (noise / 1.5) ** 2 + log_det) / (1.5 * np.sqrt(2 * np.pi))
+    outside = jnp.where(jnp.abs(x) > BOUND, density, 0.0)
+    assert 0.1 < jnp.trapezoid(outside, x) < 0.5
+    assert jnp.trapezoid(density, x) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("direction", ["forward_and_log_det", "inverse_and_log_det"])
+@pytest.mark.parametrize("circular", [False, True])
+def test_gradients_are_finite_at_knots_at_the_bound_and_far_beyond(direction, circular):
+    def total(parameters, x):
+        bend = bijectors.RationalQuadraticSpline(*parameters, BOUND, 0, circular)
+        value, log_det = getattr(bend, direction)(x)
+        return jnp.sum(jnp.sin(value) + log_det)
+
+    # Equal bins at raw slopes of every size, so that the knots are exact.
+    slopes = jnp.array([-1e6, 0.0, 1e30, 3.0])[: 4 if circular else 3]
+    parameters = (jnp.zeros(4), jnp.zeros(4), slopes)
+    below, above = np.nextafter(np.float32(2), [np.float32(0), np.float32(9)])
+    x = jnp.array([-2.0, -1, 0, 1, 2, below, above, -below, -above, 1e-30, 1e30, -1e30])
+    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(parameters, x)
+    for leaf in jax.tree.leaves((value, gradients)):
+        assert jnp.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_nan_stays_in_its_entry(circular):
+    bend = spline(circular=circular)
+    x = jnp.array([0.3, jnp.nan, 5.0])
+    for direction in (bend.forward_and_log_det, bend.inverse_and_log_det):
+        for values in direction(x):
+            np.testing.assert_array_equal(jnp.isnan(values), [False, True, False])
+
+
+def test_inverse_recovers_steep_and_flat_splines():
+    logits = jnp.array([9.0, -9.0, 0.0, 5.0])
+    slopes = jnp.array([-30.0, 30.0, -30.0])
+    bend = bijectors.RationalQuadraticSpline(logits, -logits, slopes, BOUND, 0)
+    y = jnp.linspace(-2.5, 2.5, 2001)
+    x, log_det = bend.inverse_and_log_det(y)
+    assert jnp.isfinite(log_det).all()
+    assert (jnp.diff(x) >= 0).all()
+    # Where the spline is steep one unit in the last place of x is worth this much in y.
+    error = jnp.abs(bend.forward(x) - y)
+    assert (error <= 1e-6 + 1e-6 * jnp.exp(-log_det)).all()
+
+
+REFUSED = {
+    "bound must be positive": ((3,), (3,), (2,), {"bound": 0.0}),
+    r"shapes \(3,\) and \(2,\).*got \(3,\) and \(3,\)": ((3,), (3,), (3,), {}),
+    r"shapes \(3,\) and \(3,\).*got \(3,\) and \(2,\)": ((3,), (3,), (2,), {"circular": True}),
+    r"shapes \(3,\) and \(2,\).*got \(4,\) and \(2,\)": ((3,), (4,), (2,), {}),
+    r"1 to 999 bins, got shape \(0,\)": ((0,), (0,), (0,), {}),
+    r"1 to 999 bins, got shape \(1000,\)": ((1000,), (1000,), (999,), {}),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_spline_refuses(message):
+    *shapes, options = REFUSED[message]
+    with pytest.raises(ValueError, match=message):
+        bijectors.RationalQuadraticSpline(*map(jnp.zeros, shapes), **options)
+
+
+def test_spline_refuses_other_events_and_couplings_without_bins():
+    widths = jnp.zeros((4, 3))
+    bend = bijectors.RationalQuadraticSpline(widths, widths, jnp.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"shape \(4,\).*shape \(7, 5\)"):
+        bend.forward(jnp.zeros((7, 5)))
+    with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
+        bijectors.SplineCoupling(jnp.sin, 1, bins=0)

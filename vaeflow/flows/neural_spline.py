@@ -1,0 +1,169 @@
+"""Neural spline flows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.bijectors import (
+    ActNorm,
+    Bijector,
+    Chain,
+    Conditioner,
+    Inverse,
+    Invertible1x1ConvolutionPLU,
+    SplineCoupling,
+    actnorm_parameters,
+    plu_factors,
+)
+from vaeflow.flows.context import initial_data, prepare_context
+from vaeflow.flows.stack import Stack
+from vaeflow.nn import MLP
+
+
+class NeuralSpline(nn.Module):
+    """Couplings by rational-quadratic splines with learned mixing of the entries, for vectors.
+
+    Each step standardises the entries, bends half of them by splines given the other half, and
+    mixes them by a matrix in PLU factors. At first the splines are the identity and the matrix
+    reverses the entries, so the flow only standardises the data. Both directions cost the same, up
+    to two triangular solves a step from noise to data.
+
+    Shapes: noise and data are ``[*batch, channel]``.
+
+    Source: Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows".
+
+    Attributes:
+      event_shape: Shape of the data: (channel,), with at least two channels.
+      steps: Number of couplings; even numbers treat all entries alike.
+      bins: Number of bins of each spline.
+      bound: Upper end of the interval that splines bend, and minus its lower end; beyond it a
+        coupling changes nothing. Entries reach it standardised.
+      width: Number of hidden units of the coupling networks.
+      blocks: Number of hidden layers of the networks.
+      classes: Number of classes where the context is an integer label, otherwise None.
+      dtype: Type in which the networks compute; parameters, states and log-determinants are
+        float32.
+      scan: Whether to compile the steps as one loop; otherwise one by one.
+      remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
+      reversible: Whether to backpropagate by inverting the steps.
+    """
+
+    event_shape: tuple[int]
+    steps: int = 4
+    bins: int = 8
+    bound: float = 4.0
+    width: int = 64
+    blocks: int = 2
+    classes: int | None = None
+    dtype: Any = jnp.float32
+    scan: bool = True
+    remat: bool = False
+    reversible: bool = False
+
+    @property
+    def noise_shape(self) -> tuple[int]:
+        """Shape of the noise: that of the data."""
+        return tuple(self.event_shape)
+
+    @nn.compact
+    def __call__(
+        self,
+        context: Array | None = None,
+        *,
+        data: Float[Array, "batch channel"] | None = None,
+    ) -> Bijector:
+        """Builds the bijector, forward from noise to data.
+
+        Args:
+          context: Labels ``[*batch]`` or vectors ``[*batch, feature]``, or None.
+          data: In `init`, the batch from which every actnorm is initialised; otherwise ignored.
+            Without it `init` uses standard normal noise.
+
+        Raises:
+          ValueError: If the event isn't a vector of two or more entries, or the data or the context
+            doesn't fit.
+        """
+        if len(self.event_shape) != 1 or self.event_shape[0] < 2:
+            raise ValueError(
+                "NeuralSpline: event_shape must be (channel,) with at least 2 channels, "
+                f"got {self.event_shape}"
+            )
+        context = prepare_context(context, self.classes)
+        batch = None if context is None else context.shape[:-1]
+        data = initial_data(self, data, self.event_shape, batch)
+        step = NeuralSplineStep(
+            self.event_shape[0], self.bins, self.bound, self.width, self.blocks, self.dtype
+        )
+        stack = Stack(step, self.steps, self.scan, self.remat, self.reversible, name="steps")
+        return Inverse(stack(context, data=data))
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuralSplineStep:
+    """Actnorm, then a spline coupling, then a matrix in PLU factors, from data to noise.
+
+    Attributes:
+      channels: Number of entries of a vector.
+      bins: Number of bins of each spline.
+      bound: Upper end of the interval of the splines, and minus its lower end.
+      width: Number of hidden units of the coupling network.
+      blocks: Number of hidden layers of the network.
+      dtype: Type in which the network computes.
+    """
+
+    channels: int
+    bins: int = 8
+    bound: float = 4.0
+    width: int = 64
+    blocks: int = 2
+    dtype: Any = jnp.float32
+
+    event_ndims = 1
+    collections = ("params", "constants")
+
+    @property
+    def split(self) -> int:
+        """Number of entries that the coupling network reads."""
+        return self.channels // 2
+
+    @property
+    def network(self) -> MLP:
+        """The coupling network, which gives the parameters of the spline of each entry."""
+        features = (self.channels - self.split) * (3 * self.bins - 1)
+        return MLP(features, (self.width,) * self.blocks, dtype=self.dtype, parent=None)
+
+    def init(
+        self, key: Array, data: Float[Array, "batch channel"], context: Array | None
+    ) -> dict[str, Any]:
+        """Standardises the data, reverses the entries, and leaves the rest unchanged."""
+        shift, log_scale = actnorm_parameters(data)
+        normalised = (data + shift) * jnp.exp(log_scale)
+        network = self.network.init(key, normalised[..., : self.split], context)
+        mixing = plu_factors(jnp.eye(self.channels)[::-1])
+        constants = {name: mixing.pop(name) for name in ("permutation", "sign")}
+        return {
+            "params": {
+                "actnorm": {"shift": shift, "log_scale": log_scale},
+                "coupling": network["params"],
+                "mixing": mixing,
+            },
+            "constants": constants,
+        }
+
+    def __call__(self, variables: dict[str, Any], context: Array | None) -> Chain:
+        """Builds the step from its variables."""
+        parameters = variables["params"]
+        network = Conditioner(self.network, {"params": parameters["coupling"]}, context)
+        mixing = parameters["mixing"] | variables["constants"]
+        return Chain(
+            [
+                Invertible1x1ConvolutionPLU(**mixing, event_ndims=1),
+                SplineCoupling(network, self.split, self.bins, self.bound),
+                ActNorm(**parameters["actnorm"], event_ndims=1),
+            ]
+        )
