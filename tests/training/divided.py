@@ -112,6 +112,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         directory,
         initialize=initialize,
         evaluate=evaluate,
+        best="size",
     )
     leaves, _ = jax.tree.flatten_with_path(jax.device_get(fitted.state))
     if training.is_first():

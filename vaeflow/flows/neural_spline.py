@@ -5,102 +5,56 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import (
     ActNorm,
-    Bijector,
     Chain,
     Conditioner,
-    Inverse,
     Invertible1x1ConvolutionPLU,
     SplineCoupling,
     actnorm_parameters,
     plu_factors,
 )
-from vaeflow.flows.context import initial_data, prepare_context
-from vaeflow.flows.stack import Stack
+from vaeflow.flows.vector import VectorFlow
 from vaeflow.nn import MLP
 
 
-class NeuralSpline(nn.Module):
+class NeuralSpline(VectorFlow):
     """Couplings by rational-quadratic splines with learned mixing of the entries, for vectors.
 
     Each step standardises the entries, bends half of them by splines given the other half, and
     mixes them by a matrix in PLU factors. At first the splines are the identity and the matrix
     reverses the entries, so the flow only standardises the data. Both directions cost the same, up
-    to two triangular solves a step from noise to data.
+    to two triangular solves a step from noise to data. Events have at least two channels, and even
+    numbers of steps treat all entries alike.
 
     Shapes: noise and data are ``[*batch, channel]``.
 
     Source: Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows".
 
     Attributes:
-      event_shape: Shape of the data: (channel,), with at least two channels.
-      steps: Number of couplings; even numbers treat all entries alike.
       bins: Number of bins of each spline.
       bound: Upper end of the interval that splines bend, and minus its lower end; beyond it a
         coupling changes nothing. Entries reach it standardised.
       width: Number of hidden units of the coupling networks.
       blocks: Number of hidden layers of the networks.
-      classes: Number of classes where the context is an integer label, otherwise None.
-      dtype: Type in which the networks compute; parameters, states and log-determinants are
-        float32.
-      scan: Whether to compile the steps as one loop; otherwise one by one.
-      remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
-      reversible: Whether to backpropagate by inverting the steps.
     """
 
-    event_shape: tuple[int]
-    steps: int = 4
     bins: int = 8
     bound: float = 4.0
     width: int = 64
     blocks: int = 2
-    classes: int | None = None
-    dtype: Any = jnp.float32
-    scan: bool = True
-    remat: bool = False
-    reversible: bool = False
 
-    @property
-    def noise_shape(self) -> tuple[int]:
-        """Shape of the noise: that of the data."""
-        return tuple(self.event_shape)
+    to_noise = True
+    least_channels = 2
 
-    @nn.compact
-    def __call__(
-        self,
-        context: Array | None = None,
-        *,
-        data: Float[Array, "batch channel"] | None = None,
-    ) -> Bijector:
-        """Builds the bijector, forward from noise to data.
-
-        Args:
-          context: Labels ``[*batch]`` or vectors ``[*batch, feature]``, or None.
-          data: In `init`, the batch from which every actnorm is initialised; otherwise ignored.
-            Without it `init` uses standard normal noise.
-
-        Raises:
-          ValueError: If the event isn't a vector of two or more entries, or the data or the context
-            doesn't fit.
-        """
-        if len(self.event_shape) != 1 or self.event_shape[0] < 2:
-            raise ValueError(
-                "NeuralSpline: event_shape must be (channel,) with at least 2 channels, "
-                f"got {self.event_shape}"
-            )
-        context = prepare_context(context, self.classes)
-        batch = None if context is None else context.shape[:-1]
-        data = initial_data(self, data, self.event_shape, batch)
-        step = NeuralSplineStep(
+    def step(self) -> NeuralSplineStep:
+        """Builds the step, from data to noise."""
+        return NeuralSplineStep(
             self.event_shape[0], self.bins, self.bound, self.width, self.blocks, self.dtype
         )
-        stack = Stack(step, self.steps, self.scan, self.remat, self.reversible, name="steps")
-        return Inverse(stack(context, data=data))
 
 
 @dataclasses.dataclass(frozen=True)

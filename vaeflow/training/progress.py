@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 
@@ -18,7 +19,7 @@ from vaeflow.training.hosts import agree, is_first
 from vaeflow.training.metric_log import MetricLog
 from vaeflow.training.run_directory import RunDirectory, plain
 from vaeflow.training.state import TrainState, variables_of
-from vaeflow.training.strategy import copy, on_one_device
+from vaeflow.training.strategy import on_one_device
 
 PyTree = Any
 Variables = dict[str, PyTree]
@@ -124,7 +125,7 @@ class Progress:
             before = self.evaluation.get(self.best_metric)
             if before is not None and not found[self.best_metric] < before:
                 return
-            self.best = copy(variables)  # the next step reuses the buffers
+            self.best = jax.tree.map(jnp.copy, variables)  # the next step reuses the buffers
         self.evaluation = {name: plain(value) for name, value in found.items()}
         self.evaluated_step = step
 

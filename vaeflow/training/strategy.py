@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
@@ -185,12 +184,6 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
         return jax.make_array_from_process_local_data(whole, np.asarray(leaf))
 
     return jax.tree.map(put, tree)
-
-
-def copy(tree: PyTree) -> PyTree:
-    """Copies the arrays of a pytree, each on the devices that it is on."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, tree)
-    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)(tree)
 
 
 def on_one_device(tree: PyTree) -> PyTree:
