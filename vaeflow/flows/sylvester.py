@@ -52,7 +52,7 @@ class SylvesterStep:
     """
 
     channels: int
-    basis: SylvesterBasis = HouseholderBasis()
+    basis: SylvesterBasis
 
     event_ndims = 1
     collections = ("params",)

@@ -27,7 +27,7 @@ class SylvesterBasis(Protocol):
         """Draws the first parameters, or None where Q has none."""
 
     def __call__(self, parameters: Array | None) -> Array | None:
-        """Computes Q ``[*batch, channel, column]`` from the parameters, or None for the identity."""
+        """Computes Q ``[*batch, channel, column]``, or None for the identity."""
 
 
 @dataclasses.dataclass(frozen=True)
