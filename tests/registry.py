@@ -155,7 +155,7 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Radial, "context", vector_makers.radial(3), (3,), (2,)),
     Entry(bijectors.Exp, "vector", lambda key: bijectors.Exp(), (4,)),
     Entry(bijectors.Softplus, "image", lambda key: bijectors.Softplus(3), (2, 2, 1)),
-    Entry(bijectors.Logit, "unit", lambda key: bijectors.Logit(), (4,)),
+    Entry(bijectors.Logit, "interval", lambda key: bijectors.Logit(-6, 6), (4,)),
     Entry(
         bijectors.LULinear,
         "pivoted",
