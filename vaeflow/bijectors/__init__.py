@@ -20,14 +20,18 @@ from vaeflow.bijectors.coupling import (
     SigmoidLogScale,
     bounded_log_scale,
 )
+from vaeflow.bijectors.linear import LULinear, QRLinear
 from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
+from vaeflow.bijectors.orthogonal import householder_product, orthonormal_columns
 from vaeflow.bijectors.planar import Planar
+from vaeflow.bijectors.positive import Exp, Softplus
 from vaeflow.bijectors.radial import Radial
 from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
-from vaeflow.bijectors.sigmoid import Sigmoid
+from vaeflow.bijectors.sigmoid import Logit, Sigmoid
 from vaeflow.bijectors.spline import RationalQuadraticSpline
 from vaeflow.bijectors.spline_coupling import SplineCoupling
+from vaeflow.bijectors.sylvester import Sylvester
 
 __all__ = [
     "ActNorm",
@@ -37,13 +41,17 @@ __all__ = [
     "Chain",
     "Conditioner",
     "ElementwiseAffine",
+    "Exp",
     "FactorOut",
     "Inverse",
     "Invertible1x1Convolution",
     "Invertible1x1ConvolutionPLU",
+    "LULinear",
+    "Logit",
     "NumericalInverse",
     "Permute",
     "Planar",
+    "QRLinear",
     "Radial",
     "RationalQuadraticSpline",
     "Reshape",
@@ -51,10 +59,14 @@ __all__ = [
     "Scan",
     "Sigmoid",
     "SigmoidLogScale",
+    "Softplus",
     "SplineCoupling",
     "Squeeze",
+    "Sylvester",
     "actnorm_parameters",
     "bounded_log_scale",
+    "householder_product",
+    "orthonormal_columns",
     "plu_factors",
     "solve_monotone",
 ]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow.bijectors.amortised import broadcasts_to
 from vaeflow.bijectors.base import Bijector, sum_event
 
 SMALLEST = 1e-3
@@ -95,11 +96,7 @@ class RationalQuadraticSpline(Bijector):
     def _knots(self, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
         """Places and slopes of the knots, each ``[*parameters, bins + 1]``."""
         parameters = self.widths.shape[:-1]
-        try:
-            fits = jnp.broadcast_shapes(parameters, shape) == shape
-        except ValueError:
-            fits = False
-        if not fits:
+        if not broadcasts_to(parameters, shape):
             raise ValueError(
                 f"RationalQuadraticSpline: parameters of shape {parameters} don't broadcast to the "
                 f"input of shape {shape}"

@@ -12,7 +12,7 @@ from vaeflow.bijectors import (
     ActNorm,
     Chain,
     Conditioner,
-    Invertible1x1ConvolutionPLU,
+    LULinear,
     SplineCoupling,
     actnorm_parameters,
     plu_factors,
@@ -116,7 +116,7 @@ class NeuralSplineStep:
         mixing = parameters["mixing"] | variables["constants"]
         return Chain(
             [
-                Invertible1x1ConvolutionPLU(**mixing, event_ndims=1),
+                LULinear(**mixing),
                 SplineCoupling(network, self.split, self.bins, self.bound),
                 ActNorm(**parameters["actnorm"], event_ndims=1),
             ]
