@@ -27,12 +27,14 @@ from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
 from vaeflow.bijectors.sigmoid import Sigmoid
 from vaeflow.bijectors.spline import RationalQuadraticSpline
-from vaeflow.bijectors.spline_coupling import SplineCoupling
+from vaeflow.bijectors.transformed_coupling import TransformedCoupling
+from vaeflow.bijectors.transformers import AffineTransformer, SplineTransformer, Transformer
 
 __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "AffineTransformer",
     "Bijector",
     "Chain",
     "Conditioner",
@@ -51,8 +53,10 @@ __all__ = [
     "Scan",
     "Sigmoid",
     "SigmoidLogScale",
-    "SplineCoupling",
+    "SplineTransformer",
     "Squeeze",
+    "TransformedCoupling",
+    "Transformer",
     "actnorm_parameters",
     "bounded_log_scale",
     "plu_factors",

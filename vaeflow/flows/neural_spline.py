@@ -13,7 +13,8 @@ from vaeflow.bijectors import (
     Chain,
     Conditioner,
     Invertible1x1ConvolutionPLU,
-    SplineCoupling,
+    SplineTransformer,
+    TransformedCoupling,
     actnorm_parameters,
     plu_factors,
 )
@@ -86,9 +87,14 @@ class NeuralSplineStep:
         return self.channels // 2
 
     @property
+    def transformer(self) -> SplineTransformer:
+        """The family of the splines."""
+        return SplineTransformer(self.bins, self.bound)
+
+    @property
     def network(self) -> MLP:
         """The coupling network, which gives the parameters of the spline of each entry."""
-        features = (self.channels - self.split) * (3 * self.bins - 1)
+        features = (self.channels - self.split) * self.transformer.parameters
         return MLP(features, (self.width,) * self.blocks, dtype=self.dtype, parent=None)
 
     def init(
@@ -117,7 +123,7 @@ class NeuralSplineStep:
         return Chain(
             [
                 Invertible1x1ConvolutionPLU(**mixing, event_ndims=1),
-                SplineCoupling(network, self.split, self.bins, self.bound),
+                TransformedCoupling(network, self.split, self.transformer),
                 ActNorm(**parameters["actnorm"], event_ndims=1),
             ]
         )
