@@ -6,6 +6,7 @@ parameters; that is the task of `vaeflow.flows`.
 
 from vaeflow.bijectors.actnorm import ActNorm, actnorm_parameters
 from vaeflow.bijectors.affine import ElementwiseAffine
+from vaeflow.bijectors.autoregressive import AutoregressiveNetwork, MaskedAutoregressive
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.compose import Chain, FactorOut, Inverse
 from vaeflow.bijectors.conditioner import Conditioner
@@ -35,6 +36,7 @@ __all__ = [
     "AdditiveCoupling",
     "AffineCoupling",
     "AffineTransformer",
+    "AutoregressiveNetwork",
     "Bijector",
     "Chain",
     "Conditioner",
@@ -43,6 +45,7 @@ __all__ = [
     "Inverse",
     "Invertible1x1Convolution",
     "Invertible1x1ConvolutionPLU",
+    "MaskedAutoregressive",
     "NumericalInverse",
     "Permute",
     "Planar",
