@@ -15,7 +15,7 @@ run: $(VENV)/.experiments
 	$(BIN)/python -m experiments.glow_celeba $(ARGS)
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from benchmarks.ours import Ours
 from benchmarks.size import Size
+from vaeflow.training.strategy import make_strategy, replicate, replicated
 
 
 def make(mode: str, plu: bool = True, **size: int) -> Sharded:
@@ -22,18 +22,16 @@ class Sharded(Ours):
 
     def __init__(self, size: Size, mode: str, plu: bool):
         super().__init__(size, mode, plu)
-        count = len(jax.devices())
+        self.strategy = make_strategy()
+        count = self.strategy.mesh.size
         if size.batch_size % count:
             raise ValueError(f"batch_size must be divisible by {count}, got {size.batch_size}")
-        mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
-        self.replicated = NamedSharding(mesh, PartitionSpec())
-        self.divided = NamedSharding(mesh, PartitionSpec("data"))
 
     def initialize(self) -> dict[str, Any]:
         """Initialises as one device does, and hands out state and images."""
         found = super().initialize()
-        self.state = jax.device_put(self.state, self.replicated)
-        self.images = jax.device_put(self.images, self.divided)
+        self.state = replicate(self.state, self.strategy.mesh)
+        self.images = self.strategy.place(self.images, 0)
         return {**found, "devices": len(self.images.sharding.device_set)}
 
     def _function(self, work: str) -> Callable:
@@ -43,6 +41,7 @@ class Sharded(Ours):
 
         def step(state: Any, images: jax.Array) -> Any:
             # Without this the compiler might leave parts of the new state divided.
-            return jax.lax.with_sharding_constraint(function(state, images), self.replicated)
+            whole = replicated(self.strategy.mesh)
+            return jax.lax.with_sharding_constraint(function(state, images), whole)
 
         return step

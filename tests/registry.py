@@ -9,8 +9,10 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import distrax
+import pytest
 
 from tests import makers, makers_autoregressive, vector_makers
 from vaeflow import bijectors, flows
@@ -54,6 +56,17 @@ class Entry:
             constant=self.constant,
             tolerance=self.tolerance,
         )
+
+
+def parameters(entries: Iterable[Entry]) -> list[Any]:
+    """Entries to parametrise a test over.
+
+    One worker runs all tests of an entry, since they share what they compile.
+    """
+    return [
+        pytest.param(entry, id=entry.name, marks=pytest.mark.xdist_group(entry.name))
+        for entry in entries
+    ]
 
 
 def public_classes() -> set[type]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.registry import BIJECTORS, Entry
+from tests.registry import BIJECTORS, Entry, parameters
 from vaeflow.testing import CHECKS, run_check
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("entry", BIJECTORS, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", parameters(BIJECTORS))
 def test_law(entry: Entry, check: str) -> None:
     """The bijector passes the check."""
     run_check(check, entry.case)
 
 
-@pytest.mark.parametrize("entry", BIJECTORS, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", parameters(BIJECTORS))
 def test_entry_makes_its_class(entry: Entry) -> None:
     """An entry tests the class that it is listed under."""
     assert isinstance(entry.case.batched, entry.public)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests import makers
-from tests.registry import FLOWS, Entry
+from tests.registry import FLOWS, Entry, parameters
 from vaeflow import flows
 from vaeflow.testing import CHECKS, Case, run_check
 
@@ -19,7 +19,7 @@ CONSTANT = ("*.permutation", "*.sign")
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("entry", FLOWS, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", parameters(FLOWS))
 def test_law(entry: Entry, check: str) -> None:
     """The flow's bijector passes the check, with noise on every parameter."""
     run_check(check, entry.case)

@@ -26,11 +26,11 @@ def test_a_failed_write_keeps_the_old_figure(tmp_path, monkeypatch):
     plotting.save_figure(path, a_figure())
     before = path.read_bytes()
 
-    def fail(self, target):
-        assert pathlib.Path(self).parent == tmp_path
+    def fail(source, target):
+        assert source.parent == tmp_path
         raise OSError("disk full")
 
-    monkeypatch.setattr("etils.epath.gpath.PosixGPath.replace", fail)
+    monkeypatch.setattr(pathlib.Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         plotting.save_figure(path, plotting.image_grid(np.ones((2, 5, 5, 1), np.uint8)))
     assert path.read_bytes() == before

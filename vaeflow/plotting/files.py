@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
+from vaeflow.files import write_whole
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -31,6 +33,4 @@ def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix, dpi=figure.dpi)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.partial"
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_whole(path, buffer.getvalue())

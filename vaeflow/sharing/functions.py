@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax import export
 
-from vaeflow.sharing.files import local_or_remote, write_whole
+from vaeflow.files import local_or_remote, write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """What functions are exported for."""

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from vaeflow.sharing.files import local_or_remote, write_whole
+from vaeflow.files import local_or_remote, write_whole
 from vaeflow.sharing.trees import flatten, unflatten
 
 VERSION = 1

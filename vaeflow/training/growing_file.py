@@ -6,6 +6,8 @@ from typing import Any
 
 from etils import epath
 
+from vaeflow.files import is_local, write_whole
+
 
 class GrowingFile:
     """A file that is appended to, its first content replacing what was there. A context manager.
@@ -24,8 +26,8 @@ class GrowingFile:
     def __init__(self, path: epath.Path, content: bytes = b"") -> None:
         self._path = path
         self._content = bytearray(content)
-        self._replace()
-        self._appended = None if "://" in str(path) else path.open("ab")
+        write_whole(path, content)
+        self._appended = path.open("ab") if is_local(path) else None
 
     def __enter__(self) -> GrowingFile:
         return self
@@ -48,9 +50,4 @@ class GrowingFile:
     def flush(self) -> None:
         """Makes sure that all pieces are where the file is."""
         if self._appended is None:
-            self._replace()
-
-    def _replace(self) -> None:
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_bytes(bytes(self._content))
-        partial.replace(self._path)
+            write_whole(self._path, bytes(self._content))

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from vaeflow.files import is_local
+
 LOCK = "lock"
 """Name of the file in a run's directory that its process holds locked."""
 
@@ -26,7 +28,7 @@ def run_lock(path: str) -> Iterator[None]:
       ValueError: If another process holds it; the message names that process.
       OSError: If the directory can't be written.
     """
-    if "://" in path:
+    if not is_local(path):
         yield
         return
     import fcntl  # which only file systems of Unix have

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from vaeflow.files import is_local, write_whole
 from vaeflow.sharing import save
 from vaeflow.training.hosts import is_first
 
@@ -165,7 +166,7 @@ def open_run_directory(
       ValueError: If it holds a run of another configuration; the message shows the difference.
     """
     root = epath.Path(path)
-    if "://" not in path:
+    if is_local(path):
         root = root.expanduser().resolve()  # which would take a store's name for a folder's
     settings = json.loads(json.dumps(dataclasses.asdict(config)))
     now = {"experiment": experiment, "preset": preset, "config": settings}
@@ -237,9 +238,7 @@ def versions() -> dict[str, str]:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def read_json(path: epath.Path) -> Any:

@@ -76,7 +76,7 @@ class Jit:
 
     def keys(self, seed: int, step: Int[Array, ""], count: int) -> Array:
         """See `Strategy.keys`."""
-        keys = row_keys(jax.random.fold_in(jax.random.key(seed), step), count)
+        keys = _keys_of_step(seed, step, count)
         return jax.lax.with_sharding_constraint(keys, self._divided(0))
 
     def _divided(self, axis: int) -> NamedSharding:
@@ -114,7 +114,6 @@ class Pmap:
             ]
             return self._of(compiled(*own), self.mesh)
 
-        call.lower = compiled.lower
         return _placing_the_state(call, self.mesh)
 
     def place(self, tree: PyTree, rows: int) -> PyTree:
@@ -130,13 +129,13 @@ class Pmap:
 
     def keys(self, seed: int, step: Int[Array, ""], count: int) -> Array:
         """See `Strategy.keys`."""
-        keys = row_keys(jax.random.fold_in(jax.random.key(seed), step), count * self.mesh.size)
+        keys = _keys_of_step(seed, step, count * self.mesh.size)
         first = count * jax.lax.axis_index(DATA_AXIS)
         return jax.lax.dynamic_slice_in_dim(keys, first, count)
 
     def _of(self, tree: PyTree, mesh: Mesh) -> PyTree:
         """The same buffers as arrays over a mesh, where there are several hosts."""
-        if self.mesh.is_multi_process is False:
+        if not self.mesh.is_multi_process:
             return tree
 
         def view(leaf: Any) -> Any:
@@ -191,11 +190,14 @@ def on_one_device(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
+def _keys_of_step(seed: int, step: Int[Array, ""], count: int) -> Array:
+    return row_keys(jax.random.fold_in(jax.random.key(seed), step), count)
+
+
 def _placing_the_state(compiled: Callable, mesh: Mesh) -> Callable:
     """Lets a first state that isn't on the devices yet share the compilation of later ones."""
 
     def call(state: PyTree, *arguments: PyTree) -> PyTree:
         return compiled(replicate(state, mesh), *arguments)
 
-    call.lower = compiled.lower
     return call

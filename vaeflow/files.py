@@ -9,6 +9,11 @@ import uuid
 from typing import Any
 
 
+def is_local(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is one of this machine's file system, unlike "gs://bucket/name"."""
+    return "://" not in os.fspath(path)
+
+
 def local_or_remote(path: str | os.PathLike[str]) -> Any:
     """Turns a path into one that can be read and written: of `pathlib`, or of `etils.epath`.
 
@@ -19,7 +24,7 @@ def local_or_remote(path: str | os.PathLike[str]) -> Any:
       ValueError: If the path isn't local and etils isn't installed.
     """
     text = os.fspath(path)
-    if "://" not in text:
+    if is_local(text):
         return pathlib.Path(text).expanduser()
     try:
         from etils import epath

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vaeflow as vf
-from vaeflow.sharing import files
+from vaeflow import files
 
 
 @pytest.fixture
