@@ -1,5 +1,7 @@
 """Networks whose outputs for an entry depend on the entries before it alone."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,15 @@ def test_bfloat16_network_gives_float32_outputs_near_those_of_float32():
     assert rough.dtype == jnp.float32
     np.testing.assert_allclose(rough, exact(x), atol=0.05)
     assert (rough != exact(x)).any()
+
+    def loss(variables, x):
+        return jnp.sum(module.apply(variables, x) ** 2)
+
+    text = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(exact.variables, x))
+    products = re.findall(r"dot_general\[.*?\] (\w+) (\w+)", text, re.DOTALL)
+    assert len(products) == 9
+    for name in {name for pair in products for name in pair}:
+        assert f"{name}:bf16[" in text
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (3, 5)])

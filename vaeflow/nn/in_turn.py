@@ -92,9 +92,28 @@ def blocks(degrees: np.ndarray, entries: int) -> tuple[np.ndarray, int]:
     return np.minimum(np.searchsorted(degrees, np.arange(entries)), len(degrees) - size), size
 
 
-def product(a: Array, b: Array) -> Array:
-    """Multiplies matrices, with sums in float32 or wider."""
+@jax.custom_vjp
+def product(
+    a: Float[Array, "row inner"], b: Float[Array, "inner column"]
+) -> Float[Array, "row column"]:
+    """Multiplies matrices of one dtype, with sums in float32 or wider.
+
+    Gradients are multiplied in that dtype as well. Reverse-mode derivatives only.
+    """
     return jnp.matmul(a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
+
+
+def _product_forward(a, b):
+    return product(a, b), (a, b)
+
+
+def _product_backward(factors, dproduct):
+    a, b = factors
+    dproduct = dproduct.astype(a.dtype)
+    return product(dproduct, b.T).astype(a.dtype), product(a.T, dproduct).astype(b.dtype)
+
+
+product.defvjp(_product_forward, _product_backward)
 
 
 def _written(array: Array, block: Array, start: Array) -> Array:
