@@ -160,12 +160,13 @@ def amortised_spline(key: Array, context: Array) -> bijectors.RationalQuadraticS
 
 def spline_coupling(
     channels: int, split: int, bins: int = 3
-) -> Callable[..., bijectors.SplineCoupling]:
+) -> Callable[..., bijectors.TransformedCoupling]:
     """Makes spline couplings, with a context if they are given one."""
 
-    def make(key: Array, context: Array | None = None) -> bijectors.SplineCoupling:
-        network = conditioner(key, split, (3 * bins - 1) * (channels - split), context)
-        return bijectors.SplineCoupling(network, split, bins)
+    def make(key: Array, context: Array | None = None) -> bijectors.TransformedCoupling:
+        transformer = bijectors.SplineTransformer(bins)
+        network = conditioner(key, split, transformer.parameters * (channels - split), context)
+        return bijectors.TransformedCoupling(network, split, transformer)
 
     return make
 

@@ -14,7 +14,7 @@ from typing import Any
 import distrax
 import pytest
 
-from tests import makers, makers_linear, vector_makers
+from tests import makers, makers_autoregressive, makers_linear, vector_makers
 from vaeflow import bijectors, flows
 from vaeflow.testing import Case
 
@@ -133,8 +133,28 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.RationalQuadraticSpline, "image", makers.spline(3, 2, 2, 3), (2, 2, 3)),
     Entry(bijectors.RationalQuadraticSpline, "circular", makers.spline(1, 4, circular=True), (4,)),
     Entry(bijectors.RationalQuadraticSpline, "context", makers.amortised_spline, (4,), (2,)),
-    Entry(bijectors.SplineCoupling, "vector", makers.spline_coupling(5, 2), (5,)),
-    Entry(bijectors.SplineCoupling, "context", makers.spline_coupling(4, 2), (4,), (2,)),
+    Entry(bijectors.TransformedCoupling, "vector", makers.spline_coupling(5, 2), (5,)),
+    Entry(bijectors.TransformedCoupling, "context", makers.spline_coupling(4, 2), (4,), (2,)),
+    Entry(
+        bijectors.MaskedAutoregressive,
+        "affine",
+        makers_autoregressive.masked_autoregressive(4, bijectors.AffineTransformer()),
+        (4,),
+    ),
+    Entry(
+        bijectors.MaskedAutoregressive,
+        "spline-context",
+        makers_autoregressive.masked_autoregressive(3, bijectors.SplineTransformer(3)),
+        (3,),
+        (2,),
+    ),
+    Entry(
+        bijectors.MaskedAutoregressive,
+        "one-entry",
+        makers_autoregressive.masked_autoregressive(1, bijectors.AffineTransformer()),
+        (1,),
+        constant=("*.kernel_0",),
+    ),
     Entry(bijectors.Permute, "vector", lambda key: bijectors.Permute((2, 0, 3, 1)), (4,)),
     Entry(bijectors.Permute, "image", lambda key: bijectors.Permute((2, 0, 1), 3), (2, 2, 3)),
     Entry(bijectors.Reverse, "vector", lambda key: bijectors.Reverse(), (5,)),
@@ -238,6 +258,10 @@ def _neural_spline(channels, **options) -> flows.NeuralSpline:
     )
 
 
+def _autoregressive(kind, channels, **options):
+    return kind((channels,), **({"steps": 2, "width": 4, "blocks": 1} | options))
+
+
 FLOWS: Sequence[Entry] = (
     _flow(_glow(), "image"),
     _flow(_glow(context_ndims=3, reversible=True), "feature-maps", (4, 4, 1)),
@@ -252,6 +276,11 @@ FLOWS: Sequence[Entry] = (
     _flow(flows.Standardized(_real_nvp(3)), "vector"),
     _flow(_neural_spline(3), "vector", constant=_FACTORS),
     _flow(_neural_spline(2, reversible=True), "vector-context", (2,), constant=_FACTORS),
+    _flow(_neural_spline(3, autoregressive=True), "autoregressive", (2,), constant=_FACTORS),
+    _flow(_autoregressive(flows.MaskedAutoregressive, 3), "vector"),
+    _flow(_autoregressive(flows.MaskedAutoregressive, 2, reversible=True), "context", (2,)),
+    _flow(_autoregressive(flows.InverseAutoregressive, 3), "context", (2,)),
+    _step(flows.MaskedAutoregressiveStep(3, bijectors.SplineTransformer(3), 4, 1), "spline", (3,)),
     _step(flows.NeuralSplineStep(3, 3, 4.0, 4, 1), "vector", (3,), (2,), constant=_FACTORS),
     _flow(flows.NICE((3,), steps=2, width=4, blocks=1), "vector-context", (2,)),
     _step(flows.NICEStep(1, 1, 4, 1), "one-entry", (1,)),

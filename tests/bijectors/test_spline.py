@@ -182,10 +182,10 @@ def test_spline_refuses(message):
         bijectors.RationalQuadraticSpline(*map(jnp.zeros, shapes), **options)
 
 
-def test_spline_refuses_other_events_and_couplings_without_bins():
+def test_spline_refuses_other_events_and_transformers_without_bins():
     widths = jnp.zeros((4, 3))
     bend = bijectors.RationalQuadraticSpline(widths, widths, jnp.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"shape \(4,\).*shape \(7, 5\)"):
         bend.forward(jnp.zeros((7, 5)))
     with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
-        bijectors.SplineCoupling(jnp.sin, 1, bins=0)
+        bijectors.SplineTransformer(bins=0)

@@ -17,7 +17,15 @@ from vaeflow import flows, models
 
 SHAPE = (4, 4, 1)
 
-VECTOR_FLOWS = {flows.NICE, flows.NeuralSpline, flows.Planar, flows.Radial, flows.Sylvester}
+VECTOR_FLOWS = {
+    flows.InverseAutoregressive,
+    flows.MaskedAutoregressive,
+    flows.NICE,
+    flows.NeuralSpline,
+    flows.Planar,
+    flows.Radial,
+    flows.Sylvester,
+}
 """Flows over vectors alone, which have no use for dequantizers of images."""
 
 
@@ -67,6 +75,10 @@ def _neural_spline(channels: int) -> flows.NeuralSpline:
     return flows.NeuralSpline((channels,), steps=2, bins=3, width=4, blocks=1)
 
 
+def _autoregressive(kind: type[nn.Module]) -> nn.Module:
+    return kind((3,), steps=2, width=4, blocks=1)
+
+
 _FLOWS = {
     "glow": _glow(),
     "real-nvp": _real_nvp(),
@@ -98,6 +110,8 @@ MODELS: dict[str, nn.Module] = {
         for name, flow in _OPTIONS.items()
     },
     "vectors": models.FlowModel(_real_nvp(3)),
+    "masked-autoregressive": models.FlowModel(_autoregressive(flows.MaskedAutoregressive)),
+    "inverse-autoregressive": models.FlowModel(_autoregressive(flows.InverseAutoregressive)),
     "neural-spline": models.FlowModel(_neural_spline(3)),
     "nice": models.FlowModel(flows.NICE((3,), steps=2, width=4, blocks=1)),
     "planar": models.FlowModel(flows.Planar((3,), steps=2)),

@@ -6,6 +6,7 @@ parameters; that is the task of `vaeflow.flows`.
 
 from vaeflow.bijectors.actnorm import ActNorm, actnorm_parameters
 from vaeflow.bijectors.affine import ElementwiseAffine
+from vaeflow.bijectors.autoregressive import AutoregressiveNetwork, MaskedAutoregressive
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.compose import Chain, FactorOut, Inverse
 from vaeflow.bijectors.conditioner import Conditioner
@@ -30,13 +31,16 @@ from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
 from vaeflow.bijectors.sigmoid import Logit, Sigmoid
 from vaeflow.bijectors.spline import RationalQuadraticSpline
-from vaeflow.bijectors.spline_coupling import SplineCoupling
 from vaeflow.bijectors.sylvester import Sylvester
+from vaeflow.bijectors.transformed_coupling import TransformedCoupling
+from vaeflow.bijectors.transformers import AffineTransformer, SplineTransformer, Transformer
 
 __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "AffineTransformer",
+    "AutoregressiveNetwork",
     "Bijector",
     "Chain",
     "Conditioner",
@@ -48,6 +52,7 @@ __all__ = [
     "Invertible1x1ConvolutionPLU",
     "LULinear",
     "Logit",
+    "MaskedAutoregressive",
     "NumericalInverse",
     "Permute",
     "Planar",
@@ -60,9 +65,11 @@ __all__ = [
     "Sigmoid",
     "SigmoidLogScale",
     "Softplus",
-    "SplineCoupling",
+    "SplineTransformer",
     "Squeeze",
     "Sylvester",
+    "TransformedCoupling",
+    "Transformer",
     "actnorm_parameters",
     "bounded_log_scale",
     "householder_product",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -51,22 +52,28 @@ class Conditioner:
           ValueError: If the batch axes of the context don't broadcast to those of x.
         """
         batch = x.shape[: x.ndim - self.event_ndims]
-        context = self.context
-        if context is not None:
-            event = context.shape[context.ndim - self.context_ndims :]
-            try:
-                context = jnp.broadcast_to(context, batch + event)
-            except ValueError:
-                raise ValueError(
-                    f"context of shape {context.shape} has batch axes that don't broadcast to "
-                    f"{batch}, those of the input of shape {x.shape}"
-                ) from None
-            context = context.reshape((-1, *event))
         # The number of rows is spelled out: -1 can't be resolved where an event is empty.
-        rows = _product(batch)
-        out = self.module.apply(self.variables, x.reshape((rows, *x.shape[len(batch) :])), context)
+        rows = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
+        out = self.module.apply(self.variables, rows, self.rows_of_context(x))
         return checkpoint_name(out.reshape(batch + out.shape[1:]), CONDITIONED)
 
+    def rows_of_context(
+        self, x: Float[Array, "*batch_and_event"]
+    ) -> Float[Array, "row *context"] | None:
+        """The context of each example of x, on one batch axis, or None.
 
-def _product(shape: tuple[int, ...]) -> int:
-    return functools.reduce(lambda a, b: a * b, shape, 1)
+        Raises:
+          ValueError: If the batch axes of the context don't broadcast to those of x.
+        """
+        if self.context is None:
+            return None
+        batch = x.shape[: x.ndim - self.event_ndims]
+        event = self.context.shape[self.context.ndim - self.context_ndims :]
+        try:
+            context = jnp.broadcast_to(self.context, batch + event)
+        except ValueError:
+            raise ValueError(
+                f"context of shape {self.context.shape} has batch axes that don't broadcast to "
+                f"{batch}, those of the input of shape {x.shape}"
+            ) from None
+        return context.reshape((math.prod(batch), *event))

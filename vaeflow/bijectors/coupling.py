@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,21 @@ from jaxtyping import Array, Float
 from vaeflow.bijectors.base import Bijector, sum_event
 
 Network = Callable[[Array], Array]
+
+
+class Coupling(Protocol):
+    """What every coupling has.
+
+    Attributes:
+      name: Its name, for messages.
+      conditioner: Network that reads the first channels.
+      split: Number of channels that the conditioner reads.
+    """
+
+    name: str
+    conditioner: Network
+    split: int
+
 
 LARGEST_LOG_SCALE = 8.0
 """Bound on the magnitude of `bounded_log_scale`."""
@@ -88,18 +104,18 @@ class AffineCoupling(Bijector):
         self.log_scale = log_scale
 
     def _shift_and_log_scale(self, condition: Array, transformed: Array) -> tuple[Array, Array]:
-        parameters = _conditioned(self, condition, transformed, 2)
+        parameters = conditioned(self, condition, transformed, 2)
         shift, raw = jnp.split(parameters, 2, axis=-1)
         return shift, self.log_scale(raw)
 
     def _forward(self, x):
-        condition, transformed = _split(self, x)
+        condition, transformed = split_channels(self, x)
         shift, log_scale = self._shift_and_log_scale(condition, transformed)
         y = jnp.concatenate([condition, (transformed + shift) * jnp.exp(log_scale)], axis=-1)
         return y, sum_event(log_scale, self.event_ndims_in)
 
     def _inverse(self, y):
-        condition, transformed = _split(self, y)
+        condition, transformed = split_channels(self, y)
         shift, log_scale = self._shift_and_log_scale(condition, transformed)
         x = jnp.concatenate([condition, transformed * jnp.exp(-log_scale) - shift], axis=-1)
         return x, -sum_event(log_scale, self.event_ndims_in)
@@ -133,8 +149,8 @@ class AdditiveCoupling(Bijector):
         self.split = split
 
     def _shifted(self, x: Array, sign: int) -> tuple[Array, Array]:
-        condition, transformed = _split(self, x)
-        shift = _conditioned(self, condition, transformed, 1)
+        condition, transformed = split_channels(self, x)
+        shift = conditioned(self, condition, transformed, 1)
         y = jnp.concatenate([condition, transformed + sign * shift], axis=-1)
         return y, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], jnp.float32)
 
@@ -145,7 +161,12 @@ class AdditiveCoupling(Bijector):
         return self._shifted(y, -1)
 
 
-def _split(coupling: AffineCoupling | AdditiveCoupling, x: Array) -> tuple[Array, Array]:
+def split_channels(coupling: Coupling, x: Array) -> tuple[Array, Array]:
+    """Splits x along the last axis into what a coupling reads and what it transforms.
+
+    Raises:
+      ValueError: If `split` leaves nothing to transform.
+    """
     if not 0 <= coupling.split < x.shape[-1]:
         raise ValueError(
             f"{coupling.name}: split must be between 0 and the number of channels - 1, "
@@ -154,9 +175,12 @@ def _split(coupling: AffineCoupling | AdditiveCoupling, x: Array) -> tuple[Array
     return x[..., : coupling.split], x[..., coupling.split :]
 
 
-def _conditioned(
-    coupling: AffineCoupling | AdditiveCoupling, condition: Array, transformed: Array, groups: int
-) -> Array:
+def conditioned(coupling: Coupling, condition: Array, transformed: Array, groups: int) -> Array:
+    """Calls a coupling's conditioner for `groups` parameters of each transformed channel.
+
+    Raises:
+      ValueError: If it returns an array of another shape.
+    """
     expected = (*transformed.shape[:-1], groups * transformed.shape[-1])
     parameters = coupling.conditioner(condition)
     if parameters.shape != expected:

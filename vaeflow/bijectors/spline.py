@@ -6,13 +6,17 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from vaeflow.bijectors.amortised import broadcasts_to
 from vaeflow.bijectors.base import Bijector, sum_event
 
 SMALLEST = 1e-3
 """Smallest width and height of a bin, relative to the interval, and smallest slope at a knot."""
+
+ZERO = math.log(math.expm1(1 - SMALLEST))
+"""What is added to the parameter of a slope, so that zero stands for a slope of 1."""
 
 
 class RationalQuadraticSpline(Bijector):
@@ -93,26 +97,30 @@ class RationalQuadraticSpline(Bijector):
                 f"widths of shape {widths}, got {heights} and {slopes}"
             )
 
-    def _knots(self, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
-        """Places and slopes of the knots, each ``[*parameters, bins + 1]``."""
+    def _columns(self, shape: tuple[int, ...]) -> list[Array]:
+        """Widths, heights and slopes of every entry of an input, each ``[parameter, entry]``.
+
+        Loops over what is parallel, entries, are then innermost, where CPUs have instructions for
+        several at once.
+        """
+        kinds = (self.widths, self.heights, self.slopes)
         parameters = self.widths.shape[:-1]
         if not broadcasts_to(parameters, shape):
             raise ValueError(
                 f"RationalQuadraticSpline: parameters of shape {parameters} don't broadcast to the "
                 f"input of shape {shape}"
             )
-        slopes = self.slopes.astype(jnp.promote_types(self.slopes.dtype, jnp.float32))
-        slopes = SMALLEST + jax.nn.softplus(slopes + math.log(math.expm1(1 - SMALLEST)))
-        slopes = jnp.minimum(slopes, 1 / SMALLEST)
-        if self.circular:
-            slopes = jnp.concatenate([slopes, slopes[..., :1]], axis=-1)
-        else:
-            slopes = _between(1.0, slopes, 1.0)
-        return _places(self.widths, self.bound), _places(self.heights, self.bound), slopes
+        raw = jnp.concatenate(kinds, axis=-1)
+        raw = raw.astype(jnp.promote_types(raw.dtype, jnp.float32))
+        raw = jnp.broadcast_to(raw, shape + raw.shape[-1:])
+        columns = raw.reshape((math.prod(shape), raw.shape[-1])).T
+        bins = self.widths.shape[-1]
+        return jnp.split(columns, [bins, 2 * bins])
 
     def _bend(self, values: Array, inverse: bool) -> tuple[Array, Array]:
-        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-        x, y, slopes = self._knots(values.shape)
+        shape = values.shape
+        values = values.astype(jnp.promote_types(values.dtype, jnp.float32)).reshape(-1)
+        widths, heights, slopes = self._columns(shape)
         if self.circular:
             turn = 2 * self.bound
             # The number of turns is a constant to a gradient, as it is nearly everywhere.
@@ -125,15 +133,21 @@ class RationalQuadraticSpline(Bijector):
         outside = jnp.abs(start) >= self.bound
         # What isn't chosen in the end must still have a finite gradient.
         inside = jnp.where(outside, 0.0, start)
-        ends = _bin(inside, y if inverse else x, x, y, slopes)
+        index = _index(inside, heights if inverse else widths, self.bound)
+        ends = (
+            *_bin(widths, index, self.bound),
+            *_bin(heights, index, self.bound),
+            *_slopes_at_ends(slopes, index, self.circular),
+        )
         value, log_slope = (_bin_inverse if inverse else _bin_forward)(inside, *ends)
         if self.circular:
-            end_slope = jnp.log(jnp.broadcast_to(slopes[..., 0], values.shape))
+            end_slope = jnp.log(_slope(slopes[0]))
             end_slope = -end_slope if inverse else end_slope
         else:
             end_slope = 0.0
         value = turns + jnp.where(outside, start, value)
-        return value, sum_event(jnp.where(outside, end_slope, log_slope), self.event_ndims_in)
+        log_slope = jnp.where(outside, end_slope, log_slope)
+        return value.reshape(shape), sum_event(log_slope.reshape(shape), self.event_ndims_in)
 
     def _forward(self, x):
         return self._bend(x, inverse=False)
@@ -142,47 +156,104 @@ class RationalQuadraticSpline(Bijector):
         return self._bend(y, inverse=True)
 
 
-def _between(first: float, values: Array, last: float) -> Array:
-    edge = (*values.shape[:-1], 1)
-    return jnp.concatenate(
-        [jnp.full(edge, first, values.dtype), values, jnp.full(edge, last, values.dtype)], axis=-1
-    )
+def _index(values: Array, logits: Array, bound: float) -> Array:
+    """The number of each value's bin."""
+    bins = len(logits)
+    shares = SMALLEST + (1 - SMALLEST * bins) * jax.nn.softmax(logits, axis=0)
+    places = 2 * bound * jnp.cumsum(shares[:-1], axis=0) - bound
+    return jax.lax.stop_gradient(jnp.sum(values >= places, axis=0))
 
 
-def _places(logits: Array, bound: float) -> Array:
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    shares = SMALLEST + (1 - SMALLEST * logits.shape[-1]) * jax.nn.softmax(logits, axis=-1)
-    inner = 2 * bound * jnp.cumsum(shares[..., :-1], axis=-1) - bound
-    return _between(-bound, inner, bound)
+def _bin(logits: Array, index: Array, bound: float) -> tuple[Array, Array]:
+    """Left end and size of the bin of this number, among bins with these logits."""
+    left, size = _shares(logits, index)
+    return 2 * bound * left - bound, 2 * bound * size
 
 
-def _bin(values: Array, places: Array, *knots: Array) -> list[Array]:
-    """The left and the right end of the bin of each value, in turn for each kind of `knots`.
+@jax.custom_vjp
+def _shares(
+    logits: Float[Array, "bins entry"], index: Int[Array, " entry"]
+) -> tuple[Float[Array, " entry"], Float[Array, " entry"]]:
+    """Computes the shares of all bins before one, together, and of that one.
 
-    A masked sum, since scattering gradients back through a gather takes CPUs longer.
+    Its gradient is written out so that what all bins share ends in a division. Into the loop over
+    bins XLA would fuse anything cheaper, on CPUs, and compute it anew for each bin.
     """
-    index = jnp.sum(values[..., None] >= places[..., 1:-1], axis=-1)
-    chosen = index[..., None] == jnp.arange(places.shape[-1] - 1)
-    return [
-        jnp.sum(jnp.where(chosen, side, 0.0), axis=-1)
-        for kind in knots
-        for side in (kind[..., :-1], kind[..., 1:])
-    ]
+    return _shares_forward(logits, index)[0]
 
 
-def _bin_forward(value, x_left, x_right, y_left, y_right, left_slope, right_slope):
-    width, height = x_right - x_left, y_right - y_left
+def _shares_forward(logits, index):
+    weights = jnp.exp(logits - jnp.max(logits, axis=0))
+    total = jnp.sum(weights, axis=0)
+    before, at = _before_and_at(index, len(logits))
+    softmax_before = jnp.sum(jnp.where(before, weights, 0.0), axis=0) / total
+    softmax_at = jnp.sum(jnp.where(at, weights, 0.0), axis=0) / total
+    rest = 1 - SMALLEST * len(logits)
+    shares = (SMALLEST * index + rest * softmax_before, SMALLEST + rest * softmax_at)
+    return shares, (weights, total, index, softmax_before, softmax_at)
+
+
+def _shares_backward(residuals, cotangents):
+    weights, total, index, softmax_before, softmax_at = residuals
+    dbefore, dat = ((1 - SMALLEST * len(weights)) * d for d in cotangents)
+    mean = (dbefore * softmax_before + dat * softmax_at) / total
+    dbefore, dat = dbefore / total, dat / total
+    before, at = _before_and_at(index, len(weights))
+    dlogits = weights * (jnp.where(before, dbefore, jnp.where(at, dat, 0.0)) - mean)
+    return dlogits, np.zeros(index.shape, jax.dtypes.float0)
+
+
+_shares.defvjp(_shares_forward, _shares_backward)
+
+
+def _before_and_at(index: Array, bins: int) -> tuple[Array, Array]:
+    numbers = jnp.arange(bins)[:, None]
+    return numbers < index, numbers == index
+
+
+def _slopes_at_ends(raw: Array, index: Array, circular: bool) -> tuple[Array, Array]:
+    """Slopes at the left and the right end of a bin.
+
+    A masked sum, since scattering gradients back through a gather takes CPUs longer. Where nothing
+    is chosen, at the ends of a spline that isn't circular, it is zero, and the slope 1.
+    """
+    numbers = jnp.arange(len(raw))[:, None]
+    knots = (index, (index + 1) % len(raw)) if circular else (index - 1, index)
+    left, right = (_slope(jnp.sum(jnp.where(numbers == k, raw, 0.0), axis=0)) for k in knots)
+    return left, right
+
+
+@jax.custom_vjp
+def _slope(raw: Array) -> Array:
+    """Computes the slope from its parameter; its gradient ends in a division, as above."""
+    return jnp.minimum(SMALLEST + jax.nn.softplus(raw + ZERO), 1 / SMALLEST)
+
+
+def _slope_forward(raw):
+    slope = _slope(raw)
+    return slope, (raw, slope)
+
+
+def _slope_backward(residuals, dslope):
+    raw, slope = residuals
+    dslope = jnp.where(slope < 1 / SMALLEST, dslope, 0.0)
+    return (dslope / (1 + jnp.exp(-raw - ZERO)),)
+
+
+_slope.defvjp(_slope_forward, _slope_backward)
+
+
+def _bin_forward(value, x_left, width, y_left, height, left_slope, right_slope):
     slope = height / width
-    place = (value - x_left) / width
+    place = _within((value - x_left) / width)
     above = slope * place**2 + left_slope * place * (1 - place)
     below = _denominator(place, slope, left_slope, right_slope)
     return y_left + height * above / below, _log_slope(place, slope, left_slope, right_slope)
 
 
-def _bin_inverse(value, x_left, x_right, y_left, y_right, left_slope, right_slope):
-    width, height = x_right - x_left, y_right - y_left
+def _bin_inverse(value, x_left, width, y_left, height, left_slope, right_slope):
     slope = height / width
-    rise = (value - y_left) / height
+    rise = _within((value - y_left) / height)
     # The root of the quadratic equation for the place, written so that only terms of one sign are
     # ever added: nothing cancels, and neither the root nor a denominator comes near zero.
     tilt = left_slope * (1 - rise) - right_slope * rise
@@ -203,3 +274,8 @@ def _log_slope(place, slope, left_slope, right_slope):
     above = right_slope * place**2 + 2 * slope * place * rest + left_slope * rest**2
     below = _denominator(place, slope, left_slope, right_slope)
     return 2 * jnp.log(slope / below) + jnp.log(above)
+
+
+def _within(share: Array) -> Array:
+    """Brings back what rounding has moved beyond 0 or 1, but not NaN; the slope at both is 1."""
+    return jnp.where(share < 0, 0.0, jnp.where(share > 1, 1.0, share))

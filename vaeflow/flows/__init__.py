@@ -1,5 +1,10 @@
 """Flows: Flax modules that own parameters and return bijectors, forward from noise to data."""
 
+from vaeflow.flows.autoregressive import (
+    InverseAutoregressive,
+    MaskedAutoregressive,
+    MaskedAutoregressiveStep,
+)
 from vaeflow.flows.bounded import Bounded
 from vaeflow.flows.glow import Glow, GlowStep
 from vaeflow.flows.neural_spline import NeuralSpline, NeuralSplineStep
@@ -25,6 +30,9 @@ __all__ = [
     "GlowStep",
     "HouseholderBasis",
     "IdentityBasis",
+    "InverseAutoregressive",
+    "MaskedAutoregressive",
+    "MaskedAutoregressiveStep",
     "NICEStep",
     "NeuralSpline",
     "NeuralSplineStep",

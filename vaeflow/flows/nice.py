@@ -36,10 +36,13 @@ class NICE(VectorFlow):
     Attributes:
       width: Number of hidden units of the coupling networks.
       blocks: Number of hidden layers of the networks.
+      dtype: Type in which the networks compute; parameters, states and log-determinants are
+        float32.
     """
 
     width: int = 64
     blocks: int = 2
+    dtype: Any = jnp.float32
 
     to_noise = True
 

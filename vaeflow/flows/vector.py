@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Bijector, Inverse
@@ -26,7 +25,6 @@ class VectorFlow(nn.Module):
       event_shape: Shape of the data: (channel,).
       steps: Number of steps K.
       classes: Number of classes where the context is an integer label, otherwise None.
-      dtype: Type in which networks compute; parameters, states and log-determinants are float32.
       scan: Whether to compile the steps as one loop; otherwise one by one.
       remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
       reversible: Whether to backpropagate by inverting the steps.
@@ -35,7 +33,6 @@ class VectorFlow(nn.Module):
     event_shape: tuple[int]
     steps: int = 4
     classes: int | None = None
-    dtype: Any = jnp.float32
     scan: bool = True
     remat: bool = False
     reversible: bool = False

@@ -1,0 +1,85 @@
+"""Masked and inverse autoregressive flows, and autoregressive neural spline flows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.makers import flow as make_flow
+from vaeflow import bijectors, flows
+
+KINDS = {
+    "masked": flows.MaskedAutoregressive,
+    "inverse": flows.InverseAutoregressive,
+}
+
+
+def small(kind, channels=3, **options):
+    return kind((channels,), **({"steps": 2, "width": 8, "blocks": 1} | options))
+
+
+def initialised(module, data, context=None):
+    variables = module.init(jax.random.key(0), context, data=data)
+    return variables, module.apply(variables, context)
+
+
+def test_masked_flow_standardises_its_first_batch_and_does_no_more():
+    data = 3 + 2 * jax.random.normal(jax.random.key(1), (50, 3))
+    _, bijector = initialised(small(flows.MaskedAutoregressive), data)
+    noise, _ = bijector.inverse_and_log_det(data)
+    expected = (data - data.mean(0)) / data.std(0)
+    np.testing.assert_allclose(noise, expected, atol=1e-4)
+
+
+def test_inverse_flow_starts_as_the_identity():
+    data = 3 + 2 * jax.random.normal(jax.random.key(1), (50, 3))
+    _, bijector = initialised(small(flows.InverseAutoregressive), data)
+    x, log_det = bijector.forward_and_log_det(data)
+    np.testing.assert_array_equal(x, data)
+    np.testing.assert_array_equal(log_det, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_flow_is_cheap_in_its_direction(kind):
+    module = small(KINDS[kind], scan=False)
+    bijector = make_flow(module)(jax.random.key(0))
+
+    def loops(direction):
+        function = getattr(bijector, direction)
+        return str(jax.make_jaxpr(function)(jnp.zeros((5, 3)))).count("scan[")
+
+    cheap, dear = ("inverse", "forward") if kind == "masked" else ("forward", "inverse")
+    assert loops(dear) > loops(cheap)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transformer", [None, bijectors.SplineTransformer(3)])
+def test_labels_choose_the_density_of_one_entry(kind, transformer):
+    options = {} if transformer is None else {"transformer": transformer}
+    module = small(KINDS[kind], 1, classes=2, **options)
+    labels = jnp.array([0, 1, 0, 1])
+    data = jnp.linspace(-1, 1, 4)[:, None]
+    variables = module.init(jax.random.key(0), labels, data=data)
+    variables = jax.tree.map(
+        lambda leaf: leaf + 0.5 * jax.random.normal(jax.random.key(1), leaf.shape), variables
+    )
+    bijector = module.apply(variables, labels)
+    x = bijector.forward(jnp.ones((4, 1)))
+    np.testing.assert_allclose(bijector.inverse(x), 1, atol=1e-4)
+    np.testing.assert_allclose(x[:2], x[2:], atol=1e-6)
+    assert jnp.abs(x[0] - x[1]) > 1e-3
+    grid = jnp.linspace(-300, 300, 600_001)[:, None]
+    bijector = module.apply(variables, jnp.zeros(len(grid), int))
+    noise, log_det = jax.jit(bijector.inverse_and_log_det)(grid)
+    density = jnp.exp(-0.5 * noise[:, 0] ** 2 + log_det) / np.sqrt(2 * np.pi)
+    assert jnp.trapezoid(density, grid[:, 0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_autoregressive_splines_take_one_channel_and_couplings_refuse_it():
+    options = {"steps": 2, "bins": 3, "width": 4, "blocks": 1}
+    module = flows.NeuralSpline((1,), autoregressive=True, **options)
+    bijector = make_flow(module)(jax.random.key(0))
+    x = jnp.linspace(-2, 2, 5)[:, None]
+    np.testing.assert_allclose(bijector.forward(bijector.inverse(x)), x, atol=1e-5)
+    with pytest.raises(ValueError, match=r"at least 2 channels, got \(1,\)"):
+        flows.NeuralSpline((1,), **options).init(jax.random.key(0))

@@ -1,0 +1,41 @@
+"""How the registry makes masked autoregressive maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from tests.makers import normal
+from vaeflow import bijectors, nn
+
+
+def network(
+    key: Array,
+    entries: int,
+    parameters: int,
+    context: Array | None = None,
+    hidden: Sequence[int] = (5, 4),
+) -> bijectors.Conditioner:
+    """A masked network with random variables."""
+    module = nn.MaskedMLP(entries, parameters, tuple(hidden), jnp.tanh, parent=None)
+    example = None if context is None else jnp.zeros((1, context.shape[-1]))
+    variables = jax.eval_shape(module.init, key, jnp.zeros((1, entries)), example)
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [normal(part, *leaf.shape) for part, leaf in zip(keys, leaves, strict=True)]
+    return bijectors.Conditioner(module, jax.tree.unflatten(structure, drawn), context)
+
+
+def masked_autoregressive(
+    entries: int, transformer: bijectors.Transformer
+) -> Callable[..., bijectors.MaskedAutoregressive]:
+    """Makes masked autoregressive maps, with a context if they are given one."""
+
+    def make(key: Array, context: Array | None = None) -> bijectors.MaskedAutoregressive:
+        conditioner = network(key, entries, transformer.parameters, context)
+        return bijectors.MaskedAutoregressive(conditioner, transformer)
+
+    return make

@@ -1,0 +1,83 @@
+"""Networks whose outputs for an entry depend on the entries before it alone."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.makers_autoregressive import network
+from vaeflow import nn
+
+
+def jacobians(conditioner, x):
+    """Largest derivative of any output for entry i by entry j, over the batch: [i, j]."""
+    module, variables, context = conditioner.module, conditioner.variables, conditioner.context
+    rows = None if context is None else context[:, None]
+    single = jax.vmap(jax.jacobian(lambda x, c: module.apply(variables, x[None], c)[0]))
+    return jnp.max(jnp.abs(single(x, rows)), axis=(0, 2))
+
+
+@pytest.mark.parametrize("hidden", [(8,), (7, 11), (8, 9, 10)])
+@pytest.mark.parametrize("features", [None, 3])
+def test_outputs_depend_on_all_entries_before_theirs_and_on_no_other(hidden, features):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (5, 6))
+    context = None if features is None else jax.random.normal(keys[1], (5, features))
+    got = jacobians(network(keys[2], 6, 2, context, hidden), x)
+    before = np.tri(6, k=-1, dtype=bool)
+    assert (got[~before] == 0).all()
+    assert (got[before] > 0).all()
+
+
+@pytest.mark.parametrize("entries", [1, 4])
+def test_context_reaches_the_outputs_of_every_entry(entries):
+    keys = jax.random.split(jax.random.key(1), 2)
+    context = jax.random.normal(keys[0], (3, 2))
+    conditioner = network(keys[1], entries, 2, context)
+    x = jnp.ones((3, entries))
+    outputs = jax.jacobian(lambda c: conditioner.module.apply(conditioner.variables, x, c))(context)
+    assert (jnp.abs(outputs[0, :, :, 0]) > 0).all()
+
+
+def test_last_layer_starts_at_zero_and_hidden_sums_near_variance_one():
+    module = nn.MaskedMLP(20, 2, (400, 400))
+    x = jax.random.normal(jax.random.key(0), (500, 20))
+    variables = module.init(jax.random.key(1), x)
+    assert (module.apply(variables, x) == 0).all()
+    first = x @ variables["params"]["kernel_0"]
+    np.testing.assert_allclose(jnp.var(first, axis=0).mean(), 1, rtol=0.1)
+
+
+def test_one_entry_without_context_has_outputs_from_biases_alone():
+    conditioner = network(jax.random.key(2), 1, 3)
+    outputs = conditioner(jnp.array([[-5.0], [9.0]]))
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert (outputs != 0).all()
+
+
+def test_bfloat16_network_gives_float32_outputs_near_those_of_float32():
+    exact = network(jax.random.key(3), 6, 2, hidden=(16, 16))
+    module = exact.module.clone(dtype=jnp.bfloat16)
+    x = jax.random.normal(jax.random.key(4), (5, 6))
+    rough = module.apply(exact.variables, x)
+    assert rough.dtype == jnp.float32
+    np.testing.assert_allclose(rough, exact(x), atol=0.05)
+    assert (rough != exact(x)).any()
+
+    def loss(variables, x):
+        return jnp.sum(module.apply(variables, x) ** 2)
+
+    text = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(exact.variables, x))
+    products = re.findall(r"dot_general\[.*?\] (\w+) (\w+)", text, re.DOTALL)
+    assert len(products) == 9
+    for name in {name for pair in products for name in pair}:
+        assert f"{name}:bf16[" in text
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (3, 5)])
+def test_other_entries_are_refused(shape):
+    conditioner = network(jax.random.key(5), 4, 2)
+    with pytest.raises(ValueError, match=rf"shape \(4,\), got an array of shape \(3, {shape[1]}\)"):
+        conditioner(jnp.zeros(shape))

@@ -1,0 +1,89 @@
+"""Families of elementwise bijectors, for couplings and autoregressive maps to choose from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.bijectors.affine import ElementwiseAffine
+from vaeflow.bijectors.base import Bijector
+from vaeflow.bijectors.coupling import bounded_log_scale
+from vaeflow.bijectors.spline import RationalQuadraticSpline
+
+
+class Transformer(Protocol):
+    """A family of increasing maps of the real line: a frozen dataclass, compared by value.
+
+    Attributes:
+      parameters: Number of parameters of one map.
+    """
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of one map."""
+
+    def __call__(
+        self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
+    ) -> Bijector:
+        """Builds the bijector that maps each entry of an event by its own member of the family.
+
+        Args:
+          raw: Any real numbers, as a network gives them, of shape ``[*batch, *event, parameters]``;
+            at zero the map is the identity.
+          event_ndims: Number of trailing axes of the input that make an event.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class AffineTransformer:
+    """The maps y = x exp(s) + t: `ElementwiseAffine`.
+
+    The parameters of a map are t and a raw log scale, of which s is `bounded_log_scale`.
+    """
+
+    parameters = 2
+
+    def __call__(
+        self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
+    ) -> ElementwiseAffine:
+        """Builds the bijector."""
+        return ElementwiseAffine(raw[..., 0], bounded_log_scale(raw[..., 1]), event_ndims)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplineTransformer:
+    """Rational-quadratic splines with linear tails: `RationalQuadraticSpline`.
+
+    The parameters of a map are the widths, the heights and the slopes.
+
+    Attributes:
+      bins: Number of bins.
+      bound: Upper end of the interval that is bent, and minus its lower end.
+    """
+
+    bins: int = 8
+    bound: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Refuses splines without bins.
+
+        Raises:
+          ValueError: If `bins` is below 1.
+        """
+        if self.bins < 1:
+            raise ValueError(f"bins must be at least 1, got {self.bins}")
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of one spline."""
+        return 3 * self.bins - 1
+
+    def __call__(
+        self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
+    ) -> RationalQuadraticSpline:
+        """Builds the bijector."""
+        widths, heights, slopes = jnp.split(raw, [self.bins, 2 * self.bins], axis=-1)
+        return RationalQuadraticSpline(widths, heights, slopes, self.bound, event_ndims)

@@ -1,0 +1,214 @@
+"""Networks whose outputs for an entry depend on the entries before it alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vaeflow.nn.activation import relu
+from vaeflow.nn.in_turn import Layer, blocks, in_turn, product
+
+PyTree = Any
+
+
+class MaskedMLP(nn.Module):
+    """A multilayer perceptron with masked kernels, its last layer zero at first.
+
+    Unit j of a hidden layer has a degree m(j), reads the units of the layer before whose degrees
+    are at most m(j), and so depends on the first m(j) entries alone. Outputs for entry i, counted
+    from zero, read units of degree at most i. Degrees rise along a layer, in blocks of nearly equal
+    sizes. A context has degree 0: every unit reads it. Where there is one, some units of degree 0
+    depend on nothing else; otherwise there are none, and the outputs for entry 0 are biases.
+
+    Source: Germain, Gregor, Murray & Larochelle 2015, "MADE: Masked Autoencoder for Distribution
+    Estimation", section 4; degrees in order and a context, as in Papamakarios, Pavlakou & Murray
+    2017, "Masked Autoregressive Flow for Density Estimation", section 3.
+
+    Attributes:
+      entries: Number of entries of a vector.
+      parameters: Number of outputs for each entry.
+      hidden: Sizes of the hidden layers, at least one.
+      activation: Nonlinearity after each hidden layer.
+      dtype: Type to compute in; the result is float32 or wider.
+    """
+
+    entries: int
+    parameters: int
+    hidden: Sequence[int] = (64, 64)
+    activation: Callable[[Array], Array] = relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch entry"], context: Float[Array, "batch feature"] | None = None
+    ) -> Float[Array, "batch entry parameter"]:
+        """Maps ``[batch, entries]`` to ``[batch, entries, parameters]``, given a context if any."""
+        parameters = {}
+        for index, mask in enumerate(self._masks(_features(context))):
+            init = _scaled_normal(mask) if index < len(self.hidden) else nn.initializers.zeros
+            parameters[f"kernel_{index}"] = self.param(f"kernel_{index}", init, mask.shape)
+            bias = self.param(f"bias_{index}", nn.initializers.zeros, mask.shape[1:])
+            parameters[f"bias_{index}"] = bias
+        return self._sums(parameters, x, context)[-1].reshape(
+            (*x.shape[:-1], self.entries, self.parameters)
+        )
+
+    @nn.nowrap
+    def solve(
+        self,
+        variables: dict[str, Any],
+        context: Float[Array, "batch feature"] | None,
+        entry: Callable[[Float[Array, "batch parameter"], PyTree], tuple[Array, PyTree]],
+        inputs: PyTree,
+        rows: int,
+    ) -> PyTree:
+        """Finds x with x_i = entry(outputs for entry i given x, inputs_i), for about one pass.
+
+        Args:
+          variables: The module's variables.
+          context: Vectors, or None.
+          entry: Computes x_i ``[batch]`` and a result from the outputs ``[batch, parameters]``.
+          inputs: Pytree of arrays with one entry for each i along the first axis.
+          rows: Size of the batch.
+
+        Returns:
+          The results, stacked along the first axis.
+        """
+        features = _features(context)
+        kernels, biases = self._masked(variables["params"], features)
+        biases = [bias[:, None] for bias in biases]
+        if context is not None:
+            given = product(kernels[0][:features].T, context.T.astype(self.dtype))
+            biases[0] = biases[0] + given
+        kernels[0] = kernels[0][features:]
+        layers = [
+            Layer(kernel.T, bias, self._activated, *blocks(degrees, self.entries))
+            for kernel, bias, degrees in zip(
+                kernels, biases, self._degrees(features)[1:], strict=True
+            )
+        ]
+        layers[-1] = dataclasses.replace(layers[-1], combine=jnp.add)
+
+        def turn(outputs, given):
+            value, result = entry(outputs.T, given)
+            return value[None], result
+
+        return in_turn(layers, turn, inputs, np.arange(self.entries), rows, self.dtype)
+
+    @nn.nowrap
+    def solve_transposed(
+        self,
+        variables: dict[str, Any],
+        context: Float[Array, "batch feature"] | None,
+        x: Float[Array, "batch entry"],
+        entry: Callable[[Float[Array, " batch"], PyTree], tuple[Array, PyTree]],
+        inputs: PyTree,
+    ) -> PyTree:
+        """Finds c with c_i = entry(q_i, inputs_i), where q is what c pulls back to x.
+
+        q_i is the sum over j > i of c_j times the derivative of the outputs for entry j with
+        respect to x_i: a system of equations that is solved from the last entry to the first, for
+        about one pass.
+
+        Args:
+          variables: The module's variables.
+          context: Vectors, or None.
+          x: The input of the network.
+          entry: Computes c_i ``[batch, parameters]`` and a result from q_i ``[batch]``.
+          inputs: Pytree of arrays with one entry for each i along the first axis.
+
+        Returns:
+          The results, stacked along the first axis.
+        """
+        features = _features(context)
+        kernels, _ = self._masked(variables["params"], features)
+        *sums, _ = self._sums(variables["params"], x, context)
+        slopes = [_slopes(self.activation, hidden).T for hidden in sums]
+        kernels[0] = kernels[0][features:]
+        layers = []
+        # Units of degree i + 1 are known once c_i+1 is, and q_i reads those of higher degrees.
+        for kernel, slope, degrees in zip(
+            kernels[:0:-1], slopes[::-1], self._degrees(features)[-2:0:-1], strict=True
+        ):
+            starts, size = blocks(degrees, self.entries)
+            starts = np.append(starts[1:], len(degrees) - size)[::-1]
+            layers.append(Layer(kernel, slope, jnp.multiply, starts, size))
+        zero = jnp.zeros((self.entries, 1), self.dtype)
+        layers.append(Layer(kernels[0], zero, jnp.add, np.arange(self.entries)[::-1], 1))
+        places = self.parameters * np.arange(self.entries)[::-1]
+
+        def turn(outputs, given):
+            value, result = entry(outputs[0], given)
+            return value.T, result
+
+        inputs = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), inputs)
+        results = in_turn(layers, turn, inputs, places, x.shape[0], self.dtype)
+        return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), results)
+
+    @nn.nowrap
+    def _sums(self, parameters: dict[str, Array], x: Array, context: Array | None) -> list[Array]:
+        """Weighted sums of every layer, of which the last are the outputs."""
+        if x.shape[-1] != self.entries:
+            raise ValueError(
+                f"MaskedMLP: expected vectors of shape {(self.entries,)}, got an array of shape "
+                f"{x.shape}"
+            )
+        units = x if context is None else jnp.concatenate([context.astype(x.dtype), x], axis=-1)
+        sums = []
+        for kernel, bias in zip(*self._masked(parameters, _features(context)), strict=True):
+            sums.append(product(units.astype(self.dtype), kernel) + bias)
+            units = self.activation(sums[-1])
+        return sums
+
+    @nn.nowrap
+    def _activated(self, sums: Array, bias: Array) -> Array:
+        return self.activation(sums + bias)
+
+    @nn.nowrap
+    def _masked(
+        self, parameters: dict[str, Array], features: int
+    ) -> tuple[list[Array], list[Array]]:
+        masks = self._masks(features)
+        kernels = [
+            jnp.where(mask, parameters[f"kernel_{index}"], 0).astype(self.dtype)
+            for index, mask in enumerate(masks)
+        ]
+        return kernels, [parameters[f"bias_{index}"] for index in range(len(masks))]
+
+    @nn.nowrap
+    def _masks(self, features: int) -> list[np.ndarray]:
+        """Which input each unit reads, ``[input, unit]``, layer by layer."""
+        degrees = self._degrees(features)
+        return [before[:, None] <= after for before, after in itertools.pairwise(degrees)]
+
+    @nn.nowrap
+    def _degrees(self, features: int) -> list[np.ndarray]:
+        """Degrees of the inputs, of every hidden layer, and of the outputs, each in order."""
+        least = 0 if features or self.entries == 1 else 1
+        count = self.entries - least
+        inputs = np.concatenate([np.zeros(features, int), np.arange(1, self.entries + 1)])
+        hidden = [least + np.arange(width) * count // width for width in self.hidden]
+        return [inputs, *hidden, np.repeat(np.arange(self.entries), self.parameters)]
+
+
+def _features(context: Array | None) -> int:
+    return 0 if context is None else context.shape[-1]
+
+
+def _scaled_normal(mask: np.ndarray) -> Callable[..., Array]:
+    """Draws kernels that give sums of variance one to units that read inputs of variance one."""
+    scale = 1 / np.sqrt(np.maximum(mask.sum(axis=0), 1))
+    return lambda key, shape: jnp.asarray(scale * mask, jnp.float32) * jax.random.normal(key, shape)
+
+
+def _slopes(function: Callable[[Array], Array], x: Array) -> Array:
+    value, pull_back = jax.vjp(function, x)
+    return pull_back(jnp.ones_like(value))[0]
