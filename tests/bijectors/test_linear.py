@@ -84,6 +84,11 @@ def test_lu_linear_is_the_product_of_its_factors():
     np.testing.assert_allclose(log_det, np.full(5, -0.2), rtol=1e-5)
 
 
+def test_lu_linear_has_positive_signs_and_no_permutation_unless_given():
+    linear = bijectors.LULinear(jnp.full((2, 2), 2.0), jnp.full((2, 2), 5.0), jnp.log(jnp.ones(2)))
+    np.testing.assert_allclose(linear.forward(jnp.eye(2)), [[1, 5], [2, 11]], rtol=1e-6)
+
+
 def test_lu_linear_takes_the_factors_of_any_matrix():
     weight = np.random.default_rng(2).normal(size=(4, 4)).astype(np.float32)
     linear = bijectors.LULinear(**bijectors.plu_factors(weight))

@@ -136,6 +136,9 @@ REFUSED = {
     r"batch shape \(3,\).*\(2, 1\)": lambda: bijectors.Radial(
         jnp.ones((3, 1)), jnp.ones(3), jnp.ones(3)
     ).forward(jnp.ones((2, 1))),
+    r"batch shape \(3,\).*input of shape \(1, 1\)": lambda: bijectors.Radial(
+        jnp.ones((3, 1)), jnp.ones(3), jnp.ones(3)
+    ).forward(jnp.ones((1, 1))),
 }
 
 
