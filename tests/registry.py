@@ -14,7 +14,7 @@ from typing import Any
 import distrax
 import pytest
 
-from tests import makers, makers_autoregressive, vector_makers
+from tests import makers, makers_autoregressive, makers_linear, vector_makers
 from vaeflow import bijectors, flows
 from vaeflow.testing import Case
 
@@ -186,6 +186,38 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Radial, "vector", vector_makers.radial(4), (4,)),
     Entry(bijectors.Radial, "one-entry", vector_makers.radial(1), (1,)),
     Entry(bijectors.Radial, "context", vector_makers.radial(3), (3,), (2,)),
+    Entry(bijectors.Exp, "vector", lambda key: bijectors.Exp(), (4,)),
+    Entry(bijectors.Softplus, "image", lambda key: bijectors.Softplus(3), (2, 2, 1)),
+    Entry(bijectors.Logit, "interval", lambda key: bijectors.Logit(-6, 6), (4,)),
+    Entry(
+        bijectors.LULinear,
+        "pivoted",
+        makers_linear.lu_linear(3, pivoted=True),
+        (3,),
+        constant=("permutation", "sign"),
+    ),
+    Entry(
+        bijectors.LULinear,
+        "plain",
+        makers_linear.lu_linear(3, pivoted=False),
+        (3,),
+        constant=("permutation", "sign"),
+    ),
+    Entry(bijectors.QRLinear, "vector", makers_linear.qr_linear(4, 3), (4,)),
+    Entry(
+        bijectors.Sylvester,
+        "columns",
+        makers_linear.sylvester(3, 2, bijectors.orthonormal_columns),
+        (3,),
+    ),
+    Entry(
+        bijectors.Sylvester,
+        "context",
+        makers_linear.sylvester(3, 3, makers_linear.householder),
+        (3,),
+        (2,),
+    ),
+    Entry(bijectors.Sylvester, "one-entry", makers_linear.sylvester(1, 1, None), (1,)),
 )
 """Bijectors, at parameters that are random throughout."""
 
@@ -200,6 +232,11 @@ def _flow(module, variant, context_shape=None, **fields) -> Entry:
 def _step(step, variant, event_shape, context_shape=None, **fields) -> Entry:
     make = makers.flow_step(step, context_shape=context_shape)
     return Entry(type(step), variant, make, event_shape, context_shape, **fields)
+
+
+def _basis(basis, channels, context_shape=None) -> Entry:
+    make = makers.flow(flows.Sylvester((channels,), 2, basis=basis), context_shape=context_shape)
+    return Entry(type(basis), "sylvester", make, (channels,), context_shape)
 
 
 def _stack(variant, **options) -> Entry:
@@ -245,6 +282,18 @@ FLOWS: Sequence[Entry] = (
     _flow(_autoregressive(flows.InverseAutoregressive, 3), "context", (2,)),
     _step(flows.MaskedAutoregressiveStep(3, bijectors.SplineTransformer(3), 4, 1), "spline", (3,)),
     _step(flows.NeuralSplineStep(3, 3, 4.0, 4, 1), "vector", (3,), (2,), constant=_FACTORS),
+    _flow(flows.NICE((3,), steps=2, width=4, blocks=1), "vector-context", (2,)),
+    _step(flows.NICEStep(1, 1, 4, 1), "one-entry", (1,)),
+    _flow(flows.Planar((3,), steps=2), "flow"),
+    _flow(flows.Planar((2,), steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
+    _step(flows.PlanarStep(2), "context", (2,), (2,)),
+    _flow(flows.Radial((3,), steps=2), "flow"),
+    _step(flows.RadialStep(2), "context", (2,), (2,)),
+    _flow(flows.Sylvester((3,), steps=2), "flow"),
+    _step(flows.SylvesterStep(2, flows.OrthogonalBasis(2)), "context", (2,), (2,)),
+    _basis(flows.OrthogonalBasis(2), 3, (2,)),
+    _basis(flows.HouseholderBasis(2), 2),
+    _basis(flows.IdentityBasis(), 2, (2,)),
     _stack("plain"),
     _stack("reversible", reversible=True),
     _step(flows.GlowStep(3, 4), "image", (2, 2, 3)),

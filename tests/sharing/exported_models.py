@@ -17,7 +17,15 @@ from vaeflow import flows, models
 
 SHAPE = (4, 4, 1)
 
-VECTOR_FLOWS = {flows.InverseAutoregressive, flows.MaskedAutoregressive, flows.NeuralSpline}
+VECTOR_FLOWS = {
+    flows.InverseAutoregressive,
+    flows.MaskedAutoregressive,
+    flows.NICE,
+    flows.NeuralSpline,
+    flows.Planar,
+    flows.Radial,
+    flows.Sylvester,
+}
 """Flows over vectors alone, which have no use for dequantizers of images."""
 
 
@@ -105,6 +113,10 @@ MODELS: dict[str, nn.Module] = {
     "masked-autoregressive": models.FlowModel(_autoregressive(flows.MaskedAutoregressive)),
     "inverse-autoregressive": models.FlowModel(_autoregressive(flows.InverseAutoregressive)),
     "neural-spline": models.FlowModel(_neural_spline(3)),
+    "nice": models.FlowModel(flows.NICE((3,), steps=2, width=4, blocks=1)),
+    "planar": models.FlowModel(flows.Planar((3,), steps=2)),
+    "radial": models.FlowModel(flows.Radial((3,), steps=2)),
+    "sylvester": models.FlowModel(flows.Sylvester((3,), steps=2)),
 }
 
 CONTEXTS: Sequence[tuple[str, nn.Module, tuple[int, ...], type]] = (

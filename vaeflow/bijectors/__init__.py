@@ -21,13 +21,17 @@ from vaeflow.bijectors.coupling import (
     SigmoidLogScale,
     bounded_log_scale,
 )
+from vaeflow.bijectors.linear import LULinear, QRLinear
 from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
+from vaeflow.bijectors.orthogonal import householder_product, orthonormal_columns
 from vaeflow.bijectors.planar import Planar
+from vaeflow.bijectors.positive import Exp, Softplus
 from vaeflow.bijectors.radial import Radial
 from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
-from vaeflow.bijectors.sigmoid import Sigmoid
+from vaeflow.bijectors.sigmoid import Logit, Sigmoid
 from vaeflow.bijectors.spline import RationalQuadraticSpline
+from vaeflow.bijectors.sylvester import Sylvester
 from vaeflow.bijectors.transformed_coupling import TransformedCoupling
 from vaeflow.bijectors.transformers import AffineTransformer, SplineTransformer, Transformer
 
@@ -41,14 +45,18 @@ __all__ = [
     "Chain",
     "Conditioner",
     "ElementwiseAffine",
+    "Exp",
     "FactorOut",
     "Inverse",
     "Invertible1x1Convolution",
     "Invertible1x1ConvolutionPLU",
+    "LULinear",
+    "Logit",
     "MaskedAutoregressive",
     "NumericalInverse",
     "Permute",
     "Planar",
+    "QRLinear",
     "Radial",
     "RationalQuadraticSpline",
     "Reshape",
@@ -56,12 +64,16 @@ __all__ = [
     "Scan",
     "Sigmoid",
     "SigmoidLogScale",
+    "Softplus",
     "SplineTransformer",
     "Squeeze",
+    "Sylvester",
     "TransformedCoupling",
     "Transformer",
     "actnorm_parameters",
     "bounded_log_scale",
+    "householder_product",
+    "orthonormal_columns",
     "plu_factors",
     "solve_monotone",
 ]

@@ -1,4 +1,4 @@
-"""What bijectors of vectors share whose parameters may differ from one example to the next."""
+"""What bijectors share whose parameters may differ from one example to the next."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vaeflow.bijectors.base import check_event_shape
+
+
+def broadcasts_to(parameters: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether parameters of one shape broadcast to another, and leave it as it is."""
+    try:
+        return jnp.broadcast_shapes(parameters, shape) == shape
+    except ValueError:
+        return False
 
 
 def prepare_vectors(name: str, x: Array, dimension: int, batch: tuple[int, ...]) -> Array:
@@ -25,11 +33,7 @@ def prepare_vectors(name: str, x: Array, dimension: int, batch: tuple[int, ...])
         don't broadcast to.
     """
     check_event_shape(name, x.shape, (dimension,))
-    try:
-        fits = jnp.broadcast_shapes(x.shape[:-1], batch) == x.shape[:-1]
-    except ValueError:
-        fits = False
-    if not fits:
+    if not broadcasts_to(batch, x.shape[:-1]):
         raise ValueError(
             f"{name}: parameters of batch shape {batch} don't broadcast to the batch axes of the "
             f"input of shape {x.shape}"

@@ -51,8 +51,12 @@ def inverse_from_triangles(
     lower: Float[Array, "channel channel"], upper: Float[Array, "channel channel"]
 ) -> Float[Array, "channel channel"]:
     """Inverts L U, reading the strict lower triangle of L (unit diagonal) and the upper of U."""
-    inverted_upper = _inverse_lower(upper.T, unit_diagonal=False).T
-    return _product(inverted_upper, _inverse_lower(lower, unit_diagonal=True))
+    return _product(inverse_upper(upper), _inverse_lower(lower, unit_diagonal=True))
+
+
+def inverse_upper(matrix: Float[Array, "channel channel"]) -> Float[Array, "channel channel"]:
+    """Inverts the upper triangle of a matrix; what is below the diagonal isn't read."""
+    return _inverse_lower(matrix.T, unit_diagonal=False).T
 
 
 def _inverse_lower(matrix: Array, *, unit_diagonal: bool) -> Array:

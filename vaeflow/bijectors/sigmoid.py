@@ -1,4 +1,4 @@
-"""The sigmoid, onto an interval."""
+"""The sigmoid, onto an interval, and the logit, back from it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors.base import Bijector, sum_event
+from vaeflow.bijectors.compose import Inverse
 
 EDGE = 1e-6
 """Distance from the ends of the unit interval below which the inverse takes values as equal."""
@@ -59,3 +60,26 @@ class Sigmoid(Bijector):
         place = jnp.clip((y - self.lower) / (self.upper - self.lower), EDGE, 1 - EDGE)
         x = jnp.log(place) - jnp.log1p(-place)
         return x, -self._log_det(x)
+
+
+class Logit(Inverse):
+    """Maps each entry of an interval onto the reals: y = log(p) - log(1 - p).
+
+    p = (x - lower) / (upper - lower). The inverse of `Sigmoid`: values within a millionth of the
+    ends, and beyond them, are taken as that close. Both directions cost the same.
+
+    Shapes: ``[*batch, *event]`` both ways.
+    """
+
+    def __init__(self, lower: float = 0.0, upper: float = 1.0, event_ndims: int = 1):
+        """Builds the map.
+
+        Args:
+          lower: Lower end of the interval.
+          upper: Upper end of the interval.
+          event_ndims: Number of trailing axes that make an event.
+
+        Raises:
+          ValueError: If `upper` isn't above `lower`.
+        """
+        super().__init__(Sigmoid(lower, upper, event_ndims))

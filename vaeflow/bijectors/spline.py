@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from vaeflow.bijectors.amortised import broadcasts_to
 from vaeflow.bijectors.base import Bijector, sum_event
 
 SMALLEST = 1e-3
@@ -104,11 +105,7 @@ class RationalQuadraticSpline(Bijector):
         """
         kinds = (self.widths, self.heights, self.slopes)
         parameters = self.widths.shape[:-1]
-        try:
-            fits = jnp.broadcast_shapes(parameters, shape) == shape
-        except ValueError:
-            fits = False
-        if not fits:
+        if not broadcasts_to(parameters, shape):
             raise ValueError(
                 f"RationalQuadraticSpline: parameters of shape {parameters} don't broadcast to the "
                 f"input of shape {shape}"

@@ -12,7 +12,7 @@ from vaeflow.bijectors import (
     ActNorm,
     Chain,
     Conditioner,
-    Invertible1x1ConvolutionPLU,
+    LULinear,
     MaskedAutoregressive,
     SplineTransformer,
     TransformedCoupling,
@@ -151,7 +151,7 @@ class NeuralSplineStep:
         mixing = parameters["mixing"] | variables["constants"]
         return Chain(
             [
-                Invertible1x1ConvolutionPLU(**mixing, event_ndims=1),
+                LULinear(**mixing),
                 splines,
                 ActNorm(**parameters["actnorm"], event_ndims=1),
             ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -168,6 +168,7 @@ class RealNVPStep:
     dtype: Any = jnp.float32
 
     collections = ("params",)
+    outputs: ClassVar[int] = 2
 
     @property
     def split(self) -> int:
@@ -177,10 +178,15 @@ class RealNVPStep:
     @property
     def network(self) -> nn.Module:
         """The coupling network, which gives a shift and a raw log scale of each entry."""
-        features = 2 * (self.channels - self.split)
+        features = self.outputs * (self.channels - self.split)
         if self.event_ndims == 1:
             return MLP(features, (self.width,) * self.blocks, dtype=self.dtype, parent=None)
         return ResidualNetwork(features, self.width, self.blocks, self.dtype, parent=None)
+
+    def conditioner(self, parameters: dict[str, Any], context: Array | None) -> Conditioner:
+        """The coupling network with its parameters."""
+        variables = {"params": parameters}
+        return Conditioner(self.network, variables, context, self.event_ndims, self.context_ndims)
 
     def init(self, key: Array, data: Array, context: Array | None) -> dict[str, Any]:
         """Standardises the data and leaves the rest unchanged."""
@@ -197,13 +203,7 @@ class RealNVPStep:
     def __call__(self, variables: dict[str, Any], context: Array | None) -> Chain:
         """Builds the step from its variables."""
         parameters = variables["params"]
-        network = Conditioner(
-            self.network,
-            {"params": parameters["coupling"]},
-            context,
-            self.event_ndims,
-            self.context_ndims,
-        )
+        network = self.conditioner(parameters["coupling"], context)
         return Chain(
             [
                 Reverse(self.event_ndims),
