@@ -158,13 +158,12 @@ def amortised_spline(key: Array, context: Array) -> bijectors.RationalQuadraticS
     return bijectors.RationalQuadraticSpline(*parameters)
 
 
-def spline_coupling(
-    channels: int, split: int, bins: int = 3
+def transformed_coupling(
+    channels: int, split: int, transformer: bijectors.Transformer
 ) -> Callable[..., bijectors.TransformedCoupling]:
-    """Makes spline couplings, with a context if they are given one."""
+    """Makes couplings by maps of a family, with a context if they are given one."""
 
     def make(key: Array, context: Array | None = None) -> bijectors.TransformedCoupling:
-        transformer = bijectors.SplineTransformer(bins)
         network = conditioner(key, split, transformer.parameters * (channels - split), context)
         return bijectors.TransformedCoupling(network, split, transformer)
 

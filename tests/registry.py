@@ -14,7 +14,13 @@ from typing import Any
 import distrax
 import pytest
 
-from tests import makers, makers_autoregressive, makers_linear, vector_makers
+from tests import (
+    makers,
+    makers_autoregressive,
+    makers_linear,
+    makers_monotone,
+    vector_makers,
+)
 from vaeflow import bijectors, flows
 from vaeflow.testing import Case
 
@@ -88,6 +94,8 @@ def missing(entries: Iterable[Entry]) -> set[type]:
     return public_classes() - {entry.public for entry in entries}
 
 
+_SPLINES = bijectors.SplineTransformer(3)
+
 BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.ElementwiseAffine, "scalar", makers.affine(0), ()),
     Entry(bijectors.ElementwiseAffine, "vector", makers.affine(1, 4), (4,)),
@@ -133,8 +141,19 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.RationalQuadraticSpline, "image", makers.spline(3, 2, 2, 3), (2, 2, 3)),
     Entry(bijectors.RationalQuadraticSpline, "circular", makers.spline(1, 4, circular=True), (4,)),
     Entry(bijectors.RationalQuadraticSpline, "context", makers.amortised_spline, (4,), (2,)),
-    Entry(bijectors.TransformedCoupling, "vector", makers.spline_coupling(5, 2), (5,)),
-    Entry(bijectors.TransformedCoupling, "context", makers.spline_coupling(4, 2), (4,), (2,)),
+    Entry(
+        bijectors.TransformedCoupling,
+        "vector",
+        makers.transformed_coupling(5, 2, bijectors.SplineTransformer(3)),
+        (5,),
+    ),
+    Entry(
+        bijectors.TransformedCoupling,
+        "context",
+        makers.transformed_coupling(4, 2, bijectors.SplineTransformer(3)),
+        (4,),
+        (2,),
+    ),
     Entry(
         bijectors.MaskedAutoregressive,
         "affine",
@@ -154,6 +173,30 @@ BIJECTORS: Sequence[Entry] = (
         makers_autoregressive.masked_autoregressive(1, bijectors.AffineTransformer()),
         (1,),
         constant=("*.kernel_0",),
+    ),
+    Entry(bijectors.BernsteinPolynomial, "vector", makers_monotone.bernstein(3), (3,)),
+    Entry(bijectors.BernsteinPolynomial, "context", makers_monotone.bernstein(2), (2,), (2,)),
+    Entry(bijectors.MonotoneNetwork, "vector", makers_monotone.monotone_network(3), (3,)),
+    Entry(bijectors.MonotoneNetwork, "context", makers_monotone.monotone_network(2), (2,), (2,)),
+    Entry(bijectors.BlockAutoregressive, "vector", makers_monotone.block_autoregressive(3), (3,)),
+    Entry(
+        bijectors.BlockAutoregressive,
+        "context",
+        makers_monotone.block_autoregressive(2),
+        (2,),
+        (2,),
+    ),
+    Entry(
+        bijectors.MaskedAutoregressive,
+        "monotone",
+        makers_autoregressive.masked_autoregressive(2, bijectors.MonotoneTransformer(3)),
+        (2,),
+    ),
+    Entry(
+        bijectors.TransformedCoupling,
+        "bernstein",
+        makers.transformed_coupling(3, 1, bijectors.BernsteinTransformer(4)),
+        (3,),
     ),
     Entry(bijectors.Permute, "vector", lambda key: bijectors.Permute((2, 0, 3, 1)), (4,)),
     Entry(bijectors.Permute, "image", lambda key: bijectors.Permute((2, 0, 1), 3), (2, 2, 3)),
@@ -282,6 +325,8 @@ FLOWS: Sequence[Entry] = (
     _flow(_autoregressive(flows.InverseAutoregressive, 3), "context", (2,)),
     _step(flows.MaskedAutoregressiveStep(3, bijectors.SplineTransformer(3), 4, 1), "spline", (3,)),
     _step(flows.NeuralSplineStep(3, 3, 4.0, 4, 1), "vector", (3,), (2,), constant=_FACTORS),
+    _flow(flows.BlockAutoregressive((2,), steps=2, width=3), "flow-context", (2,)),
+    _step(flows.BlockAutoregressiveStep(3, 3), "vector", (3,)),
     _flow(flows.NICE((3,), steps=2, width=4, blocks=1), "vector-context", (2,)),
     _step(flows.NICEStep(1, 1, 4, 1), "one-entry", (1,)),
     _flow(flows.Planar((3,), steps=2), "flow"),

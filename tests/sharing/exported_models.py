@@ -18,6 +18,7 @@ from vaeflow import flows, models
 SHAPE = (4, 4, 1)
 
 VECTOR_FLOWS = {
+    flows.BlockAutoregressive,
     flows.InverseAutoregressive,
     flows.MaskedAutoregressive,
     flows.NICE,
@@ -114,6 +115,7 @@ MODELS: dict[str, nn.Module] = {
     "inverse-autoregressive": models.FlowModel(_autoregressive(flows.InverseAutoregressive)),
     "neural-spline": models.FlowModel(_neural_spline(3)),
     "nice": models.FlowModel(flows.NICE((3,), steps=2, width=4, blocks=1)),
+    "block-autoregressive": models.FlowModel(flows.BlockAutoregressive((2,), steps=2, width=3)),
     "planar": models.FlowModel(flows.Planar((3,), steps=2)),
     "radial": models.FlowModel(flows.Radial((3,), steps=2)),
     "sylvester": models.FlowModel(flows.Sylvester((3,), steps=2)),

@@ -8,6 +8,8 @@ from vaeflow.bijectors.actnorm import ActNorm, actnorm_parameters
 from vaeflow.bijectors.affine import ElementwiseAffine
 from vaeflow.bijectors.autoregressive import AutoregressiveNetwork, MaskedAutoregressive
 from vaeflow.bijectors.base import Bijector
+from vaeflow.bijectors.bernstein import BernsteinPolynomial
+from vaeflow.bijectors.block_autoregressive import BlockAutoregressive
 from vaeflow.bijectors.compose import Chain, FactorOut, Inverse
 from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.bijectors.convolution import (
@@ -22,6 +24,7 @@ from vaeflow.bijectors.coupling import (
     bounded_log_scale,
 )
 from vaeflow.bijectors.linear import LULinear, QRLinear
+from vaeflow.bijectors.monotone_network import MonotoneNetwork
 from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
 from vaeflow.bijectors.orthogonal import householder_product, orthonormal_columns
 from vaeflow.bijectors.planar import Planar
@@ -33,7 +36,13 @@ from vaeflow.bijectors.sigmoid import Logit, Sigmoid
 from vaeflow.bijectors.spline import RationalQuadraticSpline
 from vaeflow.bijectors.sylvester import Sylvester
 from vaeflow.bijectors.transformed_coupling import TransformedCoupling
-from vaeflow.bijectors.transformers import AffineTransformer, SplineTransformer, Transformer
+from vaeflow.bijectors.transformers import (
+    AffineTransformer,
+    BernsteinTransformer,
+    MonotoneTransformer,
+    SplineTransformer,
+    Transformer,
+)
 
 __all__ = [
     "ActNorm",
@@ -41,7 +50,10 @@ __all__ = [
     "AffineCoupling",
     "AffineTransformer",
     "AutoregressiveNetwork",
+    "BernsteinPolynomial",
+    "BernsteinTransformer",
     "Bijector",
+    "BlockAutoregressive",
     "Chain",
     "Conditioner",
     "ElementwiseAffine",
@@ -53,6 +65,8 @@ __all__ = [
     "LULinear",
     "Logit",
     "MaskedAutoregressive",
+    "MonotoneNetwork",
+    "MonotoneTransformer",
     "NumericalInverse",
     "Permute",
     "Planar",

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float
 
 from vaeflow.bijectors.affine import ElementwiseAffine
 from vaeflow.bijectors.base import Bijector
+from vaeflow.bijectors.bernstein import BernsteinPolynomial
 from vaeflow.bijectors.coupling import bounded_log_scale
+from vaeflow.bijectors.monotone_network import MonotoneNetwork
 from vaeflow.bijectors.spline import RationalQuadraticSpline
 
 
@@ -87,3 +89,54 @@ class SplineTransformer:
         """Builds the bijector."""
         widths, heights, slopes = jnp.split(raw, [self.bins, 2 * self.bins], axis=-1)
         return RationalQuadraticSpline(widths, heights, slopes, self.bound, event_ndims)
+
+
+@dataclasses.dataclass(frozen=True)
+class BernsteinTransformer:
+    """Increasing polynomials with lines for tails: `BernsteinPolynomial`.
+
+    Attributes:
+      degree: Degree of the polynomials.
+      bound: Upper end of the interval that is bent, and minus its lower end.
+    """
+
+    degree: int = 8
+    bound: float = 4.0
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of one polynomial."""
+        return self.degree
+
+    def __call__(
+        self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
+    ) -> BernsteinPolynomial:
+        """Builds the bijector."""
+        return BernsteinPolynomial(raw, self.bound, event_ndims)
+
+
+@dataclasses.dataclass(frozen=True)
+class MonotoneTransformer:
+    """Increasing networks: `MonotoneNetwork`.
+
+    With these an autoregressive map is a neural autoregressive flow. Zeros give an increasing odd
+    function near the identity, not the identity itself: units that start alike would stay alike.
+
+    Attributes:
+      units: Number of hidden units.
+    """
+
+    units: int = 8
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of one network."""
+        return 3 * self.units
+
+    def __call__(
+        self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
+    ) -> MonotoneNetwork:
+        """Builds the bijector."""
+        weights, slopes, offsets = jnp.split(raw, 3, axis=-1)
+        spread = jnp.linspace(-1, 1, self.units) if self.units > 1 else jnp.zeros(1)
+        return MonotoneNetwork(weights, slopes, offsets + spread, event_ndims)

@@ -5,6 +5,7 @@ from vaeflow.flows.autoregressive import (
     MaskedAutoregressive,
     MaskedAutoregressiveStep,
 )
+from vaeflow.flows.block_autoregressive import BlockAutoregressive, BlockAutoregressiveStep
 from vaeflow.flows.bounded import Bounded
 from vaeflow.flows.glow import Glow, GlowStep
 from vaeflow.flows.neural_spline import NeuralSpline, NeuralSplineStep
@@ -24,6 +25,8 @@ from vaeflow.flows.sylvester_basis import (
 
 __all__ = [
     "NICE",
+    "BlockAutoregressive",
+    "BlockAutoregressiveStep",
     "Bounded",
     "FlowStep",
     "Glow",
