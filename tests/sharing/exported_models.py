@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vaeflow import flows, models
+from vaeflow import bases, flows, models
 
 SHAPE = (4, 4, 1)
 
@@ -98,6 +98,7 @@ MODELS: dict[str, nn.Module] = {
         for name, flow in _OPTIONS.items()
     },
     "vectors": models.FlowModel(_real_nvp(3)),
+    "mixture-base": models.FlowModel(_real_nvp(3), base=bases.GaussianMixture((3,), 2)),
     "neural-spline": models.FlowModel(_neural_spline(3)),
 }
 
