@@ -4,6 +4,7 @@ Importing it loads everything but `vaeflow.training`, which needs more packages.
 """
 
 from vaeflow import (
+    bases,
     bijectors,
     data,
     distributions,
@@ -23,6 +24,7 @@ from vaeflow.sharing import load, save
 __all__ = [
     "LOCAL",
     "Axis",
+    "bases",
     "bijectors",
     "data",
     "distributions",

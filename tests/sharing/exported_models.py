@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vaeflow import flows, models
+from vaeflow import bases, flows, models
 
 SHAPE = (4, 4, 1)
 
@@ -113,6 +113,7 @@ MODELS: dict[str, nn.Module] = {
     "vectors": models.FlowModel(_real_nvp(3)),
     "masked-autoregressive": models.FlowModel(_autoregressive(flows.MaskedAutoregressive)),
     "inverse-autoregressive": models.FlowModel(_autoregressive(flows.InverseAutoregressive)),
+    "mixture-base": models.FlowModel(_real_nvp(3), base=bases.GaussianMixture((3,), 2)),
     "neural-spline": models.FlowModel(_neural_spline(3)),
     "nice": models.FlowModel(flows.NICE((3,), steps=2, width=4, blocks=1)),
     "block-autoregressive": models.FlowModel(flows.BlockAutoregressive((2,), steps=2, width=3)),

@@ -79,10 +79,11 @@ def test_exported_functions_are_the_models(name, tmp_path):
     assert sorted(loaded) == ["log_prob", "sample"]
     data = rows(model, 4)
     keys = jax.random.split(jax.random.key(5), 4)
-    noise = jnp.stack([0.7 * jax.random.normal(key, model.flow.noise_shape) for key in keys])
 
     @jax.jit
     def directly(variables):
+        base = model.apply(variables, temperature=0.7, method="noise")
+        noise = jnp.stack([base.sample(seed=key) for key in keys])
         rng = None if model.dequantizer is None else keys
         log_prob = model.apply(variables, data, rng, method="log_prob")
         return log_prob, model.apply(variables, noise, method="decode")

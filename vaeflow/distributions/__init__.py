@@ -1,6 +1,25 @@
-"""Distributions that distrax lacks, or has otherwise."""
+"""Distributions that distrax lacks, or has otherwise; none owns parameters."""
 
+from vaeflow.distributions.energies import (
+    bulging_wave_energy,
+    forked_wave_energy,
+    ring_energy,
+    wave_energy,
+)
+from vaeflow.distributions.gaussian import FullGaussian
+from vaeflow.distributions.mixture import Mixture
 from vaeflow.distributions.noise import standard_normal
 from vaeflow.distributions.transformed import Transformed
+from vaeflow.distributions.uniform import UniformBox
 
-__all__ = ["Transformed", "standard_normal"]
+__all__ = [
+    "FullGaussian",
+    "Mixture",
+    "Transformed",
+    "UniformBox",
+    "bulging_wave_energy",
+    "forked_wave_energy",
+    "ring_energy",
+    "standard_normal",
+    "wave_energy",
+]

@@ -28,3 +28,8 @@ class Wrapped(nn.Module):
     def context_ndims(self) -> int:
         """Number of trailing axes that make a context."""
         return self.flow.context_ndims
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes where the context is a label."""
+        return self.flow.classes

@@ -1,6 +1,7 @@
 """Measures of models, and the plain densities to hold them against.
 
-They compute in float64 with numpy, outside of JAX.
+They compute in float64 with numpy, outside of JAX; only those of importance weights, which losses
+use, are compiled functions.
 """
 
 from vaeflow.metrics.bits import bits_per_dim
@@ -10,16 +11,21 @@ from vaeflow.metrics.gaussian import (
     fit_diagonal_gaussian,
     fit_shrunk_gaussian,
 )
+from vaeflow.metrics.importance import ImportanceDiagnostics, importance_diagnostics
 from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
 from vaeflow.metrics.neighbors import nearest_neighbors
+from vaeflow.metrics.quadrature import log_integral
 
 __all__ = [
     "DiagonalGaussian",
+    "ImportanceDiagnostics",
     "LinearPredictor",
     "ShrunkGaussian",
     "bits_per_dim",
     "fit_diagonal_gaussian",
     "fit_linear_predictor",
     "fit_shrunk_gaussian",
+    "importance_diagnostics",
+    "log_integral",
     "nearest_neighbors",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from vaeflow.randomness import row_keys
 
 
 class FlowModel(nn.Module):
-    """A density model: standard normal noise through a flow, and for images a dequantizer.
+    """A density model: noise of a base through a flow, and for images a dequantizer.
 
     Calling it gives the distribution of real-valued data. The methods speak of the data
     themselves, which a dequantizer takes to reals and back: uint8 images in, nats of those images
@@ -22,10 +23,14 @@ class FlowModel(nn.Module):
       flow: A module of `vaeflow.flows`.
       dequantizer: `UniformDequantizer` or `VariationalDequantizer` for uint8 images; None for
         real-valued data.
+      base: A module of `vaeflow.bases`, whose events have the shape of the flow's noise; None for
+        a standard normal. Where the base needs labels and the flow has no classes, the context
+        goes to the base alone.
     """
 
     flow: nn.Module
     dequantizer: nn.Module | None = None
+    base: nn.Module | None = None
 
     def __call__(
         self,
@@ -40,16 +45,38 @@ class FlowModel(nn.Module):
           data: The first batch, in `init` alone: every data-dependent parameter is initialised from
             it, through the dequantizer. Ignored otherwise.
           context: Labels or other conditions with batch axes, passed to the flow, or None.
-          temperature: Standard deviation of the noise.
+          temperature: Factor of the noise's deviations from its mean, or, in a mixture, from that
+            of its component.
 
         Returns:
           A distribution over ``[*event]`` with the batch axes of the context.
+
+        Raises:
+          ValueError: If the base's events don't have the shape of the flow's noise.
         """
         if self.is_initializing() and data is not None and self.dequantizer is not None:
             data = self.dequantizer(data, row_keys(self.make_rng("params"), len(data))).values
-        bijector = self.flow(context, data=data)
+        bijector = self._bijector(context, data)
+        return Transformed(self.noise(context, temperature=temperature), bijector)
+
+    def noise(
+        self, context: Array | None = None, *, temperature: float = 1.0
+    ) -> distrax.Distribution:
+        """Builds the distribution of the noise; arguments and errors as in a call."""
         batch = _batch_of(self.flow, context)
-        return Transformed(standard_normal(self.flow.noise_shape, batch, temperature), bijector)
+        if self.base is None:
+            return standard_normal(self.flow.noise_shape, batch, temperature)
+        noise = self.base(context, batch_shape=batch, temperature=temperature)
+        if noise.event_shape != tuple(self.flow.noise_shape):
+            raise ValueError(
+                f"base must have events of the shape of the flow's noise, {self.flow.noise_shape}, "
+                f"got {noise.event_shape}"
+            )
+        return noise
+
+    def _bijector(self, context: Array | None, data: Array | None = None) -> distrax.Bijector:
+        for_base = self.base is not None and self.base.needs_labels and self.flow.classes is None
+        return self.flow(None if for_base else context, data=data)
 
     def log_prob(
         self, data: Array, rng: Array | None = None, context: Array | None = None
@@ -84,7 +111,7 @@ class FlowModel(nn.Module):
           rng: A typed key.
           count: Number of examples, for each context if there is one.
           context: Labels or other conditions with batch axes, or None.
-          temperature: Standard deviation of the noise.
+          temperature: As in a call.
 
         Returns:
           Examples of shape ``[count, *batch, *event]``.
@@ -97,11 +124,11 @@ class FlowModel(nn.Module):
     ) -> Float[Array, "batch *noise"]:
         """Maps examples to noise; arguments and errors as in `log_prob`."""
         values, _ = self._values(data, rng)
-        return self.flow(context).inverse(values)
+        return self._bijector(context).inverse(values)
 
     def decode(self, noise: Float[Array, "batch *noise"], context: Array | None = None) -> Array:
         """Maps noise to examples: uint8 images with a dequantizer, real-valued data without."""
-        return self._quantized(self.flow(context).forward(noise))
+        return self._quantized(self._bijector(context).forward(noise))
 
     def _values(self, data: Array, rng: Array | None) -> tuple[Array, Array]:
         if self.dequantizer is None:

@@ -14,11 +14,17 @@ from vaeflow.plotting.images import (
     reconstructions,
     temperature_samples,
 )
+from vaeflow.plotting.plane import Density, WarpedGrid, grid_lines, plane_points, plane_table
 
 __all__ = [
+    "Density",
+    "WarpedGrid",
+    "grid_lines",
     "image_grid",
     "interpolations",
     "nearest_images",
+    "plane_points",
+    "plane_table",
     "reconstructions",
     "save_figure",
     "temperature_samples",

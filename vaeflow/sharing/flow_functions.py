@@ -30,16 +30,16 @@ def flow_functions(model: FlowModel) -> dict[str, Function]:
         jnp.uint8 if images else jnp.float32,
         "images, 0 to 255" if images else "data",
     )
-    temperature = Argument((), jnp.float32, "standard deviation of the noise; 1 is the density's")
+    temperature = Argument((), jnp.float32, "factor of the noise's deviations; 1 is the density's")
 
     def log_prob(variables, data: Array, keys: UInt32[Array, "batch 2"] | None = None):
         rng = None if keys is None else _typed(keys)
         return model.apply(variables, data, rng, method="log_prob")
 
     def sample(variables, keys: UInt32[Array, "batch 2"], temperature: Float[Array, ""]):
-        shape = model.flow.noise_shape
-        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(_typed(keys))
-        return model.apply(variables, temperature * noise, method="decode")
+        base = model.apply(variables, temperature=temperature, method="noise")
+        noise = jax.vmap(lambda key: base.sample(seed=key))(_typed(keys))
+        return model.apply(variables, noise, method="decode")
 
     return {
         "log_prob": Function(

@@ -1,6 +1,6 @@
 """Training: compiles any loss into a step, and runs, logs, saves and resumes it."""
 
-from vaeflow.training.batches import Batches
+from vaeflow.training.batches import Batches, Rows
 from vaeflow.training.config import TrainConfig
 from vaeflow.training.fit import FitResult, fit
 from vaeflow.training.hosts import HostsConfig, is_first, join_hosts
@@ -21,6 +21,7 @@ __all__ = [
     "Interrupted",
     "NonFiniteError",
     "Player",
+    "Rows",
     "RunDirectory",
     "Strategy",
     "TrainConfig",

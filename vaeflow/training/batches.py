@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -68,6 +69,33 @@ class Batches:
             shard=shard,
             shards=shards,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Batches of row numbers alone, for losses that draw their own examples.
+
+    Attributes:
+      batch_size: Rows in a batch.
+    """
+
+    batch_size: int
+
+    def stream(self, start_step: int, shard: int = 0, shards: int = 1) -> Iterator[Batch]:
+        """Yields "index", int32 [rows], the same at every step; arguments as for `Batches`."""
+        del start_step
+        rows = self.batch_size // shards
+        index = np.arange(shard * rows, (shard + 1) * rows, dtype=np.int32)
+        return itertools.repeat({"index": index})
+
+    def examples(self) -> Batch:
+        """The number of each row."""
+        return {"index": np.arange(self.batch_size, dtype=np.int32)}
+
+    def plan(self, start_step: int, shard: int = 0, shards: int = 1) -> Iterator[Batch]:
+        """Yields what `Batches.plan` would; arguments as there."""
+        for batch in self.stream(start_step, shard, shards):
+            yield {"index": batch["index"], "flip": np.zeros(len(batch["index"]), bool)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import tqdm
 
-from vaeflow.training.batches import Batches, groups, prefetch
+from vaeflow.training.batches import Batches, Rows, groups, prefetch
 from vaeflow.training.checkpoint import Checkpoints
 from vaeflow.training.config import TrainConfig
 from vaeflow.training.hosts import is_first
@@ -52,7 +52,7 @@ def fit(
     model: Any,
     losses: Loss | Mapping[str, Loss],
     optimizers: optax.GradientTransformation | Mapping[str, optax.GradientTransformation],
-    batches: Batches,
+    batches: Batches | Rows,
     config: TrainConfig,
     directory: RunDirectory,
     *,
@@ -71,7 +71,7 @@ def fit(
       model: Handed to the losses.
       losses: See `make_update`.
       optimizers: See `make_update`.
-      batches: The training batches.
+      batches: The training batches, or row numbers for a loss that draws its own examples.
       config: How to train.
       directory: Where the run leaves its files.
       initialize: Makes the Flax variables of step 0. It is traced for its shapes alone when a run
@@ -196,7 +196,7 @@ def _sizes(start: int, config: TrainConfig, pauses_at: Callable[[int], bool]) ->
 
 
 def _calls(
-    batches: Batches, scan_steps: int, start: int, sizes: Iterator[int], strategy: Strategy
+    batches: Batches | Rows, scan_steps: int, start: int, sizes: Iterator[int], strategy: Strategy
 ) -> Iterator[tuple[int, tuple[PyTree, ...]]]:
     """Yields how many steps each call makes and its arguments after the state, drawn ahead."""
     shard = (jax.process_index(), jax.process_count())

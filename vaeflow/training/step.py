@@ -112,9 +112,11 @@ def gather(
     Args:
       examples: Every example, each leaf of shape [examples, ...].
       index: Rows to take.
-      flip: Whether each image, of shape [height, width, channel], is mirrored.
+      flip: Whether each image, of shape [height, width, channel], is mirrored; unused where the
+        examples have no "image".
     """
     batch = {name: leaf[index] for name, leaf in examples.items()}
-    image = batch["image"]
-    batch["image"] = jnp.where(flip[:, None, None, None], image[:, :, ::-1], image)
+    if "image" in batch:
+        image = batch["image"]
+        batch["image"] = jnp.where(flip[:, None, None, None], image[:, :, ::-1], image)
     return batch

@@ -1,0 +1,201 @@
+"""What every distribution obeys: mass one, samples of its density, batches, precision, NaN."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaeflow import bases, bijectors, distributions, metrics
+
+KEY = jax.random.key(3)
+
+
+def numbers(*shape, seed=0, scale=1.0):
+    return scale * jax.random.normal(jax.random.key(seed), shape)
+
+
+def full(*batch):
+    factor = jnp.eye(2) + numbers(*batch, 2, 2, seed=1, scale=0.3)
+    return distributions.FullGaussian(numbers(*batch, 2, seed=2), factor)
+
+
+def one_dimensional(*batch):
+    return distributions.FullGaussian(numbers(*batch, 1), 0.7 * jnp.ones((*batch, 1, 1)))
+
+
+def mixture(*batch):
+    components = distrax.Independent(
+        distrax.Normal(numbers(*batch, 3, 2, seed=4), jnp.exp(numbers(*batch, 3, 2, scale=0.2))), 1
+    )
+    return distributions.Mixture(numbers(*batch, 3, seed=5), components)
+
+
+def box(*batch):
+    low = numbers(*batch, 2, seed=6)
+    return distributions.UniformBox(low, low + 1 + numbers(*batch, 2, seed=7) ** 2)
+
+
+def normal(*batch):
+    return distributions.standard_normal((2,), batch, 0.8)
+
+
+def transformed(*batch):
+    shift, log_scale = numbers(*batch, 2), numbers(*batch, 2, seed=8, scale=0.3)
+    return distributions.Transformed(
+        normal(*batch), bijectors.ElementwiseAffine(shift, log_scale, event_ndims=1)
+    )
+
+
+def learned(base):
+    """A base with noise on its parameters."""
+
+    def make(*batch):
+        context = jnp.ones(batch, jnp.int32) if base.needs_labels else None
+        variables = base.init(KEY, context)
+        leaves, structure = jax.tree.flatten(variables)
+        leaves = [leaf + 0.3 * numbers(*leaf.shape, seed=9) for leaf in leaves]
+        return base.apply(jax.tree.unflatten(structure, leaves), context, batch_shape=batch)
+
+    return make
+
+
+REGISTRY = {
+    "standard_normal": normal,
+    "Transformed": transformed,
+    "FullGaussian": full,
+    "FullGaussian one-entry": one_dimensional,
+    "Mixture": mixture,
+    "UniformBox": box,
+    "Box": learned(bases.Box((2,), -1.5, 1)),
+    "CorrelatedGaussian": learned(bases.CorrelatedGaussian((2,))),
+    "DiagonalGaussian": learned(bases.DiagonalGaussian((2,))),
+    "GaussianMixture": learned(bases.GaussianMixture((2,), 3)),
+    "LabelledGaussian": learned(bases.LabelledGaussian((2,), 3)),
+}
+"""Distributions of vectors by name, each made for any batch shape."""
+
+every = pytest.mark.parametrize("make", REGISTRY.values(), ids=REGISTRY)
+
+
+def test_every_public_distribution_and_base_is_here():
+    public = {
+        name
+        for package in (distributions, bases)
+        for name in package.__all__
+        if inspect.isclass(getattr(package, name)) or name == "standard_normal"
+    }
+    assert public == {name.partition(" ")[0] for name in REGISTRY}
+
+
+@every
+def test_the_density_integrates_to_one(make):
+    distribution = make()
+    ends = [-9.0] * distribution.event_shape[0], [9.0] * distribution.event_shape[0]
+    mass = np.exp(metrics.log_integral(jax.jit(distribution.log_prob), *ends, cells=1500))
+    # A border of a box is off by half a cell at most.
+    assert mass == pytest.approx(1, abs=2e-2 if "Box" in type(distribution).__name__ else 1e-4)
+
+
+@every
+def test_samples_have_the_moments_of_the_density(make):
+    distribution = make()
+    samples = np.asarray(distribution.sample(seed=KEY, sample_shape=40_000))
+    axis = np.linspace(-9, 9, 1201) + 1e-4
+    grid = np.stack(np.meshgrid(*[axis] * samples.shape[1], indexing="ij"), -1).reshape(
+        -1, samples.shape[1]
+    )
+    weights = np.exp(np.float64(distribution.log_prob(np.float32(grid))))
+    weights /= weights.sum()
+    mean = weights @ grid
+    covariance = (weights[:, None] * (grid - mean)).T @ (grid - mean)
+    np.testing.assert_allclose(samples.mean(0), mean, atol=0.04)
+    np.testing.assert_allclose(np.cov(samples.T).reshape(covariance.shape), covariance, atol=0.06)
+
+
+@every
+def test_samples_and_their_density_agree_in_every_batch_shape(make):
+    for batch in ((), (3,), (3, 2)):
+        distribution = make(*batch)
+        assert distribution.batch_shape == batch
+        samples, log_prob = distribution.sample_and_log_prob(seed=KEY, sample_shape=(4, 5))
+        assert samples.shape == (4, 5, *batch, *distribution.event_shape)
+        assert log_prob.shape == (4, 5, *batch)
+        np.testing.assert_allclose(log_prob, distribution.log_prob(samples), rtol=1e-4, atol=1e-4)
+        assert log_prob.dtype == samples.dtype == jnp.float32
+        alone = distribution.sample(seed=KEY, sample_shape=(4, 5))
+        np.testing.assert_allclose(alone, samples, rtol=1e-6, atol=1e-6)
+
+
+@every
+def test_batches_of_distributions_hold_the_single_ones(make):
+    distribution = make(3)
+    values = 0.3 * numbers(3, *distribution.event_shape, seed=11)
+    one_by_one = jax.vmap(lambda distribution, value: distribution.log_prob(value))
+    expected = one_by_one(distribution, values)
+    np.testing.assert_allclose(distribution.log_prob(values), expected, rtol=1e-5)
+
+
+@every
+def test_jit_takes_the_distribution_as_an_argument_and_compiles_once(make):
+    distribution = make()
+    traces = []
+
+    @jax.jit
+    def log_prob(distribution, value):
+        traces.append(None)
+        return distribution.log_prob(value)
+
+    value = distribution.sample(seed=KEY)
+    for _ in range(2):
+        np.testing.assert_allclose(
+            log_prob(distribution, value), distribution.log_prob(value), rtol=1e-5
+        )
+        distribution = jax.tree.map(lambda leaf: leaf, distribution)
+    assert len(traces) == 1
+    with jax.check_tracer_leaks():
+        jax.jit(lambda key: make().sample_and_log_prob(seed=key))(KEY)
+
+
+@every
+def test_one_bad_row_spoils_no_other(make):
+    distribution = make()
+    clean = distribution.sample(seed=KEY, sample_shape=4)
+    for bad in (jnp.nan, jnp.inf, -jnp.inf):
+        log_prob = distribution.log_prob(clean.at[1, 0].set(bad))
+        assert not jnp.isfinite(log_prob[1])
+        np.testing.assert_array_equal(jnp.isfinite(log_prob), [True, False, True, True])
+    assert jnp.isnan(distribution.log_prob(clean.at[1, 0].set(jnp.nan))[1])
+
+
+@every
+def test_precision_is_float32_and_gradients_are_finite_far_out(make):
+    distribution = make()
+    assert distribution.log_prob(jnp.zeros(distribution.event_shape, jnp.bfloat16)).dtype == (
+        jnp.float32
+    )
+    gradient = jax.grad(lambda distribution, value: distribution.log_prob(value), argnums=(0, 1))
+    for edge in (0.0, 1e-30, 1e3, -1e6):
+        value = jnp.full(distribution.event_shape, edge)
+        leaves = jax.tree.leaves(gradient(distribution, value))
+        assert all(jnp.all(jnp.isfinite(leaf)) for leaf in leaves)
+
+
+WRONG = {
+    "factor": functools.partial(distributions.FullGaussian, jnp.zeros(3), jnp.eye(2)),
+    "corners": functools.partial(distributions.UniformBox, jnp.zeros(3), jnp.ones(2)),
+    "logits": lambda: distributions.Mixture(jnp.zeros(2), normal(3)),
+    "event of a Gaussian": lambda: full().log_prob(jnp.zeros((4, 3))),
+    "event of a box": lambda: box().log_prob(jnp.zeros((4, 3))),
+}
+
+
+@pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
+def test_wrong_shapes_are_refused_with_both_named(call):
+    with pytest.raises(ValueError, match=r"\(.*\).*\(.*\)"):
+        call()

@@ -1,0 +1,137 @@
+"""Reverse KL, where everything is known in closed form; rows, devices, conditions."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaeflow import axis, bases, flows, losses, models
+
+ROWS = 8
+BATCH = {"index": jnp.arange(ROWS)}
+KEY = jax.random.key(1)
+SCALE = 1.5
+"""Deviation of the Gaussian target, centred at 1, in two dimensions."""
+
+
+def energy(x):
+    return jnp.sum(((x - 1) / SCALE) ** 2, axis=-1) / 2
+
+
+def model():
+    """Standard normal through the identity, but for a base that can be moved."""
+    flow = flows.RealNVP((2,), steps=1, width=4, blocks=1)
+    return models.FlowModel(flow, base=bases.DiagonalGaussian((2,)))
+
+
+@pytest.fixture(scope="module")
+def variables():
+    made = jax.jit(model().init)(KEY)
+    # Without data the flow is initialised on a draw of noise, which it standardises.
+    return jax.tree.map(jnp.zeros_like, made)
+
+
+def many(variables, beta=1.0, count=100_000):
+    loss = functools.partial(losses.reverse_kl, model(), energy=energy)
+    batch = {"index": jnp.arange(count)}
+    return jax.jit(loss)(variables, batch, KEY, beta=beta)
+
+
+def test_gaussian_against_gaussian(variables):
+    value, aux = many(variables)
+    log_z = np.log(2 * np.pi * SCALE**2)
+    kl = 2 * (np.log(SCALE) + (1 + 1) / (2 * SCALE**2) - 0.5)
+    assert float(value) == pytest.approx(kl - log_z, abs=0.01)
+    assert float(aux.metrics["free_energy"]) == pytest.approx(kl - log_z, abs=0.01)
+    assert float(aux.metrics["entropy"]) == pytest.approx(np.log(2 * np.pi) + 1, abs=0.01)
+    assert aux.state == {}
+    annealed, aux_too = many(variables, beta=0.25)
+    mean_energy = (1 + 1) / SCALE**2
+    assert float(annealed) == pytest.approx(0.25 * mean_energy - np.log(2 * np.pi) - 1, abs=0.01)
+    for name, expected in aux.metrics.items():
+        np.testing.assert_allclose(aux_too.metrics[name], expected, rtol=1e-5)
+
+
+def test_weights_of_a_narrower_target(variables):
+    # With deviations s < 1 the second moment of the weights exists: for p = N(0, s^2) in d = 2,
+    # 1 / ESS = E_q (p/q)^2 = (s^2 sqrt(2/s^2 - 1))^-2.
+    width = 0.8
+    narrow = lambda x: jnp.sum((x / width) ** 2, axis=-1) / 2  # noqa: E731
+    _, aux = losses.reverse_kl(
+        model(), variables, {"index": jnp.arange(100_000)}, KEY, energy=narrow
+    )
+    share = (width**2 * np.sqrt(2 / width**2 - 1)) ** 2
+    assert float(aux.metrics["effective_sample_size"]) == pytest.approx(share, abs=0.01)
+    assert float(aux.metrics["log_normalizer"]) == pytest.approx(
+        np.log(2 * np.pi * width**2), abs=0.01
+    )
+
+
+def test_a_perfect_fit_has_equal_weights(variables):
+    target = lambda x: jnp.sum(x**2, axis=-1) / 2 + 3  # noqa: E731
+    value, aux = losses.reverse_kl(model(), variables, BATCH, KEY, energy=target)
+    log_z = np.log(2 * np.pi) - 3
+    np.testing.assert_allclose(value, -log_z, rtol=1e-5)  # for any noise
+    np.testing.assert_allclose(aux.metrics["log_normalizer"], log_z, rtol=1e-5)
+    np.testing.assert_allclose(aux.metrics["effective_sample_size"], 1, rtol=1e-5)
+    np.testing.assert_allclose(aux.metrics["largest_weight"], 1 / ROWS, rtol=1e-5)
+
+
+def test_gradients_pull_the_base_to_the_target(variables):
+    def loss(base):
+        merged = {"params": variables["params"] | {"base": base}}
+        batch = {"index": jnp.arange(50_000)}
+        return losses.reverse_kl(model(), merged, batch, KEY, energy=energy)[0]
+
+    gradient = jax.jit(jax.grad(loss))(variables["params"]["base"])
+    # d KL / d mean = (mean - 1) / SCALE^2; d KL / d log_scale = scale^2 / SCALE^2 - 1.
+    np.testing.assert_allclose(gradient["mean"], -1 / SCALE**2, atol=0.02)
+    np.testing.assert_allclose(gradient["log_scale"], 1 / SCALE**2 - 1, atol=0.02)
+
+
+def test_one_key_is_split_over_the_rows(variables):
+    loss = functools.partial(losses.reverse_kl, model(), variables, BATCH, energy=energy)
+    np.testing.assert_array_equal(loss(KEY)[0], loss(jax.random.split(KEY, ROWS))[0])
+    log_q, energies = losses.reverse_kl_terms(model(), variables, BATCH, KEY, energy=energy)
+    assert log_q.shape == energies.shape == (ROWS,)
+    np.testing.assert_allclose(loss(KEY)[0], jnp.mean(log_q + energies), rtol=1e-6)
+
+
+def test_a_divided_batch_has_the_metrics_of_the_whole(variables):
+    keys = jax.random.split(KEY, ROWS)
+    whole, aux = losses.reverse_kl(model(), variables, BATCH, keys, energy=energy)
+    parts = {"index": BATCH["index"].reshape(4, 2)}
+    divided = functools.partial(
+        losses.reverse_kl, model(), variables, axis=axis.Axis("data"), energy=energy
+    )
+    values, metrics = jax.vmap(
+        lambda batch, keys: (lambda loss, aux: (loss, aux.metrics))(*divided(batch, keys)),
+        axis_name="data",
+    )(parts, keys.reshape(4, 2))
+    np.testing.assert_allclose(jnp.mean(values), whole, rtol=1e-6)
+    for name, expected in aux.metrics.items():
+        np.testing.assert_allclose(jnp.mean(metrics[name]), expected, rtol=1e-5)
+        if name not in ("free_energy", "entropy"):  # which training averages
+            np.testing.assert_allclose(metrics[name], expected, rtol=1e-5)
+
+
+def test_condition_names_the_context_of_each_row():
+    conditional = models.FlowModel(
+        flows.RealNVP((2,), steps=1, width=4, blocks=1), base=bases.LabelledGaussian((2,), 3)
+    )
+    labels = jnp.array([0, 1, 2, 0])
+    made = conditional.init(KEY, context=labels)
+    keys = jax.random.split(KEY, 4)
+    log_q, energies = losses.reverse_kl_terms(
+        conditional, made, {"label": labels}, keys, energy=energy, condition="label"
+    )
+    for row in range(4):
+        x, log_prob = conditional.apply(made, context=labels[row]).sample_and_log_prob(
+            seed=keys[row]
+        )
+        np.testing.assert_allclose(log_q[row], log_prob, rtol=1e-5)
+        np.testing.assert_allclose(energies[row], energy(x), rtol=1e-4)

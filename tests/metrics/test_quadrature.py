@@ -1,0 +1,29 @@
+"""Integrals over boxes."""
+
+import numpy as np
+import pytest
+
+from vaeflow import metrics
+
+
+def test_gaussians():
+    line = lambda x: -0.5 * np.sum((x / 0.3) ** 2, -1)  # noqa: E731
+    found = metrics.log_integral(line, [-4], [5], 400)
+    assert found == pytest.approx(np.log(0.3 * np.sqrt(2 * np.pi)), abs=1e-6)
+    found = metrics.log_integral(line, [-4, -3], [5, 3], 400)
+    assert found == pytest.approx(2 * np.log(0.3 * np.sqrt(2 * np.pi)), abs=1e-6)
+
+
+def test_a_box_is_its_area_and_large_values_do_not_overflow():
+    constant = lambda x: np.full(len(x), 5000.0)  # noqa: E731
+    found = metrics.log_integral(constant, [0, 0], [2, 3], 7)
+    assert found == pytest.approx(5000 + np.log(6), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "cells"),
+    [([0, 0], [1], 5), ([0] * 3, [1] * 3, 5), ([1], [0], 5), ([0], [1], 0), (0, 1, 5)],
+)
+def test_wrong_boxes_are_refused(low, high, cells):
+    with pytest.raises(ValueError, match="low"):
+        metrics.log_integral(lambda x: x[:, 0], low, high, cells)

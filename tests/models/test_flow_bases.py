@@ -1,0 +1,135 @@
+"""Flow models whose noise isn't standard normal."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vaeflow import bases, flows, models
+
+KEY = jax.random.key(0)
+FLOW = flows.RealNVP((2,), steps=1, width=4, blocks=1)
+BASES = {
+    "diagonal": bases.DiagonalGaussian((2,)),
+    "correlated": bases.CorrelatedGaussian((2,)),
+    "mixture": bases.GaussianMixture((2,), 3),
+    "box": bases.Box((2,), -2, 3),
+}
+
+
+def initial(model, context=None):
+    variables = jax.jit(model.init)(KEY, context=context)
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(KEY, len(leaves))
+    return jax.tree.unflatten(
+        structure,
+        [
+            leaf + 0.2 * jax.random.normal(k, leaf.shape)
+            for leaf, k in zip(leaves, keys, strict=True)
+        ],
+    )
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_density_is_that_of_the_base_at_the_noise(name):
+    model = models.FlowModel(FLOW, base=BASES[name])
+    variables = initial(model)
+    x = model.apply(variables, KEY, 5, method="sample")
+    noise = model.apply(variables, x, method="encode")
+    base = model.apply(variables, method="noise")
+    _, log_det = model.apply(variables).bijector.inverse_and_log_det(x)
+    expected = base.log_prob(noise) + log_det
+    np.testing.assert_allclose(
+        model.apply(variables, x, method="log_prob"), expected, rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(model.apply(variables, noise, method="decode"), x, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_temperature_scales_deviations_from_the_middle(name):
+    base = BASES[name]
+    variables = base.init(KEY)
+    cold, warm = (
+        base.apply(variables, temperature=t).sample(seed=KEY, sample_shape=(50,)) for t in (0.5, 1)
+    )
+    middle = base.apply(variables).mean()
+    if name == "mixture":  # each component about its own mean: the same one in both draws
+        means = base.apply(variables).components_distribution.mean()
+        shifts = (2 * cold - warm)[:, None] - means
+        np.testing.assert_allclose(jnp.min(jnp.abs(shifts).sum(-1), axis=1), 0, atol=1e-5)
+    else:
+        np.testing.assert_allclose(cold - middle, 0.5 * (warm - middle), atol=1e-5)
+
+
+def test_a_context_of_the_flow_gives_the_base_its_batch_axes():
+    model = models.FlowModel(FLOW, base=BASES["mixture"])
+    context = jax.random.normal(KEY, (4, 3))
+    variables = initial(model, context)
+    distribution = model.apply(variables, context=context)
+    assert distribution.batch_shape == (4,)
+    x, log_prob = distribution.sample_and_log_prob(seed=KEY, sample_shape=5)
+    assert x.shape == (5, 4, 2)
+    one = model.apply(variables, context=context[1]).log_prob(x[:, 1])
+    np.testing.assert_allclose(log_prob[:, 1], one, rtol=1e-3, atol=1e-3)
+
+
+def test_labels_reach_a_base_that_needs_them_past_a_flow_without_classes():
+    model = models.FlowModel(FLOW, base=bases.LabelledGaussian((2,), 3))
+    labels = jnp.array([0, 2, 1])
+    variables = initial(model, labels)
+    x = jnp.ones((3, 2))
+    by_label = model.apply(variables, x, None, labels, method="log_prob")
+    assert len(set(np.asarray(by_label).tolist())) == 3
+    noise, log_det = model.apply(variables, context=labels).bijector.inverse_and_log_det(x)
+    base = variables["params"]["base"]
+    scale = np.exp(base["log_scale"][labels])
+    expected = -0.5 * ((noise - base["mean"][labels]) / scale) ** 2 - np.log(scale)
+    expected = np.sum(expected - 0.5 * np.log(2 * np.pi), -1) + log_det
+    np.testing.assert_allclose(by_label, expected, rtol=1e-4)
+    both = models.FlowModel(FLOW.clone(classes=3), base=bases.LabelledGaussian((2,), 3))
+    assert both.apply(initial(both, labels), context=labels).batch_shape == (3,)
+
+
+def test_labels_beyond_the_classes_are_nan_for_that_row_alone():
+    base = bases.LabelledGaussian((2,), 3)
+    labels = jnp.array([0, 3, -1, 2])
+    log_prob = base.apply(base.init(KEY, labels), labels).log_prob(jnp.zeros((4, 2)))
+    np.testing.assert_array_equal(jnp.isnan(log_prob), [False, True, True, False])
+
+
+def test_a_mixture_learns_its_clusters():
+    base = bases.GaussianMixture((1,), 2)
+    labels = jnp.arange(300) % 3 == 0
+    data = jnp.where(labels, -3.0, 2.0)[:, None] + 0.5 * jax.random.normal(KEY, (300, 1))
+    variables = base.init(jax.random.key(4))
+    optimizer = optax.adam(0.05)
+
+    def update(carry, _):
+        variables, state = carry
+        gradient = jax.grad(lambda v: -jnp.mean(base.apply(v).log_prob(data)))(variables)
+        change, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(variables, change), state), None
+
+    start = (variables, optimizer.init(variables))
+    (variables, _), _ = jax.jit(lambda start: jax.lax.scan(update, start, length=400))(start)
+    mixture = base.apply(variables)
+    found = mixture.component_of(data)
+    assert jnp.mean(found == found[0]) == pytest.approx(1 / 3, abs=0.01)
+    np.testing.assert_array_equal(found == found[0], labels)
+    shares = jnp.sort(jax.nn.softmax(variables["params"]["logits"]))
+    np.testing.assert_allclose(shares, [1 / 3, 2 / 3], atol=0.02)
+
+
+def test_wrong_bases_are_refused():
+    wide = models.FlowModel(FLOW, base=bases.DiagonalGaussian((3,)))
+    with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
+        wide.init(KEY)
+    with pytest.raises(ValueError, match="integer labels of 3 classes, got None"):
+        bases.LabelledGaussian((2,), 3).init(KEY, None)
+    with pytest.raises(ValueError, match="low must be below high, got 1 and 1"):
+        bases.Box((2,), 1, 1).init(KEY)
+    with pytest.raises(ValueError, match=r"\(dimension,\), got \(2, 2\)"):
+        bases.CorrelatedGaussian((2, 2)).init(KEY)

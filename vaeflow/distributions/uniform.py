@@ -1,0 +1,97 @@
+"""Uniform distributions on boxes."""
+
+from __future__ import annotations
+
+import distrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class UniformBox(distrax.Distribution):
+    """Independent uniforms on the box from `low` to `high`.
+
+    log p(x) = -sum_i log(high_i - low_i) inside and on the border, -inf outside, in nats and
+    float32 or wider. Gradients are finite everywhere, and zero with respect to x; NaN gives NaN.
+    Samples low + (high - low) u are reparameterised.
+
+    Shapes: `low` and `high` are ``[*batch, *event]``.
+    """
+
+    def __init__(
+        self,
+        low: Float[Array, "*batch_and_event"],
+        high: Float[Array, "*batch_and_event"],
+        event_ndims: int = 1,
+    ):
+        """Builds the distribution.
+
+        Args:
+          low: Lower corner.
+          high: Upper corner, above the lower one in each entry; unchecked, as it may be traced.
+          event_ndims: Number of trailing axes that make an event.
+
+        Raises:
+          ValueError: If the corners' shapes differ or have fewer axes than an event.
+        """
+        super().__init__()
+        low, high = jnp.asarray(low), jnp.asarray(high)
+        if low.shape != high.shape or low.ndim < event_ndims:
+            raise ValueError(
+                f"low and high must have one shape of at least {event_ndims} axes, "
+                f"got {low.shape} and {high.shape}"
+            )
+        dtype = jnp.promote_types(jnp.promote_types(low.dtype, high.dtype), jnp.float32)
+        self._low, self._high = low.astype(dtype), high.astype(dtype)
+        self._event_ndims = event_ndims
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self._low.shape[self._low.ndim - self._event_ndims :]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch of distributions."""
+        return self._low.shape[: self._low.ndim - self._event_ndims]
+
+    @property
+    def dtype(self):
+        """Type of the samples."""
+        return self._low.dtype
+
+    def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
+        """Computes the log-density in nats.
+
+        Raises:
+          ValueError: If the events have another shape.
+        """
+        if value.shape[value.ndim - self._event_ndims :] != self.event_shape:
+            raise ValueError(
+                f"value must hold events of shape {self.event_shape}, got shape {value.shape}"
+            )
+        axes = tuple(range(-self._event_ndims, 0))
+        inside = jnp.all((value >= self._low) & (value <= self._high), axis=axes)
+        log_prob = jnp.where(inside, self._log_density(), -jnp.inf)
+        return jnp.where(jnp.any(jnp.isnan(value), axis=axes), jnp.nan, log_prob)
+
+    def _log_density(self) -> Array:
+        return -jnp.sum(jnp.log(self._high - self._low), axis=tuple(range(-self._event_ndims, 0)))
+
+    def _sample_n(self, key: Array, n: int) -> Array:
+        return self._sample_n_and_log_prob(key, n)[0]
+
+    def _sample_n_and_log_prob(self, key: Array, n: int) -> tuple[Array, Array]:
+        uniform = jax.random.uniform(key, (n, *self._low.shape), self.dtype)
+        samples = self._low + (self._high - self._low) * uniform
+        # Rounding may carry the product beyond the border.
+        samples = jnp.minimum(samples, self._high)
+        return samples, jnp.broadcast_to(self._log_density(), (n, *self.batch_shape))
+
+    def mean(self) -> Float[Array, "*batch_and_event"]:
+        """The middle of the box."""
+        return (self._low + self._high) / 2
+
+    def variance(self) -> Float[Array, "*batch_and_event"]:
+        """The variance of each entry."""
+        return (self._high - self._low) ** 2 / 12

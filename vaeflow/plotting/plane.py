@@ -1,0 +1,189 @@
+"""Figures of densities and maps on the plane."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Array, Float
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SHADES = ("#ffffff", "#c9dcee", "#6ea3d0", "#1f5a96", "#0b2440")
+_LINES = ("#1f5a96", "#d1662a")
+_GREY = "#6b6b6b"
+_PANEL = 1.75  # inches
+_FONT_SIZE = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Density:
+    """A density over a square, as a panel of `plane_table`.
+
+    Attributes:
+      values: At the points of `plane_points`, in any unit, shape [point * point]; what isn't finite
+        is drawn as zero.
+      caption: What to write below it.
+    """
+
+    values: Float[Array | np.ndarray, "point"]
+    caption: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class WarpedGrid:
+    """Straight lines carried through a map of the plane, as a panel of `plane_table`.
+
+    Attributes:
+      lines: The images of the points of `grid_lines`, shape [line, point, 2].
+      caption: What to write below it.
+    """
+
+    lines: Float[Array | np.ndarray, "line point two"]
+    caption: str = ""
+
+
+def plane_points(bound: float, size: int) -> Float[np.ndarray, "point two"]:
+    """Lists the centres of size x size squares that fill [-bound, bound]^2, row by row from below.
+
+    Args:
+      bound: Half the side of the square.
+      size: How many in a row, and how many rows.
+
+    Raises:
+      ValueError: If `bound` isn't positive or `size` isn't.
+    """
+    if not bound > 0 or size < 1:
+        raise ValueError(f"bound must be above 0 and size at least 1, got {bound} and {size}")
+    centers = bound * ((2 * np.arange(size) + 1) / size - 1)
+    z1, z2 = np.meshgrid(centers, centers)
+    return np.stack([z1, z2], axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def grid_lines(
+    bound: float, count: int = 15, points: int = 200
+) -> Float[np.ndarray, "line point two"]:
+    """Draws upright lines, then as many level ones, across [-bound, bound]^2.
+
+    Args:
+      bound: Half the side of the square.
+      count: Number of lines in either direction.
+      points: Number of points of a line.
+
+    Returns:
+      Points, float32, shape [2 * count, points, 2].
+
+    Raises:
+      ValueError: If `bound` isn't positive or there aren't two lines and points at least.
+    """
+    if not bound > 0 or count < 2 or points < 2:
+        raise ValueError(
+            f"bound must be above 0, count and points at least 2, got {bound}, {count} and {points}"
+        )
+    across, along = np.meshgrid(
+        np.linspace(-bound, bound, count), np.linspace(-bound, bound, points), indexing="ij"
+    )
+    upright = np.stack([across, along], axis=-1)
+    return np.concatenate([upright, upright[..., ::-1]]).astype(np.float32)
+
+
+def plane_table(
+    panels: Sequence[Sequence[Density | WarpedGrid]],
+    bound: float,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> Figure:
+    """Draws a table of densities and warped grids, all over [-bound, bound]^2.
+
+    The shades of a row share one scale, which ends at the largest value of its first density, so
+    that the densities of a row can be compared; what is larger has the darkest shade too.
+
+    Args:
+      panels: Rows of equal length.
+      bound: Half the side of the square that is shown; what lies beyond it is cut off.
+      row_labels: One for each row, to its left, or none.
+      column_labels: One for each column, above it, or none.
+
+    Raises:
+      ValueError: If rows differ in length, there are none, or labels don't fit them.
+    """
+    from matplotlib.figure import Figure
+
+    rows, columns = len(panels), len(panels[0]) if panels else 0
+    if not columns or any(len(row) != columns for row in panels):
+        lengths = [len(row) for row in panels]
+        raise ValueError(f"panels must be rows of one length, above 0, got lengths {lengths}")
+    for labels, count, name in ((row_labels, rows, "row"), (column_labels, columns, "column")):
+        if labels and len(labels) != count:
+            raise ValueError(f"{name}_labels must name {count} {name}s, got {len(labels)}")
+    figure = Figure(
+        figsize=(_PANEL * columns + 0.4, (_PANEL + 0.25) * rows + 0.3),
+        dpi=150,
+        facecolor="white",
+        layout="constrained",
+    )
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for row, row_axes in zip(panels, axes, strict=True):
+        largest = next((_largest(panel) for panel in row if isinstance(panel, Density)), 1.0)
+        for panel, panel_axes in zip(row, row_axes, strict=True):
+            _frame(panel_axes, bound, panel.caption)
+            if isinstance(panel, Density):
+                _draw_density(panel_axes, panel, bound, largest)
+            else:
+                _draw_lines(panel_axes, panel)
+    for label, row_axes in zip(row_labels, axes, strict=False):
+        row_axes[0].set_ylabel(label, fontsize=_FONT_SIZE)
+    for label, panel_axes in zip(column_labels, axes[0], strict=False):
+        panel_axes.set_title(label, fontsize=_FONT_SIZE)
+    return figure
+
+
+def _largest(density: Density) -> float:
+    return float(np.max(_finite(density))) or 1.0
+
+
+def _finite(density: Density) -> np.ndarray:
+    values = np.asarray(density.values, np.float64)
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _frame(axes: Axes, bound: float, caption: str) -> None:
+    axes.set_xlim(-bound, bound)
+    axes.set_ylim(-bound, bound)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color("#c8c8c8")
+        spine.set_linewidth(0.6)
+    axes.set_xlabel(caption, fontsize=_FONT_SIZE - 2, color=_GREY)
+
+
+def _draw_density(axes: Axes, density: Density, bound: float, largest: float) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    values = _finite(density)
+    size = round(values.size**0.5)
+    if size**2 != values.size:
+        raise ValueError(f"values must be those of a square of points, got {values.size}")
+    axes.imshow(
+        values.reshape(size, size),
+        cmap=LinearSegmentedColormap.from_list("shades", _SHADES),
+        vmin=0,
+        vmax=largest,
+        origin="lower",
+        extent=(-bound, bound, -bound, bound),
+        interpolation="bilinear",
+    )
+
+
+def _draw_lines(axes: Axes, grid: WarpedGrid) -> None:
+    lines = np.asarray(grid.lines)
+    half = len(lines) // 2
+    for part, color in zip((lines[:half], lines[half:]), _LINES, strict=True):
+        for line in part:
+            axes.plot(*line.T, color=color, linewidth=0.6, alpha=0.8, solid_capstyle="butt")
