@@ -30,6 +30,9 @@ ENERGIES = {
 BOUND = 5.2
 """Half the side of the squares that are drawn; that of the integrals is 10."""
 
+SPLINE = "spline"
+"""Name of the spline flow among the models."""
+
 EnergyName = Literal["ring", "wave", "bulging_wave", "forked_wave"]
 PyTree = Any
 
@@ -44,6 +47,8 @@ class ModelConfig:
     """Steps of the spline flow; 0 for none."""
     spline_width: int = 32
     """Hidden units of its networks."""
+    spline_learning_rate: float = 2e-3
+    """Its learning rate: at that of the planar flows it loses modes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +75,10 @@ class Config:
         allowed = {
             "model.depths": (self.model.depths, all(depth >= 1 for depth in self.model.depths)),
             "model.spline_steps": (self.model.spline_steps, self.model.spline_steps >= 0),
+            "model.spline_learning_rate": (
+                self.model.spline_learning_rate,
+                self.model.spline_learning_rate > 0,
+            ),
             "annealing": (self.annealing, 0 <= self.annealing <= 1),
             "samples": (self.samples, self.samples >= 1),
             "points": (self.points, self.points >= 1),
@@ -89,7 +98,7 @@ def build(config: ModelConfig) -> dict[str, vf.models.FlowModel]:
         f"planar_{depth}": vf.flows.Planar((2,), steps=depth) for depth in sorted(config.depths)
     }
     if config.spline_steps:
-        flows["spline"] = vf.flows.NeuralSpline(
+        flows[SPLINE] = vf.flows.NeuralSpline(
             (2,), steps=config.spline_steps, width=config.spline_width
         )
     return {name: vf.models.FlowModel(flow) for name, flow in flows.items()}
@@ -126,9 +135,10 @@ def every_reverse_kl(
     return jnp.sum(values), losses.Aux(found, {})
 
 
-def fit(model, config: Config, directory: training.RunDirectory) -> PyTree:
+def fit(
+    model, train: training.TrainConfig, config: Config, directory: training.RunDirectory
+) -> PyTree:
     """Trains one model on all densities; returns its variables, stacked."""
-    train = config.train
     rise = max(config.annealing * train.steps, 1)
 
     @jax.jit
@@ -222,7 +232,10 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
             experiment=directory.experiment,
             preset=directory.preset,
         )
-        variables = trained[title] = fit(model, config, part)
+        train = config.train
+        if title == SPLINE:
+            train = dataclasses.replace(train, learning_rate=config.model.spline_learning_rate)
+        variables = trained[title] = fit(model, train, config, part)
         measured = measure(model, variables, config)
         kl = {}
         for name, log_normalizer in log_normalizers.items():

@@ -55,15 +55,17 @@ class PlanarStep:
     collections = ("params",)
 
     def init(self, key: Array, data: Array, context: Array | None) -> dict[str, Any]:
-        """Draws a direction w of length one, and leaves the data nearly unchanged."""
-        keys = jax.random.split(key, 3)
+        """Draws a plane through one of the data, and leaves them nearly unchanged."""
+        keys = jax.random.split(key, 4)
         weight = jax.random.normal(keys[0], (self.channels,))
         weight = weight / jnp.linalg.norm(weight)
         # Where w . u = log(e - 1), the constraint makes u_hat orthogonal to w; along w it is zero.
         scale = math.log(math.e - 1) * weight
         scale = scale + NOISE * jax.random.normal(keys[1], (self.channels,))
-        base = {"weight": weight, "scale": scale, "bias": jnp.zeros(())}
-        return {"params": affine_in_context(keys[2], base, context)}
+        # Planes through one point would all bend space there alone.
+        bias = -jnp.sum(weight * jax.random.choice(keys[2], data))
+        base = {"weight": weight, "scale": scale, "bias": bias}
+        return {"params": affine_in_context(keys[3], base, context)}
 
     def __call__(self, variables: dict[str, Any], context: Array | None) -> bijectors.Planar:
         """Builds the step from its variables."""

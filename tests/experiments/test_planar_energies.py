@@ -1,0 +1,72 @@
+"""The flows on the plane end to end, at a tiny size, and what they say to bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import common, planar_energies
+
+TINY = ["--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "8"]
+SMALL = [*TINY, "--samples", "200", "--points", "12", "--model.depths", "1", "3"]
+
+
+def execute(*arguments):
+    return common.execute(
+        "planar_energies", planar_energies.PRESETS, planar_energies.run, arguments
+    )
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_flows_are_trained_measured_and_drawn(capsys):
+    options = ["--workdir", "run", *SMALL, "--energies", "wave", "ring"]
+    assert execute(*options) == 0
+    report = json.loads(pathlib.Path("run/report.json").read_text())
+    found = report["metrics"]
+    assert all(math.isfinite(value) for value in found.values())
+    assert found["log_normalizer_ring"] == pytest.approx(1.8775, abs=1e-3)
+    for model in ("planar_1", "planar_3", "spline"):
+        for energy in ("wave", "ring"):
+            assert 0 < found[f"kl_{energy}_{model}"] < 10
+            assert 0 < found[f"effective_sample_size_{energy}_{model}"] < 1
+    for figure in ("densities", "grids"):
+        with Image.open(f"run/figures/{figure}.png") as image:
+            assert np.asarray(image).std() > 10
+    assert "kl_wave_planar_3: " in capsys.readouterr().out
+    assert execute(*options) == 0
+    assert "run is finished; nothing to do" in capsys.readouterr().err
+
+
+def test_a_longer_training_comes_closer():
+    options = [*SMALL, "--energies", "ring", "--model.spline-steps", "0", "--train.steps"]
+    closeness = []
+    for steps in ("2", "400"):
+        assert execute("--workdir", steps, *options, steps) == 0
+        report = json.loads((pathlib.Path(steps) / "report.json").read_text())
+        closeness.append(report["metrics"]["kl_ring_planar_3"])
+    assert closeness[1] < 0.5 * closeness[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.depths", "0"], "model.depths is out of range"),
+        (["--annealing", "2"], "annealing is out of range, got 2"),
+        (["--model.spline-learning-rate", "0"], "model.spline_learning_rate is out of range"),
+        (["--energies", "ring", "ring"], "energies must be different names"),
+    ],
+)
+def test_values_out_of_range_are_refused(options, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        execute("--workdir", "run", *options)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
