@@ -109,8 +109,8 @@ def _backward(step, segment, unroll, event_ndims, residuals, cotangents):
             x, step_variables = inputs
 
             def recover(bijector):
-                _, pull_back = jax.vjp(_forward_and_log_det, bijector, x)
-                dbijector, dx = pull_back((dy, dlog_det))
+                (_, log_det), pull_back = jax.vjp(_forward_and_log_det, bijector, x)
+                dbijector, dx = pull_back((dy, dlog_det.astype(log_det.dtype)))
                 return x, dx, dbijector
 
             _, dx, dcontext, dvariables = pull_back_step(recover, step_variables, dcontext)
@@ -160,8 +160,9 @@ def _invert_and_pull_back(
     for index, inverted in reversed(_order(bijector)):
         x = parts[index].forward(y) if inverted else parts[index].inverse(y)
         apply = _inverse_and_log_det if inverted else _forward_and_log_det
-        _, pull_back = jax.vjp(apply, parts[index], x)
-        dparts[index], dy = pull_back((dy, dlog_det))
+        (_, log_det), pull_back = jax.vjp(apply, parts[index], x)
+        # A part without parameters may answer in float32 where others are wider.
+        dparts[index], dy = pull_back((dy, dlog_det.astype(log_det.dtype)))
         y = x
     return y, dy, jax.tree.unflatten(structure, dparts)
 

@@ -90,7 +90,10 @@ class Scan(Bijector):
 
     def _run(self, x, inverse: bool):
         # The state is float32 or wider whatever the networks compute in: it has to be inverted.
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        # It is as wide as anything that meets it, since a loop can't widen it.
+        wide = [leaf.dtype for leaf in jax.tree.leaves((self.variables, self.context))]
+        wide = [dtype for dtype in wide if jnp.issubdtype(dtype, jnp.floating)]
+        x = x.astype(jnp.result_type(x.dtype, jnp.float32, *wide))
         step = _InverseStep(self.step) if inverse else self.step
         if self.reversible:
             variables = self.variables

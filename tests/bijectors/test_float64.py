@@ -1,0 +1,21 @@
+"""Bijectors in float64, in a process of its own, where the type is switched on."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import subprocess
+import sys
+
+from tests import registry
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_maps_are_as_exact_as_float64() -> None:
+    """Round trips and log-determinants, to 1e-9 but where a search or a network is coarser."""
+    command = [sys.executable, "-m", "tests.float64"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    last = re.fullmatch(r"(\d+) entries, 0 failures", ended.stdout.splitlines()[-1])
+    assert int(last[1]) == len(registry.BIJECTORS)
