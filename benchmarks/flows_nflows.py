@@ -18,7 +18,10 @@ def make(**size: Any) -> Nflows:
 
 
 class Nflows(TorchSide):
-    """nflows' transforms, each followed by a reversal of the entries."""
+    """nflows' transforms, each followed by a reversal of the entries.
+
+    Networks of couplings have one residual block of two layers after the first.
+    """
 
     def build(self) -> torch.nn.Module:
         """Builds the flow."""
@@ -41,7 +44,7 @@ class Nflows(TorchSide):
             )
         return transforms.PiecewiseRationalQuadraticCouplingTransform(
             torch.arange(entries) >= entries // 2,
-            lambda inputs, outputs: nets.MLP((inputs,), (outputs,), self.size.hidden),
+            lambda inputs, outputs: nets.ResidualNet(inputs, outputs, width, num_blocks=1),
             **splines,
         )
 

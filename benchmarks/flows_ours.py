@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 import vaeflow as vf
 from benchmarks.flow_size import BOUND, LEARNING_RATE, FlowSize, Rows
@@ -40,9 +41,7 @@ class Ours:
         self.size = size
         self.rows = Rows(size)
         self.model = vf.models.FlowModel(build(size))
-        self.optimizer = training.make_optimizer(
-            training.TrainConfig(learning_rate=LEARNING_RATE, batch_size=size.batch_size)
-        )
+        self.optimizer = optax.adam(LEARNING_RATE)
         update = training.make_update(self.model, vf.losses.negative_log_likelihood, self.optimizer)
         key = jax.random.key(0)[None]
 

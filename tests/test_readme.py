@@ -10,10 +10,14 @@ README = (ROOT / "README.md").read_text()
 def test_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {}
     for code in blocks:
         exec(compile(code, "README.md", "exec"), names)
+        if "GaussianMixture" in code:
+            rows = names["jax"].numpy.ones((4, 6))
+            mixed = names["model"].init(names["key"], rows)
+            assert names["model"].apply(mixed, rows, method="log_prob").shape == (4,)
     assert names["config"] == {"levels": 2, "steps": 4, "width": 32}
     assert names["faces"].shape == (16, 24, 24, 1)
     assert 5 < names["aux"].metrics["bits_per_dim"] < 9

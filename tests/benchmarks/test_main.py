@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import glow, input, scaling
+from benchmarks import flows, glow, input, plane, scaling
 from benchmarks.size import Size
 
 TINY = {"levels": 1, "width": 4, "batch_size": 2, "threads": 2, "repeats": 1}
@@ -46,6 +46,45 @@ def test_glow_speed_and_peak(capsys):
         ["sampling", "ours"],
     ]
     assert len(peak) == 2
+
+
+def test_flows(capsys):
+    config = flows.Config(
+        kinds=("spline-autoregressive", "affine-autoregressive"),
+        libraries=(),
+        entries=2,
+        width=4,
+        steps=1,
+        bins=2,
+        batch_size=8,
+        updates=30,
+        seeds=2,
+        repeats=1,
+    )
+    flows.main(config)
+    found = tables(capsys.readouterr().out)
+    assert len(found) == 4
+    for speed, likelihood in (found[:2], found[2:]):
+        assert [row[:2] for row in speed[1:]] == [
+            ["step", "ours"],
+            ["log_prob", "ours"],
+            ["sampling", "ours"],
+        ]
+        # Rows are standardised: a standard normal has about -2.8.
+        assert [row[0] for row in likelihood[1:]] == ["ours"]
+        assert -3.2 < float(likelihood[1][3]) < -2
+        assert likelihood[1][1] != likelihood[1][2]
+
+
+def test_plane(capsys):
+    config = plane.Config(
+        energies=("ring",), steps=2, updates=300, seeds=2, repeats=1, threads=2, peer=False
+    )
+    plane.main(config)
+    speed, closeness = tables(capsys.readouterr().out)
+    assert [row[0] for row in speed[1:]] == ["ours"]
+    assert closeness[1][:2] == ["ring", "ours"]
+    assert all(0 < float(value) < 2 for value in closeness[1][2:])
 
 
 @pytest.mark.slow
