@@ -24,6 +24,8 @@ Table = Literal["speed", "likelihood"]
 Library = Literal["zuko", "flowjax", "nflows", "normflows"]
 OURS = "ours"
 WORKS = {"step": "step", "log_prob": "log_prob", "sample": "sampling"}
+CALLS = 5
+"""Calls of a side in one turn."""
 KINDS: dict[Kind, dict[str, int]] = {
     "spline-autoregressive": {"entries": 6, "width": 64},
     "spline-coupling": {"entries": 6, "width": 64},
@@ -61,8 +63,8 @@ class Config:
     """Number of seeds of the likelihood."""
     threads: int = 2
     """Cores, and so threads, of each side."""
-    repeats: int = 30
-    """Calls of each side."""
+    repeats: int = 15
+    """Turns of each side, of several calls each."""
 
     def size(self, kind: Kind, seed: int = 0) -> FlowSize:
         """Sizes of one flow."""
@@ -100,9 +102,15 @@ def described(size: FlowSize) -> str:
 
 
 def timed(sides: Mapping[str, Side], work: str, repeats: int) -> dict[str, list[float]]:
-    """Seconds of one kind of work on each side, called in turn."""
-    measures = {name: lambda side=side: side("run", work) for name, side in sides.items()}
-    return alternate(measures, repeats)
+    """Seconds of one kind of work on each side, each of whose turns is several calls in a row.
+
+    As in training: the first call after another process's turn finds the caches cold.
+    """
+
+    def turn(side: Side) -> float:
+        return statistics.mean(side("run", work) for _ in range(CALLS))
+
+    return alternate({name: lambda side=side: turn(side) for name, side in sides.items()}, repeats)
 
 
 def speed(config: Config, kind: Kind) -> None:
