@@ -283,7 +283,11 @@ PRESETS = {
         tuple(ENERGIES),
         20_000,
         "Planar flows of 2, 8 and 32 steps and a spline flow on all four densities.",
-        "minutes on 2 CPU cores",
+        "2 to 4 minutes on 2 CPU cores",
+        kl_ring_planar_32=0.002,
+        kl_wave_planar_32=0.001,
+        kl_bulging_wave_planar_32=0.020,
+        kl_forked_wave_planar_32=0.035,
     ),
     **{
         name: preset(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import jax
@@ -82,7 +81,7 @@ class BernsteinPolynomial(Bijector):
     def _log_det(self, shares: Array, x: Array) -> Array:
         degree = shares.shape[-1]
         place = jnp.clip((x + self.bound) / (2 * self.bound), 0, 1)
-        slope = degree * _polynomial(list(jnp.moveaxis(shares, -1, 0)), place)
+        slope = degree * _polynomial(_beside(shares, x), place)
         return sum_event(jnp.log(slope), self.event_ndims_in)
 
     def _forward(self, x):
@@ -99,17 +98,23 @@ def _bent(parameters: tuple[Array, Array], x: Array) -> Array:
     shares, bound = parameters
     degree = shares.shape[-1]
     inside = jnp.clip(x, -bound, bound)
-    sums = jnp.moveaxis(jnp.cumsum(shares[..., :-1], axis=-1), -1, 0)
-    ends = jnp.zeros(shares.shape[:-1], shares.dtype), jnp.ones(shares.shape[:-1], shares.dtype)
-    rise = _polynomial([ends[0], *sums, ends[1]], (inside + bound) / (2 * bound))
+    sums = _beside(jnp.cumsum(shares[..., :-1], axis=-1), x)
+    start = jnp.zeros((1, *sums.shape[1:]), sums.dtype)
+    heights = jnp.concatenate([start, sums, jnp.ones_like(start)])
+    rise = _polynomial(heights, (inside + bound) / (2 * bound))
     slope = degree * jnp.where(x < 0, shares[..., 0], shares[..., -1])
     return 2 * bound * rise - bound + slope * (x - inside)
 
 
-def _polynomial(coefficients: list[Array], place: Array) -> Array:
-    """The sum of coefficients times Bernstein polynomials, by de Casteljau's algorithm."""
+def _beside(coefficients: Array, x: Array) -> Array:
+    """Moves the last axis to the front, the others in line with those of x."""
+    rest = coefficients.shape[:-1]
+    lined = coefficients.reshape((1,) * (x.ndim - len(rest)) + coefficients.shape)
+    return jnp.moveaxis(lined, -1, 0)
+
+
+def _polynomial(coefficients: Array, place: Array) -> Array:
+    """The sum of coefficients ``[order, ...]`` times Bernstein polynomials (de Casteljau)."""
     while len(coefficients) > 1:
-        coefficients = [
-            (1 - place) * left + place * right for left, right in itertools.pairwise(coefficients)
-        ]
+        coefficients = (1 - place) * coefficients[:-1] + place * coefficients[1:]
     return coefficients[0]
