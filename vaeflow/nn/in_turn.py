@@ -100,7 +100,14 @@ def product(
 
     Gradients are multiplied in that dtype as well. Reverse-mode derivatives only.
     """
-    return jnp.matmul(a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
+    return jnp.matmul(
+        a,
+        b,
+        # Accelerators would otherwise multiply float32 in bfloat16, and one way and the other
+        # round differently.
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
+    )
 
 
 def _product_forward(a, b):
