@@ -83,7 +83,7 @@ def test_exported_functions_are_the_models(name, tmp_path):
     @jax.jit
     def directly(variables):
         base = model.apply(variables, temperature=0.7, method="noise")
-        noise = jnp.stack([base.sample(seed=key) for key in keys])
+        noise = jax.vmap(lambda key: base.sample(seed=key))(keys)
         rng = None if model.dequantizer is None else keys
         log_prob = model.apply(variables, data, rng, method="log_prob")
         return log_prob, model.apply(variables, noise, method="decode")
