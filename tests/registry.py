@@ -37,6 +37,8 @@ class Entry:
       context_shape: Shape of one context, or None.
       constant: Names of leaves that may have no gradient.
       tolerance: Of comparisons between values.
+      slow: Whether its laws are left to `-m slow`: what it adds to other entries isn't worth the
+        time that its programs take to compile.
     """
 
     public: type
@@ -46,6 +48,7 @@ class Entry:
     context_shape: tuple[int, ...] | None = None
     constant: tuple[str, ...] = ()
     tolerance: float = 1e-4
+    slow: bool = False
 
     @property
     def name(self) -> str:
@@ -69,10 +72,13 @@ def parameters(entries: Iterable[Entry]) -> list[Any]:
 
     One worker runs all tests of an entry, since they share what they compile.
     """
-    return [
-        pytest.param(entry, id=entry.name, marks=pytest.mark.xdist_group(entry.name))
-        for entry in entries
-    ]
+    parametrized = []
+    for entry in entries:
+        marks = [pytest.mark.xdist_group(entry.name)]
+        if entry.slow:
+            marks.append(pytest.mark.slow)
+        parametrized.append(pytest.param(entry, id=entry.name, marks=marks))
+    return parametrized
 
 
 def public_classes() -> set[type]:
@@ -309,12 +315,13 @@ FLOWS: Sequence[Entry] = (
     _flow(_glow(), "image"),
     _flow(_glow(context_ndims=3, reversible=True), "feature-maps", (4, 4, 1)),
     _flow(_glow(levels=1, plu=True), "plu-context", (2,), constant=_FACTORS),
-    _flow(_glow(levels=1, scan=False), "unrolled"),
-    _flow(_glow(levels=1, remat=True), "remat"),
+    _flow(_glow(levels=1, scan=False), "unrolled", slow=True),
+    _flow(_glow(levels=1, remat=True), "remat", slow=True),
     _flow(_real_nvp(3), "vector"),
     _flow(_real_nvp(1), "one-entry"),
     _flow(_real_nvp(3, reversible=True), "vector-context", (2,)),
-    _flow(_real_nvp(2, 2, 3, levels=1), "image-context", (2,)),
+    _flow(_real_nvp(2, 2, 3, levels=1), "image-context", (2,), slow=True),
+    _flow(_real_nvp(2, 2, 1, levels=1, steps=1), "image"),
     _flow(flows.Bounded(_real_nvp(3), -8, 8), "vector"),
     _flow(flows.Standardized(_real_nvp(3)), "vector"),
     _flow(_neural_spline(3), "vector", constant=_FACTORS),
