@@ -1,0 +1,98 @@
+"""Figures of the plane."""
+
+import re
+
+import numpy as np
+import pytest
+
+from vaeflow import plotting
+
+POINTS = plotting.plane_points(2.0, 4)
+VALUES = np.exp(-np.sum((POINTS - [1.5, -0.5]) ** 2, -1))
+
+
+def test_points_are_centres_of_squares_from_below():
+    np.testing.assert_allclose(
+        POINTS[:5], [[-1.5, -1.5], [-0.5, -1.5], [0.5, -1.5], [1.5, -1.5], [-1.5, -0.5]]
+    )
+    assert POINTS.shape == (16, 2)
+    assert POINTS.dtype == np.float32
+
+
+def test_lines_are_upright_then_level():
+    lines = plotting.grid_lines(2.0, 3, 5)
+    assert lines.shape == (6, 5, 2)
+    np.testing.assert_allclose(lines[0, :, 0], -2)
+    np.testing.assert_allclose(lines[0, :, 1], [-2, -1, 0, 1, 2])
+    np.testing.assert_allclose(lines[5, :, 1], 2)
+    np.testing.assert_allclose(lines[5, :, 0], [-2, -1, 0, 1, 2])
+
+
+def test_a_density_lies_where_its_points_do():
+    figure = plotting.plane_table([[plotting.Density(VALUES, "here")]], 2.0)
+    (axes,) = figure.axes
+    (image,) = axes.images
+    pixels = np.asarray(image.get_array())
+    # The second row from below, the last column: z1 = 1.5, z2 = -0.5.
+    assert np.unravel_index(pixels.argmax(), pixels.shape) == (1, 3)
+    assert image.origin == "lower"
+    assert tuple(image.get_extent()) == (-2, 2, -2, 2)
+    assert axes.get_xlabel() == "here"
+
+
+def test_a_row_shares_the_shades_of_its_first_density():
+    rows = [
+        [plotting.Density(VALUES), plotting.Density(2 * VALUES)],
+        [plotting.Density(3 * VALUES), plotting.Density(VALUES)],
+    ]
+    figure = plotting.plane_table(rows, 2.0, ["a", "b"], ["c", "d"])
+    tops = [axes.images[0].get_clim()[1] for axes in figure.axes]
+    np.testing.assert_allclose(tops, np.array([1, 1, 3, 3]) * VALUES.max())
+    assert [axes.get_ylabel() for axes in figure.axes] == ["a", "", "b", ""]
+    assert [axes.get_title() for axes in figure.axes] == ["c", "d", "", ""]
+
+
+def test_what_is_not_finite_is_drawn_as_zero():
+    values = np.where(np.arange(16) % 3 == 0, np.nan, 1.0)
+    values[1] = np.inf
+    (axes,) = plotting.plane_table([[plotting.Density(values)]], 2.0).axes
+    pixels = np.asarray(axes.images[0].get_array()).ravel()
+    assert np.isfinite(pixels).all()
+    np.testing.assert_array_equal(pixels[[0, 1, 2, 3]], [0, 0, 1, 0])
+    assert axes.images[0].get_clim() == (0, 1)
+    plotting.plane_table([[plotting.Density(np.zeros(4))]], 2.0).draw_without_rendering()
+
+
+def test_lines_are_drawn_as_given_in_a_colour_for_each_direction():
+    lines = plotting.grid_lines(2.0, 3, 5) ** 3
+    (axes,) = plotting.plane_table([[plotting.WarpedGrid(lines)]], 2.0).axes
+    drawn = np.stack([line.get_xydata() for line in axes.lines])
+    np.testing.assert_allclose(drawn, lines)
+    colours = [line.get_color() for line in axes.lines]
+    assert len(set(colours[:3])) == len(set(colours[3:])) == 1
+    assert colours[0] != colours[3]
+    assert axes.get_xlim() == axes.get_ylim() == (-2, 2)
+
+
+DENSITY = plotting.Density(VALUES)
+WRONG = {
+    "no panels": (([], 2.0), "above 0, got lengths []"),
+    "ragged": (([[DENSITY], [DENSITY] * 2], 2.0), "lengths [1, 2]"),
+    "row labels": (([[DENSITY]], 2.0, ["a", "b"]), "row_labels must name 1 rows, got 2"),
+    "column labels": (([[DENSITY]], 2.0, [], ["a", "b"]), "column_labels must name 1 columns"),
+    "no square": (([[plotting.Density(np.ones(5))]], 2.0), "square of points, got 5"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_tables_are_refused(case):
+    arguments, message = WRONG[case]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        plotting.plane_table(*arguments)
+
+
+def test_wrong_bounds_and_counts_are_refused():
+    with pytest.raises(ValueError, match="got 0 and 3"):
+        plotting.plane_points(0, 3)
+    with pytest.raises(ValueError, match="got 2, 1 and 5"):
+        plotting.grid_lines(2, 1, 5)
