@@ -41,3 +41,39 @@ def test_it_compiles_and_keeps_float32():
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"log_weights must have shape \[sample\], got"):
         metrics.importance_diagnostics(jnp.zeros(shape))
+
+
+def test_known_weights_at_samples_of_the_target():
+    found = metrics.target_diagnostics(jnp.log(jnp.array([1.0, 2.0, 4.0, 4.0])))
+    np.testing.assert_allclose(found.log_normalizer, np.log(4 / 2), rtol=1e-6)
+    np.testing.assert_allclose(found.effective_sample_size, 1 / (11 / 4 * 2 / 4), rtol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [-1e4, 0, 1e4])
+def test_any_scale_of_weights_at_samples_of_the_target(offset):
+    found = jax.jit(metrics.target_diagnostics)(jnp.full(5, offset, jnp.float32))
+    np.testing.assert_allclose(found, [offset, 1], rtol=1e-6, atol=1e-6)
+
+
+def test_a_sample_that_is_missed_leaves_nothing():
+    found = metrics.target_diagnostics(jnp.array([0.0, 0.0, jnp.inf]))
+    np.testing.assert_allclose(found, [np.log(3 / 2), 0], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"log_weights must have shape \[sample\], got \(2, 3\)"):
+        metrics.target_diagnostics(jnp.zeros((2, 3)))
+
+
+def test_both_sides_agree_on_two_gaussians():
+    # For p = N(0, 1) and q = N(0, s^2): 1 / ESS = E_p[p / q] = s^2 / sqrt(2 s^2 - 1).
+    scale, log_z = 1.2, 3.0
+    noise = jax.random.normal(jax.random.key(0), (400_000,))
+
+    def log_weights(x):
+        log_q = jax.scipy.stats.norm.logpdf(x, scale=scale)
+        return jax.scipy.stats.norm.logpdf(x) + log_z - log_q
+
+    share = np.sqrt(2 * scale**2 - 1) / scale**2
+    ours = metrics.importance_diagnostics(log_weights(scale * noise))
+    theirs = metrics.target_diagnostics(log_weights(noise))
+    for found in (ours, theirs):
+        np.testing.assert_allclose(found.effective_sample_size, share, atol=0.003)
+        np.testing.assert_allclose(found.log_normalizer, log_z, atol=0.003)

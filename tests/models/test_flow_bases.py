@@ -133,3 +133,15 @@ def test_wrong_bases_are_refused():
         bases.Box((2,), 1, 1).init(KEY)
     with pytest.raises(ValueError, match=r"\(dimension,\), got \(2, 2\)"):
         bases.CorrelatedGaussian((2, 2)).init(KEY)
+
+
+def test_what_is_not_finite_has_no_density_and_spoils_no_other():
+    # Through a map onto an interval infinity would otherwise pass for its end.
+    model = models.FlowModel(flows.Bounded(FLOW, -1, 1))
+    variables = model.init(KEY)
+    rows = jax.random.uniform(jax.random.key(1), (4, 2), minval=-0.9, maxval=0.9)
+    clean = model.apply(variables, rows, method="log_prob")
+    for bad in (jnp.nan, jnp.inf, -jnp.inf):
+        found = model.apply(variables, rows.at[1, 0].set(bad), method="log_prob")
+        assert jnp.isnan(found[1])
+        np.testing.assert_array_equal(found[jnp.array([0, 2, 3])], clean[jnp.array([0, 2, 3])])

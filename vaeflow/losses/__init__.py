@@ -4,7 +4,8 @@ Each returns a scalar and an `Aux` of metrics and updated collections.
 """
 
 from vaeflow.losses.base import Aux
+from vaeflow.losses.forward import forward_kl
 from vaeflow.losses.likelihood import negative_log_likelihood
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
 
-__all__ = ["Aux", "negative_log_likelihood", "reverse_kl", "reverse_kl_terms"]
+__all__ = ["Aux", "forward_kl", "negative_log_likelihood", "reverse_kl", "reverse_kl_terms"]

@@ -11,7 +11,12 @@ from vaeflow.metrics.gaussian import (
     fit_diagonal_gaussian,
     fit_shrunk_gaussian,
 )
-from vaeflow.metrics.importance import ImportanceDiagnostics, importance_diagnostics
+from vaeflow.metrics.importance import (
+    ImportanceDiagnostics,
+    TargetDiagnostics,
+    importance_diagnostics,
+    target_diagnostics,
+)
 from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
 from vaeflow.metrics.neighbors import nearest_neighbors
 from vaeflow.metrics.quadrature import log_integral
@@ -21,6 +26,7 @@ __all__ = [
     "ImportanceDiagnostics",
     "LinearPredictor",
     "ShrunkGaussian",
+    "TargetDiagnostics",
     "bits_per_dim",
     "fit_diagonal_gaussian",
     "fit_linear_predictor",
@@ -28,4 +34,5 @@ __all__ = [
     "importance_diagnostics",
     "log_integral",
     "nearest_neighbors",
+    "target_diagnostics",
 ]
