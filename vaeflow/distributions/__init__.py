@@ -1,5 +1,7 @@
 """Distributions that distrax lacks, or has otherwise; none owns parameters."""
 
+from vaeflow.distributions.bernoulli import Bernoulli
+from vaeflow.distributions.divergence import kl_of_entries
 from vaeflow.distributions.energies import (
     bulging_wave_energy,
     forked_wave_energy,
@@ -9,17 +11,21 @@ from vaeflow.distributions.energies import (
 from vaeflow.distributions.gaussian import FullGaussian
 from vaeflow.distributions.mixture import Mixture
 from vaeflow.distributions.noise import standard_normal
+from vaeflow.distributions.rows import sample_rows
 from vaeflow.distributions.transformed import Transformed
 from vaeflow.distributions.uniform import UniformBox
 
 __all__ = [
+    "Bernoulli",
     "FullGaussian",
     "Mixture",
     "Transformed",
     "UniformBox",
     "bulging_wave_energy",
     "forked_wave_energy",
+    "kl_of_entries",
     "ring_energy",
+    "sample_rows",
     "standard_normal",
     "wave_energy",
 ]

@@ -4,8 +4,27 @@ Each returns a scalar and an `Aux` of metrics and updated collections.
 """
 
 from vaeflow.losses.base import Aux
+from vaeflow.losses.elbo import elbo
+from vaeflow.losses.evidence import Evidence, evidence
 from vaeflow.losses.forward import forward_kl
+from vaeflow.losses.importance_weighted import (
+    doubly_reparameterized,
+    importance_weighted,
+    sticking_the_landing,
+)
 from vaeflow.losses.likelihood import negative_log_likelihood
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
 
-__all__ = ["Aux", "forward_kl", "negative_log_likelihood", "reverse_kl", "reverse_kl_terms"]
+__all__ = [
+    "Aux",
+    "Evidence",
+    "doubly_reparameterized",
+    "elbo",
+    "evidence",
+    "forward_kl",
+    "importance_weighted",
+    "negative_log_likelihood",
+    "reverse_kl",
+    "reverse_kl_terms",
+    "sticking_the_landing",
+]

@@ -1,7 +1,7 @@
 """Measures of models, and the plain densities to hold them against.
 
-They compute in float64 with numpy, outside of JAX; only those of importance weights, which losses
-use, are compiled functions.
+They compute in float64 with numpy, outside of JAX; only those of importance weights are functions
+to compile.
 """
 
 from vaeflow.metrics.bits import bits_per_dim
@@ -18,6 +18,7 @@ from vaeflow.metrics.importance import (
     target_diagnostics,
 )
 from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
+from vaeflow.metrics.marginal_likelihood import importance_weighted_log_likelihood
 from vaeflow.metrics.neighbors import nearest_neighbors
 from vaeflow.metrics.quadrature import log_integral
 
@@ -32,6 +33,7 @@ __all__ = [
     "fit_linear_predictor",
     "fit_shrunk_gaussian",
     "importance_diagnostics",
+    "importance_weighted_log_likelihood",
     "log_integral",
     "nearest_neighbors",
     "target_diagnostics",

@@ -2,5 +2,19 @@
 
 from vaeflow.models.dequantizer import Dequantized, UniformDequantizer, VariationalDequantizer
 from vaeflow.models.flow_model import FlowModel
+from vaeflow.models.latents import Latents
+from vaeflow.models.observation import Binarizer, Levels
+from vaeflow.models.vae import VAE
+from vaeflow.models.vamp_prior import VampPrior
 
-__all__ = ["Dequantized", "FlowModel", "UniformDequantizer", "VariationalDequantizer"]
+__all__ = [
+    "VAE",
+    "Binarizer",
+    "Dequantized",
+    "FlowModel",
+    "Latents",
+    "Levels",
+    "UniformDequantizer",
+    "VampPrior",
+    "VariationalDequantizer",
+]

@@ -1,0 +1,74 @@
+"""Bernoulli distributions of images."""
+
+from __future__ import annotations
+
+import distrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.bijectors.base import check_event_shape, sum_event
+
+
+class Bernoulli(distrax.Distribution):
+    """Independent entries that are 0 or 1: log P(x) = sum_i x_i l_i - softplus(l_i).
+
+    l_i are logits, log P(1) - log P(0). One formula for both values, of which only the softplus is
+    transcendental and neither overflows. Values between 0 and 1 get the expectation over entries
+    that are 1 with that probability.
+
+    Shapes: events are the last `event_ndims` axes of the logits, ``[*batch, *event]``.
+    """
+
+    def __init__(self, logits: Float[Array, "*batch_and_event"], event_ndims: int):
+        """Builds the distribution.
+
+        Args:
+          logits: The logits.
+          event_ndims: Number of trailing axes that make an event.
+        """
+        super().__init__()
+        self._logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        self._event_ndims = event_ndims
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self._logits.shape[self._logits.ndim - self._event_ndims :]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch of distributions."""
+        return self._logits.shape[: self._logits.ndim - self._event_ndims]
+
+    @property
+    def dtype(self):
+        """Type of the samples."""
+        return self._logits.dtype
+
+    def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
+        """Computes log P(x) in nats.
+
+        Raises:
+          ValueError: If the events have another shape.
+        """
+        check_event_shape("Bernoulli", value.shape, self.event_shape)
+        terms = value * self._logits - jax.nn.softplus(self._logits)
+        return sum_event(terms, self._event_ndims)
+
+    def mean(self) -> Float[Array, "*batch_and_event"]:
+        """Probability of a 1."""
+        return jax.nn.sigmoid(self._logits)
+
+    def mode(self) -> Float[Array, "*batch_and_event"]:
+        """The more probable value of each entry."""
+        return (self._logits > 0).astype(self.dtype)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Entropy in nats."""
+        terms = jax.nn.softplus(self._logits) - self._logits * self.mean()
+        return sum_event(terms, self._event_ndims)
+
+    def _sample_n(self, key: Array, n: int) -> Array:
+        uniform = jax.random.uniform(key, (n, *self._logits.shape))
+        return (uniform < self.mean()).astype(self.dtype)

@@ -1,0 +1,192 @@
+"""Variational auto-encoders."""
+
+from __future__ import annotations
+
+import distrax
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from vaeflow.distributions import Mixture, Transformed, kl_of_entries, sample_rows, standard_normal
+from vaeflow.flows.context import prepare_context
+from vaeflow.models.dequantizer import Dequantized
+from vaeflow.models.flow_model import FlowModel
+from vaeflow.models.latents import Latents
+from vaeflow.models.vamp_prior import VampPrior
+from vaeflow.randomness import row_keys
+
+
+class VAE(nn.Module):
+    """Latents z ~ p(z), images x ~ p(x | z), and an approximate posterior q(z | x).
+
+    The methods `posterior`, `prior` and `likelihood` answer the three distributions, over what the
+    `observation` makes of an image; `infer` draws from the posterior. Objectives are in
+    `vaeflow.losses`.
+
+    Source: Kingma & Welling 2014, "Auto-encoding variational Bayes"; Rezende, Mohamed & Wierstra
+    2014, "Stochastic backpropagation and approximate inference in deep generative models".
+
+    Attributes:
+      encoder: q(z | x): a `vaeflow.encoders.Encoder`.
+      decoder: p(x | z): a `vaeflow.decoders.Decoder`.
+      observation: What becomes of uint8 images: `Binarizer` for Bernoulli likelihoods, `Levels` for
+        those of levels, a dequantizer for densities.
+      prior_model: p(z): a module of `vaeflow.bases`, a `FlowModel` of vectors or a `VampPrior`;
+        None for a standard normal.
+      classes: Number of classes where all three are given labels, otherwise None. The prior takes
+        the labels if it has `classes` too, and else is that of all classes.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    observation: nn.Module
+    prior_model: nn.Module | None = None
+    classes: int | None = None
+
+    def __call__(
+        self, images: UInt8[Array, "batch height width channel"], context: Array | None = None
+    ) -> Latents:
+        """Runs inference and the decoder once; `init` calls it with the first batch.
+
+        Everything data-dependent is initialised from that batch. Keys come from the rng "params" in
+        `init` and from "sample" otherwise.
+
+        Args:
+          images: A batch of images.
+          context: Labels ``[batch]``, or None.
+        """
+        keys = row_keys(
+            self.make_rng("params" if self.is_initializing() else "sample"), len(images)
+        )
+        values = self.observe(images, keys).values
+        if isinstance(self.prior_model, VampPrior):
+            self.prior_model(data=values)
+        elif self.is_initializing() and isinstance(self.prior_model, FlowModel):
+            first = self.posterior(values, context).sample(seed=keys[0])
+            self.prior_model(first, self._labels_of_prior(context))
+        latents = self.infer(values, keys, context=context)
+        self.decoder(latents.z, prepare_context(context, self.classes), data=values)
+        return latents
+
+    def observe(
+        self, images: UInt8[Array, "batch height width channel"], rng: Array
+    ) -> Dequantized:
+        """Turns images into what the three distributions speak of.
+
+        Args:
+          images: Images of dtype uint8.
+          rng: A typed key, or one for each row.
+        """
+        return self.observation(images, row_keys(rng, len(images)))
+
+    def posterior(
+        self,
+        values: Float[Array, "batch height width channel"],
+        context: Array | None = None,
+    ) -> distrax.Distribution:
+        """Builds q(z | x), ``[batch]`` distributions of latents, for observed values."""
+        return self.encoder(values, prepare_context(context, self.classes))
+
+    def prior(
+        self, context: Array | None = None, *, temperature: float = 1.0
+    ) -> distrax.Distribution:
+        """Builds p(z).
+
+        Args:
+          context: Labels ``[*batch]``; ignored unless the prior has classes of its own.
+          temperature: Factor of deviations, as `vaeflow.bases` take it; a `VampPrior` has none.
+
+        Raises:
+          ValueError: If a `VampPrior` meets a temperature, or classes.
+        """
+        if isinstance(self.prior_model, VampPrior):
+            if temperature != 1.0 or self.classes is not None:
+                raise ValueError(
+                    "a VampPrior takes neither temperature nor classes, got temperature="
+                    f"{temperature} and classes={self.classes}"
+                )
+            inputs = self.prior_model()
+            return Mixture(jnp.zeros(len(inputs)), self.encoder(inputs))
+        if self.prior_model is None:
+            return standard_normal((self.latents,), (), temperature)
+        labels = self._labels_of_prior(context)
+        return self.prior_model(context=labels, temperature=temperature)
+
+    def _labels_of_prior(self, context: Array | None) -> Array | None:
+        """The labels, where the prior has classes."""
+        parts = [self.prior_model]
+        if isinstance(self.prior_model, FlowModel):
+            parts = [self.prior_model.flow, self.prior_model.base]
+        own = any(getattr(part, "classes", None) is not None for part in parts)
+        return context if own else None
+
+    @property
+    def latents(self) -> int:
+        """Number of latents."""
+        return self.encoder.posterior.latents
+
+    def likelihood(
+        self, z: Float[Array, "*batch latent"], context: Array | None = None
+    ) -> distrax.Distribution:
+        """Builds p(x | z), one distribution of observed values for each z."""
+        return self.decoder(z, prepare_context(context, self.classes))
+
+    def infer(
+        self,
+        values: Float[Array, "batch height width channel"],
+        rng: Array,
+        samples: int = 1,
+        context: Array | None = None,
+    ) -> Latents:
+        """Draws samples of q(z | x) with their densities under q and p; no inverse is taken of q.
+
+        Args:
+          values: Observed values.
+          rng: A typed key, or one for each row.
+          samples: Number of samples of each row.
+          context: Labels ``[batch]``, or None.
+        """
+        posterior, prior = self.posterior(values, context), self.prior(context)
+        z, log_q = sample_rows(posterior, row_keys(rng, len(values)), samples)
+        kl = kl_of_entries(posterior, prior)
+        return Latents(
+            z=z,
+            log_q={"z": log_q},
+            log_p={"z": prior.log_prob(z)},
+            kl={} if kl is None else {"z": kl},
+        )
+
+    def sample(
+        self, rng: Array, count: int, context: Array | None = None, *, temperature: float = 1.0
+    ) -> UInt8[Array, "count *batch height width channel"]:
+        """Draws z from the prior and shows the means of p(x | z) as images.
+
+        Args:
+          rng: A typed key.
+          count: Number of images, for each label if there are some.
+          context: Labels ``[*batch]``, or None.
+          temperature: As for `prior`.
+        """
+        prior = self.prior(context, temperature=temperature)
+        # A prior of all classes draws once for each label.
+        labels = jnp.shape(context)[len(prior.batch_shape) :] if context is not None else ()
+        z = prior.sample(seed=rng, sample_shape=(count, *labels))
+        return self.decode(z, context)
+
+    def decode(
+        self, z: Float[Array, "*batch latent"], context: Array | None = None
+    ) -> UInt8[Array, "*batch height width channel"]:
+        """Shows the means of p(x | z) as images."""
+        return self.observation.quantize(self.likelihood(z, context).mean())
+
+    def encode(
+        self,
+        images: UInt8[Array, "batch height width channel"],
+        rng: Array,
+        context: Array | None = None,
+    ) -> Float[Array, "batch latent"]:
+        """Returns the middle of q(z | x): its mean, carried through its flow where it has one."""
+        posterior = self.posterior(self.observe(images, rng).values, context)
+        if isinstance(posterior, Transformed):
+            return posterior.bijector.forward(posterior.distribution.mean())
+        return posterior.mean()
