@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.distributions import test_discrete_laws as discrete
 from vaeflow import bases, bijectors, distributions, metrics
 
 KEY = jax.random.key(3)
@@ -39,6 +40,10 @@ def mixture(*batch):
 def box(*batch):
     low = numbers(*batch, 2, seed=6)
     return distributions.UniformBox(low, low + 1 + numbers(*batch, 2, seed=7) ** 2)
+
+
+def continuous_bernoulli(*batch):
+    return distributions.ContinuousBernoulli(numbers(*batch, 2, seed=10), 1)
 
 
 def normal(*batch):
@@ -73,12 +78,16 @@ REGISTRY = {
     "Mixture": mixture,
     "UniformBox": box,
     "Box": learned(bases.Box((2,), -1.5, 1)),
+    "ContinuousBernoulli": continuous_bernoulli,
     "CorrelatedGaussian": learned(bases.CorrelatedGaussian((2,))),
     "DiagonalGaussian": learned(bases.DiagonalGaussian((2,))),
     "GaussianMixture": learned(bases.GaussianMixture((2,), 3)),
     "LabelledGaussian": learned(bases.LabelledGaussian((2,), 3)),
 }
 """Distributions of vectors by name, each made for any batch shape."""
+
+BORDERED = ("UniformBox", "ContinuousBernoulli")
+"""Those with a border, which no grid meets."""
 
 every = pytest.mark.parametrize("make", REGISTRY.values(), ids=REGISTRY)
 
@@ -90,7 +99,7 @@ def test_every_public_distribution_and_base_is_here():
         for name in package.__all__
         if inspect.isclass(getattr(package, name)) or name == "standard_normal"
     }
-    assert public == {name.partition(" ")[0] for name in REGISTRY}
+    assert public == {name.partition(" ")[0] for name in REGISTRY} | set(discrete.REGISTRY)
 
 
 @every
@@ -99,7 +108,9 @@ def test_the_density_integrates_to_one(make):
     ends = [-9.0] * distribution.event_shape[0], [9.0] * distribution.event_shape[0]
     mass = np.exp(metrics.log_integral(jax.jit(distribution.log_prob), *ends, cells=1500))
     # A border of a box is off by half a cell at most.
-    assert mass == pytest.approx(1, abs=2e-2 if "Box" in type(distribution).__name__ else 1e-4)
+    assert mass == pytest.approx(
+        1, abs=2e-2 if distribution.__class__.__name__ in BORDERED else 1e-4
+    )
 
 
 @every

@@ -5,8 +5,22 @@ distribution of features.
 """
 
 from vaeflow.decoders.bernoulli import Bernoulli
+from vaeflow.decoders.continuous_bernoulli import ContinuousBernoulli
+from vaeflow.decoders.convolutional import ConvolutionalDecoder, GatedDecoder, ResidualDecoder
 from vaeflow.decoders.decoder import Decoder
+from vaeflow.decoders.dense import DenseDecoder
 from vaeflow.decoders.gaussian import Gaussian
-from vaeflow.decoders.networks import DenseDecoder
+from vaeflow.decoders.levels import DiscretizedLogisticMixture, LevelCategorical
 
-__all__ = ["Bernoulli", "Decoder", "DenseDecoder", "Gaussian"]
+__all__ = [
+    "Bernoulli",
+    "ContinuousBernoulli",
+    "ConvolutionalDecoder",
+    "Decoder",
+    "DenseDecoder",
+    "DiscretizedLogisticMixture",
+    "GatedDecoder",
+    "Gaussian",
+    "LevelCategorical",
+    "ResidualDecoder",
+]

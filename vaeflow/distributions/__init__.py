@@ -1,6 +1,7 @@
 """Distributions that distrax lacks, or has otherwise; none owns parameters."""
 
 from vaeflow.distributions.bernoulli import Bernoulli
+from vaeflow.distributions.continuous_bernoulli import ContinuousBernoulli
 from vaeflow.distributions.divergence import kl_of_entries
 from vaeflow.distributions.energies import (
     bulging_wave_energy,
@@ -9,6 +10,7 @@ from vaeflow.distributions.energies import (
     wave_energy,
 )
 from vaeflow.distributions.gaussian import FullGaussian
+from vaeflow.distributions.levels import DiscretizedLogisticMixture, LevelCategorical
 from vaeflow.distributions.mixture import Mixture
 from vaeflow.distributions.noise import standard_normal
 from vaeflow.distributions.rows import sample_rows
@@ -17,7 +19,10 @@ from vaeflow.distributions.uniform import UniformBox
 
 __all__ = [
     "Bernoulli",
+    "ContinuousBernoulli",
+    "DiscretizedLogisticMixture",
     "FullGaussian",
+    "LevelCategorical",
     "Mixture",
     "Transformed",
     "UniformBox",

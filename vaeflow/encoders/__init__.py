@@ -4,15 +4,19 @@ An `Encoder` is a network, which makes features of images, and a posterior, whic
 distribution of features.
 """
 
+from vaeflow.encoders.convolutional import ConvolutionalEncoder, GatedEncoder, ResidualEncoder
+from vaeflow.encoders.dense import DenseEncoder
 from vaeflow.encoders.encoder import Encoder
 from vaeflow.encoders.flow import FlowPosterior
 from vaeflow.encoders.gaussian import DiagonalGaussian, FullGaussian
-from vaeflow.encoders.networks import DenseEncoder
 
 __all__ = [
+    "ConvolutionalEncoder",
     "DenseEncoder",
     "DiagonalGaussian",
     "Encoder",
     "FlowPosterior",
     "FullGaussian",
+    "GatedEncoder",
+    "ResidualEncoder",
 ]
