@@ -1,15 +1,17 @@
 """Distributions that distrax lacks, or has otherwise; none owns parameters."""
 
 from vaeflow.distributions.bernoulli import Bernoulli
+from vaeflow.distributions.concrete import Concrete
 from vaeflow.distributions.continuous_bernoulli import ContinuousBernoulli
-from vaeflow.distributions.divergence import kl_of_entries
 from vaeflow.distributions.energies import (
     bulging_wave_energy,
     forked_wave_energy,
     ring_energy,
     wave_energy,
 )
+from vaeflow.distributions.entries import groups_of, kl_of_entries, log_prob_of_entries
 from vaeflow.distributions.gaussian import FullGaussian
+from vaeflow.distributions.grouped import Grouped
 from vaeflow.distributions.levels import DiscretizedLogisticMixture, LevelCategorical
 from vaeflow.distributions.mixture import Mixture
 from vaeflow.distributions.noise import standard_normal
@@ -19,16 +21,20 @@ from vaeflow.distributions.uniform import UniformBox
 
 __all__ = [
     "Bernoulli",
+    "Concrete",
     "ContinuousBernoulli",
     "DiscretizedLogisticMixture",
     "FullGaussian",
+    "Grouped",
     "LevelCategorical",
     "Mixture",
     "Transformed",
     "UniformBox",
     "bulging_wave_energy",
     "forked_wave_energy",
+    "groups_of",
     "kl_of_entries",
+    "log_prob_of_entries",
     "ring_energy",
     "sample_rows",
     "standard_normal",

@@ -9,8 +9,10 @@ from vaeflow.encoders.dense import DenseEncoder
 from vaeflow.encoders.encoder import Encoder
 from vaeflow.encoders.flow import FlowPosterior
 from vaeflow.encoders.gaussian import DiagonalGaussian, FullGaussian
+from vaeflow.encoders.grouped import Concrete, GroupedPosterior
 
 __all__ = [
+    "Concrete",
     "ConvolutionalEncoder",
     "DenseEncoder",
     "DiagonalGaussian",
@@ -18,5 +20,6 @@ __all__ = [
     "FlowPosterior",
     "FullGaussian",
     "GatedEncoder",
+    "GroupedPosterior",
     "ResidualEncoder",
 ]

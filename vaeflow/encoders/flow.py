@@ -35,6 +35,10 @@ class FlowPosterior(nn.Module):
         """Number of latents."""
         return self.base.latents
 
+    def standard(self, temperature: float = 1.0) -> distrax.Distribution:
+        """The prior that goes with it: that of the base."""
+        return self.base.standard(temperature)
+
     def __call__(self, features: Float[Array, "batch feature"]) -> Transformed:
         """Builds the distributions.
 

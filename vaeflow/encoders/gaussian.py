@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.distributions import FullGaussian as FullGaussianDistribution
+from vaeflow.distributions import standard_normal
 
 SMALLEST_SCALE = 1e-6
 """Least deviation of a latent: far below, log-densities lose their digits."""
@@ -44,6 +45,10 @@ class DiagonalGaussian(nn.Module):
         scale = positive(nn.Dense(self.latents, name="scale")(features))
         return distrax.Independent(distrax.Normal(mean, scale), 1)
 
+    def standard(self, temperature: float = 1.0) -> distrax.Distribution:
+        """The prior that goes with it: a standard normal, its deviation times a temperature."""
+        return standard_normal((self.latents,), (), temperature)
+
 
 class FullGaussian(nn.Module):
     """Correlated normals: q(z | x) = N(mean(h), L(h) L(h)^T) with features h.
@@ -69,3 +74,7 @@ class FullGaussian(nn.Module):
         factor = scale[..., None] * jnp.eye(self.latents, dtype=scale.dtype)
         factor = factor.at[..., rows, columns].set(below)
         return FullGaussianDistribution(mean, factor)
+
+    def standard(self, temperature: float = 1.0) -> distrax.Distribution:
+        """The prior that goes with it: a standard normal, its deviation times a temperature."""
+        return standard_normal((self.latents,), (), temperature)

@@ -3,6 +3,7 @@
 Each returns a scalar and an `Aux` of metrics and updated collections.
 """
 
+from vaeflow.losses.aggregate import AggregateLogDensities, aggregate_log_densities
 from vaeflow.losses.base import Aux
 from vaeflow.losses.elbo import elbo
 from vaeflow.losses.evidence import Evidence, evidence
@@ -14,14 +15,19 @@ from vaeflow.losses.importance_weighted import (
 )
 from vaeflow.losses.likelihood import negative_log_likelihood
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
+from vaeflow.losses.total_correlation import beta_tcvae, hfvae
 
 __all__ = [
+    "AggregateLogDensities",
     "Aux",
     "Evidence",
+    "aggregate_log_densities",
+    "beta_tcvae",
     "doubly_reparameterized",
     "elbo",
     "evidence",
     "forward_kl",
+    "hfvae",
     "importance_weighted",
     "negative_log_likelihood",
     "reverse_kl",

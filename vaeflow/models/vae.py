@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from vaeflow.distributions import Mixture, Transformed, kl_of_entries, sample_rows, standard_normal
+from vaeflow.distributions import Grouped, Mixture, Transformed, kl_of_entries, sample_rows
+from vaeflow.distributions.entries import WHOLE
 from vaeflow.flows.context import prepare_context
 from vaeflow.models.dequantizer import Dequantized
 from vaeflow.models.flow_model import FlowModel
@@ -32,7 +33,7 @@ class VAE(nn.Module):
       observation: What becomes of uint8 images: `Binarizer` for Bernoulli likelihoods, `Levels` for
         those of levels, a dequantizer for densities.
       prior_model: p(z): a module of `vaeflow.bases`, a `FlowModel` of vectors or a `VampPrior`;
-        None for a standard normal.
+        None for the one that goes with the posterior: standard normals, equal categories.
       classes: Number of classes where all three are given labels, otherwise None. The prior takes
         the labels if it has `classes` too, and else is that of all classes.
     """
@@ -108,7 +109,7 @@ class VAE(nn.Module):
             inputs = self.prior_model()
             return Mixture(jnp.zeros(len(inputs)), self.encoder(inputs))
         if self.prior_model is None:
-            return standard_normal((self.latents,), (), temperature)
+            return self.encoder.posterior.standard(temperature)
         labels = self._labels_of_prior(context)
         return self.prior_model(context=labels, temperature=temperature)
 
@@ -149,12 +150,9 @@ class VAE(nn.Module):
         posterior, prior = self.posterior(values, context), self.prior(context)
         z, log_q = sample_rows(posterior, row_keys(rng, len(values)), samples)
         kl = kl_of_entries(posterior, prior)
-        return Latents(
-            z=z,
-            log_q={"z": log_q},
-            log_p={"z": prior.log_prob(z)},
-            kl={} if kl is None else {"z": kl},
-        )
+        if isinstance(posterior, Grouped) and isinstance(prior, Grouped):
+            return Latents(z, _by_group(posterior, z), _by_group(prior, z), kl)
+        return Latents(z, {WHOLE: log_q}, {WHOLE: prior.log_prob(z)}, kl)
 
     def sample(
         self, rng: Array, count: int, context: Array | None = None, *, temperature: float = 1.0
@@ -190,3 +188,8 @@ class VAE(nn.Module):
         if isinstance(posterior, Transformed):
             return posterior.bijector.forward(posterior.distribution.mean())
         return posterior.mean()
+
+
+def _by_group(distribution: Grouped, z: Array) -> dict[str, Array]:
+    pieces = distribution.split(z)
+    return {name: part.log_prob(pieces[name]) for name, part in distribution.groups.items()}
