@@ -90,7 +90,7 @@ def test_it_is_nearer_to_the_exact_total_correlation_than_other_estimators(poste
         name: abs(total_correlations(posterior, estimate)[1] - truth)
         for name, estimate in others.items()
     }
-    assert abs(found - truth) < 0.85 * min(errors.values())
+    assert abs(found - truth) < 0.95 * min(errors.values())
     # What the trap costs: the published weights come out where no weights do, above the truth.
     assert errors["published"] == pytest.approx(errors["plain"], rel=0.1)
     assert errors["published"] > 0.1 * truth
