@@ -14,6 +14,7 @@ from vaeflow.losses.importance_weighted import (
     sticking_the_landing,
 )
 from vaeflow.losses.likelihood import negative_log_likelihood
+from vaeflow.losses.moments import dip_vae, info_vae, maximum_mean_discrepancy
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
 from vaeflow.losses.total_correlation import beta_tcvae, hfvae
 
@@ -23,12 +24,15 @@ __all__ = [
     "Evidence",
     "aggregate_log_densities",
     "beta_tcvae",
+    "dip_vae",
     "doubly_reparameterized",
     "elbo",
     "evidence",
     "forward_kl",
     "hfvae",
     "importance_weighted",
+    "info_vae",
+    "maximum_mean_discrepancy",
     "negative_log_likelihood",
     "reverse_kl",
     "reverse_kl_terms",

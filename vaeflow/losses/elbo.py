@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.losses.base import Aux
-from vaeflow.losses.evidence import evidence
+from vaeflow.losses.evidence import Evidence, evidence
 
 
 def elbo(
@@ -68,20 +68,28 @@ def elbo(
             f"free_bits and capacity exclude each other, got {free_bits} and {capacity}"
         )
     found = evidence(model, variables, batch, rng, condition=condition)
-    groups = found.latents.kl_by_group()
-    reconstruction = -jnp.mean(found.log_likelihood)
-    kl = sum(jnp.mean(value) for value in groups.values())
+    metrics = elbo_metrics(found, batch)
+    kl = metrics["kl"]
     if capacity is not None:
         penalty = jnp.abs(axis.mean(kl) - capacity)
     elif free_bits is not None:
+        groups = found.latents.kl_by_group()
         parts = [found.latents.kl.get(name, value) for name, value in groups.items()]
         averages = [axis.mean(jnp.mean(part, axis=0)) for part in parts]
         penalty = sum(jnp.sum(jnp.maximum(free_bits, average)) for average in averages)
     else:
         penalty = kl
+    return metrics["reconstruction"] + beta * penalty, Aux(metrics, {})
+
+
+def elbo_metrics(found: Evidence, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
+    """The bound and its parts, averaged over the rows at hand; see `elbo`."""
+    groups = found.latents.kl_by_group()
+    reconstruction = -jnp.mean(found.log_likelihood)
+    kl = sum(jnp.mean(value) for value in groups.values())
     bound = reconstruction + kl
     metrics = {"negative_elbo": bound, "reconstruction": reconstruction, "kl": kl}
     if len(groups) > 1:
         metrics |= {f"kl/{name}": jnp.mean(value) for name, value in groups.items()}
-    metrics["bits_per_dim"] = bound / (math.prod(batch["image"].shape[1:]) * math.log(2))
-    return reconstruction + beta * penalty, Aux(metrics, {})
+    dimensions = math.prod(batch["image"].shape[1:])
+    return metrics | {"bits_per_dim": bound / (dimensions * math.log(2))}

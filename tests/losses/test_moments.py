@@ -1,0 +1,96 @@
+"""Penalties on the moments of the aggregate posterior, and distances from the prior."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import linear_gaussian as exact
+from vaeflow import axis, encoders, losses
+
+KEY = jax.random.key(0)
+MODEL = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+BATCH = {"image": np.random.RandomState(2).normal(size=(8, *exact.SHAPE)).astype(np.float32)}
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return exact.diagonal_variables()
+
+
+@pytest.mark.parametrize("of_samples", [False, True])
+def test_penalty_is_that_of_the_covariance(variables, of_samples):
+    value, aux = losses.dip_vae(
+        MODEL, variables, BATCH, KEY, off_diagonal=3.0, diagonal=5.0, of_samples=of_samples
+    )
+    posterior = MODEL.apply(variables, BATCH["image"], method="posterior")
+    covariance = np.cov(np.asarray(posterior.mean()).T, bias=True)
+    if of_samples:
+        covariance += np.diag(np.asarray(posterior.variance()).mean(0))
+    identity = np.eye(exact.LATENTS)
+    off = np.sum(covariance**2 * (1 - identity))
+    on = np.sum((np.diag(covariance) - 1) ** 2)
+    np.testing.assert_allclose(aux.metrics["penalty"], 3 * off + 5 * on, rtol=1e-4)
+    plain = losses.elbo(MODEL, variables, BATCH, KEY)[0]
+    np.testing.assert_allclose(value, plain + aux.metrics["penalty"], rtol=1e-5)
+
+
+def test_discrepancy_of_equal_distributions_is_zero_on_average():
+    def one(key):
+        x, y = jax.random.normal(key, (2, 50, 3))
+        shifted = losses.maximum_mean_discrepancy(x, y + 0.7)
+        return losses.maximum_mean_discrepancy(x, y), shifted
+
+    equal, shifted = jax.vmap(one)(jax.random.split(KEY, 2000))
+    assert abs(equal.mean()) < 4 * equal.std() / np.sqrt(2000)
+    assert equal.min() < 0 < equal.max()
+    assert shifted.mean() > 10 * equal.std()
+
+
+def test_discrepancy_against_a_slow_reference():
+    x, y = np.random.RandomState(3).normal(size=(2, 5, 2))
+
+    def kernel(a, b):
+        square = np.sum((a - b) ** 2)
+        scales = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+        return sum(4 * scale / (4 * scale + square) for scale in scales)
+
+    rows = range(5)
+    pairs = [(i, j) for i in rows for j in rows if i != j]
+    within = np.mean([kernel(x[i], x[j]) + kernel(y[i], y[j]) for i, j in pairs])
+    across = np.mean([kernel(x[i], y[j]) for i in rows for j in rows])
+    found = losses.maximum_mean_discrepancy(jnp.float32(x), jnp.float32(y))
+    np.testing.assert_allclose(found, within - 2 * across, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"got \(1, 2\) and \(1, 2\)"):
+        losses.maximum_mean_discrepancy(jnp.zeros((1, 2)), jnp.zeros((1, 2)))
+
+
+def test_weights_of_the_wasserstein_auto_encoder(variables):
+    value, aux = losses.info_vae(MODEL, variables, BATCH, KEY, alpha=0.25, weight=7.0)
+    parts = aux.metrics
+    expected = parts["reconstruction"] + 0.75 * parts["kl"] + 7 * parts["discrepancy"]
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert abs(float(parts["discrepancy"])) > 1e-3
+
+
+@pytest.mark.parametrize("loss", [losses.dip_vae, losses.info_vae])
+def test_a_divided_batch_is_the_whole(variables, loss):
+    keys = jax.random.split(KEY, 8)
+    whole, found = loss(MODEL, variables, BATCH, keys)
+
+    def part(images, keys):
+        value, aux = loss(MODEL, variables, {"image": images}, keys, axis=axis.Axis("data"))
+        return value, aux.metrics
+
+    parts = BATCH["image"].reshape(4, 2, *exact.SHAPE)
+    values, metrics = jax.vmap(part, axis_name="data")(parts, keys.reshape(4, 2))
+    np.testing.assert_allclose(values.mean(), whole, rtol=1e-5)
+    for name, value in found.metrics.items():
+        np.testing.assert_allclose(metrics[name].mean(), value, rtol=1e-4, atol=1e-5)
+    moved = functools.partial(loss, MODEL, batch=BATCH, rng=KEY)
+    gradient = jax.grad(lambda variables: moved(variables=variables)[0])(variables)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
