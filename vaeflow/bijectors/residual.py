@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector
+from vaeflow.bijectors.base import Bijector, check_event_shape
 from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.bijectors.contraction import solve_residual
 from vaeflow.bijectors.residual_log_det import estimated_log_det, exact_log_det
@@ -21,7 +22,12 @@ class ContractiveNetwork(Protocol):
 
     `vaeflow.nn.LipschitzMLP` is one. It is applied in two parts, of which the first is computed
     once where the second is computed in a loop.
+
+    Attributes:
+      features: Number of outputs, and of inputs: the length of an event's last axis.
     """
+
+    features: int
 
     def normalized(self, variables: PyTree) -> PyTree:
         """Bounds the network, as far as that doesn't depend on its input."""
@@ -83,18 +89,23 @@ class Residual(Bijector):
         self.tolerance = tolerance
 
     def _forward(self, x):
-        contraction, x = self._contraction(), _widened(x)
-        change = contraction(x)
-        if change.shape != x.shape:
-            raise ValueError(
-                f"{self.name}: the network must keep the shape {x.shape}, got {change.shape}"
-            )
-        return x + change, self._log_det(contraction, x)
+        contraction, x = self._contraction(), self._prepared(x)
+        return x + contraction(x), self._log_det(contraction, x)
 
     def _inverse(self, y):
-        contraction, y = self._contraction(), _widened(y)
+        contraction, y = self._contraction(), self._prepared(y)
         x = solve_residual(contraction, y, self.event_ndims_in, self.tolerance)
-        return x, -self._log_det(contraction, x)
+        # Where there is no solution, the Jacobian of a network that is linear doesn't show it.
+        events = tuple(range(x.ndim - self.event_ndims_in, x.ndim))
+        unsolved = jnp.any(jnp.isnan(x), axis=events)
+        return x, jnp.where(unsolved, jnp.nan, -self._log_det(contraction, x))
+
+    def _prepared(self, x: Array) -> Array:
+        check_event_shape(self.name, x.shape, (self.network.module.features,))
+        # As wide as anything that meets it: iterations and products keep one type.
+        leaves = jax.tree.leaves((self.network.variables, self.network.context))
+        wide = [leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return x.astype(jnp.result_type(x.dtype, jnp.float32, *wide))
 
     def _contraction(self) -> Conditioner:
         network = self.network
@@ -130,7 +141,3 @@ class _Normalized:
 
     def apply(self, normalized: PyTree, x: Array, context: Array | None) -> Array:
         return self.network.apply_normalized(normalized, x, context)
-
-
-def _widened(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -27,6 +27,9 @@ def exact_log_det(
 ) -> Float[Array, "*batch"]:
     """Computes log|det(I + dg/dx)| from the whole Jacobian, for as many passes as it has rows.
 
+    It is NaN where the determinant of a leading part of I + dg/dx isn't positive, which no
+    contraction comes to.
+
     Args:
       function: The map g; each example's result depends on that example alone.
       x: Where to differentiate.
@@ -42,7 +45,45 @@ def exact_log_det(
         return pull_back(cotangent)[0].reshape((*batch, size))
 
     jacobian = jax.vmap(row, out_axes=-2)(identity)
-    return jnp.linalg.slogdet(identity + jacobian)[1]
+    return _log_determinant(identity + jacobian)
+
+
+@jax.custom_vjp
+def _log_determinant(matrix: Float[Array, "*batch row column"]) -> Float[Array, "*batch"]:
+    """Computes log det A, where the symmetric part of A is positive definite.
+
+    By elimination without pivoting, of a row of all matrices at a time: pivots are positive and
+    rounding errors stay small where A = I + J with ||J|| < 1, since x . A x >= (1 - ||J||) ||x||^2
+    goes for what is left after each step, too. Libraries factor one small matrix after another, and
+    take twenty times as long for the matrices of a batch.
+
+    Source: Golub & Van Loan 1979, "Unsymmetric positive definite linear systems".
+    """
+    return _eliminate(matrix)[0]
+
+
+def _eliminate(matrix: Array) -> tuple[Array, Array]:
+    """Computes log det A and the inverse of A, which takes the place of A entry by entry."""
+    size = matrix.shape[-1]
+
+    def step(index, state):
+        log_det, matrix = state
+        row = jax.lax.dynamic_slice_in_dim(matrix, index, 1, axis=-2)
+        column = jax.lax.dynamic_slice_in_dim(matrix, index, 1, axis=-1)
+        pivot = jax.lax.dynamic_slice_in_dim(row, index, 1, axis=-1)
+        unit = (jnp.arange(size) == index).astype(matrix.dtype)
+        matrix = matrix - (column - unit[:, None]) * ((row + unit) / pivot)
+        return log_det + jnp.log(pivot[..., 0, 0]), matrix
+
+    start = jnp.zeros(matrix.shape[:-2], matrix.dtype)
+    return jax.lax.fori_loop(0, size, step, (start, matrix))
+
+
+def _log_determinant_backward(inverse, dlog_det):
+    return (dlog_det[..., None, None] * jnp.swapaxes(inverse, -1, -2),)
+
+
+_log_determinant.defvjp(_eliminate, _log_determinant_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
