@@ -28,10 +28,12 @@ def solve_residual(
 
     Iterates x <- target - g(x) from x = target. An example is done, and left as it is from then on,
     when no entry changes by more than ``tolerance (1 + max(|target|, |x|))``, with the maximum over
-    its entries; the solution is then at most lipschitz / (1 - lipschitz) times as far away as that
-    change. An example that isn't done within a bounded number of iterations, or that isn't finite,
-    comes back as NaN, so a failure can't pass for a solution; the second doesn't keep the others
-    waiting.
+    its entries; the solution is then at most 1 / (1 - lipschitz) times as far away as that change.
+    Where a step isn't shorter than the one before, rounding errors outweigh what is left: from then
+    on steps of that example are half as long, so that they don't swing from one side of the
+    solution to the other, and where one again isn't shorter, ten times the tolerance is enough. An
+    example that isn't done within a bounded number of iterations, or that isn't finite, comes back
+    as NaN, so a failure can't pass for a solution; the second doesn't keep the others waiting.
 
     Differentiable in reverse mode, by the implicit function theorem: the cotangent w of the target
     solves w + (dg/dx)^T w = dx, by the same iteration to the same relative tolerance, with the same
@@ -85,19 +87,25 @@ def _iterate(
         return jnp.max(jnp.abs(z), axis=axes, keepdims=True, initial=0)
 
     def refine(state):
-        z, done, failed, count = state
-        following = contraction(z)
-        change = size(following - z)
-        allowed = tolerance * (least + jnp.maximum(size(start), size(z)))
-        z = jnp.where(done | failed, z, following)
+        z, length, halved, done, failed, count = state
+        change = contraction(z) - z
         # An infinite change is as small as an infinite bound.
-        finite = jnp.isfinite(change)
-        return z, done | (finite & (change <= allowed)), failed | (~finite & ~done), count + 1
+        finite = jnp.isfinite(size(change))
+        previous, length = length, jnp.sqrt(jnp.sum(change**2, axis=axes, keepdims=True))
+        stalled = length >= previous
+        allowed = jnp.where(halved & stalled, 10 * tolerance, tolerance)
+        halved = halved | stalled
+        allowed = allowed * (least + jnp.maximum(size(start), size(z)))
+        z = jnp.where(done | failed, z, z + jnp.where(halved, 0.5, 1.0) * change)
+        done = done | (finite & (size(change) <= allowed))
+        return z, length, halved, done, failed | (~finite & ~done), count + 1
 
     def unfinished(state):
-        _, done, failed, count = state
+        _, _, _, done, failed, count = state
         return ~jnp.all(done | failed) & (count < LARGEST_ITERATIONS)
 
     none = jnp.zeros_like(size(start), bool)
-    z, done, failed, _ = jax.lax.while_loop(unfinished, refine, (start, none, none, 0))
+    endless = jnp.full_like(size(start), jnp.inf)
+    state = (start, endless, none, none, none, 0)
+    z, _, _, done, failed, _ = jax.lax.while_loop(unfinished, refine, state)
     return jnp.where(done & ~failed, z, jnp.nan)
