@@ -21,6 +21,7 @@ COARSER = {
     "MonotoneNetwork": 2e-5,
     "NumericalInverse": 2e-5,
     "Planar": 2e-5,
+    "Residual": 2e-5,
     "Sylvester": 2e-5,
     "TransformedCoupling": 2e-5,
     # Its networks compute in float32, and in another order on the way back.

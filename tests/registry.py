@@ -19,6 +19,7 @@ from tests import (
     makers_autoregressive,
     makers_linear,
     makers_monotone,
+    makers_residual,
     vector_makers,
 )
 from vaeflow import bijectors, flows
@@ -235,6 +236,9 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Radial, "vector", vector_makers.radial(4), (4,)),
     Entry(bijectors.Radial, "one-entry", vector_makers.radial(1), (1,)),
     Entry(bijectors.Radial, "context", vector_makers.radial(3), (3,), (2,)),
+    Entry(bijectors.Residual, "vector", makers_residual.residual(3), (3,)),
+    Entry(bijectors.Residual, "context", makers_residual.residual(2), (2,), (2,)),
+    Entry(bijectors.Residual, "one-entry", makers_residual.residual(1), (1,)),
     Entry(bijectors.Exp, "vector", lambda key: bijectors.Exp(), (4,)),
     Entry(bijectors.Softplus, "image", lambda key: bijectors.Softplus(3), (2, 2, 1)),
     Entry(bijectors.Logit, "interval", lambda key: bijectors.Logit(-6, 6), (4,)),
@@ -336,6 +340,9 @@ FLOWS: Sequence[Entry] = (
     _step(flows.BlockAutoregressiveStep(3, 3), "vector", (3,)),
     _flow(flows.NICE((3,), steps=2, width=4, blocks=1), "vector-context", (2,)),
     _step(flows.NICEStep(1, 1, 4, 1), "one-entry", (1,)),
+    _flow(flows.Residual((2,), steps=2, width=4), "flow"),
+    _flow(flows.Residual((1,), steps=2, width=4, reversible=True), "one-entry-context", (2,)),
+    _step(flows.ResidualStep(2, 4, 1), "vector", (2,)),
     _flow(flows.Planar((3,), steps=2), "flow"),
     _flow(flows.Planar((2,), steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
     _step(flows.PlanarStep(2), "context", (2,), (2,)),

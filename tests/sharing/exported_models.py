@@ -25,6 +25,7 @@ VECTOR_FLOWS = {
     flows.NeuralSpline,
     flows.Planar,
     flows.Radial,
+    flows.Residual,
     flows.Sylvester,
 }
 """Flows over vectors alone, which have no use for dequantizers of images."""
@@ -119,6 +120,7 @@ MODELS: dict[str, nn.Module] = {
     "block-autoregressive": models.FlowModel(flows.BlockAutoregressive((2,), steps=2, width=3)),
     "planar": models.FlowModel(flows.Planar((3,), steps=2)),
     "radial": models.FlowModel(flows.Radial((3,), steps=2)),
+    "residual": models.FlowModel(flows.Residual((3,), steps=2, width=4)),
     "sylvester": models.FlowModel(flows.Sylvester((3,), steps=2)),
 }
 

@@ -12,6 +12,7 @@ from vaeflow.bijectors.bernstein import BernsteinPolynomial
 from vaeflow.bijectors.block_autoregressive import BlockAutoregressive
 from vaeflow.bijectors.compose import Chain, FactorOut, Inverse
 from vaeflow.bijectors.conditioner import Conditioner
+from vaeflow.bijectors.contraction import solve_residual
 from vaeflow.bijectors.convolution import (
     Invertible1x1Convolution,
     Invertible1x1ConvolutionPLU,
@@ -30,6 +31,8 @@ from vaeflow.bijectors.orthogonal import householder_product, orthonormal_column
 from vaeflow.bijectors.planar import Planar
 from vaeflow.bijectors.positive import Exp, Softplus
 from vaeflow.bijectors.radial import Radial
+from vaeflow.bijectors.residual import ContractiveNetwork, Residual
+from vaeflow.bijectors.residual_log_det import estimated_log_det, exact_log_det
 from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
 from vaeflow.bijectors.sigmoid import Logit, Sigmoid
@@ -56,6 +59,7 @@ __all__ = [
     "BlockAutoregressive",
     "Chain",
     "Conditioner",
+    "ContractiveNetwork",
     "ElementwiseAffine",
     "Exp",
     "FactorOut",
@@ -74,6 +78,7 @@ __all__ = [
     "Radial",
     "RationalQuadraticSpline",
     "Reshape",
+    "Residual",
     "Reverse",
     "Scan",
     "Sigmoid",
@@ -86,8 +91,11 @@ __all__ = [
     "Transformer",
     "actnorm_parameters",
     "bounded_log_scale",
+    "estimated_log_det",
+    "exact_log_det",
     "householder_product",
     "orthonormal_columns",
     "plu_factors",
     "solve_monotone",
+    "solve_residual",
 ]

@@ -13,6 +13,7 @@ from vaeflow.flows.nice import NICE, NICEStep
 from vaeflow.flows.planar import Planar, PlanarStep
 from vaeflow.flows.radial import Radial, RadialStep
 from vaeflow.flows.real_nvp import RealNVP, RealNVPStep
+from vaeflow.flows.residual import Residual, ResidualStep
 from vaeflow.flows.stack import FlowStep, Stack
 from vaeflow.flows.standardized import Standardized
 from vaeflow.flows.sylvester import Sylvester, SylvesterStep
@@ -46,6 +47,8 @@ __all__ = [
     "RadialStep",
     "RealNVP",
     "RealNVPStep",
+    "Residual",
+    "ResidualStep",
     "Stack",
     "Standardized",
     "Sylvester",

@@ -35,16 +35,20 @@ def negative_log_likelihood(
       batch: ``{"image": [batch, *event], ...}``.
       rng: A typed key, or one for each row.
       axis: How the batch is divided; unused, as no term is coupled over the batch.
-      train: Unused, as the model behaves alike in training and in evaluation.
+      train: Whether flows that have `probes` estimate their log-determinants with noise, drawn for
+        all rows at hand from the key of the first; otherwise they are exact.
       condition: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss, and the metrics `negative_log_likelihood` (nats) and `bits_per_dim`.
     """
-    del axis, train
+    del axis
     images = batch["image"]
     context = None if condition is None else batch[condition]
-    nats = -jnp.mean(model.apply(variables, images, rng, context, method="log_prob"))
+    # Flax folds a number into the key before it draws, so rows may draw from theirs as well.
+    rngs = {"probe": rng.reshape(-1)[0]} if train else {}
+    log_prob = model.apply(variables, images, rng, context, method="log_prob", rngs=rngs)
+    nats = -jnp.mean(log_prob)
     dimensions = math.prod(images.shape[1:])
     metrics = {
         "negative_log_likelihood": nats,
