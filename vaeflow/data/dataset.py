@@ -106,14 +106,14 @@ class Table:
 
     Attributes:
       name: The source string that it was opened with.
-      columns: Number of columns.
+      columns: What to call the columns: numbers, counted from 0, where the file has no names.
       train: Rows to fit parameters on.
       validation: Rows to choose settings on.
       test: Rows to report figures on. No row is in two splits.
     """
 
     name: str
-    columns: int
+    columns: tuple[str, ...]
     train: Source
     validation: Source
     test: Source
@@ -121,10 +121,10 @@ class Table:
     @property
     def shape(self) -> tuple[int]:
         """(column,), the shape of every row."""
-        return (self.columns,)
+        return (len(self.columns),)
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.columns} columns, {_counts(self)}"
+        return f"{self.name}: {len(self.columns)} columns, {_counts(self)}"
 
 
 def _counts(data: Dataset | Table) -> str:

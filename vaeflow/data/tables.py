@@ -18,10 +18,25 @@ from vaeflow.data.splits import make_splits
 SOURCES = ("embedded:nuclei", "npz:PATH")
 
 _KEYS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-# Without those in which a value, zero, recurs in 2% of the rows (concavity and concave points), and
-# with one alone of radius, perimeter and area, whose correlations are above 0.98: the selection of
-# Papamakarios et al. 2017 for densities of tables.
-_NUCLEI_COLUMNS = (0, 1, 4, 5, 8, 9, *range(10, 16), 18, 19, 20, 21, 24, 25, 28, 29)
+_MEASUREMENTS = (
+    "radius",
+    "texture",
+    "perimeter",
+    "area",
+    "smoothness",
+    "compactness",
+    "concavity",
+    "concave points",
+    "symmetry",
+    "fractal dimension",
+)
+_COLUMNS = [f"{kind} {name}" for kind in ("mean", "error of", "worst") for name in _MEASUREMENTS]
+# As Papamakarios et al. 2017 select columns for densities: none in which a value recurs in many
+# rows, as zero does in 2% of these, and none that another almost gives, by a correlation above 0.98
+# (with the radius).
+_RECURRING = {name for name in _COLUMNS if "concav" in name}
+_GIVEN = {"mean perimeter", "mean area", "worst perimeter", "worst area"}
+_NUCLEI = [name for name in _COLUMNS if name not in _RECURRING | _GIVEN]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +70,9 @@ def open_table(config: TableConfig) -> Table:
         or an entry that isn't finite, or a column of `train` that holds one value alone.
     """
     kind, _, path = config.source.partition(":")
+    columns = None
     if config.source == "embedded:nuclei":
-        tables = {"train": _read_nuclei(config.source)}
+        tables, columns = {"train": _read_nuclei(config.source)}, _NUCLEI
     elif kind == "npz" and path:
         tables = _read_npz(config.source, path)
     else:
@@ -64,13 +80,15 @@ def open_table(config: TableConfig) -> Table:
     _check_columns(tables, config.source)
     parts = {split: arrays_part({"vector": table}) for split, table in tables.items()}
     splits = make_splits(parts, config.fold, name=config.source)
-    return Table(name=config.source, columns=tables["train"].shape[1], **splits)
+    columns = columns or [f"column {number}" for number in range(tables["train"].shape[1])]
+    return Table(name=config.source, columns=tuple(columns), **splits)
 
 
 def _read_nuclei(name: str) -> Float32[np.ndarray, "row column"]:
     path = package_file(name, "scikit-learn", "sklearn", "datasets/data/breast_cancer.csv")
     with path.open() as lines:
-        table = np.loadtxt(lines, delimiter=",", skiprows=1, usecols=_NUCLEI_COLUMNS)
+        usecols = [_COLUMNS.index(column) for column in _NUCLEI]
+        table = np.loadtxt(lines, delimiter=",", skiprows=1, usecols=usecols)
     return check_table(table, name=f"source={name!r}")
 
 
