@@ -112,7 +112,8 @@ class Evaluation:
         def round_trip(variables, rows):
             there = model.apply(variables, rows, method="encode")
             back = model.apply(variables, there, method="decode")
-            return jnp.max(jnp.abs(back - rows) / jnp.std(rows, axis=0))
+            scale = jnp.exp(variables["constants"]["flow"]["log_scale"])
+            return jnp.max(jnp.abs(back - rows) / scale)
 
         self._round_trip = round_trip
 
@@ -278,14 +279,17 @@ PRESETS = {
     "nuclei": common.Preset(
         Config(
             data.TableConfig("embedded:nuclei"),
-            ModelConfig("spline-coupling", steps=4, width=32),
+            # So few rows are soon learned by heart: few bins, strong weight decay and the choice of
+            # the best step on validation are what generalises.
+            ModelConfig("spline-coupling", steps=4, width=32, bins=4),
             training.TrainConfig(
                 steps=4000,
                 batch_size=64,
-                learning_rate=1e-3,
+                learning_rate=5e-4,
                 warmup_steps=50,
                 schedule="cosine",
                 clip_norm=5.0,
+                weight_decay=10.0,
                 scan_steps=50,
                 evaluate_every=50,
                 patience=10,
@@ -294,6 +298,7 @@ PRESETS = {
         ),
         yields="20 measurements of cell nuclei in 569 tumours, shipped with the dependencies.",
         cost="about a minute on 2 CPU cores",
+        expected={"test_log_likelihood": common.Expected(34.4, "our run, fold 0, seed 0")},
     ),
     "power": published(
         "power", 6, (0.66, 0.64, 0.62, 0.46, 0.24, 0.17), width=256, bins=8, batch_size=512

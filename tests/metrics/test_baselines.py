@@ -202,6 +202,9 @@ def test_gaussians_of_tables_are_densities_in_the_units_of_the_table(dtype):
     diagonal = metrics.fit_diagonal_gaussian(train, validation)
     density = scipy.stats.norm(exact.mean(0), exact.std(0))
     np.testing.assert_allclose(diagonal.log_prob(test), density.logpdf(test).sum(1), rtol=1e-6)
+    # Variances of different units are never mixed, though wider ones would fit this validation.
+    wider = metrics.fit_diagonal_gaussian(train, validation * np.array([9, 1, 1, 1], dtype))
+    np.testing.assert_array_equal(wider.variance, diagonal.variance)
 
     shrunk = metrics.fit_shrunk_gaussian(train, validation)
     assert shrunk.shrinkage < 1
