@@ -328,6 +328,7 @@ FLOWS: Sequence[Entry] = (
     _flow(_real_nvp(2, 2, 1, levels=1, steps=1), "image"),
     _flow(flows.Bounded(_real_nvp(3), -8, 8), "vector"),
     _flow(flows.Standardized(_real_nvp(3)), "vector"),
+    _flow(flows.Standardized(_real_nvp(3), learned=False), "fixed-vector"),
     _flow(_neural_spline(3), "vector", constant=_FACTORS),
     _flow(_neural_spline(2, reversible=True), "vector-context", (2,), constant=_FACTORS),
     _flow(_neural_spline(3, autoregressive=True), "autoregressive", (2,), constant=_FACTORS),

@@ -55,6 +55,16 @@ def test_mean_over_parts_with_row_keys_is_the_whole():
     np.testing.assert_array_equal(same, whole)
 
 
+def test_data_name_the_entry_of_the_batch():
+    model = models.FlowModel(flows.RealNVP((3,), steps=1, width=4))
+    batch = {"vector": jax.random.normal(KEY, (5, 3)), "index": jnp.arange(5)}
+    variables = model.init(KEY, batch["vector"])
+    loss, aux = losses.negative_log_likelihood(model, variables, batch, KEY, data="vector")
+    nats = -jnp.mean(model.apply(variables, batch["vector"], method="log_prob"))
+    np.testing.assert_allclose(aux.metrics["negative_log_likelihood"], nats, rtol=1e-6)
+    np.testing.assert_allclose(loss, nats / 3, rtol=1e-6)
+
+
 def test_condition_names_the_entry_of_the_batch():
     model = build(classes=3)
     variables = model.init(KEY, IMAGES, BATCH["label"])

@@ -14,6 +14,7 @@ from vaeflow.plotting.images import (
     reconstructions,
     temperature_samples,
 )
+from vaeflow.plotting.pairs import pairwise_marginals
 from vaeflow.plotting.plane import Density, WarpedGrid, grid_lines, plane_points, plane_table
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "image_grid",
     "interpolations",
     "nearest_images",
+    "pairwise_marginals",
     "plane_points",
     "plane_table",
     "reconstructions",
