@@ -17,6 +17,7 @@ import pytest
 from tests import (
     makers,
     makers_autoregressive,
+    makers_continuous,
     makers_linear,
     makers_monotone,
     vector_makers,
@@ -267,6 +268,10 @@ BIJECTORS: Sequence[Entry] = (
         (2,),
     ),
     Entry(bijectors.Sylvester, "one-entry", makers_linear.sylvester(1, 1, None), (1,)),
+    Entry(bijectors.Continuous, "context", makers_continuous.continuous(2), (2,), (2,)),
+    # The square of a sign is 1: for one entry the estimate is exact.
+    Entry(bijectors.Continuous, "probes", makers_continuous.continuous(1, probes=2), (1,)),
+    Entry(bijectors.Continuous, "vector", makers_continuous.continuous(3), (3,), slow=True),
 )
 """Bijectors, at parameters that are random throughout."""
 
@@ -346,6 +351,8 @@ FLOWS: Sequence[Entry] = (
     _basis(flows.OrthogonalBasis(2), 3, (2,)),
     _basis(flows.HouseholderBasis(2), 2),
     _basis(flows.IdentityBasis(), 2, (2,)),
+    _flow(flows.Continuous((2,), width=4, layers=1), "flow"),
+    _flow(flows.Continuous((2,), blocks=2, width=4, layers=1), "flow-context", (2,), slow=True),
     _stack("plain"),
     _stack("reversible", reversible=True),
     _step(flows.GlowStep(3, 4), "image", (2, 2, 3)),

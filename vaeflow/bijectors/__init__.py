@@ -12,6 +12,7 @@ from vaeflow.bijectors.bernstein import BernsteinPolynomial
 from vaeflow.bijectors.block_autoregressive import BlockAutoregressive
 from vaeflow.bijectors.compose import Chain, FactorOut, Inverse
 from vaeflow.bijectors.conditioner import Conditioner
+from vaeflow.bijectors.continuous import Continuous, VelocityNetwork
 from vaeflow.bijectors.convolution import (
     Invertible1x1Convolution,
     Invertible1x1ConvolutionPLU,
@@ -56,6 +57,7 @@ __all__ = [
     "BlockAutoregressive",
     "Chain",
     "Conditioner",
+    "Continuous",
     "ElementwiseAffine",
     "Exp",
     "FactorOut",
@@ -84,6 +86,7 @@ __all__ = [
     "Sylvester",
     "TransformedCoupling",
     "Transformer",
+    "VelocityNetwork",
     "actnorm_parameters",
     "bounded_log_scale",
     "householder_product",

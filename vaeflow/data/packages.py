@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def missing_package(what: str, package: str) -> ValueError:
-    """Says that `what` needs `package`, and how to get it."""
-    return ValueError(f"{what}: needs the package {package}; pip install 'vaeflow[experiments]'")
+def missing_package(what: str, package: str, extra: str = "experiments") -> ValueError:
+    """Says that `what` needs `package`, and that an extra of vaeflow brings it."""
+    return ValueError(f"{what}: needs the package {package}; pip install 'vaeflow[{extra}]'")

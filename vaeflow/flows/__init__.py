@@ -7,6 +7,7 @@ from vaeflow.flows.autoregressive import (
 )
 from vaeflow.flows.block_autoregressive import BlockAutoregressive, BlockAutoregressiveStep
 from vaeflow.flows.bounded import Bounded
+from vaeflow.flows.continuous import Continuous
 from vaeflow.flows.glow import Glow, GlowStep
 from vaeflow.flows.neural_spline import NeuralSpline, NeuralSplineStep
 from vaeflow.flows.nice import NICE, NICEStep
@@ -28,6 +29,7 @@ __all__ = [
     "BlockAutoregressive",
     "BlockAutoregressiveStep",
     "Bounded",
+    "Continuous",
     "FlowStep",
     "Glow",
     "GlowStep",

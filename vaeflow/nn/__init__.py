@@ -6,6 +6,7 @@ from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork
 from vaeflow.nn.convolution import Conv, ZeroConv, convolution
 from vaeflow.nn.masked import MaskedMLP
 from vaeflow.nn.normalization import NormalizedConv, from_first_batch
+from vaeflow.nn.time_dependent import TimeDependentMLP
 
 __all__ = [
     "MLP",
@@ -16,6 +17,7 @@ __all__ = [
     "NormalizedConv",
     "ResidualBlock",
     "ResidualNetwork",
+    "TimeDependentMLP",
     "ZeroConv",
     "convolution",
     "from_first_batch",
