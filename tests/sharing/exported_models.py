@@ -20,6 +20,7 @@ SHAPE = (4, 4, 1)
 VECTOR_FLOWS = {
     flows.BlockAutoregressive,
     flows.Continuous,
+    flows.Gaussianization,
     flows.InverseAutoregressive,
     flows.MaskedAutoregressive,
     flows.NICE,
@@ -119,6 +120,7 @@ MODELS: dict[str, nn.Module] = {
     "nice": models.FlowModel(flows.NICE((3,), steps=2, width=4, blocks=1)),
     "block-autoregressive": models.FlowModel(flows.BlockAutoregressive((2,), steps=2, width=3)),
     "continuous": models.FlowModel(flows.Continuous((2,), width=4, layers=1)),
+    "gaussianization": models.FlowModel(flows.Gaussianization((2,), steps=2, kernels=3)),
     "planar": models.FlowModel(flows.Planar((3,), steps=2)),
     "radial": models.FlowModel(flows.Radial((3,), steps=2)),
     "sylvester": models.FlowModel(flows.Sylvester((3,), steps=2)),

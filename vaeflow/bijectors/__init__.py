@@ -24,6 +24,8 @@ from vaeflow.bijectors.coupling import (
     SigmoidLogScale,
     bounded_log_scale,
 )
+from vaeflow.bijectors.gaussianization import MixtureGaussianization, mixture_of_quantiles
+from vaeflow.bijectors.householder import Householder
 from vaeflow.bijectors.linear import LULinear, QRLinear
 from vaeflow.bijectors.monotone_network import MonotoneNetwork
 from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
@@ -61,12 +63,14 @@ __all__ = [
     "ElementwiseAffine",
     "Exp",
     "FactorOut",
+    "Householder",
     "Inverse",
     "Invertible1x1Convolution",
     "Invertible1x1ConvolutionPLU",
     "LULinear",
     "Logit",
     "MaskedAutoregressive",
+    "MixtureGaussianization",
     "MonotoneNetwork",
     "MonotoneTransformer",
     "NumericalInverse",
@@ -90,6 +94,7 @@ __all__ = [
     "actnorm_parameters",
     "bounded_log_scale",
     "householder_product",
+    "mixture_of_quantiles",
     "orthonormal_columns",
     "plu_factors",
     "solve_monotone",
