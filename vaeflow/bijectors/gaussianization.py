@@ -126,7 +126,8 @@ def mixture_of_quantiles(
 
     Centres are quantiles at equal distances in probability. The scale of a kernel is the mean
     distance to its neighbours, which makes up for what quantiles lack in variance; no scale is less
-    than 0.02 deviations, so that equal data don't make it vanish.
+    than 0.02 deviations, so that equal data don't make it vanish, and those at the ends are at
+    least half the distance to the last of the data, which the next steps would throw further out.
 
     Args:
       data: A batch.
@@ -144,4 +145,6 @@ def mixture_of_quantiles(
     before = jnp.concatenate([gaps[:, :1], gaps], axis=1)
     after = jnp.concatenate([gaps, gaps[:, -1:]], axis=1)
     scales = jnp.maximum((before + after) / 2, SMALLEST_SHARE * deviation[:, None])
+    scales = scales.at[:, 0].max((centres[:, 0] - jnp.min(data, axis=0)) / 2)
+    scales = scales.at[:, -1].max((jnp.max(data, axis=0) - centres[:, -1]) / 2)
     return centres, jnp.log(scales)
