@@ -17,6 +17,7 @@ import pytest
 from tests import (
     makers,
     makers_autoregressive,
+    makers_continuous,
     makers_linear,
     makers_monotone,
     makers_residual,
@@ -271,6 +272,25 @@ BIJECTORS: Sequence[Entry] = (
         (2,),
     ),
     Entry(bijectors.Sylvester, "one-entry", makers_linear.sylvester(1, 1, None), (1,)),
+    Entry(bijectors.Householder, "vector", makers_linear.reflections(3, 2), (3,)),
+    Entry(bijectors.Householder, "context", makers_linear.reflections(2, 1), (2,), (2,)),
+    Entry(
+        bijectors.MixtureGaussianization,
+        "vector",
+        makers_monotone.mixture_gaussianization(3),
+        (3,),
+    ),
+    Entry(
+        bijectors.MixtureGaussianization,
+        "context",
+        makers_monotone.mixture_gaussianization(2),
+        (2,),
+        (2,),
+    ),
+    Entry(bijectors.Continuous, "context", makers_continuous.continuous(2), (2,), (2,)),
+    # The square of a sign is 1: for one entry the estimate is exact.
+    Entry(bijectors.Continuous, "probes", makers_continuous.continuous(1, probes=2), (1,)),
+    Entry(bijectors.Continuous, "vector", makers_continuous.continuous(3), (3,), slow=True),
 )
 """Bijectors, at parameters that are random throughout."""
 
@@ -354,6 +374,10 @@ FLOWS: Sequence[Entry] = (
     _basis(flows.OrthogonalBasis(2), 3, (2,)),
     _basis(flows.HouseholderBasis(2), 2),
     _basis(flows.IdentityBasis(), 2, (2,)),
+    _flow(flows.Gaussianization((2,), steps=2, kernels=3), "flow"),
+    _step(flows.GaussianizationStep(2, 3, 1), "context", (2,), (2,)),
+    _flow(flows.Continuous((2,), width=4, layers=1), "flow"),
+    _flow(flows.Continuous((2,), blocks=2, width=4, layers=1), "flow-context", (2,), slow=True),
     _stack("plain"),
     _stack("reversible", reversible=True),
     _step(flows.GlowStep(3, 4), "image", (2, 2, 3)),

@@ -19,6 +19,8 @@ SHAPE = (4, 4, 1)
 
 VECTOR_FLOWS = {
     flows.BlockAutoregressive,
+    flows.Continuous,
+    flows.Gaussianization,
     flows.InverseAutoregressive,
     flows.MaskedAutoregressive,
     flows.NICE,
@@ -118,6 +120,8 @@ MODELS: dict[str, nn.Module] = {
     "neural-spline": models.FlowModel(_neural_spline(3)),
     "nice": models.FlowModel(flows.NICE((3,), steps=2, width=4, blocks=1)),
     "block-autoregressive": models.FlowModel(flows.BlockAutoregressive((2,), steps=2, width=3)),
+    "continuous": models.FlowModel(flows.Continuous((2,), width=4, layers=1)),
+    "gaussianization": models.FlowModel(flows.Gaussianization((2,), steps=2, kernels=3)),
     "planar": models.FlowModel(flows.Planar((3,), steps=2)),
     "radial": models.FlowModel(flows.Radial((3,), steps=2)),
     "residual": models.FlowModel(flows.Residual((3,), steps=2, width=4)),

@@ -13,6 +13,7 @@ from vaeflow.bijectors.block_autoregressive import BlockAutoregressive
 from vaeflow.bijectors.compose import Chain, FactorOut, Inverse
 from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.bijectors.contraction import solve_residual
+from vaeflow.bijectors.continuous import Continuous, VelocityNetwork
 from vaeflow.bijectors.convolution import (
     Invertible1x1Convolution,
     Invertible1x1ConvolutionPLU,
@@ -24,6 +25,8 @@ from vaeflow.bijectors.coupling import (
     SigmoidLogScale,
     bounded_log_scale,
 )
+from vaeflow.bijectors.gaussianization import MixtureGaussianization, mixture_of_quantiles
+from vaeflow.bijectors.householder import Householder
 from vaeflow.bijectors.linear import LULinear, QRLinear
 from vaeflow.bijectors.monotone_network import MonotoneNetwork
 from vaeflow.bijectors.numerical import NumericalInverse, solve_monotone
@@ -60,15 +63,18 @@ __all__ = [
     "Chain",
     "Conditioner",
     "ContractiveNetwork",
+    "Continuous",
     "ElementwiseAffine",
     "Exp",
     "FactorOut",
+    "Householder",
     "Inverse",
     "Invertible1x1Convolution",
     "Invertible1x1ConvolutionPLU",
     "LULinear",
     "Logit",
     "MaskedAutoregressive",
+    "MixtureGaussianization",
     "MonotoneNetwork",
     "MonotoneTransformer",
     "NumericalInverse",
@@ -89,11 +95,13 @@ __all__ = [
     "Sylvester",
     "TransformedCoupling",
     "Transformer",
+    "VelocityNetwork",
     "actnorm_parameters",
     "bounded_log_scale",
     "estimated_log_det",
     "exact_log_det",
     "householder_product",
+    "mixture_of_quantiles",
     "orthonormal_columns",
     "plu_factors",
     "solve_monotone",

@@ -7,6 +7,8 @@ from vaeflow.flows.autoregressive import (
 )
 from vaeflow.flows.block_autoregressive import BlockAutoregressive, BlockAutoregressiveStep
 from vaeflow.flows.bounded import Bounded
+from vaeflow.flows.continuous import Continuous
+from vaeflow.flows.gaussianization import Gaussianization, GaussianizationStep
 from vaeflow.flows.glow import Glow, GlowStep
 from vaeflow.flows.neural_spline import NeuralSpline, NeuralSplineStep
 from vaeflow.flows.nice import NICE, NICEStep
@@ -29,7 +31,10 @@ __all__ = [
     "BlockAutoregressive",
     "BlockAutoregressiveStep",
     "Bounded",
+    "Continuous",
     "FlowStep",
+    "Gaussianization",
+    "GaussianizationStep",
     "Glow",
     "GlowStep",
     "HouseholderBasis",

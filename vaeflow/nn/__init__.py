@@ -8,6 +8,7 @@ from vaeflow.nn.lipschitz import LipschitzMLP, lip_swish
 from vaeflow.nn.masked import MaskedMLP
 from vaeflow.nn.normalization import NormalizedConv, from_first_batch
 from vaeflow.nn.spectral import contracted, spectral_bound
+from vaeflow.nn.time_dependent import TimeDependentMLP
 
 __all__ = [
     "MLP",
@@ -19,6 +20,7 @@ __all__ = [
     "NormalizedConv",
     "ResidualBlock",
     "ResidualNetwork",
+    "TimeDependentMLP",
     "ZeroConv",
     "contracted",
     "convolution",
