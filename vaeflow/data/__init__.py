@@ -7,6 +7,7 @@ A batch is a dictionary of numpy arrays: ``image`` (uint8, shape [batch, height,
 from vaeflow.data.batches import epoch_batches, stack, training_batches
 from vaeflow.data.config import DataConfig, open_dataset
 from vaeflow.data.dataset import Dataset, Source
+from vaeflow.data.grey_image import read_grey_image
 from vaeflow.data.sprites import Factors
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Source",
     "epoch_batches",
     "open_dataset",
+    "read_grey_image",
     "stack",
     "training_batches",
 ]

