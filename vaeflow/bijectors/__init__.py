@@ -35,6 +35,7 @@ from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
 from vaeflow.bijectors.sigmoid import Logit, Sigmoid
 from vaeflow.bijectors.spline import RationalQuadraticSpline
 from vaeflow.bijectors.sylvester import Sylvester
+from vaeflow.bijectors.trajectory import Stepwise, trajectory
 from vaeflow.bijectors.transformed_coupling import TransformedCoupling
 from vaeflow.bijectors.transformers import (
     AffineTransformer,
@@ -81,6 +82,7 @@ __all__ = [
     "Softplus",
     "SplineTransformer",
     "Squeeze",
+    "Stepwise",
     "Sylvester",
     "TransformedCoupling",
     "Transformer",
@@ -90,4 +92,5 @@ __all__ = [
     "orthonormal_columns",
     "plu_factors",
     "solve_monotone",
+    "trajectory",
 ]
