@@ -14,7 +14,7 @@ from vaeflow.metrics.gaussian import (
 from vaeflow.metrics.importance import ImportanceDiagnostics, importance_diagnostics
 from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
 from vaeflow.metrics.neighbors import nearest_neighbors
-from vaeflow.metrics.quadrature import log_integral
+from vaeflow.metrics.quadrature import expectation, log_integral
 
 __all__ = [
     "DiagonalGaussian",
@@ -22,6 +22,7 @@ __all__ = [
     "LinearPredictor",
     "ShrunkGaussian",
     "bits_per_dim",
+    "expectation",
     "fit_diagonal_gaussian",
     "fit_linear_predictor",
     "fit_shrunk_gaussian",
