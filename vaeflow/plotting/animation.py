@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from vaeflow.files import write_whole
 
-_COLORS = 64
+_COLORS = 128
 
 
 def save_animation(
@@ -22,7 +22,7 @@ def save_animation(
 ) -> None:
     """Writes frames as a GIF that runs for ever; a reader never sees half of it.
 
-    All frames share 64 colours, which keeps the file small.
+    All frames share 128 colours, which keeps the file small.
 
     Args:
       path: Where to, ending in .gif; of any kind that `etils.epath` knows. Missing folders are
@@ -47,7 +47,9 @@ def save_animation(
             f"seconds must be one number or {len(frames)}, one a frame, got {np.shape(seconds)}"
         )
     chosen = frames[:: max(len(frames) // 8, 1)]
-    palette = Image.fromarray(chosen.reshape(-1, *frames.shape[2:])).quantize(_COLORS)
+    palette = Image.fromarray(chosen.reshape(-1, *frames.shape[2:])).quantize(
+        _COLORS, method=Image.Quantize.MAXCOVERAGE
+    )
     images = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames
