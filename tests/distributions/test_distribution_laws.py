@@ -41,6 +41,11 @@ def box(*batch):
     return distributions.UniformBox(low, low + 1 + numbers(*batch, 2, seed=7) ** 2)
 
 
+def histogram(*batch):
+    weights = jnp.exp(numbers(*batch, 3, 2, seed=10)).at[..., 1, 0].set(0)
+    return distributions.Histogram(weights, [-2.4, -1.2], [1.2, 2.4])
+
+
 def normal(*batch):
     return distributions.standard_normal((2,), batch, 0.8)
 
@@ -70,6 +75,7 @@ REGISTRY = {
     "Transformed": transformed,
     "FullGaussian": full,
     "FullGaussian one-entry": one_dimensional,
+    "Histogram": histogram,
     "Mixture": mixture,
     "UniformBox": box,
     "Box": learned(bases.Box((2,), -1.5, 1)),

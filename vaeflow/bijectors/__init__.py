@@ -12,8 +12,8 @@ from vaeflow.bijectors.bernstein import BernsteinPolynomial
 from vaeflow.bijectors.block_autoregressive import BlockAutoregressive
 from vaeflow.bijectors.compose import Chain, FactorOut, Inverse
 from vaeflow.bijectors.conditioner import Conditioner
-from vaeflow.bijectors.contraction import solve_residual
 from vaeflow.bijectors.continuous import Continuous, VelocityNetwork
+from vaeflow.bijectors.contraction import solve_residual
 from vaeflow.bijectors.convolution import (
     Invertible1x1Convolution,
     Invertible1x1ConvolutionPLU,
@@ -41,6 +41,7 @@ from vaeflow.bijectors.shapes import Permute, Reshape, Reverse, Squeeze
 from vaeflow.bijectors.sigmoid import Logit, Sigmoid
 from vaeflow.bijectors.spline import RationalQuadraticSpline
 from vaeflow.bijectors.sylvester import Sylvester
+from vaeflow.bijectors.trajectory import Stepwise, trajectory
 from vaeflow.bijectors.transformed_coupling import TransformedCoupling
 from vaeflow.bijectors.transformers import (
     AffineTransformer,
@@ -62,8 +63,8 @@ __all__ = [
     "BlockAutoregressive",
     "Chain",
     "Conditioner",
-    "ContractiveNetwork",
     "Continuous",
+    "ContractiveNetwork",
     "ElementwiseAffine",
     "Exp",
     "FactorOut",
@@ -92,6 +93,7 @@ __all__ = [
     "Softplus",
     "SplineTransformer",
     "Squeeze",
+    "Stepwise",
     "Sylvester",
     "TransformedCoupling",
     "Transformer",
@@ -106,4 +108,5 @@ __all__ = [
     "plu_factors",
     "solve_monotone",
     "solve_residual",
+    "trajectory",
 ]

@@ -8,6 +8,7 @@ A batch of a table has ``vector`` (float32, shape [batch, column]) and ``index``
 from vaeflow.data.batches import epoch_batches, stack, training_batches
 from vaeflow.data.config import DataConfig, open_dataset
 from vaeflow.data.dataset import Dataset, Source, Table
+from vaeflow.data.grey_image import read_grey_image
 from vaeflow.data.sprites import Factors
 from vaeflow.data.tables import TableConfig, open_table
 
@@ -21,6 +22,7 @@ __all__ = [
     "epoch_batches",
     "open_dataset",
     "open_table",
+    "read_grey_image",
     "stack",
     "training_batches",
 ]
