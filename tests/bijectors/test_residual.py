@@ -222,9 +222,9 @@ def test_estimate_and_gradients_of_a_network_have_the_means_of_the_exact():
 
 
 def test_no_draw_goes_past_the_largest_number_of_terms():
-    bijector = linear([[0.5]], Linear(1))
+    bijector = linear([[0.98]], Linear(1))
     numbers = np.arange(1, 60)
-    terms = -((-0.5) ** numbers) / numbers
+    terms = -((-0.98) ** numbers) / numbers
     sure, q = residual_log_det.SURE_TERMS, residual_log_det.CONTINUATION
     weights = q ** -np.maximum(numbers - sure, 0.0)
     for roulette, count in ((0.999, sure), (q + 1e-3, sure), (q - 1e-3, sure + 1), (0.0, 44)):
