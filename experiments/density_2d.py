@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BOUND = 4.6
 """Half the side of the squares that are drawn."""
-CELLS = 600
+CELLS = 1000
 """Cells along each side of the square over which the mass is taken, which reaches out to FAR."""
 PART = 10_000
 """Points whose densities are computed at once."""

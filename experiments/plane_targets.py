@@ -18,7 +18,7 @@ DensityName = Literal[
 DENSITIES: tuple[DensityName, ...] = get_args(DensityName)
 KNOWN: tuple[DensityName, ...] = ("checkerboard", "eight_gaussians", "image")
 """Those whose density is known, and not their samples alone."""
-FAR = 12.0
+FAR = 10.0
 """Half the side of the square over which integrals are taken."""
 
 
