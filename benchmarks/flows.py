@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import tyro
@@ -82,14 +82,14 @@ class Config:
 
 
 @contextlib.contextmanager
-def opened(config: Config, size: FlowSize) -> Iterator[dict[str, Side]]:
+def opened(libraries: Sequence[Library], threads: int, size: FlowSize) -> Iterator[dict[str, Side]]:
     """Starts the sides by name, ours first."""
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(
-                Side(f"benchmarks.flows_{name}", threads=config.threads, **dataclasses.asdict(size))
+                Side(f"benchmarks.flows_{name}", threads=threads, **dataclasses.asdict(size))
             )
-            for name in (OURS, *config.libraries)
+            for name in (OURS, *libraries)
         }
 
 
@@ -116,7 +116,7 @@ def timed(sides: Mapping[str, Side], work: str, repeats: int) -> dict[str, list[
 def speed(config: Config, kind: Kind) -> None:
     """Prints times of one kind of flow."""
     size = config.size(kind)
-    with opened(config, size) as sides:
+    with opened(config.libraries, config.threads, size) as sides:
         found = {name: side("initialize") for name, side in sides.items()}
         first = {name: {work: side("run", work) for work in WORKS} for name, side in sides.items()}
         print(f"\n{described(size)}")
@@ -134,25 +134,29 @@ def speed(config: Config, kind: Kind) -> None:
     print("Times ours: time of the side over ours, the median over neighbouring calls.")
 
 
+def learned(
+    libraries: Sequence[Library], threads: int, sizes: Sequence[FlowSize], updates: int
+) -> Iterator[tuple[str, ...]]:
+    """Trains every side on each size; yields its name, its likelihoods, their mean, and ours less
+    that mean."""
+    found: dict[str, list[float]] = {name: [] for name in (OURS, *libraries)}
+    for size in sizes:
+        with opened(libraries, threads, size) as sides:
+            for name, side in sides.items():
+                found[name].append(side("train", updates))
+    means = {name: statistics.mean(values) for name, values in found.items()}
+    for name, values in found.items():
+        each = (f"{value:.3f}" for value in values)
+        yield name, *each, f"{means[name]:.3f}", f"{means[OURS] - means[name]:+.3f}"
+
+
 def likelihood(config: Config, kind: Kind) -> None:
     """Prints what one kind of flow learns."""
-    found: dict[str, list[float]] = {name: [] for name in (OURS, *config.libraries)}
-    for seed in range(config.seeds):
-        with opened(config, config.size(kind, seed)) as sides:
-            for name, side in sides.items():
-                found[name].append(side("train", config.updates))
-    print(f"\n{described(config.size(kind))}, {config.updates} updates")
+    sizes = [config.size(kind, seed) for seed in range(config.seeds)]
+    print(f"\n{described(sizes[0])}, {config.updates} updates")
     table(
-        ("side", *(f"seed {seed}" for seed in range(config.seeds)), "mean, nats", "above it, ours"),
-        (
-            (
-                name,
-                *(f"{value:.3f}" for value in values),
-                f"{statistics.mean(values):.3f}",
-                f"{statistics.mean(found[OURS]) - statistics.mean(values):+.3f}",
-            )
-            for name, values in found.items()
-        ),
+        ("side", *(f"seed {size.seed}" for size in sizes), "mean, nats", "above it, ours"),
+        learned(config.libraries, config.threads, sizes, config.updates),
     )
     print("Mean log-likelihood of test rows, standardised as they are trained on.")
 

@@ -57,6 +57,15 @@ def sylvester(
     return make
 
 
+def reflections(dimension: int, count: int) -> Callable[..., bijectors.Householder]:
+    """Makes products of reflections."""
+
+    def make(key: Array, context: Array | None = None) -> bijectors.Householder:
+        return bijectors.Householder(*amortised(key, context, [(count, dimension)], scale=1.0))
+
+    return make
+
+
 def householder(directions: Array) -> Array:
     """The square basis of as many reflections as there are columns."""
     return bijectors.householder_product(directions.mT)

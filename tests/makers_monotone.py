@@ -31,6 +31,18 @@ def monotone_network(dimension: int, units: int = 3) -> Callable[..., bijectors.
     return make
 
 
+def mixture_gaussianization(
+    dimension: int, kernels: int = 3
+) -> Callable[..., bijectors.MixtureGaussianization]:
+    """Makes maps of mixtures to the normal scale."""
+
+    def make(key: Array, context: Array | None = None) -> bijectors.MixtureGaussianization:
+        shapes = [(dimension, kernels)] * 3
+        return bijectors.MixtureGaussianization(*amortised(key, context, shapes))
+
+    return make
+
+
 def block_autoregressive(
     dimension: int, width: int = 3, blocks: int = 2
 ) -> Callable[..., bijectors.BlockAutoregressive]:

@@ -17,8 +17,10 @@ import pytest
 from tests import (
     makers,
     makers_autoregressive,
+    makers_continuous,
     makers_linear,
     makers_monotone,
+    makers_residual,
     vector_makers,
 )
 from vaeflow import bijectors, flows
@@ -235,6 +237,9 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Radial, "vector", vector_makers.radial(4), (4,)),
     Entry(bijectors.Radial, "one-entry", vector_makers.radial(1), (1,)),
     Entry(bijectors.Radial, "context", vector_makers.radial(3), (3,), (2,)),
+    Entry(bijectors.Residual, "vector", makers_residual.residual(3), (3,)),
+    Entry(bijectors.Residual, "context", makers_residual.residual(2), (2,), (2,)),
+    Entry(bijectors.Residual, "one-entry", makers_residual.residual(1), (1,)),
     Entry(bijectors.Exp, "vector", lambda key: bijectors.Exp(), (4,)),
     Entry(bijectors.Softplus, "image", lambda key: bijectors.Softplus(3), (2, 2, 1)),
     Entry(bijectors.Logit, "interval", lambda key: bijectors.Logit(-6, 6), (4,)),
@@ -267,6 +272,25 @@ BIJECTORS: Sequence[Entry] = (
         (2,),
     ),
     Entry(bijectors.Sylvester, "one-entry", makers_linear.sylvester(1, 1, None), (1,)),
+    Entry(bijectors.Householder, "vector", makers_linear.reflections(3, 2), (3,)),
+    Entry(bijectors.Householder, "context", makers_linear.reflections(2, 1), (2,), (2,)),
+    Entry(
+        bijectors.MixtureGaussianization,
+        "vector",
+        makers_monotone.mixture_gaussianization(3),
+        (3,),
+    ),
+    Entry(
+        bijectors.MixtureGaussianization,
+        "context",
+        makers_monotone.mixture_gaussianization(2),
+        (2,),
+        (2,),
+    ),
+    Entry(bijectors.Continuous, "context", makers_continuous.continuous(2), (2,), (2,)),
+    # The square of a sign is 1: for one entry the estimate is exact.
+    Entry(bijectors.Continuous, "probes", makers_continuous.continuous(1, probes=2), (1,)),
+    Entry(bijectors.Continuous, "vector", makers_continuous.continuous(3), (3,), slow=True),
 )
 """Bijectors, at parameters that are random throughout."""
 
@@ -324,6 +348,7 @@ FLOWS: Sequence[Entry] = (
     _flow(_real_nvp(2, 2, 1, levels=1, steps=1), "image"),
     _flow(flows.Bounded(_real_nvp(3), -8, 8), "vector"),
     _flow(flows.Standardized(_real_nvp(3)), "vector"),
+    _flow(flows.Standardized(_real_nvp(3), learned=False), "fixed-vector"),
     _flow(_neural_spline(3), "vector", constant=_FACTORS),
     _flow(_neural_spline(2, reversible=True), "vector-context", (2,), constant=_FACTORS),
     _flow(_neural_spline(3, autoregressive=True), "autoregressive", (2,), constant=_FACTORS),
@@ -336,6 +361,9 @@ FLOWS: Sequence[Entry] = (
     _step(flows.BlockAutoregressiveStep(3, 3), "vector", (3,)),
     _flow(flows.NICE((3,), steps=2, width=4, blocks=1), "vector-context", (2,)),
     _step(flows.NICEStep(1, 1, 4, 1), "one-entry", (1,)),
+    _flow(flows.Residual((2,), steps=2, width=4), "flow"),
+    _flow(flows.Residual((1,), steps=2, width=4, reversible=True), "one-entry-context", (2,)),
+    _step(flows.ResidualStep(2, 4, 1), "vector", (2,)),
     _flow(flows.Planar((3,), steps=2), "flow"),
     _flow(flows.Planar((2,), steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
     _step(flows.PlanarStep(2), "context", (2,), (2,)),
@@ -346,6 +374,10 @@ FLOWS: Sequence[Entry] = (
     _basis(flows.OrthogonalBasis(2), 3, (2,)),
     _basis(flows.HouseholderBasis(2), 2),
     _basis(flows.IdentityBasis(), 2, (2,)),
+    _flow(flows.Gaussianization((2,), steps=2, kernels=3), "flow"),
+    _step(flows.GaussianizationStep(2, 3, 1), "context", (2,), (2,)),
+    _flow(flows.Continuous((2,), width=4, layers=1), "flow"),
+    _flow(flows.Continuous((2,), blocks=2, width=4, layers=1), "flow-context", (2,), slow=True),
     _stack("plain"),
     _stack("reversible", reversible=True),
     _step(flows.GlowStep(3, 4), "image", (2, 2, 3)),

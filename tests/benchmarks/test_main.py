@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import flows, glow, input, plane, scaling
+from benchmarks import density_2d, flows, glow, input, plane, scaling
 from benchmarks.size import Size
 
 TINY = {"levels": 1, "width": 4, "batch_size": 2, "threads": 2, "repeats": 1}
@@ -74,6 +74,26 @@ def test_flows(capsys):
         assert [row[0] for row in likelihood[1:]] == ["ours"]
         assert -3.2 < float(likelihood[1][3]) < -2
         assert likelihood[1][1] != likelihood[1][2]
+
+
+def test_density_2d(capsys):
+    config = density_2d.Config(
+        densities=("two_moons", "eight_gaussians"),
+        libraries=(),
+        width=4,
+        steps=1,
+        bins=2,
+        batch_size=8,
+        updates=30,
+        seeds=2,
+    )
+    density_2d.main(config)
+    (found,) = tables(capsys.readouterr().out)
+    assert [row[:2] for row in found[1:]] == [["two moons", "ours"], ["eight gaussians", "ours"]]
+    for row in found[1:]:
+        assert -3.2 < float(row[4]) < -2
+        assert row[2] != row[3]
+    assert found[1][4] != found[2][4]
 
 
 def test_plane(capsys):

@@ -46,6 +46,20 @@ def continuous_bernoulli(*batch):
     return distributions.ContinuousBernoulli(numbers(*batch, 2, seed=10), 1)
 
 
+def histogram(*batch):
+    weights = jnp.exp(numbers(*batch, 3, 2, seed=10)).at[..., 1, 0].set(0)
+    return distributions.Histogram(weights, [-2.4, -1.2], [1.2, 2.4])
+
+
+def grouped(*batch):
+    shift = numbers(*batch, 1, seed=12)
+    parts = {
+        "second": distrax.Independent(distrax.Normal(shift, jnp.ones((*batch, 1))), 1),
+        "first": distributions.standard_normal((1,), batch, 0.5),
+    }
+    return distributions.Grouped(parts)
+
+
 def normal(*batch):
     return distributions.standard_normal((2,), batch, 0.8)
 
@@ -75,10 +89,12 @@ REGISTRY = {
     "Transformed": transformed,
     "FullGaussian": full,
     "FullGaussian one-entry": one_dimensional,
+    "Histogram": histogram,
     "Mixture": mixture,
     "UniformBox": box,
     "Box": learned(bases.Box((2,), -1.5, 1)),
     "ContinuousBernoulli": continuous_bernoulli,
+    "Grouped": grouped,
     "CorrelatedGaussian": learned(bases.CorrelatedGaussian((2,))),
     "DiagonalGaussian": learned(bases.DiagonalGaussian((2,))),
     "GaussianMixture": learned(bases.GaussianMixture((2,), 3)),
@@ -99,7 +115,8 @@ def test_every_public_distribution_and_base_is_here():
         for name in package.__all__
         if inspect.isclass(getattr(package, name)) or name == "standard_normal"
     }
-    assert public == {name.partition(" ")[0] for name in REGISTRY} | set(discrete.REGISTRY)
+    here = {name.partition(" ")[0] for name in REGISTRY} | set(discrete.REGISTRY)
+    assert public == here | {"Concrete"}  # which is on a simplex, see test_concrete.py
 
 
 @every

@@ -14,6 +14,7 @@ AT_INITIALISATION = {
     "neural-spline": flows.NeuralSpline((3,), steps=2, bins=3, width=4, blocks=1),
     "planar": flows.Planar((3,), steps=2),
     "real-nvp": flows.RealNVP((3,), steps=2, width=4, blocks=1),
+    "residual": flows.Residual((3,), steps=2, width=4, blocks=1),
     "sylvester": flows.Sylvester((3,), steps=2),
 }
 

@@ -55,6 +55,16 @@ def test_mean_over_parts_with_row_keys_is_the_whole():
     np.testing.assert_array_equal(same, whole)
 
 
+def test_data_name_the_entry_of_the_batch():
+    model = models.FlowModel(flows.RealNVP((3,), steps=1, width=4))
+    batch = {"vector": jax.random.normal(KEY, (5, 3)), "index": jnp.arange(5)}
+    variables = model.init(KEY, batch["vector"])
+    loss, aux = losses.negative_log_likelihood(model, variables, batch, KEY, data="vector")
+    nats = -jnp.mean(model.apply(variables, batch["vector"], method="log_prob"))
+    np.testing.assert_allclose(aux.metrics["negative_log_likelihood"], nats, rtol=1e-6)
+    np.testing.assert_allclose(loss, nats / 3, rtol=1e-6)
+
+
 def test_condition_names_the_entry_of_the_batch():
     model = build(classes=3)
     variables = model.init(KEY, IMAGES, BATCH["label"])
@@ -65,3 +75,23 @@ def test_condition_names_the_entry_of_the_batch():
     np.testing.assert_allclose(aux.metrics["negative_log_likelihood"], expected, rtol=1e-5)
     _, other = loss(model, variables, BATCH | {"label": (BATCH["label"] + 1) % 3}, KEY)
     assert other.metrics["bits_per_dim"] != aux.metrics["bits_per_dim"]
+
+
+def test_log_dets_are_estimated_in_training_alone():
+    model = models.FlowModel(flows.Residual((3,), steps=2, width=4, probes=1))
+    data = jax.random.normal(KEY, (6, 3))
+    variables = jax.tree.map(lambda leaf: leaf + 0.5, model.init(KEY, data))
+
+    def nats(rng, **options):
+        loss = losses.negative_log_likelihood
+        return loss(model, variables, {"image": data}, rng, **options)[1].metrics[
+            "negative_log_likelihood"
+        ]
+
+    exact = -model.apply(variables, data, method="log_prob").mean()
+    np.testing.assert_array_equal(nats(KEY, train=False), exact)
+    other = jax.random.key(2)
+    assert nats(KEY) != nats(other)
+    assert nats(KEY) == nats(KEY, train=True)
+    assert nats(jax.random.split(KEY, 6)) != nats(jax.random.split(other, 6))
+    assert abs(nats(KEY) - exact) < 1

@@ -1,4 +1,4 @@
-"""Gaussian and linear densities of images against slow, exact computations."""
+"""Gaussian and linear densities of images and tables against slow, exact computations."""
 
 import dataclasses
 import itertools
@@ -186,3 +186,46 @@ def test_unfit_images_are_refused(fit):
         fit(images, images[:, :, :2])
     with pytest.raises(ValueError, match=r"images .* \(3, 3, 1\), got \(2, 3, 1\)"):
         fit(images, images).log_prob(images[:, :2])
+
+
+def correlated_rows(count: int, seed: int = 0) -> np.ndarray:
+    """Rows of four columns in units of their own."""
+    generator = np.random.default_rng(seed)
+    mixing = np.random.default_rng(7).normal(size=(4, 4))
+    return (generator.normal(size=(count, 4)) @ mixing + 3) * [0.1, 1, 5, 100]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gaussians_of_tables_are_densities_in_the_units_of_the_table(dtype):
+    train, validation, test = np.split(correlated_rows(60).astype(dtype), [30, 45])
+    exact = train.astype(np.float64)
+    diagonal = metrics.fit_diagonal_gaussian(train, validation)
+    density = scipy.stats.norm(exact.mean(0), exact.std(0))
+    np.testing.assert_allclose(diagonal.log_prob(test), density.logpdf(test).sum(1), rtol=1e-6)
+    # Variances of different units are never mixed, though wider ones would fit this validation.
+    wider = metrics.fit_diagonal_gaussian(train, validation * np.array([9, 1, 1, 1], dtype))
+    np.testing.assert_array_equal(wider.variance, diagonal.variance)
+
+    shrunk = metrics.fit_shrunk_gaussian(train, validation)
+    assert shrunk.shrinkage < 1
+    covariance = np.cov(exact.T, bias=True)
+    kept = np.where(np.eye(4), 1, 1 - shrunk.shrinkage)
+    density = scipy.stats.multivariate_normal(exact.mean(0), kept * covariance)
+    np.testing.assert_allclose(shrunk.log_prob(test), density.logpdf(test), rtol=1e-6)
+
+
+@pytest.mark.parametrize("fit", FITS[:2])
+def test_unfit_tables_are_refused(fit):
+    rows = correlated_rows(10)
+    with pytest.raises(ValueError, match="train must hold at least 2 rows, got 1"):
+        fit(rows[:1], rows)
+    with pytest.raises(ValueError, match=r"validation must have rows of shape \(4,\), got \(3,\)"):
+        fit(rows, rows[:, :3])
+    with pytest.raises(ValueError, match="validation must be finite, got 4 that aren't"):
+        fit(rows, np.where(np.arange(10)[:, None] == 3, np.nan, rows))
+    with pytest.raises(ValueError, match=r"train must have columns that vary, .* constant one, 2"):
+        fit(np.where(np.arange(4) == 2, 5.0, rows), rows)
+    with pytest.raises(ValueError, match=r"rows must have rows of shape \(4,\), got \(2,\)"):
+        fit(rows, rows).log_prob(rows[:, :2])
+    with pytest.raises(ValueError, match="train must be uint8, got int64"):
+        fit(rows.astype(int), rows)

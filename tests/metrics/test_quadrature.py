@@ -27,3 +27,27 @@ def test_a_box_is_its_area_and_large_values_do_not_overflow():
 def test_wrong_boxes_are_refused(low, high, cells):
     with pytest.raises(ValueError, match="low"):
         metrics.log_integral(lambda x: x[:, 0], low, high, cells)
+
+
+def normal(mean, scale):
+    return lambda x: (
+        -0.5 * np.sum(((x - mean) / scale) ** 2, -1)
+        - x.shape[-1] * np.log(scale * np.sqrt(2 * np.pi))
+    )
+
+
+def test_entropies_and_divergences_of_gaussians():
+    p, q = normal(0.5, 0.4), normal(0, 0.7)
+    entropy = metrics.expectation(p, lambda x: -p(x), [-3], [4], 400)
+    assert entropy == pytest.approx(0.5 * np.log(2 * np.pi * np.e * 0.4**2), abs=1e-6)
+    divergence = metrics.expectation(p, lambda x: p(x) - q(x), [-3, -3], [4, 4], 400)
+    one = np.log(0.7 / 0.4) + (0.4**2 + 0.5**2) / (2 * 0.7**2) - 0.5
+    assert divergence == pytest.approx(2 * one, abs=1e-6)
+
+
+def test_where_there_is_no_density_the_function_does_not_count():
+    def half(x):
+        return np.where(x[:, 0] > 0, 0.0, -np.inf)
+
+    found = metrics.expectation(half, lambda x: np.where(x[:, 0] > 0, x[:, 0], np.nan), [-1], [1])
+    assert found == pytest.approx(0.5, abs=1e-6)

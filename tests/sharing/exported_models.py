@@ -19,12 +19,15 @@ SHAPE = (4, 4, 1)
 
 VECTOR_FLOWS = {
     flows.BlockAutoregressive,
+    flows.Continuous,
+    flows.Gaussianization,
     flows.InverseAutoregressive,
     flows.MaskedAutoregressive,
     flows.NICE,
     flows.NeuralSpline,
     flows.Planar,
     flows.Radial,
+    flows.Residual,
     flows.Sylvester,
 }
 """Flows over vectors alone, which have no use for dequantizers of images."""
@@ -46,14 +49,23 @@ def whole_flows() -> set[type]:
 
 
 def dequantizers() -> set[type]:
-    return {value for value in modules(models) if hasattr(value, "quantize")}
+    """Modules that make reals of images, for densities; binary images and levels are no reals."""
+    observations = {value for value in modules(models) if hasattr(value, "quantize")}
+    return observations - {models.Binarizer, models.Levels}
+
+
+def density_models() -> set[type]:
+    """Public models of a flow."""
+    fields = {
+        value: {field.name for field in dataclasses.fields(value)} for value in modules(models)
+    }
+    return {value for value, names in fields.items() if {"flow", "dequantizer"} <= names}
 
 
 def required() -> set[tuple[type, type, type]]:
     """Every model over every flow with none and, for flows over images, every dequantizer."""
-    whole_models = modules(models) - dequantizers()
-    return set(itertools.product(whole_models, whole_flows(), {type(None)})) | set(
-        itertools.product(whole_models, whole_flows() - VECTOR_FLOWS, dequantizers())
+    return set(itertools.product(density_models(), whole_flows(), {type(None)})) | set(
+        itertools.product(density_models(), whole_flows() - VECTOR_FLOWS, dequantizers())
     )
 
 
@@ -117,8 +129,11 @@ MODELS: dict[str, nn.Module] = {
     "neural-spline": models.FlowModel(_neural_spline(3)),
     "nice": models.FlowModel(flows.NICE((3,), steps=2, width=4, blocks=1)),
     "block-autoregressive": models.FlowModel(flows.BlockAutoregressive((2,), steps=2, width=3)),
+    "continuous": models.FlowModel(flows.Continuous((2,), width=4, layers=1)),
+    "gaussianization": models.FlowModel(flows.Gaussianization((2,), steps=2, kernels=3)),
     "planar": models.FlowModel(flows.Planar((3,), steps=2)),
     "radial": models.FlowModel(flows.Radial((3,), steps=2)),
+    "residual": models.FlowModel(flows.Residual((3,), steps=2, width=4)),
     "sylvester": models.FlowModel(flows.Sylvester((3,), steps=2)),
 }
 

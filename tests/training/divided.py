@@ -37,6 +37,8 @@ class Config:
     """Evaluations at which every process kills itself, the first time that it is there."""
     stop_at: tuple[int, ...] = ()
     """The same, with SIGTERM to the last host."""
+    contrary: bool = False
+    """Evaluate to the contrary on all hosts but the first."""
 
 
 def initialize_coupled() -> dict:
@@ -100,7 +102,8 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
                 os.kill(os.getpid(), signal.SIGKILL)
             elif host == hosts - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
-        return {"size": float(optax.tree.norm(variables["params"]))}
+        sign = -1.0 if config.contrary and host > 0 else 1.0
+        return {"size": sign * float(optax.tree.norm(variables["params"]))}
 
     train = config.train
     fitted = training.fit(

@@ -147,6 +147,15 @@ def test_a_host_that_is_asked_to_stop_stops_all_and_one_goes_on_alone(tmp_path, 
     assert_agree(tmp_path, coupled)
 
 
+def test_two_hosts_lose_patience_together(tmp_path):
+    """What the first host measures counts: it grows from the first evaluation, at step 5, on."""
+    ends = run_hosts(tmp_path, "--contrary", "--train.patience", "2")
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert json.loads((tmp_path / "report.json").read_text())["step"] == 5
+    assert max(step for step, _ in losses(tmp_path)) == 15
+    assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 15
+
+
 def test_a_full_disk_ends_with_one_line_and_loses_nothing(tmp_path, glow):
     """No file may grow beyond a size that a checkpoint needs."""
     options = ("--preset", "glow", "--kill-at", "10")

@@ -39,8 +39,8 @@ def fit(path, config=CONFIG, loss=toy.loss, **hooks):
     )
 
 
-def lines(path):
-    directory = training.open_run_directory(str(path), CONFIG)
+def lines(path, config=CONFIG):
+    directory = training.open_run_directory(str(path), config)
     return [{k: v for k, v in x.items() if k != "wall_seconds"} for x in directory.read_metrics()]
 
 
@@ -125,6 +125,68 @@ def test_scanned_runs_end_as_the_others_and_every_run_compiles_once(tmp_path):
         assert len(traces) == 1
         traces.clear()
     toy.equal(*results)
+
+
+@pytest.mark.parametrize("scan_steps", [1, 4])
+def test_patience_ends_a_run_and_one_that_was_killed_ends_where_it_would_have(
+    tmp_path, capsys, scan_steps
+):
+    """The evaluation of step 9 is the best: two later ones, at 12 and 15, are one too many."""
+    config = dataclasses.replace(CONFIG, patience=2, scan_steps=scan_steps, schedule="cosine")
+    drawn, evaluated = [], []
+
+    def figures(step, variables):
+        drawn.append(step)
+
+    def watched(step, variables):
+        evaluated.append(step)
+        return valley(step, variables)
+
+    def killing(step, variables):
+        if step == 12:
+            raise Killed
+        return watched(step, variables)
+
+    hooks = {"figures": figures, "best": "distance"}
+    straight = fit(tmp_path / "straight", config, evaluate=watched, **hooks)
+    assert (straight.step, straight.state.step) == (9, 15)
+    assert straight.metrics == {"distance": 0.0, "step": 9.0}
+    assert (drawn, evaluated) == ([1, 2, 4, 8, 15], [3, 6, 9, 12, 15])
+    assert (tmp_path / "straight" / "checkpoints" / "15").is_dir()
+    told = "training ended early, after step 15: distance is best after step 9"
+    assert told in capsys.readouterr().err
+    assert lines(tmp_path / "straight", config)[-1]["step"] == 15
+
+    with pytest.raises(Killed):
+        fit(tmp_path / "killed", config, evaluate=killing, **hooks)
+    assert max(int(path.name) for path in (tmp_path / "killed/checkpoints").iterdir()) == 10
+    toy.equal(fit(tmp_path / "killed", config, evaluate=watched, **hooks), straight)
+    assert lines(tmp_path / "killed", config) == lines(tmp_path / "straight", config)
+
+    evaluated.clear()
+    toy.equal(fit(tmp_path / "killed", config, evaluate=watched, **hooks), straight)
+    assert not evaluated  # it had ended: no step is made after its last one
+
+    # The schedule and the steps are those of a run of full length.
+    longer = dataclasses.replace(config, patience=4)
+    whole = fit(tmp_path / "whole", longer, evaluate=valley, best="distance")
+    assert (whole.step, whole.state.step) == (9, 20)
+    toy.equal(whole.variables, straight.variables)
+
+
+def test_patience_starts_anew_with_every_better_evaluation(tmp_path):
+    config = dataclasses.replace(CONFIG, patience=2)
+    distances = {3: 5.0, 6: 6.0, 9: 4.0, 12: np.nan, 15: 3.0, 18: 3.0, 20: 3.0}
+
+    def evaluate(step, variables):
+        return {"distance": distances[step]}
+
+    result = fit(tmp_path / "run", config, evaluate=evaluate, best="distance")
+    assert (result.step, result.state.step) == (15, 20)
+    with pytest.raises(ValueError, match="patience=2 needs best, got None"):
+        fit(tmp_path / "none", config, evaluate=evaluate)
+    with pytest.raises(ValueError, match="patience must be 0 without evaluate_every, got 2"):
+        training.TrainConfig(patience=2)
 
 
 def test_metrics_are_read_one_step_late(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import distrax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from vaeflow.bijectors.base import Bijector, check_event_shape
 
@@ -45,6 +45,18 @@ class Chain(Bijector):
         )
         self.bijectors = bijectors
 
+    def forward(self, x: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_event"]:
+        """Computes y = f(x) alone, which some parts do for less."""
+        for bijector in reversed(self.bijectors):
+            x = bijector.forward(x)
+        return x
+
+    def inverse(self, y: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_event"]:
+        """Computes x = f^-1(y) alone, which some parts do for less."""
+        for bijector in self.bijectors:
+            y = bijector.inverse(y)
+        return y
+
     def _forward(self, x):
         log_dets = []
         for bijector in reversed(self.bijectors):
@@ -76,6 +88,14 @@ class Inverse(Bijector):
             is_constant_log_det=bijector.is_constant_log_det,
         )
         self.bijector = bijector
+
+    def forward(self, x: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_event"]:
+        """Computes the preimage alone."""
+        return self.bijector.inverse(x)
+
+    def inverse(self, y: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_event"]:
+        """Computes the image alone."""
+        return self.bijector.forward(y)
 
     def _forward(self, x):
         return self.bijector.inverse_and_log_det(x)

@@ -84,8 +84,8 @@ def _backward(step, segment, unroll, event_ndims, residuals, cotangents):
         bijector, pull_back = jax.vjp(step, step_variables, context)
         x, dx, dbijector = recover(bijector)
         dvariables, dstep_context = pull_back(dbijector)
-        dcontext = [a + b for a, b in zip(dcontext, _differentiable(dstep_context), strict=True)]
-        return x, dx, dcontext, _differentiable(dvariables)
+        dcontext = [a + b for a, b in zip(dcontext, differentiable(dstep_context), strict=True)]
+        return x, dx, dcontext, differentiable(dvariables)
 
     def by_inversion(end, dy, dcontext, segment_variables):
         def body(carry, step_variables):
@@ -131,7 +131,7 @@ def _backward(step, segment, unroll, event_ndims, residuals, cotangents):
             lambda: anew(start, *carry, segment_variables),
         )
 
-    carry = (dy, [jnp.zeros_like(leaf) for leaf in _differentiable(context)])
+    carry = (dy, [jnp.zeros_like(leaf) for leaf in differentiable(context)])
     gradients, last = [], len(starts)
     for part in reversed(_segments(variables, segment)):
         first = last - len(jax.tree.leaves(part)[0])
@@ -141,7 +141,7 @@ def _backward(step, segment, unroll, event_ndims, residuals, cotangents):
         last = first
     dx, dcontext = carry
     dvariables = [jnp.concatenate(leaves) for leaves in zip(*gradients, strict=True)]
-    return _as_cotangent(variables, dvariables), _as_cotangent(context, dcontext), dx
+    return as_cotangent(variables, dvariables), as_cotangent(context, dcontext), dx
 
 
 reversible_scan.defvjp(_forward, _backward)
@@ -213,12 +213,12 @@ def _segments(variables: PyTree, segment: int) -> list[PyTree]:
     return parts
 
 
-def _differentiable(tree: PyTree) -> list[Array]:
+def differentiable(tree: PyTree) -> list[Array]:
     """Lists the leaves that have cotangents; integers and their float0 cotangents are left out."""
     return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
 
-def _as_cotangent(tree: PyTree, differentiable: list[Array]) -> PyTree:
+def as_cotangent(tree: PyTree, differentiable: list[Array]) -> PyTree:
     """Puts cotangents in the places of differentiable leaves, float0 in the others."""
     rest = iter(differentiable)
     return jax.tree.map(

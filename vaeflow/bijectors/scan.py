@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import distrax
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.compose import Inverse
@@ -89,11 +90,7 @@ class Scan(Bijector):
         _depth(variables)
 
     def _run(self, x, inverse: bool):
-        # The state is float32 or wider whatever the networks compute in: it has to be inverted.
-        # It is as wide as anything that meets it, since a loop can't widen it.
-        wide = [leaf.dtype for leaf in jax.tree.leaves((self.variables, self.context))]
-        wide = [dtype for dtype in wide if jnp.issubdtype(dtype, jnp.floating)]
-        x = x.astype(jnp.result_type(x.dtype, jnp.float32, *wide))
+        x = self._widened(x)
         step = _InverseStep(self.step) if inverse else self.step
         if self.reversible:
             variables = self.variables
@@ -114,6 +111,35 @@ class Scan(Bijector):
             body = jax.checkpoint(body, prevent_cse=self.unroll, policy=policy)
         start = (x, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], x.dtype))
         return jax.lax.scan(body, start, self.variables, reverse=inverse, unroll=self.unroll)[0]
+
+    def states(
+        self, x: Float[Array, "*batch_and_event"], inverse: bool = False
+    ) -> Float[Array, "step *batch_and_event"]:
+        """Lists x and what it has become after each step.
+
+        Args:
+          x: Array of shape ``[*batch, *event]``.
+          inverse: Whether to take the inverses of the steps, the last step first.
+
+        Returns:
+          K + 1 arrays along a new first axis, the last being ``forward(x)`` or ``inverse(x)``.
+        """
+
+        def body(x, variables):
+            bijector = self.step(variables, self.context)
+            y = bijector.inverse(x) if inverse else bijector.forward(x)
+            return y, y
+
+        x = self._widened(x)
+        _, after = jax.lax.scan(body, x, self.variables, reverse=inverse, unroll=self.unroll)
+        return jnp.concatenate([x[None], jnp.flip(after, axis=0) if inverse else after])
+
+    def _widened(self, x):
+        # The state is float32 or wider whatever the networks compute in: it has to be inverted.
+        # It is as wide as anything that meets it, since a loop can't widen it.
+        wide = [leaf.dtype for leaf in jax.tree.leaves((self.variables, self.context))]
+        wide = [dtype for dtype in wide if jnp.issubdtype(dtype, jnp.floating)]
+        return x.astype(jnp.result_type(x.dtype, jnp.float32, *wide))
 
     def _forward(self, x):
         return self._run(x, inverse=False)

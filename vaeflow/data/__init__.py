@@ -1,21 +1,28 @@
-"""Data: six kinds of source behind one string, splits that never overlap, and batches.
+"""Data: images and tables behind one string, splits that never overlap, and batches.
 
 A batch is a dictionary of numpy arrays: ``image`` (uint8, shape [batch, height, width, channel]),
 ``index`` (int32, shape [batch]) and, where the data have labels, ``label`` (int32, shape [batch]).
+A batch of a table has ``vector`` (float32, shape [batch, column]) and ``index``.
 """
 
 from vaeflow.data.batches import epoch_batches, stack, training_batches
 from vaeflow.data.config import DataConfig, open_dataset
-from vaeflow.data.dataset import Dataset, Source
+from vaeflow.data.dataset import Dataset, Source, Table
+from vaeflow.data.grey_image import read_grey_image
 from vaeflow.data.sprites import Factors
+from vaeflow.data.tables import TableConfig, open_table
 
 __all__ = [
     "DataConfig",
     "Dataset",
     "Factors",
     "Source",
+    "Table",
+    "TableConfig",
     "epoch_batches",
     "open_dataset",
+    "open_table",
+    "read_grey_image",
     "stack",
     "training_batches",
 ]

@@ -13,4 +13,13 @@ def array_part(
     labels: Int[np.ndarray, " count"] | None = None,
 ) -> Part:
     """Wraps images, and labels where there are any, for random access."""
-    return Part(lambda rows: (images[rows], None if labels is None else labels[rows]), len(images))
+    arrays = {"image": images}
+    if labels is not None:
+        arrays["label"] = labels.astype(np.int32)
+    return arrays_part(arrays)
+
+
+def arrays_part(arrays: dict[str, np.ndarray]) -> Part:
+    """Wraps arrays by what a batch calls them, each with an example a row, for random access."""
+    count = len(next(iter(arrays.values())))
+    return Part(lambda rows: {name: array[rows] for name, array in arrays.items()}, count)

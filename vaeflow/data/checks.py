@@ -1,9 +1,12 @@
-"""Checks of arrays that come from files: images become uint8 and labels int32, or an error."""
+"""Checks of arrays that come from files.
+
+Images become uint8, labels int32 and tables float32, or there is an error.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 
 def check_images(
@@ -43,6 +46,41 @@ def check_labels(array: np.ndarray, count: int, *, name: str) -> Int32[np.ndarra
     return _whole_numbers(array, 2**31 - 1, name=name, allowed="classes 0, 1, 2, ...").astype(
         np.int32
     )
+
+
+def check_table(array: np.ndarray, *, name: str) -> Float32[np.ndarray, "row column"]:
+    """Returns `array` as a float32 table of shape [row, column], of at least two rows.
+
+    Args:
+      array: Real numbers of any floating type. Whole numbers are refused, for no density of reals
+        is one of them.
+      name: What the array is, for error messages.
+
+    Raises:
+      ValueError: The type isn't floating, the rank is wrong, there are too few rows, or an entry
+        isn't finite or is beyond float32.
+    """
+    if array.dtype.kind != "f":
+        raise ValueError(
+            f"{name}: dtype {array.dtype} isn't allowed; allowed are floating types, for a density"
+            " is one of real numbers"
+        )
+    if array.ndim != 2 or not array.shape[1]:
+        raise ValueError(
+            f"{name}: shape {array.shape} isn't one of a table; allowed is [row, column]"
+        )
+    if len(array) < 2:
+        raise ValueError(f"{name}: too few rows, {len(array)}; allowed are 2 or more")
+    with np.errstate(over="ignore"):
+        table = array.astype(np.float32)
+    bad = ~np.isfinite(table)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"{name}: row {row}, column {column} (counted from 0) is {array[row, column]};"
+            f" allowed are finite float32 numbers, which {bad.sum()} entries aren't"
+        )
+    return table
 
 
 def _whole_numbers(array: np.ndarray, largest: int, *, name: str, allowed: str) -> np.ndarray:

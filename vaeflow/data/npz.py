@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-
-import numpy as np
-
+from vaeflow.data.archives import open_archive, read_array
 from vaeflow.data.arrays import array_part
 from vaeflow.data.checks import check_images, check_labels
 from vaeflow.data.dataset import Dataset
-from vaeflow.data.packages import missing_package
 from vaeflow.data.splits import SPLITS, make_splits
 
 _KEYS = (
@@ -32,34 +27,23 @@ def open_npz(name: str, path: str, fold: int) -> Dataset:
       ValueError: The file is missing or isn't an archive, or an array is of the wrong name, type,
         rank, range or length.
     """
-    try:
-        from etils import epath
-    except ImportError as error:
-        raise missing_package(f"source={name!r}", "etils") from error
-    file = epath.Path(path).expanduser()
-    if not file.is_file():
-        raise ValueError(f"source={name!r}: there is no such file")
-    with file.open("rb") as stream:
-        if not zipfile.is_zipfile(stream):
-            raise ValueError(f"source={name!r}: not an .npz archive")
-        stream.seek(0)
-        with np.load(stream, allow_pickle=False) as archive:
-            prefixes = _prefixes(archive.files, name)
-            images = {
-                split: check_images(
-                    _array(archive, f"{prefix}image", name), name=f"source={name!r}, {prefix}image"
-                )
-                for split, prefix in prefixes.items()
-            }
-            labels = {
-                split: check_labels(
-                    _array(archive, f"{prefix}label", name),
-                    len(images[split]),
-                    name=f"source={name!r}, {prefix}label",
-                )
-                for split, prefix in prefixes.items()
-                if f"{prefix}label" in archive.files
-            }
+    with open_archive(name, path) as archive:
+        prefixes = _prefixes(archive.files, name)
+        images = {
+            split: check_images(
+                read_array(archive, f"{prefix}image", name), name=f"source={name!r}, {prefix}image"
+            )
+            for split, prefix in prefixes.items()
+        }
+        labels = {
+            split: check_labels(
+                read_array(archive, f"{prefix}label", name),
+                len(images[split]),
+                name=f"source={name!r}, {prefix}label",
+            )
+            for split, prefix in prefixes.items()
+            if f"{prefix}label" in archive.files
+        }
 
     shapes = {split: array.shape[1:] for split, array in images.items()}
     if len(set(shapes.values())) > 1:
@@ -82,15 +66,3 @@ def _prefixes(keys: list[str], name: str) -> dict[str, str]:
     if "train_image" in keys and "image" not in keys:
         return {split: f"{split}_" for split in SPLITS if f"{split}_image" in keys}
     raise ValueError(f"source={name!r}: holds arrays {sorted(keys)}; allowed are {_KEYS}")
-
-
-def _array(archive: np.lib.npyio.NpzFile, key: str, name: str) -> np.ndarray:
-    try:
-        return archive[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
-            raise ValueError(
-                f"source={name!r}: {key} holds Python objects, which are never unpickled; allowed"
-                " are plain numeric arrays"
-            ) from error
-        raise ValueError(f"source={name!r}: {key} can't be read: {error}") from error

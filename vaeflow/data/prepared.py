@@ -141,7 +141,9 @@ def _part(examples, image_size: int | None, crop: Crop, labelled: bool) -> Part:
     def read(rows):
         records = examples.__getitems__([int(row) for row in rows])
         images = [crop_and_resize(record["image"], image_size, crop) for record in records]
-        labels = np.array([record["label"] for record in records]) if labelled else None
-        return np.stack(images), labels
+        batch = {"image": np.stack(images)}
+        if labelled:
+            batch["label"] = np.array([record["label"] for record in records], np.int32)
+        return batch
 
     return Part(read, len(examples))

@@ -19,7 +19,7 @@ class Part:
     """Examples that belong together in the data as they come.
 
     Attributes:
-      read: Returns the images and the labels (or None) of the given rows.
+      read: Returns the given rows as a batch without ``index``.
       count: Number of rows.
     """
 

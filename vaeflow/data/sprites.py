@@ -167,7 +167,7 @@ def open_sprites(name: str, fold: int, image_size: int | None) -> Dataset:
             f"image_size={image_size}: {name} needs at least {_SMALLEST_SIZE} to show its sprites"
         )
     factors = Factors(_DEFAULT_SIZE if image_size is None else image_size)
-    part = Part(lambda rows: (factors.render(factors.codes(rows)), None), len(factors))
+    part = Part(lambda rows: {"image": factors.render(factors.codes(rows))}, len(factors))
     splits = make_splits({"train": part}, fold, name=name)
     shape = (factors.image_size, factors.image_size, 1)
     return Dataset(name=name, shape=shape, classes=None, factors=factors, **splits)

@@ -12,9 +12,18 @@ from vaeflow.distributions.energies import (
 from vaeflow.distributions.entries import groups_of, kl_of_entries, log_prob_of_entries
 from vaeflow.distributions.gaussian import FullGaussian
 from vaeflow.distributions.grouped import Grouped
+from vaeflow.distributions.histogram import Histogram
 from vaeflow.distributions.levels import DiscretizedLogisticMixture, LevelCategorical
 from vaeflow.distributions.mixture import Mixture
 from vaeflow.distributions.noise import standard_normal
+from vaeflow.distributions.plane import (
+    checkerboard,
+    eight_gaussians,
+    image_density,
+    pinwheel,
+    two_moons,
+    two_spirals,
+)
 from vaeflow.distributions.rows import sample_rows
 from vaeflow.distributions.transformed import Transformed
 from vaeflow.distributions.uniform import UniformBox
@@ -26,17 +35,24 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "FullGaussian",
     "Grouped",
+    "Histogram",
     "LevelCategorical",
     "Mixture",
     "Transformed",
     "UniformBox",
     "bulging_wave_energy",
+    "checkerboard",
+    "eight_gaussians",
     "forked_wave_energy",
     "groups_of",
+    "image_density",
     "kl_of_entries",
     "log_prob_of_entries",
+    "pinwheel",
     "ring_energy",
     "sample_rows",
     "standard_normal",
+    "two_moons",
+    "two_spirals",
     "wave_energy",
 ]

@@ -7,12 +7,15 @@ from vaeflow.flows.autoregressive import (
 )
 from vaeflow.flows.block_autoregressive import BlockAutoregressive, BlockAutoregressiveStep
 from vaeflow.flows.bounded import Bounded
+from vaeflow.flows.continuous import Continuous
+from vaeflow.flows.gaussianization import Gaussianization, GaussianizationStep
 from vaeflow.flows.glow import Glow, GlowStep
 from vaeflow.flows.neural_spline import NeuralSpline, NeuralSplineStep
 from vaeflow.flows.nice import NICE, NICEStep
 from vaeflow.flows.planar import Planar, PlanarStep
 from vaeflow.flows.radial import Radial, RadialStep
 from vaeflow.flows.real_nvp import RealNVP, RealNVPStep
+from vaeflow.flows.residual import Residual, ResidualStep
 from vaeflow.flows.stack import FlowStep, Stack
 from vaeflow.flows.standardized import Standardized
 from vaeflow.flows.sylvester import Sylvester, SylvesterStep
@@ -28,7 +31,10 @@ __all__ = [
     "BlockAutoregressive",
     "BlockAutoregressiveStep",
     "Bounded",
+    "Continuous",
     "FlowStep",
+    "Gaussianization",
+    "GaussianizationStep",
     "Glow",
     "GlowStep",
     "HouseholderBasis",
@@ -46,6 +52,8 @@ __all__ = [
     "RadialStep",
     "RealNVP",
     "RealNVPStep",
+    "Residual",
+    "ResidualStep",
     "Stack",
     "Standardized",
     "Sylvester",

@@ -58,12 +58,15 @@ class Stack(nn.Module):
         context: Float[Array, "*batch_and_context"] | None = None,
         *,
         data: Float[Array, "batch *event"] | None = None,
+        draws: PyTree | None = None,
     ) -> Scan:
         """Builds the bijector.
 
         Args:
           context: What all steps are conditioned on, or None.
           data: Input of the first step; needed by `init`, otherwise ignored.
+          draws: Random numbers that a step finds beside its variables, as "draws"; each leaf has
+            one entry a step along its first axis.
 
         Raises:
           ValueError: If `init` isn't given data.
@@ -82,6 +85,8 @@ class Stack(nn.Module):
                 collection: self.get_variable(collection, "steps")
                 for collection in self.step.collections
             }
+        if draws is not None:
+            variables["draws"] = draws
         return Scan(
             self.step,
             variables,

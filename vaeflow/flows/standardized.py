@@ -1,13 +1,13 @@
-"""Flows of data whose entries have places of their own."""
+"""Flows of data whose entries have places or units of their own."""
 
 from __future__ import annotations
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, actnorm_parameters
 from vaeflow.flows.wrapped import Wrapped
-from vaeflow.nn import from_first_batch
 
 
 class Standardized(Wrapped):
@@ -18,28 +18,58 @@ class Standardized(Wrapped):
     to `init`, and are learned from there. Convolutions treat all places alike; in aligned images,
     such as faces, each pixel has a brightness of its own, which this tells the flow.
 
+    In a table each column has a unit of its own, and a learning rate that suits all of them there
+    is none: with `learned` false, scale and shift stay as they are, in the collection "constants",
+    and all that is learned has the unit of a standard deviation.
+
     Shapes: those of the flow inside.
 
     Attributes:
       flow: A module of this package.
+      learned: Whether scale and shift are parameters.
     """
+
+    learned: bool = True
 
     @nn.compact
     def __call__(
         self, context: Array | None = None, *, data: Float[Array, "batch *event"] | None = None
     ) -> Bijector:
         """Builds the bijector, forward from noise to data; arguments as the flow inside."""
-        if self.is_initializing() and data is None:
-            shift = self.param("shift", nn.initializers.zeros, self.event_shape)
-            log_scale = self.param("log_scale", nn.initializers.zeros, self.event_shape)
+        if self.is_initializing():
+            shift, log_scale = self._initial(data)
+            if self.learned:
+                self.param("shift", lambda _: shift)
+                self.param("log_scale", lambda _: log_scale)
+            else:
+                self.variable("constants", "shift", lambda: shift)
+                self.variable("constants", "log_scale", lambda: log_scale)
         else:
-            shift = from_first_batch(self, "shift", lambda: self._statistics(data)[0])
-            log_scale = from_first_batch(self, "log_scale", lambda: self._statistics(data)[1])
+            collection = "params" if self.learned else "constants"
+            shift = self.get_variable(collection, "shift")
+            log_scale = self.get_variable(collection, "log_scale")
         affine = ElementwiseAffine(shift, log_scale, event_ndims=len(self.event_shape))
         if data is not None:
             data = affine.inverse(data)
         return Chain([affine, self.flow(context, data=data)])
 
-    def _statistics(self, data: Array) -> tuple[Array, Array]:
-        shift, log_scale = actnorm_parameters(data.reshape(len(data), -1))
-        return (-shift).reshape(self.event_shape), (-log_scale).reshape(self.event_shape)
+    def _initial(self, data: Array | None) -> tuple[Array, Array]:
+        if data is None:
+            return jnp.zeros(self.event_shape), jnp.zeros(self.event_shape)
+        rows = data.reshape(len(data), -1)
+        if self.learned:
+            shift, log_scale = actnorm_parameters(rows)
+            mean, log_deviation = -shift, -log_scale
+        else:
+            mean, log_deviation = _statistics(rows)
+        return mean.reshape(self.event_shape), log_deviation.reshape(self.event_shape)
+
+
+def _statistics(rows: Float[Array, "row entry"]) -> tuple[Array, Array]:
+    """Mean and log standard deviation, 0 for an entry that is constant, whatever the unit."""
+    mean = jnp.mean(rows, axis=0)
+    # Squares of small numbers would be zero, those of large ones infinite.
+    size = jnp.max(jnp.abs(rows - mean), axis=0)
+    size = jnp.where(size > 0, size, 1.0)
+    deviation = jnp.sqrt(jnp.mean(jnp.square((rows - mean) / size), axis=0))
+    return mean, jnp.where(deviation > 0, jnp.log(deviation) + jnp.log(size), 0.0)

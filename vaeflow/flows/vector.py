@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Bijector, Inverse
 from vaeflow.flows.context import initial_data, prepare_context
+from vaeflow.flows.probes import probe_batch
 from vaeflow.flows.stack import FlowStep, Stack
+
+PyTree = Any
 
 
 class VectorFlow(nn.Module):
@@ -45,6 +48,14 @@ class VectorFlow(nn.Module):
         """The step, equal in all but its variables; called in the subclass's own fields."""
         raise NotImplementedError
 
+    def draws(self, batch: tuple[int, ...]) -> PyTree | None:
+        """Random numbers that the steps need, one entry a step along the first axis, or None.
+
+        Args:
+          batch: Batch axes of the data, or else of the context, if there is either.
+        """
+        del batch
+
     @property
     def noise_shape(self) -> tuple[int]:
         """Shape of the noise: that of the data."""
@@ -62,7 +73,8 @@ class VectorFlow(nn.Module):
         Args:
           context: Labels ``[*batch]`` or vectors ``[*batch, feature]``, or None.
           data: In `init`, the batch on which the steps are initialised where they run from data to
-            noise; otherwise ignored. Without it `init` uses standard normal noise.
+            noise; otherwise only its batch axes matter, to `draws`. Without it `init` uses standard
+            normal noise.
 
         Raises:
           ValueError: If the event isn't a vector of enough entries, or the data or the context
@@ -74,11 +86,12 @@ class VectorFlow(nn.Module):
                 f"{self.least_channels} channels, got {self.event_shape}"
             )
         context = prepare_context(context, self.classes)
+        draws = self.draws(probe_batch(data, context))
         batch = None if context is None else context.shape[:-1]
         data = initial_data(self, data, self.event_shape, batch)
         if data is not None and not self.to_noise:
             data = initial_data(self, None, self.event_shape, data.shape[:-1])
         stack = Stack(
             self.step(), self.steps, self.scan, self.remat, self.reversible, name="steps"
-        )(context, data=data)
+        )(context, data=data, draws=draws)
         return Inverse(stack) if self.to_noise else stack

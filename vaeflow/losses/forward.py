@@ -23,6 +23,7 @@ def forward_kl(
     axis: Axis = LOCAL,
     train: bool = True,
     energy: Energy,
+    data: str = "image",
     condition: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes E_p[-U(x) - log q(x)], which is KL(p || q) + log Z, over a batch from p.
@@ -33,12 +34,13 @@ def forward_kl(
     Args:
       model: A `vaeflow.models.FlowModel` of real-valued data, or a module with its `log_prob`.
       variables: The model's variables.
-      batch: Samples of p: ``{"image": [batch, *event], ...}``.
+      batch: Samples of p: ``{"image": [batch, *event], ...}``, or another entry by `data`.
       rng: Unused, as the model draws nothing.
       axis: How the batch is divided; the diagnostics are those of the whole batch.
       train: Unused, as the model behaves alike in training and in evaluation.
       energy: U, a pure function from ``[*batch, *event]`` to nats ``[*batch]``; bound by
         `functools.partial` where training calls the loss.
+      data: Name of the entry of the batch that holds the samples.
       condition: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
@@ -46,7 +48,7 @@ def forward_kl(
       `vaeflow.metrics.TargetDiagnostics`, for the whole batch.
     """
     del rng, train
-    samples = batch["image"]
+    samples = batch[data]
     context = None if condition is None else batch[condition]
     log_q = model.apply(variables, samples, None, context, method="log_prob")
     log_weights = -energy(samples) - log_q

@@ -21,31 +21,37 @@ def negative_log_likelihood(
     *,
     axis: Axis = LOCAL,
     train: bool = True,
+    data: str = "image",
     condition: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
-    """Computes the mean of -log P(image) over a batch, an upper bound where noise is added.
+    """Computes the mean of -log P(example) over a batch, an upper bound where noise is added.
 
-    The value is in nats per dimension, which keeps the size of gradients alike for all image sizes;
-    the metrics hold the nats of a whole image and the bits per dimension:
+    The value is in nats per dimension, which keeps the size of gradients alike for data of all
+    sizes; the metrics hold the nats of a whole example and the bits per dimension:
     bits/dim = nats / (D log 2) for D entries.
 
     Args:
       model: A `vaeflow.models.FlowModel` or a module with its `log_prob`.
       variables: The model's variables.
-      batch: ``{"image": [batch, *event], ...}``.
+      batch: ``{"image": [batch, *event], ...}``, or another entry than "image" by `data`.
       rng: A typed key, or one for each row.
       axis: How the batch is divided; unused, as no term is coupled over the batch.
-      train: Unused, as the model behaves alike in training and in evaluation.
+      train: Whether flows that have `probes` estimate their log-determinants with noise, drawn for
+        all rows at hand from the key of the first; otherwise they are exact.
+      data: Name of the entry of the batch whose density the model is.
       condition: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss, and the metrics `negative_log_likelihood` (nats) and `bits_per_dim`.
     """
-    del axis, train
-    images = batch["image"]
+    del axis
+    examples = batch[data]
     context = None if condition is None else batch[condition]
-    nats = -jnp.mean(model.apply(variables, images, rng, context, method="log_prob"))
-    dimensions = math.prod(images.shape[1:])
+    # Flax folds a number into the key before it draws, so rows may draw from theirs as well.
+    rngs = {"probe": rng.reshape(-1)[0]} if train else {}
+    log_prob = model.apply(variables, examples, rng, context, method="log_prob", rngs=rngs)
+    nats = -jnp.mean(log_prob)
+    dimensions = math.prod(examples.shape[1:])
     metrics = {
         "negative_log_likelihood": nats,
         "bits_per_dim": nats / (dimensions * math.log(2)),

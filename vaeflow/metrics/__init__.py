@@ -20,7 +20,7 @@ from vaeflow.metrics.importance import (
 from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
 from vaeflow.metrics.marginal_likelihood import importance_weighted_log_likelihood
 from vaeflow.metrics.neighbors import nearest_neighbors
-from vaeflow.metrics.quadrature import log_integral
+from vaeflow.metrics.quadrature import expectation, log_integral
 
 __all__ = [
     "DiagonalGaussian",
@@ -29,6 +29,7 @@ __all__ = [
     "ShrunkGaussian",
     "TargetDiagnostics",
     "bits_per_dim",
+    "expectation",
     "fit_diagonal_gaussian",
     "fit_linear_predictor",
     "fit_shrunk_gaussian",

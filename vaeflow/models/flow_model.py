@@ -84,7 +84,8 @@ class FlowModel(nn.Module):
         """Computes the log-likelihood of each example in nats.
 
         For images it is a lower bound, tight on average over the dequantization noise up to the
-        dequantizer's gap.
+        dequantizer's gap. Where the flow has `probes` and `apply` is given an rng named "probe", it
+        is an estimate, unbiased up to what the flow's bijector states.
 
         Args:
           data: uint8 images with a dequantizer, real-valued data without.
@@ -95,7 +96,9 @@ class FlowModel(nn.Module):
           ValueError: If a dequantizer has no key, or integers meet a model without dequantizer.
         """
         values, log_det = self._values(data, rng)
-        return self(context=context).log_prob(values) + log_det
+        # A flow that estimates its log-determinants draws noise for each row of the data.
+        density = Transformed(self.noise(context), self._bijector(context, values))
+        return density.log_prob(values) + log_det
 
     def sample(
         self,

@@ -4,20 +4,28 @@ from vaeflow.nn.activation import relu
 from vaeflow.nn.blocks import GatedConv, ResidualBlock
 from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork
 from vaeflow.nn.convolution import Conv, ZeroConv, convolution
+from vaeflow.nn.lipschitz import LipschitzMLP, lip_swish
 from vaeflow.nn.masked import MaskedMLP
 from vaeflow.nn.normalization import NormalizedConv, from_first_batch
+from vaeflow.nn.spectral import contracted, spectral_bound
+from vaeflow.nn.time_dependent import TimeDependentMLP
 
 __all__ = [
     "MLP",
     "Conv",
     "GatedConv",
     "GlowNetwork",
+    "LipschitzMLP",
     "MaskedMLP",
     "NormalizedConv",
     "ResidualBlock",
     "ResidualNetwork",
+    "TimeDependentMLP",
     "ZeroConv",
+    "contracted",
     "convolution",
     "from_first_batch",
+    "lip_swish",
     "relu",
+    "spectral_bound",
 ]

@@ -5,6 +5,7 @@ screen pixels for each of theirs. Nothing touches matplotlib's global state; mat
 when a figure is drawn.
 """
 
+from vaeflow.plotting.animation import save_animation
 from vaeflow.plotting.curves import training_curve
 from vaeflow.plotting.files import save_figure
 from vaeflow.plotting.images import (
@@ -14,19 +15,37 @@ from vaeflow.plotting.images import (
     reconstructions,
     temperature_samples,
 )
-from vaeflow.plotting.plane import Density, WarpedGrid, grid_lines, plane_points, plane_table
+from vaeflow.plotting.line import change_of_volume, densities_by_step
+from vaeflow.plotting.pairs import pairwise_marginals
+from vaeflow.plotting.plane import (
+    Density,
+    Samples,
+    WarpedGrid,
+    grid_lines,
+    plane_points,
+    plane_table,
+)
+from vaeflow.plotting.transport import noise_colors, transport_frames, unexchanged
 
 __all__ = [
     "Density",
+    "Samples",
     "WarpedGrid",
+    "change_of_volume",
+    "densities_by_step",
     "grid_lines",
     "image_grid",
     "interpolations",
     "nearest_images",
+    "noise_colors",
+    "pairwise_marginals",
     "plane_points",
     "plane_table",
     "reconstructions",
+    "save_animation",
     "save_figure",
     "temperature_samples",
     "training_curve",
+    "transport_frames",
+    "unexchanged",
 ]

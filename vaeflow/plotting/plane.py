@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
 _SHADES = ("#ffffff", "#c9dcee", "#6ea3d0", "#1f5a96", "#0b2440")
@@ -45,6 +46,25 @@ class WarpedGrid:
 
     lines: Float[Array | np.ndarray, "line point two"]
     caption: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Points of the plane, as a panel of `plane_table`.
+
+    Attributes:
+      points: The points, shape [point, 2]; those that aren't finite are left out.
+      colors: Red, green and blue of each point, from 0 to 1, shape [point, 3], such as
+        `noise_colors` gives; None for one colour.
+      caption: What to write below it.
+    """
+
+    points: Float[Array | np.ndarray, "point two"]
+    colors: Float[np.ndarray, "point rgb"] | None = None
+    caption: str = ""
+
+
+Panel = Density | Samples | WarpedGrid
 
 
 def plane_points(bound: float, size: int) -> Float[np.ndarray, "point two"]:
@@ -92,12 +112,12 @@ def grid_lines(
 
 
 def plane_table(
-    panels: Sequence[Sequence[Density | WarpedGrid]],
+    panels: Sequence[Sequence[Panel]],
     bound: float,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
 ) -> Figure:
-    """Draws a table of densities and warped grids, all over [-bound, bound]^2.
+    """Draws a table of densities, samples and warped grids, all over [-bound, bound]^2.
 
     The shades of a row share one scale, which ends at the largest value of its first density, so
     that the densities of a row can be compared; what is larger has the darkest shade too.
@@ -130,9 +150,11 @@ def plane_table(
     for row, row_axes in zip(panels, axes, strict=True):
         largest = next((_largest(panel) for panel in row if isinstance(panel, Density)), 1.0)
         for panel, panel_axes in zip(row, row_axes, strict=True):
-            _frame(panel_axes, bound, panel.caption)
+            frame_plane(panel_axes, bound, panel.caption)
             if isinstance(panel, Density):
                 _draw_density(panel_axes, panel, bound, largest)
+            elif isinstance(panel, Samples):
+                draw_samples(panel_axes, panel.points, panel.colors, _PANEL)
             else:
                 _draw_lines(panel_axes, panel)
     for label, row_axes in zip(row_labels, axes, strict=False):
@@ -151,7 +173,8 @@ def _finite(density: Density) -> np.ndarray:
     return np.where(np.isfinite(values), values, 0.0)
 
 
-def _frame(axes: Axes, bound: float, caption: str) -> None:
+def frame_plane(axes: Axes, bound: float, caption: str = "") -> None:
+    """Makes axes a panel of the plane, over [-bound, bound]^2, without ticks."""
     axes.set_xlim(-bound, bound)
     axes.set_ylim(-bound, bound)
     axes.set_aspect("equal")
@@ -179,6 +202,19 @@ def _draw_density(axes: Axes, density: Density, bound: float, largest: float) ->
         extent=(-bound, bound, -bound, bound),
         interpolation="bilinear",
     )
+
+
+def draw_samples(
+    axes: Axes,
+    points: Float[Array | np.ndarray, "point two"],
+    colors: Float[np.ndarray, "point rgb"] | None,
+    side: float,
+) -> PathCollection:
+    """Draws points, the smaller the more there are, into a panel of `side` inches."""
+    points = np.asarray(points)
+    # The dots together have a quarter of the panel's area, within bounds of what is visible.
+    size = np.clip(0.25 * (72 * side) ** 2 / max(len(points), 1), 0.8, 12)
+    return axes.scatter(*points.T, s=size, c=_LINES[0] if colors is None else colors, linewidths=0)
 
 
 def _draw_lines(axes: Axes, grid: WarpedGrid) -> None:

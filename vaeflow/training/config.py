@@ -41,6 +41,9 @@ class TrainConfig:
     """Steps between lines of metrics.jsonl."""
     evaluate_every: int = 0
     """Steps between evaluations; 0 evaluates at the end alone."""
+    patience: int = 0
+    """Evaluations in a row that bring nothing better, after which training ends; 0 for no end
+    before its time. The schedule is that of all steps nevertheless."""
     checkpoint_every: int = 500
     """Steps between checkpoints; one is always written at the end."""
 
@@ -62,8 +65,18 @@ class TrainConfig:
             "checkpoint_every",
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("seed", "warmup_steps", "clip_norm", "weight_decay", "evaluate_every"):
+        for name in (
+            "seed",
+            "warmup_steps",
+            "clip_norm",
+            "weight_decay",
+            "evaluate_every",
+            "patience",
+        ):
             self._require(name, getattr(self, name) >= 0, "at least 0")
+        self._require(
+            "patience", not self.patience or self.evaluate_every > 0, "0 without evaluate_every"
+        )
         self._require("learning_rate", self.learning_rate > 0, "above 0")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
 

@@ -64,6 +64,9 @@ def fit(
 ) -> FitResult:
     """Trains up to `config.steps`, going on from the last checkpoint of `directory` if it has one.
 
+    With `config.patience` it ends earlier, once so many evaluations in a row were no better than
+    the best before them; like all hosts, a run that goes on from a checkpoint decides alike.
+
     A run that was stopped, even killed, ends with the same parameters, bit for bit, as one that
     wasn't. SIGINT and SIGTERM save and leave. All devices train, those of other hosts included.
 
@@ -97,6 +100,8 @@ def fit(
     """
     if best is not None and evaluate is None:
         raise ValueError(f"best={best!r} needs evaluate, got None")
+    if config.patience and best is None:
+        raise ValueError(f"train.patience={config.patience} needs best, got None")
     strategy = _strategy(config)
     average = config.ema_decay > 0
 
@@ -112,7 +117,7 @@ def fit(
         tree, saved = _start(initialize, around, strategy, checkpoints)
         run = Progress(config, directory, checkpoints, figures, evaluate, best, **tree, **saved)
         step = int(run.state.step)
-        if step < config.steps:
+        if not run.ends_at(step):
             if is_first():
                 run.log = stack.enter_context(MetricLog(directory, step))
             run.bar = stack.enter_context(progress_bar(config.steps, step))
@@ -143,6 +148,14 @@ def fit(
                 if request.signal_number is not None and pending is None:
                     run.save(step)
                     raise Interrupted(step, request.signal_number)
+                if run.ends_at(step):
+                    break
+        if step < config.steps and is_first():
+            tqdm.tqdm.write(
+                f"training ended early, after step {step}: {best} is best after step "
+                f"{run.evaluated_step}",
+                file=sys.stderr,
+            )
         chosen = run.best if best else variables_of(run.state, average)
         return FitResult(
             variables=on_one_device(chosen),

@@ -47,10 +47,20 @@ class Progress:
     bar: tqdm.tqdm | None = None
     last: dict[str, float] = dataclasses.field(default_factory=dict)
 
+    def ends_at(self, step: int) -> bool:
+        """Whether training ends after a step: the last, or an evaluation too many without a gain.
+
+        It depends on the step and on that of the best evaluation alone, which checkpoints hold: a
+        run that goes on from one ends where it would have.
+        """
+        patience = self.config.patience * self.config.evaluate_every
+        vain = 0 < patience <= step - self.evaluated_step
+        return step >= self.config.steps or (vain and self.evaluates_at(step))
+
     def draws_at(self, step: int) -> bool:
         """Whether figures are drawn after a step."""
         early = step & (step - 1) == 0  # 1 and the powers of two
-        return self.figures is not None and (early or step == self.config.steps)
+        return self.figures is not None and (early or self.ends_at(step))
 
     def evaluates_at(self, step: int) -> bool:
         """Whether there is an evaluation after a step."""
@@ -60,7 +70,7 @@ class Progress:
 
     def saves_at(self, step: int) -> bool:
         """Whether a checkpoint is written after a step."""
-        return step % self.config.checkpoint_every == 0 or step == self.config.steps
+        return step % self.config.checkpoint_every == 0 or self.ends_at(step)
 
     def pauses_at(self, step: int) -> bool:
         """Whether anything at all is done after a step."""

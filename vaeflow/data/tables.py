@@ -1,0 +1,125 @@
+"""Tables of real numbers, for densities of their rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float32
+
+from vaeflow.data.archives import open_archive, read_array
+from vaeflow.data.arrays import arrays_part
+from vaeflow.data.checks import check_table
+from vaeflow.data.dataset import Table
+from vaeflow.data.packages import package_file
+from vaeflow.data.splits import make_splits
+
+SOURCES = ("embedded:nuclei", "npz:PATH")
+
+_KEYS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+_MEASUREMENTS = (
+    "radius",
+    "texture",
+    "perimeter",
+    "area",
+    "smoothness",
+    "compactness",
+    "concavity",
+    "concave points",
+    "symmetry",
+    "fractal dimension",
+)
+_COLUMNS = [f"{kind} {name}" for kind in ("mean", "error of", "worst") for name in _MEASUREMENTS]
+# As Papamakarios et al. 2017 select columns for densities: none in which a value recurs in many
+# rows, as zero does in 2% of these, and none that another almost gives, by a correlation above 0.98
+# (with the radius).
+_RECURRING = {name for name in _COLUMNS if "concav" in name}
+_GIVEN = {"mean perimeter", "mean area", "worst perimeter", "worst area"}
+_NUCLEI = [name for name in _COLUMNS if name not in _RECURRING | _GIVEN]
+
+
+@dataclasses.dataclass(frozen=True)
+class TableConfig:
+    """Which table to learn the density of."""
+
+    source: str = "embedded:nuclei"
+    """embedded:nuclei, or npz:PATH: an archive with arrays train, validation (or val) and test,
+    each of shape [row, column] and of a floating type."""
+
+    fold: int = 0
+    """Which of ten folds to hold out, 0 to 9, where the table doesn't come with splits."""
+
+
+def open_table(config: TableConfig) -> Table:
+    """Opens the table that `config` names. Its batches hold ``vector`` and ``index``.
+
+    ===================  =====================================================================
+    source               table
+    ===================  =====================================================================
+    ``embedded:nuclei``  20 measurements of the cell nuclei of 569 tumours of the breast (Street,
+                         Wolberg & Mangasarian 1993), shipped by scikit-learn; in folds
+    ``npz:PATH``         a NumPy archive with arrays ``train``, ``validation`` or ``val``, and
+                         ``test`` of shape [row, column], float32 or, then cast to it, float64.
+                         Arrays under other names are ignored. Nothing is ever unpickled
+    ===================  =====================================================================
+
+    Raises:
+      ValueError: The source is unknown, or its data are missing or bad: an array that is missing,
+        isn't one of floats or a table, has too few rows, another number of columns than the others
+        or an entry that isn't finite, or a column of `train` that holds one value alone.
+    """
+    kind, _, path = config.source.partition(":")
+    columns = None
+    if config.source == "embedded:nuclei":
+        tables, columns = {"train": _read_nuclei(config.source)}, _NUCLEI
+    elif kind == "npz" and path:
+        tables = _read_npz(config.source, path)
+    else:
+        raise ValueError(f"source={config.source!r} is unknown; allowed are {', '.join(SOURCES)}")
+    _check_columns(tables, config.source)
+    parts = {split: arrays_part({"vector": table}) for split, table in tables.items()}
+    splits = make_splits(parts, config.fold, name=config.source)
+    columns = columns or [f"column {number}" for number in range(tables["train"].shape[1])]
+    return Table(name=config.source, columns=tuple(columns), **splits)
+
+
+def _read_nuclei(name: str) -> Float32[np.ndarray, "row column"]:
+    path = package_file(name, "scikit-learn", "sklearn", "datasets/data/breast_cancer.csv")
+    with path.open() as lines:
+        usecols = [_COLUMNS.index(column) for column in _NUCLEI]
+        table = np.loadtxt(lines, delimiter=",", skiprows=1, usecols=usecols)
+    return check_table(table, name=f"source={name!r}")
+
+
+def _read_npz(name: str, path: str) -> dict[str, Float32[np.ndarray, "row column"]]:
+    with open_archive(name, path) as archive:
+        found = {
+            split: [key for key in keys if key in archive.files] for split, keys in _KEYS.items()
+        }
+        if any(len(keys) != 1 for keys in found.values()):
+            raise ValueError(
+                f"source={name!r}: holds arrays {sorted(archive.files)}; needed are train,"
+                " validation or val, and test"
+            )
+        return {
+            split: check_table(read_array(archive, key, name), name=f"source={name!r}, {key}")
+            for split, (key,) in found.items()
+        }
+
+
+def _check_columns(tables: Mapping[str, np.ndarray], name: str) -> None:
+    shapes = {split: table.shape for split, table in tables.items()}
+    if len({columns for _, columns in shapes.values()}) > 1:
+        raise ValueError(
+            f"source={name!r}: tables of different numbers of columns: {shapes}; allowed is one"
+            " number for all"
+        )
+    train = tables["train"]
+    constant = np.flatnonzero(np.min(train, axis=0) == np.max(train, axis=0))
+    if len(constant):
+        column = int(constant[0])
+        raise ValueError(
+            f"source={name!r}, train: column {column} (counted from 0) holds {train[0, column]}"
+            " alone, which has no density; allowed are columns that vary"
+        )
