@@ -66,10 +66,12 @@ class Result(NamedTuple):
     Attributes:
       step: Number of updates behind the parameters that were measured.
       metrics: Figures by name.
+      remark: What a reader must not miss, for the last line of the run; usually nothing.
     """
 
     step: int
     metrics: Mapping[str, float]
+    remark: str = ""
 
 
 Run = Callable[[Any, RunDirectory], Result]
@@ -122,7 +124,10 @@ def execute(
                 result = run(config, directory)
                 expected = {key: item._asdict() for key, item in presets[preset].expected.items()}
                 report = directory.write_report(
-                    step=result.step, metrics=result.metrics, expected=expected
+                    step=result.step,
+                    metrics=result.metrics,
+                    expected=expected,
+                    remark=result.remark,
                 )
             summarize(report, workdir)
         except Interrupted as stop:
@@ -249,7 +254,10 @@ def summarize(report: Mapping[str, Any], workdir: str) -> None:
             expected = report["expected"][name]
             line += f" (expected {expected['value']:.4g}, {expected['source']})"
         print(line)
-    print(f"{report['wall_seconds']:.0f} s in all; figures and report.json are in {workdir}")
+    remark = f"; {report['remark']}" if report.get("remark") else ""
+    print(
+        f"{report['wall_seconds']:.0f} s in all; figures and report.json are in {workdir}{remark}"
+    )
 
 
 def say(line: str) -> None:

@@ -17,6 +17,7 @@ from vaeflow.metrics.importance import (
     importance_diagnostics,
     target_diagnostics,
 )
+from vaeflow.metrics.latents import active_units
 from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
 from vaeflow.metrics.marginal_likelihood import importance_weighted_log_likelihood
 from vaeflow.metrics.neighbors import nearest_neighbors
@@ -28,6 +29,7 @@ __all__ = [
     "LinearPredictor",
     "ShrunkGaussian",
     "TargetDiagnostics",
+    "active_units",
     "bits_per_dim",
     "expectation",
     "fit_diagonal_gaussian",

@@ -10,6 +10,7 @@ from vaeflow.sharing.functions import (
     load_exported,
     save_exported,
 )
+from vaeflow.sharing.latent_functions import latent_functions
 from vaeflow.sharing.variables import load, save
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "export_function",
     "flow_functions",
     "from_json",
+    "latent_functions",
     "load",
     "load_exported",
     "save",

@@ -33,12 +33,12 @@ def flow_functions(model: FlowModel) -> dict[str, Function]:
     temperature = Argument((), jnp.float32, "factor of the noise's deviations; 1 is the density's")
 
     def log_prob(variables, data: Array, keys: UInt32[Array, "batch 2"] | None = None):
-        rng = None if keys is None else _typed(keys)
+        rng = None if keys is None else typed_keys(keys)
         return model.apply(variables, data, rng, method="log_prob")
 
     def sample(variables, keys: UInt32[Array, "batch 2"], temperature: Float[Array, ""]):
         base = model.apply(variables, temperature=temperature, method="noise")
-        noise = jax.vmap(lambda key: base.sample(seed=key))(_typed(keys))
+        noise = jax.vmap(lambda key: base.sample(seed=key))(typed_keys(keys))
         return model.apply(variables, noise, method="decode")
 
     return {
@@ -52,5 +52,6 @@ def flow_functions(model: FlowModel) -> dict[str, Function]:
     }
 
 
-def _typed(keys: UInt32[Array, "batch 2"]) -> Array:
+def typed_keys(keys: UInt32[Array, "batch 2"]) -> Array:
+    """Makes typed keys of their data."""
     return jax.random.wrap_key_data(keys, impl="threefry2x32")

@@ -115,6 +115,7 @@ class RunDirectory:
         step: int,
         metrics: Mapping[str, float],
         expected: Mapping[str, Mapping[str, Any]] | None = None,
+        remark: str = "",
     ) -> dict[str, Any]:
         """Writes `report.json`, on the first host, which finishes the run.
 
@@ -122,6 +123,7 @@ class RunDirectory:
           step: Number of updates behind the reported parameters.
           metrics: The results by name; a value that isn't finite is written as null.
           expected: What was to be expected, by metric: `{"value": ..., "source": ...}`.
+          remark: What a reader must not miss.
 
         Returns:
           The report.
@@ -137,6 +139,7 @@ class RunDirectory:
             "versions": versions(),
             "metrics": {name: plain(value) for name, value in metrics.items()},
             "expected": {name: dict(value) for name, value in (expected or {}).items()},
+            "remark": remark,
         }
         if is_first():
             write_json(self.report_file, report)
