@@ -302,7 +302,7 @@ PRESETS = {
         (0.026, 0.004, -2.330, -2.564, -2.679, 0.034),
         density=DENSITIES,
         updates=6000,
-        cost="2 minutes on 2 CPU cores",
+        cost="2 to 3 minutes on 2 CPU cores",
     ),
     "spline-coupling": preset(
         "spline-coupling",
