@@ -302,7 +302,7 @@ PRESETS = {
         (0.026, 0.004, -2.330, -2.564, -2.679, 0.034),
         density=DENSITIES,
         updates=6000,
-        cost="2 minutes on 2 CPU cores",
+        cost="2 to 3 minutes on 2 CPU cores",
     ),
     "spline-coupling": preset(
         "spline-coupling",
@@ -350,6 +350,25 @@ PRESETS = {
         *(16, 1, 1e-2),
         "Sylvester maps, inverted as the planar ones",
         (0.313, 0.116, -2.588),
+    ),
+    "gaussianization": preset(
+        "gaussianization",
+        *(8, 1, 5e-3),
+        "Mixtures to the normal scale and rotations, which start at quantiles of the data",
+        (1.0, 1.0, -1.0),
+    ),
+    "residual": preset(
+        "residual",
+        *(8, 64, 2e-3),
+        "Contractions added to the identity, inverted by iteration",
+        (1.0, 1.0, -1.0),
+    ),
+    "continuous": preset(
+        "continuous",
+        *(1, 64, 5e-3),
+        "A differential equation, solved both ways; it needs the extra continuous",
+        (1.0, 1.0, -1.0),
+        updates=1500,
     ),
     "one-d": density_1d.PRESET,
 }

@@ -21,6 +21,9 @@ FLOWS: dict[str, Callable[..., Any]] = {
     "spline-coupling": vf.flows.NeuralSpline,
     "spline-autoregressive": functools.partial(vf.flows.NeuralSpline, autoregressive=True),
     "block-autoregressive": vf.flows.BlockAutoregressive,
+    "gaussianization": vf.flows.Gaussianization,
+    "residual": vf.flows.Residual,
+    "continuous": lambda shape, steps, width: vf.flows.Continuous(shape, steps, width),
 }
 """Makes each flow from a shape, `steps` and, where its networks have one, `width`."""
 
@@ -34,10 +37,11 @@ class FlowConfig:
     flow: FlowName = "spline-autoregressive"
     """Its kind."""
     steps: int = 4
-    """Number of steps K; even numbers treat both axes alike where a step exchanges them."""
+    """Number of steps K, of differential equations for continuous; even numbers treat both axes
+    alike where a step exchanges them."""
     width: int = 64
-    """Hidden units of the networks, for each entry in block-autoregressive; planar, radial and
-    sylvester have none."""
+    """Hidden units of the networks, for each entry in block-autoregressive; planar, radial,
+    sylvester and gaussianization have none."""
 
     def __post_init__(self) -> None:
         """Refuses values out of range.

@@ -28,6 +28,9 @@ class MaskedMLP(nn.Module):
     sizes. A context has degree 0: every unit reads it. Where there is one, some units of degree 0
     depend on nothing else; otherwise there are none, and the outputs for entry 0 are biases.
 
+    At first weights and biases of a hidden unit that reads n others are normal with variance 2/n.
+    For weights that is He, Zhang, Ren & Sun 2015, "Delving Deep into Rectifiers", section 2.2.
+
     Source: Germain, Gregor, Murray & Larochelle 2015, "MADE: Masked Autoencoder for Distribution
     Estimation", section 4; degrees in order and a context, as in Papamakarios, Pavlakou & Murray
     2017, "Masked Autoregressive Flow for Density Estimation", section 3.
@@ -53,10 +56,14 @@ class MaskedMLP(nn.Module):
         """Maps ``[batch, entries]`` to ``[batch, entries, parameters]``, given a context if any."""
         parameters = {}
         for index, mask in enumerate(self._masks(_features(context))):
-            init = _scaled_normal(mask) if index < len(self.hidden) else nn.initializers.zeros
-            parameters[f"kernel_{index}"] = self.param(f"kernel_{index}", init, mask.shape)
-            bias = self.param(f"bias_{index}", nn.initializers.zeros, mask.shape[1:])
-            parameters[f"bias_{index}"] = bias
+            kernel_init = bias_init = nn.initializers.zeros
+            if index < len(self.hidden):
+                # With biases of zero all units that read a single entry would have one kink.
+                scale = np.sqrt(2 / np.maximum(mask.sum(axis=0), 1))
+                kernel_init, bias_init = _scaled_normal(scale * mask), _scaled_normal(scale)
+            kernel = self.param(f"kernel_{index}", kernel_init, mask.shape)
+            bias = self.param(f"bias_{index}", bias_init, mask.shape[1:])
+            parameters |= {f"kernel_{index}": kernel, f"bias_{index}": bias}
         return self._sums(parameters, x, context)[-1].reshape(
             (*x.shape[:-1], self.entries, self.parameters)
         )
@@ -203,10 +210,8 @@ def _features(context: Array | None) -> int:
     return 0 if context is None else context.shape[-1]
 
 
-def _scaled_normal(mask: np.ndarray) -> Callable[..., Array]:
-    """Draws kernels that give sums of variance one to units that read inputs of variance one."""
-    scale = 1 / np.sqrt(np.maximum(mask.sum(axis=0), 1))
-    return lambda key, shape: jnp.asarray(scale * mask, jnp.float32) * jax.random.normal(key, shape)
+def _scaled_normal(scale: np.ndarray) -> Callable[..., Array]:
+    return lambda key, shape: jnp.asarray(scale, jnp.float32) * jax.random.normal(key, shape)
 
 
 def _slopes(function: Callable[[Array], Array], x: Array) -> Array:
