@@ -15,6 +15,7 @@ from vaeflow.losses.importance_weighted import (
 )
 from vaeflow.losses.likelihood import negative_log_likelihood
 from vaeflow.losses.moments import dip_vae, info_vae, maximum_mean_discrepancy
+from vaeflow.losses.reconstruction import reconstruction
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
 from vaeflow.losses.total_correlation import beta_tcvae, hfvae
 
@@ -34,6 +35,7 @@ __all__ = [
     "info_vae",
     "maximum_mean_discrepancy",
     "negative_log_likelihood",
+    "reconstruction",
     "reverse_kl",
     "reverse_kl_terms",
     "sticking_the_landing",

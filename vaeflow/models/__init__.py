@@ -1,5 +1,6 @@
 """Models of data, composed of flows, encoders, decoders and quantizers."""
 
+from vaeflow.models.auto_encoder import AutoEncoder
 from vaeflow.models.dequantizer import Dequantized, UniformDequantizer, VariationalDequantizer
 from vaeflow.models.flow_model import FlowModel
 from vaeflow.models.latents import Latents
@@ -9,6 +10,7 @@ from vaeflow.models.vamp_prior import VampPrior
 
 __all__ = [
     "VAE",
+    "AutoEncoder",
     "Binarizer",
     "Dequantized",
     "FlowModel",

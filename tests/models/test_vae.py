@@ -1,0 +1,270 @@
+"""Latent-variable models: what they answer, for every posterior, prior, likelihood and network."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import linear_gaussian as exact
+from vaeflow import bases, decoders, encoders, flows, losses, models, sharing
+
+KEY = jax.random.key(0)
+SHAPE = (6, 5, 2)
+IMAGES = np.random.RandomState(0).randint(0, 256, (8, *SHAPE)).astype(np.uint8)
+LATENTS = 3
+DIAGONAL = encoders.DiagonalGaussian(LATENTS)
+
+POSTERIORS = {
+    "diagonal": DIAGONAL,
+    "full": encoders.FullGaussian(LATENTS),
+    "planar": encoders.FlowPosterior(DIAGONAL, flows.Planar((LATENTS,), steps=2)),
+    "shared-flow": encoders.FlowPosterior(
+        DIAGONAL, flows.NICE((LATENTS,), steps=2, width=4, blocks=1), amortised=False
+    ),
+    "grouped": encoders.GroupedPosterior(
+        {"style": encoders.DiagonalGaussian(1), "digit": encoders.Concrete(2)}
+    ),
+}
+PRIORS = {
+    "standard": None,
+    "mixture": bases.GaussianMixture((LATENTS,), 4),
+    "vamp": models.VampPrior(5, SHAPE),
+    "flow": models.FlowModel(flows.RealNVP((LATENTS,), steps=2, width=4, blocks=1)),
+}
+LIKELIHOODS = {
+    "bernoulli": (decoders.Bernoulli(), models.Binarizer()),
+    "continuous-bernoulli": (decoders.ContinuousBernoulli(), models.UniformDequantizer()),
+    "gaussian": (decoders.Gaussian(), models.UniformDequantizer()),
+    "gaussian-shared": (decoders.Gaussian(shared=True), models.UniformDequantizer()),
+    "logistic": (decoders.DiscretizedLogisticMixture(bits=5), models.Levels(5)),
+    "logistic-mixture": (decoders.DiscretizedLogisticMixture(3, 5), models.Levels(5)),
+    "categorical": (decoders.LevelCategorical(3), models.Levels(3)),
+}
+NETWORKS = {
+    "dense": (encoders.DenseEncoder((8,)), decoders.DenseDecoder((8,))),
+    "convolutional": (
+        encoders.ConvolutionalEncoder((4, 4), 8),
+        decoders.ConvolutionalDecoder((4, 4)),
+    ),
+    "residual": (encoders.ResidualEncoder((4,), 1, 8), decoders.ResidualDecoder((4,), 1)),
+    "gated": (encoders.GatedEncoder(2), decoders.GatedDecoder(2)),
+}
+
+
+def vae(posterior="diagonal", prior="standard", likelihood="bernoulli", network="dense", **more):
+    encoder, decoder = NETWORKS[network]
+    head, observation = LIKELIHOODS[likelihood]
+    return models.VAE(
+        encoders.Encoder(encoder, POSTERIORS[posterior]),
+        decoders.Decoder(decoder, head, SHAPE),
+        observation,
+        PRIORS[prior],
+        **more,
+    )
+
+
+CASES = [
+    *({"posterior": name} for name in POSTERIORS),
+    *({"prior": name} for name in list(PRIORS)[1:]),
+    *({"likelihood": name} for name in list(LIKELIHOODS)[1:]),
+    *({"network": name} for name in list(NETWORKS)[1:]),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: next(iter(case.values())))
+def test_every_part_trains_and_draws(case):
+    model = vae(**case)
+    variables = jax.jit(model.init)(KEY, IMAGES)
+    batch = {"image": IMAGES}
+
+    @jax.jit
+    def step(variables, key):
+        (loss, aux), gradient = jax.value_and_grad(
+            lambda variables: losses.elbo(model, variables, batch, key), has_aux=True
+        )(variables)
+        return loss, aux.metrics, gradient
+
+    loss, metrics, gradient = step(variables, KEY)
+    assert np.isfinite(loss)
+    assert all(value.shape == () for value in metrics.values())
+    leaves = jax.tree.leaves_with_path(gradient)
+    assert all(np.all(np.isfinite(leaf)) for _, leaf in leaves)
+    # A bound of the images, so far from learned, isn't far from that of independent entries.
+    assert 0 < float(metrics["bits_per_dim"]) < 20
+
+    drawn = model.apply(variables, KEY, 4, method="sample")
+    assert drawn.shape == (4, *SHAPE)
+    assert drawn.dtype == jnp.uint8
+    encoded = model.apply(variables, IMAGES, KEY, method="encode")
+    assert encoded.shape == (8, LATENTS)
+    posterior = model.apply(
+        variables, model.apply(variables, IMAGES, KEY, method="observe").values, method="posterior"
+    )
+    prior = model.apply(variables, method="prior")
+    assert posterior.batch_shape == (8,)
+    assert prior.batch_shape == ()
+    assert posterior.event_shape == prior.event_shape == (LATENTS,)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_before_training_the_likelihood_is_that_of_the_first_batch(likelihood):
+    model = vae(likelihood=likelihood)
+    variables = model.init(KEY, IMAGES)
+    z = jnp.zeros((LATENTS,))
+    values = model.apply(variables, IMAGES, KEY, method="observe").values
+    mean = model.apply(variables, z, method="likelihood").mean()
+    # Entries of a categorical share their frequencies.
+    expected = values.mean() if likelihood == "categorical" else values.mean(axis=0)
+    # The dense network adds little at zero; a mixture's means are spread about the data's.
+    np.testing.assert_allclose(mean, np.broadcast_to(expected, SHAPE), atol=0.2)
+    assert np.abs(mean - expected).mean() < 0.06
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_noise_of_a_row_depends_on_its_key_alone(posterior):
+    model = vae(posterior=posterior)
+    variables = model.init(KEY, IMAGES)
+    keys = jax.random.split(KEY, 8)
+    whole = losses.evidence(model, variables, {"image": IMAGES}, keys, samples=3)
+    part = losses.evidence(model, variables, {"image": IMAGES[4:]}, keys[4:], samples=3)
+    np.testing.assert_allclose(part.latents.z, whole.latents.z[:, 4:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(part.log_weights(), whole.log_weights()[:, 4:], rtol=1e-4)
+    assert whole.latents.z.shape == (3, 8, LATENTS)
+    assert np.abs(whole.latents.z[0] - whole.latents.z[1]).max() > 0.01
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_densities_of_samples_are_those_of_the_posterior(posterior):
+    model = vae(posterior=posterior)
+    variables = model.init(KEY, IMAGES)
+    values = model.apply(variables, IMAGES, KEY, method="observe").values
+    latents = model.apply(variables, values, KEY, 2, method="infer")
+    distribution = model.apply(variables, values, method="posterior")
+    log_q = sum(latents.log_q.values())
+    np.testing.assert_allclose(log_q, distribution.log_prob(latents.z), rtol=1e-3, atol=1e-3)
+    prior = model.apply(variables, method="prior")
+    np.testing.assert_allclose(
+        latents.log_ratio(), prior.log_prob(latents.z) - log_q, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_pseudo_inputs_mix_their_posteriors():
+    model = vae(prior="vamp")
+    variables = model.init(KEY, IMAGES)
+    z = jax.random.normal(KEY, (4, LATENTS))
+    inputs = variables["params"]["prior_model"]["inputs"]
+    values = model.apply(variables, IMAGES, KEY, method="observe").values
+    assert np.abs(inputs - np.round(inputs)).max() < 0.1  # they start as binary images
+    each = model.apply(variables, inputs, method="posterior").log_prob(z[:, None])
+    expected = jax.nn.logsumexp(each, axis=-1) - np.log(5)
+    found = model.apply(variables, method="prior").log_prob(z)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert values.shape == IMAGES.shape
+    with pytest.raises(ValueError, match=r"temperature=0\.5 and classes=None"):
+        model.apply(variables, temperature=0.5, method="prior")
+
+
+@pytest.mark.parametrize("prior", [None, bases.LabelledGaussian((LATENTS,), 3)])
+def test_labels_reach_all_three_distributions(prior):
+    model = models.VAE(
+        encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),
+        decoders.Decoder(NETWORKS["dense"][1], decoders.Bernoulli(), SHAPE),
+        models.Binarizer(),
+        prior,
+        classes=3,
+    )
+    labels = jnp.arange(8) % 3
+    variables = jax.jit(model.init)(KEY, IMAGES, labels)
+    values = model.apply(variables, IMAGES, KEY, method="observe").values
+    ask = lambda method, first, labels: model.apply(variables, first, labels, method=method)  # noqa: E731
+    means = ask("posterior", values, labels).mean()
+    assert np.abs(means - ask("posterior", values, (labels + 1) % 3).mean()).max() > 1e-3
+    z = jnp.zeros((8, LATENTS))
+    shown = ask("likelihood", z, labels).mean()
+    assert np.abs(shown - ask("likelihood", z, (labels + 1) % 3).mean()).max() > 1e-3
+    if prior is not None:
+        densities = model.apply(variables, labels, method="prior").log_prob(z)
+        np.testing.assert_allclose(densities[0], densities[3], rtol=1e-6)
+        assert abs(densities[0] - densities[1]) > 1e-3
+    drawn = model.apply(variables, KEY, 2, labels, method="sample")
+    assert drawn.shape == (2, 8, *SHAPE)
+    batch = {"image": IMAGES, "label": labels}
+    loss, _ = losses.importance_weighted(model, variables, batch, KEY, samples=2, condition="label")
+    assert np.isfinite(loss)
+    with pytest.raises(ValueError, match="labels of 3 classes are needed, got None"):
+        losses.elbo(model, variables, batch, KEY)
+
+
+def test_an_auto_encoder_brings_its_input_back():
+    # Linear, with as many latents as entries: the identity can be learned, and here is set.
+    head = decoders.Gaussian(exact.NOISE)
+    model = models.AutoEncoder(
+        encoders.DenseEncoder(hidden=()),
+        exact.SIZE,
+        decoders.Decoder(decoders.DenseDecoder(hidden=()), head, exact.SHAPE),
+        exact.Observed(),
+    )
+    variables = model.init(KEY, exact.DATA)
+    identity = jnp.eye(exact.SIZE)
+    params = variables["params"]
+    params["latent"]["kernel"] = identity
+    params["decoder"]["network"]["Dense_0"]["kernel"] = identity
+    params["decoder"]["offset"] = jnp.zeros_like(params["decoder"]["offset"])
+    loss, aux = losses.reconstruction(model, variables, exact.BATCH, KEY)
+    perfect = exact.SIZE * np.log(exact.NOISE * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(loss, perfect, rtol=1e-5)
+    np.testing.assert_allclose(aux.metrics["reconstruction_per_dim"], loss / 4 / np.log(2))
+    z = model.apply(variables, exact.DATA, KEY, method="encode")
+    np.testing.assert_allclose(z, exact.DATA.reshape(3, -1), rtol=1e-6)
+    np.testing.assert_allclose(model.apply(variables, z, method="decode"), exact.DATA, rtol=1e-5)
+
+
+def test_an_exported_model_is_the_model(tmp_path):
+    model = vae()
+    variables = model.init(KEY, IMAGES)
+    functions = sharing.latent_functions(model)
+    sharing.save_exported(tmp_path / "file", functions, variables, {})
+    loaded = sharing.load_exported(tmp_path / "file")
+    keys = jax.random.split(jax.random.key(5, impl="threefry2x32"), 8)
+    data = jax.random.key_data(keys)
+    z = model.apply(variables, IMAGES, keys, method="encode")
+    np.testing.assert_allclose(loaded["encode"](IMAGES, data), z, rtol=1e-4, atol=1e-5)
+    for count in (2, 8):
+        shown = model.apply(variables, z[:count], method="decode")
+        np.testing.assert_array_equal(loaded["decode"](z[:count]), shown)
+    expected = losses.evidence(model, variables, {"image": IMAGES}, keys).log_weights()[0]
+    np.testing.assert_allclose(loaded["elbo"](IMAGES, data), expected, rtol=1e-4)
+    assert loaded["sample"](data, np.float32(0.7)).shape == (8, *SHAPE)
+
+
+def test_binary_images_and_levels():
+    keys = jax.random.split(KEY, 2000)
+    image = np.array([0, 64, 255], np.uint8).reshape(1, 1, 3, 1)
+    drawn = models.Binarizer()(np.repeat(image, 2000, axis=0), keys)
+    share = np.asarray(drawn.values).mean(axis=0).ravel()
+    np.testing.assert_allclose(share, [0, 64 / 255, 1], atol=0.04)
+    np.testing.assert_array_equal(drawn.log_det, np.zeros(2000))
+    np.testing.assert_array_equal(models.Binarizer().quantize(image / 255.0), image)
+    levels = models.Levels(2)
+    values = levels(image, None).values
+    np.testing.assert_allclose(np.ravel(values), [-0.375, -0.125, 0.375])
+    np.testing.assert_array_equal(np.ravel(levels.quantize(values)), [0, 64, 192])
+    with pytest.raises(ValueError, match="images must be uint8"):
+        models.Binarizer()(image / 255.0, keys[:1])
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    model = vae()
+    variables = model.init(KEY, IMAGES)
+    z = jnp.zeros((4, LATENTS))
+    with pytest.raises(ValueError, match=r"\(3, 2\).*\(4, 3\)"):
+        model.decoder.apply(
+            {"params": variables["params"]["decoder"]}, z, context=jnp.zeros((3, 2))
+        )
+    wrong = encoders.FlowPosterior(DIAGONAL, flows.Planar((5,), steps=1))
+    with pytest.raises(ValueError, match=r"samples, \(3,\), got \(5,\)"):
+        wrong.init(KEY, jnp.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"scale must be above 0, got 0\.0"):
+        decoders.Gaussian(0.0).init(KEY, jnp.zeros((*SHAPE, 1)))
