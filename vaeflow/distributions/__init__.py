@@ -18,6 +18,7 @@ from vaeflow.distributions.plane import (
     two_moons,
     two_spirals,
 )
+from vaeflow.distributions.resampled import Resampled
 from vaeflow.distributions.transformed import Transformed
 from vaeflow.distributions.uniform import UniformBox
 
@@ -25,6 +26,7 @@ __all__ = [
     "FullGaussian",
     "Histogram",
     "Mixture",
+    "Resampled",
     "Transformed",
     "UniformBox",
     "bulging_wave_energy",
