@@ -118,4 +118,4 @@ class Ours:
 
     def _loss(self, variables: dict[str, Any], images: jax.Array) -> jax.Array:
         loss = vf.losses.negative_log_likelihood
-        return loss(self.model, variables, {"image": images}, None)[0]
+        return loss(self.model, variables, {"image": images}, jax.random.key(0))[0]

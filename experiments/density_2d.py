@@ -353,15 +353,17 @@ PRESETS = {
     ),
     "gaussianization": preset(
         "gaussianization",
-        *(8, 1, 5e-3),
+        *(4, 1, 1e-2),
         "Mixtures to the normal scale and rotations, which start at quantiles of the data",
         (1.0, 1.0, -1.0),
+        updates=1000,
     ),
     "residual": preset(
         "residual",
         *(8, 64, 2e-3),
         "Contractions added to the identity, inverted by iteration",
         (1.0, 1.0, -1.0),
+        updates=3000,
     ),
     "continuous": preset(
         "continuous",

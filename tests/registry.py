@@ -238,7 +238,7 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Radial, "one-entry", vector_makers.radial(1), (1,)),
     Entry(bijectors.Radial, "context", vector_makers.radial(3), (3,), (2,)),
     Entry(bijectors.Residual, "vector", makers_residual.residual(3), (3,)),
-    Entry(bijectors.Residual, "context", makers_residual.residual(2), (2,), (2,)),
+    Entry(bijectors.Residual, "context", makers_residual.residual(2), (2,), (2,), slow=True),
     Entry(bijectors.Residual, "one-entry", makers_residual.residual(1), (1,)),
     Entry(bijectors.Exp, "vector", lambda key: bijectors.Exp(), (4,)),
     Entry(bijectors.Softplus, "image", lambda key: bijectors.Softplus(3), (2, 2, 1)),
@@ -279,6 +279,7 @@ BIJECTORS: Sequence[Entry] = (
         "vector",
         makers_monotone.mixture_gaussianization(3),
         (3,),
+        slow=True,
     ),
     Entry(
         bijectors.MixtureGaussianization,
@@ -337,7 +338,7 @@ def _autoregressive(kind, channels, **options):
 
 FLOWS: Sequence[Entry] = (
     _flow(_glow(), "image"),
-    _flow(_glow(context_ndims=3, reversible=True), "feature-maps", (4, 4, 1)),
+    _flow(_glow(context_ndims=3, reversible=True), "feature-maps", (4, 4, 1), slow=True),
     _flow(_glow(levels=1, plu=True), "plu-context", (2,), constant=_FACTORS),
     _flow(_glow(levels=1, scan=False), "unrolled", slow=True),
     _flow(_glow(levels=1, remat=True), "remat", slow=True),
@@ -362,7 +363,12 @@ FLOWS: Sequence[Entry] = (
     _flow(flows.NICE((3,), steps=2, width=4, blocks=1), "vector-context", (2,)),
     _step(flows.NICEStep(1, 1, 4, 1), "one-entry", (1,)),
     _flow(flows.Residual((2,), steps=2, width=4), "flow"),
-    _flow(flows.Residual((1,), steps=2, width=4, reversible=True), "one-entry-context", (2,)),
+    _flow(
+        flows.Residual((1,), steps=2, width=4, reversible=True),
+        "one-entry-context",
+        (2,),
+        slow=True,
+    ),
     _step(flows.ResidualStep(2, 4, 1), "vector", (2,)),
     _flow(flows.Planar((3,), steps=2), "flow"),
     _flow(flows.Planar((2,), steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
@@ -375,7 +381,7 @@ FLOWS: Sequence[Entry] = (
     _basis(flows.HouseholderBasis(2), 2),
     _basis(flows.IdentityBasis(), 2, (2,)),
     _flow(flows.Gaussianization((2,), steps=2, kernels=3), "flow"),
-    _step(flows.GaussianizationStep(2, 3, 1), "context", (2,), (2,)),
+    _step(flows.GaussianizationStep(2, 3, 1), "context", (2,), (2,), slow=True),
     _flow(flows.Continuous((2,), width=4, layers=1), "flow"),
     _flow(flows.Continuous((2,), blocks=2, width=4, layers=1), "flow-context", (2,), slow=True),
     _stack("plain"),

@@ -76,6 +76,7 @@ def test_flows(capsys):
         assert likelihood[1][1] != likelihood[1][2]
 
 
+@pytest.mark.slow
 def test_density_2d(capsys):
     config = density_2d.Config(
         densities=("two_moons", "eight_gaussians"),
@@ -133,6 +134,7 @@ def test_glow_depth_and_memory(capsys):
     ]
 
 
+@pytest.mark.slow
 def test_scaling(capsys):
     config = scaling.Config(
         base=Size(levels=1, steps=1, width=4, batch_size=2, image_size=4),

@@ -102,7 +102,7 @@ def test_gradients_are_those_of_the_solution():
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
-@pytest.mark.parametrize("probes", [1, 4])
+@pytest.mark.parametrize("probes", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_probes_give_the_trace_on_average(probes):
     count = 4096
     x = jnp.broadcast_to(rows(1)[0], (count, 3))
@@ -143,7 +143,7 @@ def test_an_example_fails_alone_where_steps_run_out():
         np.testing.assert_array_equal(spoilt, clean)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, pytest.param(-np.inf, marks=pytest.mark.slow)])
 def test_bad_numbers_spoil_their_own_example(bad):
     x, context = rows(4), rows(4, seed=2)
 

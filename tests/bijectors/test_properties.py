@@ -66,8 +66,8 @@ def answer(entry: registry.Entry):
 
 
 def test_there_are_two_thousand_cases() -> None:
-    """The entries and the cases of each make 2,000 or more."""
-    assert EXAMPLES * len(ENTRIES) >= 2000
+    """The entries and the cases of each make 2,000 or more, without those that are left out."""
+    assert EXAMPLES * sum(not entry.slow for entry in ENTRIES) >= 2000
     assert len({entry.public for entry in ENTRIES}) >= 20
 
 

@@ -17,6 +17,7 @@ BASES = {
     "correlated": bases.CorrelatedGaussian((2,)),
     "mixture": bases.GaussianMixture((2,), 3),
     "box": bases.Box((2,), -2, 3),
+    "resampled": bases.Resampled((2,), (8,)),
 }
 
 
@@ -55,7 +56,7 @@ def test_temperature_scales_deviations_from_the_middle(name):
     cold, warm = (
         base.apply(variables, temperature=t).sample(seed=KEY, sample_shape=(50,)) for t in (0.5, 1)
     )
-    middle = base.apply(variables).mean()
+    middle = 0 if name == "resampled" else base.apply(variables).mean()
     if name == "mixture":  # each component about its own mean: the same one in both draws
         means = base.apply(variables).components_distribution.mean()
         shifts = (2 * cold - warm)[:, None] - means
@@ -145,3 +146,33 @@ def test_what_is_not_finite_has_no_density_and_spoils_no_other():
         found = model.apply(variables, rows.at[1, 0].set(bad), method="log_prob")
         assert jnp.isnan(found[1])
         np.testing.assert_array_equal(found[jnp.array([0, 2, 3])], clean[jnp.array([0, 2, 3])])
+
+
+def test_a_resampled_base_learns_a_hole():
+    base = bases.Resampled((2,), (32, 32))
+    angle = jax.random.uniform(KEY, (2000, 1), maxval=2 * jnp.pi)
+    radius = 1.6 + 0.1 * jax.random.normal(jax.random.key(1), (2000, 1))
+    data = radius * jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    variables = jax.jit(base.init)(KEY)
+    log_likelihood = lambda variables: jnp.mean(base.apply(variables).log_prob(data))  # noqa: E731
+    normal = jnp.mean(jax.scipy.stats.norm.logpdf(data).sum(-1))
+    np.testing.assert_allclose(log_likelihood(variables), normal, rtol=1e-4)
+    optimizer = optax.adam(1e-2)
+
+    def update(carry, _):
+        variables, state = carry
+        gradient = jax.grad(lambda variables: -log_likelihood(variables))(variables)
+        change, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(variables, change), state), None
+
+    start = (variables, optimizer.init(variables))
+    (variables, _), _ = jax.jit(lambda start: jax.lax.scan(update, start, length=300))(start)
+    # The ring itself has log(2 pi 1.6) + log(0.1) + log(2 pi e) / 2 = 1.42 nats of entropy.
+    assert normal + 0.7 < log_likelihood(variables) < -1.35
+    samples = base.apply(variables).sample(seed=KEY, sample_shape=2000)
+    lengths = np.linalg.norm(samples, axis=-1)
+    assert np.mean((lengths > 1.2) & (lengths < 2)) > 0.55  # 0.35 of a standard normal
+    with pytest.raises(ValueError, match="truncation must be at least 1, got 0"):
+        bases.Resampled((2,), truncation=0).init(KEY)
+    with pytest.raises(ValueError, match=r"\(dimension,\), got \(2, 2\)"):
+        bases.Resampled((2, 2)).init(KEY)

@@ -9,6 +9,7 @@ component where there are several.
 from vaeflow.bases.box import Box
 from vaeflow.bases.gaussian import CorrelatedGaussian, DiagonalGaussian, LabelledGaussian
 from vaeflow.bases.mixture import GaussianMixture
+from vaeflow.bases.resampled import Resampled
 
 __all__ = [
     "Box",
@@ -16,4 +17,5 @@ __all__ = [
     "DiagonalGaussian",
     "GaussianMixture",
     "LabelledGaussian",
+    "Resampled",
 ]

@@ -24,6 +24,7 @@ from vaeflow.distributions.plane import (
     two_moons,
     two_spirals,
 )
+from vaeflow.distributions.resampled import Resampled
 from vaeflow.distributions.rows import sample_rows
 from vaeflow.distributions.transformed import Transformed
 from vaeflow.distributions.uniform import UniformBox
@@ -38,6 +39,7 @@ __all__ = [
     "Histogram",
     "LevelCategorical",
     "Mixture",
+    "Resampled",
     "Transformed",
     "UniformBox",
     "bulging_wave_energy",
