@@ -92,7 +92,7 @@ def test_every_part_trains_and_draws(case):
     leaves = jax.tree.leaves_with_path(gradient)
     assert all(np.all(np.isfinite(leaf)) for _, leaf in leaves)
     # A bound of the images, so far from learned, isn't far from that of independent entries.
-    assert 0 < float(metrics["bits_per_dim"]) < 20
+    assert 0 < float(metrics["bits_per_dim"]) < 30
 
     drawn = model.apply(variables, KEY, 4, method="sample")
     assert drawn.shape == (4, *SHAPE)
@@ -111,9 +111,10 @@ def test_every_part_trains_and_draws(case):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_before_training_the_likelihood_is_that_of_the_first_batch(likelihood):
     model = vae(likelihood=likelihood)
-    variables = model.init(KEY, IMAGES)
+    images = np.repeat(IMAGES, 50, axis=0)  # so that it matters little what is drawn of them
+    variables = model.init(KEY, images)
     z = jnp.zeros((LATENTS,))
-    values = model.apply(variables, IMAGES, KEY, method="observe").values
+    values = model.apply(variables, images, KEY, method="observe").values
     mean = model.apply(variables, z, method="likelihood").mean()
     # Entries of a categorical share their frequencies.
     expected = values.mean() if likelihood == "categorical" else values.mean(axis=0)

@@ -29,7 +29,7 @@ def features_of(
     x: Float[Array, "batch height width channel"], features: int, dtype: Any
 ) -> Float[Array, "batch feature"]:
     """Makes features of all that convolutions left, by one dense layer, in float32 or wider."""
-    x = nn.Dense(features, dtype=dtype)(x.reshape(len(x), -1))
+    x = nn.Dense(features, dtype=dtype)(x.reshape(x.shape[0], -1))
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

@@ -50,7 +50,7 @@ def evidence(
     """
     images = batch["image"]
     context = context_of(batch, condition)
-    first, second = split_rows(rng, len(images))
+    first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")
     latents = model.apply(variables, values, second, samples, context, method="infer")
     likelihood = model.apply(variables, latents.z, context, method="likelihood")

@@ -162,7 +162,7 @@ def _path_weights(model, variables, batch, rng, samples, condition, doubly):
             f"{type(model).__name__} has no single posterior; this gradient is defined for a VAE"
         )
     images, context = batch["image"], context_of(batch, condition)
-    first, second = split_rows(rng, len(images))
+    first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")
     z = model.apply(variables, values, second, samples, context, method="infer").z
     posterior = stopped(model.apply(variables, values, context, method="posterior"))

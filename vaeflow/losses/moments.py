@@ -63,7 +63,7 @@ def dip_vae(
     found = evidence(model, variables, batch, rng, condition=condition)
     metrics = elbo_metrics(found, batch)
     context = context_of(batch, condition)
-    first, _ = split_rows(rng, len(batch["image"]))
+    first, _ = split_rows(rng, batch["image"].shape[0])
     values = model.apply(variables, batch["image"], first, method="observe").values
     posterior = model.apply(variables, values, context, method="posterior")
     mean = posterior.mean()
@@ -123,7 +123,7 @@ def info_vae(
     z = axis.gather(found.latents.z[0])
     prior = model.apply(variables, context_of(batch, condition), method="prior")
     # From the keys of the rows, so that the draw is the same however the batch is divided.
-    keys = row_keys(rng, len(batch["image"]))
+    keys = row_keys(rng, batch["image"].shape[0])
     draw = jax.vmap(lambda key: prior.sample(seed=jax.random.fold_in(key, PRIOR)))(keys)
     discrepancy = maximum_mean_discrepancy(z, axis.gather(draw))
     loss = metrics["reconstruction"] + (1 - alpha) * metrics["kl"] + weight * discrepancy

@@ -136,7 +136,7 @@ def beta_tcvae(
 def _parts(model, variables, batch, rng, axis, dataset_size, condition) -> Parts:
     """The parts of the negative ELBO, averaged over the rows at hand."""
     images, context = batch["image"], context_of(batch, condition)
-    first, second = split_rows(rng, len(images))
+    first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")
     posterior = model.apply(variables, values, context, method="posterior")
     prior = model.apply(variables, context, method="prior")

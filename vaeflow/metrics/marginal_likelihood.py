@@ -49,7 +49,7 @@ def importance_weighted_log_likelihood(
     """
     if samples < 1 or chunk < 1 or samples % chunk:
         raise ValueError(f"chunk must divide samples, got {chunk} and {samples}")
-    keys = row_keys(rng, len(images))
+    keys = row_keys(rng, images.shape[0])
     values, log_det = model.apply(variables, images, _numbered(keys, 0), method="observe")
 
     def add(total: Array, number: Array) -> tuple[Array, None]:
@@ -60,7 +60,7 @@ def importance_weighted_log_likelihood(
         log_weights = likelihood.log_prob(values) + latents.log_ratio()
         return jnp.logaddexp(total, jax.nn.logsumexp(log_weights, axis=0)), None
 
-    start = jnp.full(len(images), -jnp.inf)
+    start = jnp.full(images.shape[0], -jnp.inf)
     total = jax.lax.scan(add, start, jnp.arange(1, samples // chunk + 1))[0]
     return total - math.log(samples) + log_det
 

@@ -44,7 +44,7 @@ class AutoEncoder(nn.Module):
         self, images: UInt8[Array, "batch height width channel"], rng: Array
     ) -> Dequantized:
         """Turns images into values; arguments as for `VAE.observe`."""
-        return self.observation(images, row_keys(rng, len(images)))
+        return self.observation(images, row_keys(rng, images.shape[0]))
 
     def likelihood(self, z: Float[Array, "*batch latent"]) -> distrax.Distribution:
         """Builds p(x | z), one distribution of observed values for each z."""

@@ -57,7 +57,7 @@ class VAE(nn.Module):
           context: Labels ``[batch]``, or None.
         """
         keys = row_keys(
-            self.make_rng("params" if self.is_initializing() else "sample"), len(images)
+            self.make_rng("params" if self.is_initializing() else "sample"), images.shape[0]
         )
         values = self.observe(images, keys).values
         if isinstance(self.prior_model, VampPrior):
@@ -78,7 +78,7 @@ class VAE(nn.Module):
           images: Images of dtype uint8.
           rng: A typed key, or one for each row.
         """
-        return self.observation(images, row_keys(rng, len(images)))
+        return self.observation(images, row_keys(rng, images.shape[0]))
 
     def posterior(
         self,
@@ -148,7 +148,7 @@ class VAE(nn.Module):
           context: Labels ``[batch]``, or None.
         """
         posterior, prior = self.posterior(values, context), self.prior(context)
-        z, log_q = sample_rows(posterior, row_keys(rng, len(values)), samples)
+        z, log_q = sample_rows(posterior, row_keys(rng, values.shape[0]), samples)
         kl = kl_of_entries(posterior, prior)
         if isinstance(posterior, Grouped) and isinstance(prior, Grouped):
             return Latents(z, _by_group(posterior, z), _by_group(prior, z), kl)
