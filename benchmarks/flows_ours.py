@@ -49,7 +49,10 @@ class Ours:
             return update(state, {"image": rows}, key)
 
         self.compiled = {
-            "step": jax.jit(step, donate_argnums=0),
+            # As `training.Jit` compiles it.
+            "step": jax.jit(
+                step, donate_argnums=0, compiler_options=training.compiler_options("cpu")
+            ),
             "log_prob": jax.jit(self._log_prob),
             "sample": jax.jit(self._sample),
         }

@@ -1,6 +1,7 @@
 """Training: compiles any loss into a step, and runs, logs, saves and resumes it."""
 
 from vaeflow.training.batches import Batches, Rows
+from vaeflow.training.compiler import compiler_options
 from vaeflow.training.config import TrainConfig
 from vaeflow.training.fit import FitResult, fit
 from vaeflow.training.hosts import HostsConfig, is_first, join_hosts
@@ -26,6 +27,7 @@ __all__ = [
     "Strategy",
     "TrainConfig",
     "TrainState",
+    "compiler_options",
     "create_train_state",
     "ema_decay_at",
     "fit",

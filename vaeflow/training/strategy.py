@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.randomness import row_keys
+from vaeflow.training.compiler import compiler_options
 
 PyTree = Any
 
@@ -64,10 +65,14 @@ class Jit:
         """See `Strategy.compile`."""
         whole = replicated(self.mesh)
         shardings = (whole, *(whole if axis is None else self._divided(axis) for axis in rows))
-        return _placing_the_state(
-            jax.jit(function, donate_argnums=0, in_shardings=shardings, out_shardings=whole),
-            self.mesh,
+        compiled = jax.jit(
+            function,
+            donate_argnums=0,
+            in_shardings=shardings,
+            out_shardings=whole,
+            compiler_options=compiler_options(self.mesh.devices.flat[0].platform),
         )
+        return _placing_the_state(compiled, self.mesh)
 
     def place(self, tree: PyTree, rows: int) -> PyTree:
         """See `Strategy.place`."""

@@ -1,0 +1,39 @@
+"""Options of the compiler: only those that it knows, where they are meant for."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaeflow.training import compiler, compiler_options
+
+
+@pytest.fixture(autouse=True)
+def _forgetful():
+    compiler_options.cache_clear()
+    yield
+    compiler_options.cache_clear()
+
+
+def test_options_change_nothing_but_rounding():
+    options = compiler_options("cpu")
+    x = jax.random.normal(jax.random.key(0), (64, 50))
+    product = jax.jit(lambda x: x @ x.T, compiler_options=options)(x)
+    np.testing.assert_allclose(product, jnp.matmul(x, x.T), rtol=1e-4, atol=1e-4)
+
+
+def test_other_platforms_have_none():
+    assert compiler_options("gpu") == compiler_options("tpu") == {}
+
+
+def test_what_a_compiler_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setattr(compiler, "CPU_OPTIONS", {"xla_cpu_of_another_age": ""})
+    assert compiler_options("cpu") == {}
+
+
+def test_a_known_option_is_kept(monkeypatch):
+    known = {"xla_cpu_enable_fast_min_max": True}
+    monkeypatch.setattr(compiler, "CPU_OPTIONS", known)
+    assert compiler_options("cpu") == known
