@@ -10,7 +10,7 @@ README = (ROOT / "README.md").read_text()
 def test_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names = {}
     for code in blocks:
         exec(compile(code, "README.md", "exec"), names)
@@ -21,6 +21,7 @@ def test_code_runs(tmp_path, monkeypatch):
     assert names["config"] == {"levels": 2, "steps": 4, "width": 32}
     assert names["faces"].shape == (16, 24, 24, 1)
     assert 5 < names["aux"].metrics["bits_per_dim"] < 9
+    assert 0 < names["bound"].metrics["bits_per_dim"] < 2  # binary images
     assert names["density"].log_prob(names["images"][:2] / 256 - 0.5).shape == (2,)
 
 
