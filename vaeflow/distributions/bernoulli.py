@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import distrax
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors.base import check_event_shape, sum_event
+from vaeflow.distributions.entrywise import Entrywise
 
 
-class Bernoulli(distrax.Distribution):
+class Bernoulli(Entrywise):
     """Independent entries that are 0 or 1: log P(x) = sum_i x_i l_i - softplus(l_i).
 
     l_i are logits, log P(1) - log P(0). One formula for both values, of which only the softplus is
@@ -19,32 +18,6 @@ class Bernoulli(distrax.Distribution):
 
     Shapes: events are the last `event_ndims` axes of the logits, ``[*batch, *event]``.
     """
-
-    def __init__(self, logits: Float[Array, "*batch_and_event"], event_ndims: int):
-        """Builds the distribution.
-
-        Args:
-          logits: The logits.
-          event_ndims: Number of trailing axes that make an event.
-        """
-        super().__init__()
-        self._logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        self._event_ndims = event_ndims
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return self._logits.shape[self._logits.ndim - self._event_ndims :]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the batch of distributions."""
-        return self._logits.shape[: self._logits.ndim - self._event_ndims]
-
-    @property
-    def dtype(self):
-        """Type of the samples."""
-        return self._logits.dtype
 
     def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
         """Computes log P(x) in nats.

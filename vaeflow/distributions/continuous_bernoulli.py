@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import distrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors.base import check_event_shape, sum_event
+from vaeflow.distributions.entrywise import Entrywise
 
 SMALL = 0.05
 """Size of a logit under which series replace quotients of small numbers."""
 
 
-class ContinuousBernoulli(distrax.Distribution):
+class ContinuousBernoulli(Entrywise):
     """Independent entries of [-1/2, 1/2], each with p(x) = exp(l x) (l / 2) / sinh(l / 2).
 
     The continuous Bernoulli distribution moved by -1/2, which
@@ -25,32 +25,6 @@ class ContinuousBernoulli(distrax.Distribution):
     Source: Loaiza-Ganem & Cunningham 2019, "The continuous Bernoulli: fixing a pervasive error in
     variational autoencoders", equations 5 and 6.
     """
-
-    def __init__(self, logits: Float[Array, "*batch_and_event"], event_ndims: int):
-        """Builds the distribution.
-
-        Args:
-          logits: The logits l.
-          event_ndims: Number of trailing axes that make an event.
-        """
-        super().__init__()
-        self._logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        self._event_ndims = event_ndims
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return self._logits.shape[self._logits.ndim - self._event_ndims :]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the batch of distributions."""
-        return self._logits.shape[: self._logits.ndim - self._event_ndims]
-
-    @property
-    def dtype(self):
-        """Type of the samples."""
-        return self._logits.dtype
 
     def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
         """Computes the log-density in nats.

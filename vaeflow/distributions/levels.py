@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import distrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors.base import check_event_shape, sum_event
+from vaeflow.distributions.entrywise import Entrywise
 
 
-class DiscretizedLogisticMixture(distrax.Distribution):
+class DiscretizedLogisticMixture(Entrywise):
     """Independent entries: P(x) = sum_k w_k [s((x + d - m_k) / r_k) - s((x - d - m_k) / r_k)].
 
     s is the logistic sigmoid, d = 2^-(bits + 1) half a cell; the first and the last cell take the
@@ -23,6 +23,8 @@ class DiscretizedLogisticMixture(distrax.Distribution):
     Source: Kingma et al. 2016, "Inverse autoregressive flow", section 5.1; Salimans, Karpathy, Chen
     & Kingma 2017, "PixelCNN++", section 2.1, without its conditioning of channels on each other.
     """
+
+    own_ndims = 1
 
     def __init__(
         self,
@@ -44,33 +46,14 @@ class DiscretizedLogisticMixture(distrax.Distribution):
         Raises:
           ValueError: If the shapes differ.
         """
-        super().__init__()
+        super().__init__(logits, event_ndims)
         if not logits.shape == mean.shape == scale.shape:
             raise ValueError(
                 "logits, mean and scale must have one shape, got "
                 f"{logits.shape}, {mean.shape} and {scale.shape}"
             )
-        self._logits, self._location, self._scale = (
-            leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-            for leaf in (logits, mean, scale)
-        )
-        self._event_ndims = event_ndims
+        self._location, self._scale = (leaf.astype(self.dtype) for leaf in (mean, scale))
         self._bits = bits
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return self._location.shape[self._location.ndim - 1 - self._event_ndims : -1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the batch of distributions."""
-        return self._location.shape[: self._location.ndim - 1 - self._event_ndims]
-
-    @property
-    def dtype(self):
-        """Type of the samples."""
-        return self._location.dtype
 
     def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
         """Computes log P(x) in nats.
@@ -107,7 +90,7 @@ class DiscretizedLogisticMixture(distrax.Distribution):
         return nearest_level(mean + scale * jax.random.logistic(second, shape), self._bits)
 
 
-class LevelCategorical(distrax.Distribution):
+class LevelCategorical(Entrywise):
     """Independent entries, each level of which has a logit of its own.
 
     Shapes: `logits` are ``[*batch, *event, level]``, events being `event_ndims` axes. Values are
@@ -117,31 +100,7 @@ class LevelCategorical(distrax.Distribution):
     section 2.2.
     """
 
-    def __init__(self, logits: Float[Array, "*batch_and_event level"], event_ndims: int):
-        """Builds the distribution.
-
-        Args:
-          logits: Logarithms of the probabilities, up to a constant for each entry.
-          event_ndims: Number of axes before the last that make an event.
-        """
-        super().__init__()
-        self._logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        self._event_ndims = event_ndims
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return self._logits.shape[self._logits.ndim - 1 - self._event_ndims : -1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the batch of distributions."""
-        return self._logits.shape[: self._logits.ndim - 1 - self._event_ndims]
-
-    @property
-    def dtype(self):
-        """Type of the samples."""
-        return self._logits.dtype
+    own_ndims = 1
 
     @property
     def levels(self) -> int:
