@@ -368,10 +368,11 @@ PRESETS = {
     ),
     "continuous": preset(
         "continuous",
-        *(1, 64, 5e-3),
+        *(1, 32, 1e-2),
         "A differential equation, solved both ways; it needs the extra continuous",
-        (1.0, 1.0, -1.0),
-        updates=1500,
+        (0.020, -2.616),
+        density=("eight_gaussians", "two_moons"),
+        updates=500,
     ),
     "one-d": density_1d.PRESET,
 }
