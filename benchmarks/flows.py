@@ -102,15 +102,13 @@ def described(size: FlowSize) -> str:
 
 
 def timed(sides: Mapping[str, Side], work: str, repeats: int) -> dict[str, list[float]]:
-    """Seconds of one kind of work on each side, each of whose turns is several calls in a row.
+    """Seconds of one call on each side, each of whose turns is several calls in a row.
 
-    As in training: the first call after another process's turn finds the caches cold.
+    As in training, which reads results late: the first call after another process's turn finds the
+    caches cold, and JAX hands out the next call while the last is computed.
     """
-
-    def turn(side: Side) -> float:
-        return statistics.mean(side("run", work) for _ in range(CALLS))
-
-    return alternate({name: lambda side=side: turn(side) for name, side in sides.items()}, repeats)
+    measures = {name: lambda side=side: side("run", work, CALLS) for name, side in sides.items()}
+    return alternate(measures, repeats)
 
 
 def speed(config: Config, kind: Kind) -> None:

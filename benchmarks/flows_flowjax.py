@@ -73,16 +73,18 @@ class Flowjax:
             return flows.masked_autoregressive_flow(key, transformer=spline, **shared)
         return flows.coupling_flow(key, transformer=spline, **shared)
 
-    def run(self, work: str) -> float:
-        """Runs once, compiling if it is the first time; returns the seconds."""
+    def run(self, work: str, calls: int = 1) -> float:
+        """Runs some calls, compiling at the first; returns the seconds that each took."""
+        function = self.log_prob if work == "log_prob" else self.sample
         start = time.perf_counter()
-        if work == "step":
-            self._step(self.batch)
-            jax.block_until_ready(self.parameters)
-        else:
-            function = self.log_prob if work == "log_prob" else self.sample
-            jax.block_until_ready(function(self._flow(), self.batch))
-        return time.perf_counter() - start
+        for _ in range(calls):
+            if work == "step":
+                self._step(self.batch)
+                result = self.parameters
+            else:
+                result = function(self._flow(), self.batch)
+        jax.block_until_ready(result)
+        return (time.perf_counter() - start) / calls
 
     def train(self, steps: int) -> float:
         """Trains from the start; returns the mean log-likelihood of the test rows, in nats."""

@@ -42,18 +42,19 @@ class TorchSide(abc.ABC):
         dtypes = {str(leaf.dtype).removeprefix("torch.") for leaf in leaves}
         return {"parameters": sum(leaf.numel() for leaf in leaves), "dtypes": sorted(dtypes)}
 
-    def run(self, work: str) -> float:
-        """Runs once; returns the seconds."""
+    def run(self, work: str, calls: int = 1) -> float:
+        """Runs some calls; returns the seconds that each took."""
         start = time.perf_counter()
-        if work == "step":
-            self._step(self.batch)
-        else:
+        for _ in range(calls):
+            if work == "step":
+                self._step(self.batch)
+                continue
             with torch.no_grad():
                 if work == "log_prob":
                     self.log_prob(self.batch)
                 else:
                     self.sample(len(self.batch))
-        return time.perf_counter() - start
+        return (time.perf_counter() - start) / calls
 
     def train(self, steps: int) -> float:
         """Trains from the start; returns the mean log-likelihood of the test rows, in nats."""
