@@ -47,6 +47,9 @@ class Histogram(distrax.Distribution):
             )
         self._low, self._high = jnp.broadcast_to(low, corner), jnp.broadcast_to(high, corner)
         self._log_mass = jnp.log(weights) - jnp.log(jnp.sum(weights, (-2, -1), keepdims=True))
+        # Here, so that a histogram of a whole image isn't summed anew in each compiled function.
+        self._mass = jnp.exp(self._log_mass)
+        self._row_mass = jnp.sum(self._mass, axis=-1)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -80,17 +83,15 @@ class Histogram(distrax.Distribution):
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Computes -E[log p(x)] in nats, which is exact."""
-        mass = jnp.exp(self._log_mass)
-        surprise = -mass * jnp.where(mass > 0, self._log_mass, 0.0)
+        surprise = -self._mass * jnp.where(self._mass > 0, self._log_mass, 0.0)
         return jnp.sum(surprise, (-2, -1)) + self._log_area()
 
     def _sample_n(self, key: Array, n: int) -> Array:
         for_row, for_column, for_place = jax.random.split(key, 3)
         shape = (n, *self.batch_shape)
-        mass = jnp.exp(self._log_mass)
         # First the row, then the column: the running sums stay short, and so exact.
-        row = _draw(for_row, jnp.broadcast_to(mass.sum(-1), (*shape, mass.shape[-2])))
-        column = _draw(for_column, mass[(*self._batch_indices(), row)])
+        row = _draw(for_row, jnp.broadcast_to(self._row_mass, (*shape, self._mass.shape[-2])))
+        column = _draw(for_column, self._mass[(*self._batch_indices(), row)])
         cell = jnp.stack([column, row], axis=-1)
         place = jax.random.uniform(for_place, cell.shape)
         value = self._low + self._widths() * (cell + place)
