@@ -103,7 +103,8 @@ def test_a_gaussian_is_learned_to_its_entropy(flow):
     noise = np.linalg.solve(MIXING, (test - MEAN).T)
     exact = np.mean(scipy.stats.norm.logpdf(noise).sum(0)) - LOG_DET
     assert exact == pytest.approx(-ENTROPY, abs=0.1)
-    assert 0 < exact - found["test_log_likelihood"] < 0.03
+    # From 1,000 rows the estimate of a KL near zero may fall below it.
+    assert -0.01 < exact - found["test_log_likelihood"] < 0.03
     assert found["test_log_likelihood_shrunk_gaussian"] == pytest.approx(exact, abs=0.01)
     # Of a Gaussian of three columns -log p has a variance of 3 / 2.
     error = found["test_log_likelihood_two_standard_errors"]
