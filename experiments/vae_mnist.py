@@ -1,8 +1,8 @@
 """Variational auto-encoders of digits: posteriors, priors and bounds under one protocol.
 
 Trains on digits binarised anew at every step, reports the log-likelihood of the test digits by
-importance sampling, and how many latents are used; draws samples, reconstructions, interpolations
-and the latents of the test digits.
+importance sampling, and how many latents are used; draws samples, reconstructions and
+interpolations.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Drawing:
         """Samples during training, from the same noise each time."""
         self.save(f"samples_step_{step:07d}", plotting.image_grid(self.samples(variables)[:16], 8))
 
-    def final(self, variables, latents: np.ndarray, active: np.ndarray) -> None:
+    def final(self, variables) -> None:
         """All figures of the trained model."""
         self.save("samples", plotting.image_grid(self.samples(variables), 8))
         real = data.stack(self.dataset.test, 8)["image"]
@@ -231,7 +231,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         **fitted.metrics,
     }
     if training.is_first():
-        drawing.final(variables, latents, active)
+        drawing.final(variables)
     collapsed = f"{(~active).sum()} of {active.size} latents have collapsed to the prior"
     return common.Result(fitted.step, found, "" if active.all() else collapsed)
 

@@ -17,3 +17,8 @@ class Aux(NamedTuple):
 
     metrics: dict[str, jax.Array]
     state: dict[str, Any]
+
+
+def context_of(batch: dict[str, jax.Array], condition: str | None) -> jax.Array | None:
+    """The model's context in a batch: the entry that `condition` names, or None."""
+    return None if condition is None else batch[condition]

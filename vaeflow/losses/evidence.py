@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
+from vaeflow.losses.base import context_of
 from vaeflow.models.latents import Latents
 from vaeflow.randomness import row_keys
 
@@ -61,8 +62,3 @@ def split_rows(rng: Array, count: int) -> tuple[Array, Array]:
     """Makes two keys for each row: of the observation, and of the latents."""
     keys = jax.vmap(jax.random.split)(row_keys(rng, count))
     return keys[:, 0], keys[:, 1]
-
-
-def context_of(batch: dict[str, Array], condition: str | None) -> Array | None:
-    """The model's context in a batch, or None."""
-    return None if condition is None else batch[condition]

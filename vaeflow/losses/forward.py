@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux
+from vaeflow.losses.base import Aux, context_of
 from vaeflow.losses.reverse import Energy
 from vaeflow.metrics import target_diagnostics
 
@@ -49,7 +49,7 @@ def forward_kl(
     """
     del rng, train
     samples = batch[data]
-    context = None if condition is None else batch[condition]
+    context = context_of(batch, condition)
     log_q = model.apply(variables, samples, None, context, method="log_prob")
     log_weights = -energy(samples) - log_q
     metrics = {

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux
-from vaeflow.losses.evidence import context_of, evidence, split_rows
+from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.evidence import evidence, split_rows
 from vaeflow.models.latents import stopped
 
 PyTree = Any
@@ -53,9 +53,7 @@ def importance_weighted(
     """
     del axis, train
     found = evidence(model, variables, batch, rng, samples=samples, condition=condition)
-    log_weights = found.log_weights()
-    bound = -jnp.mean(log_mean_exp(log_weights))
-    return bound, Aux(_metrics(bound, log_weights, found.log_likelihood, batch), {})
+    return _bound(found.log_weights(), found.log_likelihood, batch)
 
 
 def sticking_the_landing(
@@ -98,11 +96,8 @@ def sticking_the_landing(
       ValueError: If the model has no single posterior.
     """
     del axis, train
-    log_weights, log_likelihood = _path_weights(
-        model, variables, batch, rng, samples, condition, doubly=False
-    )
-    bound = -jnp.mean(log_mean_exp(log_weights))
-    return bound, Aux(_metrics(bound, log_weights, log_likelihood, batch), {})
+    weights = _path_weights(model, variables, batch, rng, samples, condition, doubly=False)
+    return _bound(*weights, batch)
 
 
 def doubly_reparameterized(
@@ -143,11 +138,8 @@ def doubly_reparameterized(
       ValueError: If the model has no single posterior.
     """
     del axis, train
-    log_weights, log_likelihood = _path_weights(
-        model, variables, batch, rng, samples, condition, doubly=True
-    )
-    bound = -jnp.mean(log_mean_exp(log_weights))
-    return bound, Aux(_metrics(bound, log_weights, log_likelihood, batch), {})
+    weights = _path_weights(model, variables, batch, rng, samples, condition, doubly=True)
+    return _bound(*weights, batch)
 
 
 def log_mean_exp(log_weights: Float[Array, "sample batch"]) -> Float[Array, " batch"]:
@@ -200,12 +192,14 @@ def _weighted_backward(function, residuals, gradients):
 _weighted_by_itself.defvjp(_weighted_forward, _weighted_backward)
 
 
-def _metrics(bound, log_weights, log_likelihood, batch) -> dict[str, Array]:
+def _bound(log_weights, log_likelihood, batch) -> tuple[Array, Aux]:
+    """The loss and the metrics of all three."""
+    bound = -jnp.mean(log_mean_exp(log_weights))
     weights = jax.nn.softmax(log_weights, axis=0)
     reconstruction = -jnp.mean(log_likelihood)
     negative_elbo = -jnp.mean(log_weights)
     share = 1 / (jnp.sum(weights**2, axis=0) * log_weights.shape[0])
-    return {
+    metrics = {
         "negative_bound": bound,
         "negative_elbo": negative_elbo,
         "reconstruction": reconstruction,
@@ -213,3 +207,4 @@ def _metrics(bound, log_weights, log_likelihood, batch) -> dict[str, Array]:
         "effective_sample_size": jnp.mean(share),
         "bits_per_dim": bound / (math.prod(batch["image"].shape[1:]) * math.log(2)),
     }
+    return bound, Aux(metrics, {})

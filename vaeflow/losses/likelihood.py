@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux
+from vaeflow.losses.base import Aux, context_of
 
 
 def negative_log_likelihood(
@@ -46,7 +46,7 @@ def negative_log_likelihood(
     """
     del axis
     examples = batch[data]
-    context = None if condition is None else batch[condition]
+    context = context_of(batch, condition)
     # Flax folds a number into the key before it draws, so rows may draw from theirs as well.
     rngs = {"probe": rng.reshape(-1)[0]} if train else {}
     log_prob = model.apply(variables, examples, rng, context, method="log_prob", rngs=rngs)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux
+from vaeflow.losses.base import Aux, context_of
 from vaeflow.losses.elbo import elbo_metrics
-from vaeflow.losses.evidence import context_of, evidence, split_rows
+from vaeflow.losses.evidence import evidence, split_rows
 from vaeflow.randomness import row_keys
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux
+from vaeflow.losses.base import Aux, context_of
 from vaeflow.metrics import importance_diagnostics
 from vaeflow.randomness import row_keys
 
@@ -81,7 +81,7 @@ def reverse_kl_terms(
 
     The log importance weights of the samples are -U(x) - log q(x). Arguments as in `reverse_kl`.
     """
-    contexts = None if condition is None else batch[condition]
+    contexts = context_of(batch, condition)
     keys = row_keys(rng, jax.tree.leaves(dict(batch))[0].shape[0])
 
     def one(key: Array, context: Array | None) -> tuple[Array, Array]:

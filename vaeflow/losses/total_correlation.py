@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.distributions import kl_of_entries, log_prob_of_entries
 from vaeflow.losses.aggregate import aggregate_log_densities
-from vaeflow.losses.base import Aux
-from vaeflow.losses.evidence import context_of, split_rows
+from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.evidence import split_rows
 
 Parts = dict[str, Array]
 
