@@ -32,7 +32,7 @@ def elbo(
     beta = 1 is the negative ELBO, an upper bound on -log p(x); above 1 it is the beta-VAE. A beta
     that rises is warm-up. With free bits the KL counts as lambda where it is less, for each latent
     of a group whose KL has a closed form and for each other group as a whole, averaged over the
-    batch: sum_d max(lambda, KL_d). With a capacity C it is beta |KL - C|, for C that rises.
+    batch: sum_d max(lambda, KL_d). With a capacity C it is ``beta |KL - C|``, for C that rises.
 
     Where posterior and prior are independent normals the KL is exact; elsewhere, as with flows, it
     is log q(z | x) - log p(z) at the sample.
