@@ -7,6 +7,11 @@ from vaeflow.losses.aggregate import AggregateLogDensities, aggregate_log_densit
 from vaeflow.losses.base import Aux
 from vaeflow.losses.elbo import elbo
 from vaeflow.losses.evidence import Evidence, evidence
+from vaeflow.losses.factor_vae import (
+    factor_vae,
+    factor_vae_discriminator,
+    shuffled_entries,
+)
 from vaeflow.losses.forward import forward_kl
 from vaeflow.losses.importance_weighted import (
     doubly_reparameterized,
@@ -31,6 +36,8 @@ __all__ = [
     "doubly_reparameterized",
     "elbo",
     "evidence",
+    "factor_vae",
+    "factor_vae_discriminator",
     "forward_kl",
     "hfvae",
     "importance_weighted",
@@ -41,5 +48,6 @@ __all__ = [
     "reconstruction",
     "reverse_kl",
     "reverse_kl_terms",
+    "shuffled_entries",
     "sticking_the_landing",
 ]
