@@ -149,10 +149,11 @@ def test_the_discriminators_loss_is_the_cross_entropy_of_both_kinds():
     model = models.FactorVAE(VAE, Given())
     made = variables()
     made["params"]["discriminator"] = {"offset": jnp.float32(1.0)}
-    value, aux = losses.factor_vae_discriminator(model, made, BATCH, KEY)
-    _, second = split_rows(KEY, 8)
+    data = images(2, 7)  # so that right and wrong can't be as many
+    value, aux = losses.factor_vae_discriminator(model, made, {"image": data}, KEY)
+    _, second = split_rows(KEY, 7)
     own = models.player(model, made, "model")[1]
-    z, others = VAE.apply(own, BATCH["image"], second, 2, method="infer").z[..., 0]
+    z, others = VAE.apply(own, data, second, 2, method="infer").z[..., 0]
     joint, product = (1 / (1 + np.exp(-(3 * np.asarray(part) + 1))) for part in (z, others))
     expected = -0.5 * (np.log(joint).mean() + np.log(1 - product).mean())
     np.testing.assert_allclose(value, expected, rtol=1e-5)
