@@ -24,41 +24,40 @@ def estimate(model, variables, images=exact.DATA, rng=KEY, **settings):
 
 def test_bounds_rise_to_the_evidence_which_annealing_reaches():
     variables, truth = exact.diagonal_variables(), exact.log_likelihood().mean()
-    rows = {"image": jnp.tile(exact.DATA, (20_000, 1, 1, 1))}
-    # KL in closed form; the same samples as the bound with one.
+    rows = {"image": jnp.tile(exact.DATA, (3000, 1, 1, 1))}
+    # Both are one number on average; one has its KL in closed form.
     elbo = -losses.elbo(DIAGONAL, variables, rows, KEY)[0]
     bounds = [
         float(-losses.importance_weighted(DIAGONAL, variables, rows, KEY, samples=samples)[0])
-        for samples in (1, 2, 8, 32)
+        for samples in (1, 2, 8)
     ]
-    annealed = estimate(
-        DIAGONAL, variables, chains=4000, temperatures=300, leapfrog_steps=3
-    )
-    assert elbo <= bounds[0] + 0.01
-    assert np.all(np.diff(bounds) > 0.004)
+    annealed = estimate(DIAGONAL, variables, chains=5000, temperatures=300, leapfrog_steps=2)
+    assert elbo <= bounds[0] + 0.02
+    assert np.all(np.diff(bounds) > 0.05)
     assert bounds[-1] <= annealed.mean()
     assert annealed.mean() == pytest.approx(truth, abs=0.01)
     np.testing.assert_allclose(annealed, exact.log_likelihood(), atol=0.03)
 
 
 def test_few_temperatures_leave_the_mean_weight_unbiased():
-    for temperatures in (1, 20):
+    # One is importance sampling from the prior.
+    for temperatures, chains in ((1, 100_000), (10, 10_000)):
         found = estimate(
             DIAGONAL,
             exact.diagonal_variables(),
-            chains=100_000,
+            chains=chains,
             temperatures=temperatures,
             leapfrog_steps=1,
         )
-        np.testing.assert_allclose(found, exact.log_likelihood(), atol=0.07)
+        np.testing.assert_allclose(found, exact.log_likelihood(), atol=0.1)
 
 
 def test_step_sizes_follow_the_scale_of_a_labelled_prior():
-    # One class has wide latents, the other narrow ones, far away; the images are shifted by class.
+    # Wide latents in one class, narrow ones in the other, and a shift of the images for each.
     model = exact.model(
         encoders.DiagonalGaussian(exact.LATENTS), bases.LabelledGaussian((exact.LATENTS,), 2)
     ).clone(classes=2)
-    mean, scale = np.array([[0.0, 5.0], [-30.0, 10.0]]), np.array([30.0, 0.01])
+    mean, scale = np.array([[0.0, 5.0], [-3.0, 1.0]]), np.array([3.0, 0.1])
     shift = np.random.RandomState(1).normal(size=(2, exact.SIZE))
     decoder = exact.decoder_variables()
     decoder["network"]["Dense_0"]["kernel"] = jnp.float32(np.vstack([exact.WEIGHTS, shift]))
@@ -78,8 +77,8 @@ def test_step_sizes_follow_the_scale_of_a_labelled_prior():
     found = estimate(
         model,
         {"params": {"decoder": decoder, "prior_model": prior}},
-        chains=200,
-        temperatures=1000,
+        chains=300,
+        temperatures=500,
         leapfrog_steps=3,
         context=labels,
     )

@@ -100,9 +100,7 @@ def annealed_importance_log_likelihood(
     values, log_det = model.apply(variables, images, numbered_keys(keys, 0), method="observe")
     prior = model.apply(variables, context, method="prior")
     if any(isinstance(part, Concrete) for part in groups_of(prior).values()):
-        raise ValueError(
-            f"latents must be continuous for AIS, got Concrete ones"
-        )
+        raise ValueError("latents must be continuous for AIS, got Concrete ones")
 
     def start(key: Array, label: Array | None) -> Array:
         of_row = model.apply(variables, label, method="prior")
