@@ -1,10 +1,15 @@
 """Measures of models, and the plain densities to hold them against.
 
-They compute in float64 with numpy, outside of JAX; only those of importance weights are functions
-to compile.
+They compute in float64 with numpy, outside of JAX; only those of importance weights, and those that
+take a model, are functions to compile.
 """
 
+from vaeflow.metrics.annealed_importance import annealed_importance_log_likelihood
+from vaeflow.metrics.attribute_predictability import separated_attribute_predictability
+from vaeflow.metrics.beta_vae import beta_vae_score
 from vaeflow.metrics.bits import bits_per_dim
+from vaeflow.metrics.disentanglement import disentanglement_scores
+from vaeflow.metrics.factor_vae import factor_vae_score
 from vaeflow.metrics.gaussian import (
     DiagonalGaussian,
     ShrunkGaussian,
@@ -17,27 +22,46 @@ from vaeflow.metrics.importance import (
     importance_diagnostics,
     target_diagnostics,
 )
+from vaeflow.metrics.latent_information import LatentInformation, latent_information
 from vaeflow.metrics.latents import active_units
 from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
 from vaeflow.metrics.marginal_likelihood import importance_weighted_log_likelihood
+from vaeflow.metrics.modularity import modularity
+from vaeflow.metrics.mutual_information import mutual_information_gap, mutual_information_matrix
 from vaeflow.metrics.neighbors import nearest_neighbors
+from vaeflow.metrics.predictor_importance import (
+    PredictorImportance,
+    disentanglement_completeness_informativeness,
+)
 from vaeflow.metrics.quadrature import expectation, log_integral
 
 __all__ = [
     "DiagonalGaussian",
     "ImportanceDiagnostics",
+    "LatentInformation",
     "LinearPredictor",
+    "PredictorImportance",
     "ShrunkGaussian",
     "TargetDiagnostics",
     "active_units",
+    "annealed_importance_log_likelihood",
+    "beta_vae_score",
     "bits_per_dim",
+    "disentanglement_completeness_informativeness",
+    "disentanglement_scores",
     "expectation",
+    "factor_vae_score",
     "fit_diagonal_gaussian",
     "fit_linear_predictor",
     "fit_shrunk_gaussian",
     "importance_diagnostics",
     "importance_weighted_log_likelihood",
+    "latent_information",
     "log_integral",
+    "modularity",
+    "mutual_information_gap",
+    "mutual_information_matrix",
     "nearest_neighbors",
+    "separated_attribute_predictability",
     "target_diagnostics",
 ]

@@ -50,11 +50,11 @@ def importance_weighted_log_likelihood(
     if samples < 1 or chunk < 1 or samples % chunk:
         raise ValueError(f"chunk must divide samples, got {chunk} and {samples}")
     keys = row_keys(rng, images.shape[0])
-    values, log_det = model.apply(variables, images, _numbered(keys, 0), method="observe")
+    values, log_det = model.apply(variables, images, numbered_keys(keys, 0), method="observe")
 
     def add(total: Array, number: Array) -> tuple[Array, None]:
         latents = model.apply(
-            variables, values, _numbered(keys, number), chunk, context, method="infer"
+            variables, values, numbered_keys(keys, number), chunk, context, method="infer"
         )
         likelihood = model.apply(variables, latents.z, context, method="likelihood")
         log_weights = likelihood.log_prob(values) + latents.log_ratio()
@@ -65,5 +65,6 @@ def importance_weighted_log_likelihood(
     return total - math.log(samples) + log_det
 
 
-def _numbered(keys: Array, number: Array | int) -> Array:
+def numbered_keys(keys: Array, number: Array | int) -> Array:
+    """Makes a key for each row, other ones for each number."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)

@@ -1,0 +1,107 @@
+"""Annealed importance sampling, held against models whose evidence is known."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from tests import linear_gaussian as exact
+from vaeflow import bases, encoders, losses, metrics
+
+KEY = jax.random.key(0)
+DIAGONAL = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+
+
+def estimate(model, variables, images=exact.DATA, rng=KEY, **settings):
+    run = functools.partial(metrics.annealed_importance_log_likelihood, model, **settings)
+    return np.asarray(jax.jit(run)(variables, images, rng))
+
+
+def test_bounds_rise_to_the_evidence_which_annealing_reaches():
+    variables, truth = exact.diagonal_variables(), exact.log_likelihood().mean()
+    rows = {"image": jnp.tile(exact.DATA, (3000, 1, 1, 1))}
+    # Both are one number on average; one has its KL in closed form.
+    elbo = -losses.elbo(DIAGONAL, variables, rows, KEY)[0]
+    bounds = [
+        float(-losses.importance_weighted(DIAGONAL, variables, rows, KEY, samples=samples)[0])
+        for samples in (1, 2, 8)
+    ]
+    annealed = estimate(DIAGONAL, variables, chains=5000, temperatures=300, leapfrog_steps=2)
+    assert elbo <= bounds[0] + 0.02
+    assert np.all(np.diff(bounds) > 0.05)
+    assert bounds[-1] <= annealed.mean()
+    assert annealed.mean() == pytest.approx(truth, abs=0.01)
+    np.testing.assert_allclose(annealed, exact.log_likelihood(), atol=0.03)
+
+
+def test_few_temperatures_leave_the_mean_weight_unbiased():
+    # One is importance sampling from the prior.
+    for temperatures, chains in ((1, 100_000), (10, 10_000)):
+        found = estimate(
+            DIAGONAL,
+            exact.diagonal_variables(),
+            chains=chains,
+            temperatures=temperatures,
+            leapfrog_steps=1,
+        )
+        np.testing.assert_allclose(found, exact.log_likelihood(), atol=0.1)
+
+
+def test_step_sizes_follow_the_scale_of_a_labelled_prior():
+    # Wide latents in one class, narrow ones in the other, and a shift of the images for each.
+    model = exact.model(
+        encoders.DiagonalGaussian(exact.LATENTS), bases.LabelledGaussian((exact.LATENTS,), 2)
+    ).clone(classes=2)
+    mean, scale = np.array([[0.0, 5.0], [-3.0, 1.0]]), np.array([3.0, 0.1])
+    shift = np.random.RandomState(1).normal(size=(2, exact.SIZE))
+    decoder = exact.decoder_variables()
+    decoder["network"]["Dense_0"]["kernel"] = jnp.float32(np.vstack([exact.WEIGHTS, shift]))
+    prior = {
+        "mean": jnp.float32(mean),
+        "log_scale": jnp.float32(np.log(scale)[:, None] * np.ones(exact.LATENTS)),
+    }
+    labels = np.array([0, 1, 0])
+    truth = [
+        scipy.stats.multivariate_normal(
+            exact.OFFSET + shift[label] + mean[label] @ exact.WEIGHTS,
+            scale[label] ** 2 * exact.WEIGHTS.T @ exact.WEIGHTS
+            + exact.NOISE**2 * np.eye(exact.SIZE),
+        ).logpdf(image.reshape(-1))
+        for image, label in zip(exact.DATA, labels, strict=True)
+    ]
+    found = estimate(
+        model,
+        {"params": {"decoder": decoder, "prior_model": prior}},
+        chains=300,
+        temperatures=500,
+        leapfrog_steps=3,
+        context=labels,
+    )
+    np.testing.assert_allclose(found, truth, atol=0.1)
+
+
+def test_rows_have_keys_of_their_own_and_no_part_in_each_other():
+    settings = {"chains": 3, "temperatures": 20, "leapfrog_steps": 2}
+    variables, keys = exact.diagonal_variables(), jax.random.split(KEY, 3)
+    whole = estimate(DIAGONAL, variables, rng=keys, **settings)
+    part = estimate(DIAGONAL, variables, exact.DATA[1:], keys[1:], **settings)
+    np.testing.assert_allclose(part, whole[1:], rtol=1e-5)
+    spoilt = np.where(np.arange(3)[:, None, None, None] == 1, np.nan, exact.DATA)
+    found = estimate(DIAGONAL, variables, spoilt, keys, **settings)
+    np.testing.assert_allclose(found[[0, 2]], whole[[0, 2]], rtol=1e-5)
+    assert np.isnan(found[1])
+
+
+def test_what_has_no_gradients_is_refused():
+    groups = {"a": encoders.DiagonalGaussian(1), "b": encoders.Concrete(2)}
+    model = exact.model(encoders.GroupedPosterior(groups))
+    with pytest.raises(ValueError, match="latents must be continuous for AIS, got Concrete ones"):
+        estimate(model, exact.inexact_variables(exact.model()))
+    for name in ("chains", "temperatures", "leapfrog_steps"):
+        with pytest.raises(ValueError, match="must be at least 1, got "):
+            estimate(DIAGONAL, {}, **{name: 0})

@@ -1,0 +1,65 @@
+"""All disentanglement scores of a representation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vaeflow.metrics.attribute_predictability import separated_attribute_predictability
+from vaeflow.metrics.beta_vae import beta_vae_score
+from vaeflow.metrics.factor_vae import factor_vae_score
+from vaeflow.metrics.modularity import modularity
+from vaeflow.metrics.mutual_information import mutual_information_gap
+from vaeflow.metrics.predictor_importance import disentanglement_completeness_informativeness
+
+
+def disentanglement_scores(
+    codes: Float[np.ndarray, "example latent"],
+    factors: Int[np.ndarray, "example factor"],
+    *,
+    categorical: Sequence[int] = (),
+    seed: int = 0,
+) -> dict[str, float]:
+    """Computes how a representation relates to the factors that the examples were made of.
+
+    For sprites, with a trained model::
+
+        factors = dataset.factors.codes(batch["index"])
+        codes = np.asarray(model.apply(variables, batch["image"], rng, method="encode"))
+        metrics.disentanglement_scores(codes, factors, categorical=(0,))
+
+    Some 5,000 to 10,000 examples, drawn at random from all combinations of the factors, make scores
+    comparable with one another. All are better the higher they are, and 1 at best (up to less with
+    categories for `separated_attribute_predictability`, and with more values than bins for
+    `mutual_information_gap`); each says in its own docstring what useless latents get.
+
+    Args:
+      codes: The middles of the posteriors; each latent in any units.
+      factors: What the examples were made of.
+      categorical: Columns of `factors` whose order means nothing, such as shapes.
+      seed: Seed of whatever is drawn.
+
+    Returns:
+      `mutual_information_gap`, `modularity`, `separated_attribute_predictability`,
+      `disentanglement`, `completeness`, `informativeness`, `factor_vae_score` and `beta_vae_score`.
+
+    Raises:
+      ValueError: As the functions of these names.
+    """
+    predicted = disentanglement_completeness_informativeness(
+        codes, factors, categorical=categorical, seed=seed
+    )
+    return {
+        "mutual_information_gap": mutual_information_gap(codes, factors),
+        "modularity": modularity(codes, factors),
+        "separated_attribute_predictability": separated_attribute_predictability(
+            codes, factors, categorical=categorical
+        ),
+        "disentanglement": predicted.disentanglement,
+        "completeness": predicted.completeness,
+        "informativeness": predicted.informativeness,
+        "factor_vae_score": factor_vae_score(codes, factors, seed=seed),
+        "beta_vae_score": beta_vae_score(codes, factors, seed=seed),
+    }
