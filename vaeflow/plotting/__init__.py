@@ -26,6 +26,7 @@ from vaeflow.plotting.plane import (
     plane_table,
 )
 from vaeflow.plotting.transport import noise_colors, transport_frames, unexchanged
+from vaeflow.plotting.traversals import traversals
 
 __all__ = [
     "Density",
@@ -47,5 +48,6 @@ __all__ = [
     "temperature_samples",
     "training_curve",
     "transport_frames",
+    "traversals",
     "unexchanged",
 ]
