@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Int
+from scipy.optimize import linear_sum_assignment
 
 
 def cluster_accuracy(
@@ -24,8 +25,6 @@ def cluster_accuracy(
     Raises:
       ValueError: If they aren't vectors of integers from 0 up, of one length above 0.
     """
-    from scipy.optimize import linear_sum_assignment
-
     assignments, labels = np.asarray(assignments), np.asarray(labels)
     if assignments.ndim != 1 or assignments.shape != labels.shape or not len(labels):
         raise ValueError(
