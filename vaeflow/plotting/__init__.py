@@ -6,6 +6,7 @@ when a figure is drawn.
 """
 
 from vaeflow.plotting.animation import save_animation
+from vaeflow.plotting.clouds import Cloud, aggregate_posterior
 from vaeflow.plotting.curves import training_curve
 from vaeflow.plotting.files import save_figure
 from vaeflow.plotting.images import (
@@ -16,6 +17,7 @@ from vaeflow.plotting.images import (
     temperature_samples,
 )
 from vaeflow.plotting.line import change_of_volume, densities_by_step
+from vaeflow.plotting.manifold import latent_grid, manifold, normal_quantiles
 from vaeflow.plotting.pairs import pairwise_marginals
 from vaeflow.plotting.plane import (
     Density,
@@ -29,16 +31,21 @@ from vaeflow.plotting.transport import noise_colors, transport_frames, unexchang
 from vaeflow.plotting.traversals import traversals
 
 __all__ = [
+    "Cloud",
     "Density",
     "Samples",
     "WarpedGrid",
+    "aggregate_posterior",
     "change_of_volume",
     "densities_by_step",
     "grid_lines",
     "image_grid",
     "interpolations",
+    "latent_grid",
+    "manifold",
     "nearest_images",
     "noise_colors",
+    "normal_quantiles",
     "pairwise_marginals",
     "plane_points",
     "plane_table",
