@@ -75,6 +75,21 @@ def test_ends_of_interpolations_are_marked():
     assert dark == [True, False, False, True]
 
 
+def test_paths_have_names():
+    figure = plotting.interpolations(random_images(2, 3, 8, 8, 3), ["linear", "spherical"])
+    assert [text.get_text() for text in figure.texts] == ["linear", "spherical", "real", "", "real"]
+
+
+def test_tables_have_labels_on_both_sides():
+    images = random_images(2, 3, 8, 8, 3)
+    figure = plotting.image_table(images, ["a", "b"], ["c", "d", "e"])
+    assert [text.get_text() for text in figure.texts] == ["a", "b", "c", "d", "e"]
+    canvas = render(figure)
+    assert all(
+        len(occurrences(canvas, image, scale=8)) == 1 for image in images.reshape(6, 8, 8, 3)
+    )
+
+
 def test_neighbors_stand_below_their_sample():
     samples = random_images(3, 8, 8, 1)
     neighbors = random_images(7, 8, 8, 1)[1:].reshape(3, 2, 8, 8, 1)
@@ -104,6 +119,10 @@ def test_unfit_images_are_refused():
         plotting.reconstructions(images, images[:3])
     with pytest.raises(ValueError, match=r"at least 2 steps.*\(4, 1, 6, 6, 1\)"):
         plotting.interpolations(images[:, None])
+    with pytest.raises(ValueError, match=r"labels must name 2 paths, got 1"):
+        plotting.interpolations(images.reshape(2, 2, 6, 6, 1), ["linear"])
+    with pytest.raises(ValueError, match=r"got \(2, 1\) for images of shape \(2, 2, 6, 6, 1\)"):
+        plotting.image_table(images.reshape(2, 2, 6, 6, 1), (), ["a"])
     with pytest.raises(ValueError, match=r"\(4, 6, 6, 1\) and \(2, 2, 6, 6, 1\)"):
         plotting.nearest_images(images, images.reshape(2, 2, 6, 6, 1))
 

@@ -37,3 +37,17 @@ def test_labels_must_fit_the_images(arguments, counts):
     images = random_images(2, 3, 6, 6, 1)
     with pytest.raises(ValueError, match=rf"got {counts} for images of shape \(2, 3, 6, 6, 1\)"):
         plotting.traversals(images, *arguments)
+
+
+def test_frames_go_there_and_back_in_rows_of_five():
+    images = random_images(7, 3, 6, 6, 1)
+    frames = plotting.traversal_frames(images, [f"z{latent}" for latent in range(7)])
+    assert frames.shape[0] == 4
+    for frame, value in zip(frames, [0, 1, 2, 1], strict=True):
+        places = [occurrences(frame, image, 8) for image in images[:, value]]
+        assert [len(found) for found in places] == [1] * 7
+        tops = [found[0][0] for found in places]
+        assert len(set(tops[:5])) == len(set(tops[5:])) == 1
+        assert tops[5] > tops[0]
+    with pytest.raises(ValueError, match="names must be 7, one a latent, got 1"):
+        plotting.traversal_frames(images, ["z0"])

@@ -11,6 +11,7 @@ from vaeflow.plotting.curves import training_curve
 from vaeflow.plotting.files import save_figure
 from vaeflow.plotting.images import (
     image_grid,
+    image_table,
     interpolations,
     nearest_images,
     reconstructions,
@@ -28,7 +29,7 @@ from vaeflow.plotting.plane import (
     plane_table,
 )
 from vaeflow.plotting.transport import noise_colors, transport_frames, unexchanged
-from vaeflow.plotting.traversals import traversals
+from vaeflow.plotting.traversals import traversal_frames, traversals
 
 __all__ = [
     "Cloud",
@@ -40,6 +41,7 @@ __all__ = [
     "densities_by_step",
     "grid_lines",
     "image_grid",
+    "image_table",
     "interpolations",
     "latent_grid",
     "manifold",
@@ -55,6 +57,7 @@ __all__ = [
     "temperature_samples",
     "training_curve",
     "transport_frames",
+    "traversal_frames",
     "traversals",
     "unexchanged",
 ]

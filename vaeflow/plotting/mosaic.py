@@ -101,3 +101,9 @@ def draw_mosaic(
         text.set_position((center / total_width, 1 - (top_edge - _MARGIN) / total_height))
     figure.figimage(canvas, xo=left_edge, yo=_GAP, origin="upper")
     return figure
+
+
+def drawn_pixels(figure: Figure) -> np.ndarray:
+    """What `draw_mosaic` has drawn, uint8 of shape [height, width, 3]."""
+    figure.canvas.draw()
+    return np.array(figure.canvas.buffer_rgba())[..., :3]
