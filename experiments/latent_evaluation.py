@@ -1,4 +1,4 @@
-"""What is measured and drawn of a variational auto-encoder."""
+"""What is measured of a variational auto-encoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import vaeflow as vf
-from vaeflow import data, losses, metrics, plotting, training
+from experiments.latent_units import units_of
+from vaeflow import data, losses, metrics
 
 VALIDATION = "validation_negative_elbo"
 BATCH = 100
@@ -20,9 +21,17 @@ PyTree = Any
 
 
 class Evaluation:
-    """What is measured of the model, with noise that depends on the example alone."""
+    """What is measured of the model, with noise that depends on the example alone.
+
+    Called by name: `bound` (negative log-likelihood and KL), `log_likelihood`, `encode` (the middle
+    of the posterior), `sample` (a draw from it), `kl` (of each unit of the latents, see
+    `experiments.latent_units`, NaN where it has no closed form), `component` (of the prior where it
+    is a mixture: that of the middle of the posterior and that of the draw).
+    """
 
     def __init__(self, model: vf.models.VAE, samples: int):
+        units = units_of(model)
+
         @jax.jit
         def bound(variables: PyTree, batch: PyTree) -> jax.Array:
             found = losses.evidence(model, variables, batch, keys_of(batch))
@@ -39,7 +48,29 @@ class Evaluation:
         def encode(variables: PyTree, batch: PyTree) -> jax.Array:
             return model.apply(variables, batch["image"], keys_of(batch), method="encode").T
 
-        self._functions = {"bound": bound, "log_likelihood": log_likelihood, "encode": encode}
+        def infer(variables: PyTree, batch: PyTree):
+            return losses.evidence(model, variables, batch, keys_of(batch)).latents
+
+        @jax.jit
+        def sample(variables: PyTree, batch: PyTree) -> jax.Array:
+            return infer(variables, batch).z[0].T
+
+        @jax.jit
+        def kl(variables: PyTree, batch: PyTree) -> jax.Array:
+            found = infer(variables, batch)
+            known = [found.kl[name].T for name in found.log_q if name in found.kl]
+            if sum(map(len, known)) != len(units):
+                return jnp.full((len(units), BATCH), jnp.nan)
+            return jnp.concatenate(known)
+
+        @jax.jit
+        def component(variables: PyTree, batch: PyTree) -> jax.Array:
+            prior = model.apply(variables, method="prior")
+            drawn = sample(variables, batch).T
+            return jnp.stack([prior.component_of(z) for z in (encode(variables, batch).T, drawn)])
+
+        functions = (bound, log_likelihood, encode, sample, kl, component)
+        self._functions = {function.__name__: function for function in functions}
 
     def __call__(self, name: str, variables: PyTree, source: data.Source) -> np.ndarray:
         """Values of each example of a split, ``[value, example]``."""
@@ -55,43 +86,3 @@ class Evaluation:
 def keys_of(batch: PyTree) -> jax.Array:
     """Keys that depend on the numbers of the examples alone."""
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(batch["index"])
-
-
-class Drawing:
-    """The figures of a run."""
-
-    def __init__(self, model, dataset: data.Dataset, directory: training.RunDirectory):
-        self.dataset, self.directory = dataset, directory
-        self.sample = jax.jit(functools.partial(model.apply, method="sample"), static_argnums=2)
-        self.decode = jax.jit(functools.partial(model.apply, method="decode"))
-        self.encode = jax.jit(functools.partial(model.apply, method="encode"))
-
-    def save(self, name: str, figure) -> None:
-        plotting.save_figure(self.directory.figures / f"{name}.png", figure)
-
-    def samples(self, variables) -> np.ndarray:
-        return np.asarray(self.sample(variables, jax.random.key(1), 64))
-
-    def progress(self, step: int, variables) -> None:
-        """Samples during training, from the same noise each time."""
-        self.save(f"samples_step_{step:07d}", plotting.image_grid(self.samples(variables)[:16], 8))
-
-    def final(self, variables) -> None:
-        """All figures of the trained model."""
-        self.save("samples", plotting.image_grid(self.samples(variables), 8))
-        real = data.stack(self.dataset.test, 8)["image"]
-        z = self.encode(variables, real, jax.random.key(2))
-        self.save(
-            "reconstructions", plotting.reconstructions(real, np.asarray(self.decode(variables, z)))
-        )
-        weights = jnp.linspace(0, 1, 8)[:, None]
-        paths = [
-            np.asarray(self.decode(variables, (1 - weights) * z[i] + weights * z[i + 1]))
-            for i in range(0, len(z) - 1, 2)
-        ]
-        self.save("interpolations", plotting.interpolations(np.stack(paths)))
-        records = self.directory.read_metrics()
-        curves = {"training batches": "negative_elbo", "validation": VALIDATION}
-        self.save(
-            "training_curve", plotting.training_curve(records, curves, {}, "negative ELBO, nats")
-        )

@@ -19,9 +19,9 @@ class ModelConfig:
     published code of importance-weighted auto-encoders. gated: as with Sylvester flows."""
     latents: int = 50
     """Number of latents."""
-    posterior: Literal["diagonal", "full", "planar", "sylvester", "iaf"] = "diagonal"
+    posterior: Literal["diagonal", "full", "planar", "sylvester", "iaf", "none"] = "diagonal"
     """A Gaussian, diagonal or full; or a diagonal one through a flow whose parameters follow the
-    image."""
+    image. none: latents without a distribution, an auto-encoder."""
     posterior_steps: int = 16
     """Steps of the posterior's flow."""
     prior: Literal["standard", "mixture", "vamp", "flow"] = "standard"
@@ -29,6 +29,11 @@ class ModelConfig:
     pseudo-inputs; or a flow of affine couplings."""
     components: int = 500
     """Components of the prior where it is a mixture, of either kind."""
+    likelihood: Literal[
+        "bernoulli", "continuous-bernoulli", "gaussian", "discretized-logistic", "categorical"
+    ] = "bernoulli"
+    """Of an entry of an image. bernoulli: images are binarised anew each time. The next two are
+    densities of images with uniform noise; the last two probabilities of their 256 levels."""
 
     def __post_init__(self) -> None:
         """Refuses values out of range.
@@ -39,6 +44,10 @@ class ModelConfig:
         for name in ("latents", "posterior_steps", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if self.posterior == "none" and self.prior != "standard":
+            raise ValueError(
+                f"model.prior is for models with a posterior, got {self.prior} with posterior none"
+            )
 
 
 NETWORKS = {
@@ -47,6 +56,16 @@ NETWORKS = {
     "residual": (vf.encoders.ResidualEncoder, vf.decoders.ResidualDecoder),
     "gated": (vf.encoders.GatedEncoder, vf.decoders.GatedDecoder),
 }
+
+
+LIKELIHOODS = {
+    "bernoulli": (vf.decoders.Bernoulli, vf.models.Binarizer),
+    "continuous-bernoulli": (vf.decoders.ContinuousBernoulli, vf.models.UniformDequantizer),
+    "gaussian": (vf.decoders.Gaussian, vf.models.UniformDequantizer),
+    "discretized-logistic": (vf.decoders.DiscretizedLogisticMixture, vf.models.Levels),
+    "categorical": (vf.decoders.LevelCategorical, vf.models.Levels),
+}
+"""Likelihoods by name, and what becomes of images for each."""
 
 
 def posterior(config: ModelConfig) -> nn.Module:
@@ -78,12 +97,18 @@ def prior(config: ModelConfig, shape: tuple[int, int, int]) -> nn.Module | None:
     return None
 
 
-def build(config: ModelConfig, shape: tuple[int, int, int]) -> vf.models.VAE:
-    """Builds a model of binarised images of a shape."""
+def build(
+    config: ModelConfig, shape: tuple[int, int, int]
+) -> vf.models.VAE | vf.models.AutoEncoder:
+    """Builds a model of images of a shape."""
     encoder, decoder = NETWORKS[config.network]
+    likelihood, observation = LIKELIHOODS[config.likelihood]
+    explain = vf.decoders.Decoder(decoder(), likelihood(), shape)
+    if config.posterior == "none":
+        return vf.models.AutoEncoder(encoder(), config.latents, explain, observation())
     return vf.models.VAE(
         vf.encoders.Encoder(encoder(), posterior(config)),
-        vf.decoders.Decoder(decoder(), vf.decoders.Bernoulli(), shape),
-        vf.models.Binarizer(),
+        explain,
+        observation(),
         prior(config, shape),
     )

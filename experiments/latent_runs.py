@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 import vaeflow as vf
-from experiments import common, latent_models
-from experiments.latent_evaluation import VALIDATION, Drawing, Evaluation
+from experiments import auto_encoder_runs, common, latent_models
+from experiments.latent_evaluation import VALIDATION, Evaluation
+from experiments.latent_figures import Drawing
 from experiments.latent_objectives import ObjectiveConfig, make_loss
 from vaeflow import data, metrics, training
 
@@ -37,7 +38,7 @@ class Config:
             )
 
 
-def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
+def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE | vf.models.AutoEncoder:
     """Builds the model for images of a shape."""
     return latent_models.build(config.model, shape)
 
@@ -49,6 +50,8 @@ def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.shari
 
 def run(config: Config, directory: training.RunDirectory) -> common.Result:
     """Trains, measures and draws."""
+    if config.model.posterior == "none":
+        return auto_encoder_runs.run(config, directory)
     dataset = data.open_dataset(config.data)
     print(dataset)
     model = build(config, dataset.shape)
@@ -56,7 +59,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     loss, weights = make_loss(config.objective, train.steps)
     first = data.stack(dataset.train, max(500, config.model.components))["image"]
     evaluation = Evaluation(model, config.importance_samples)
-    drawing = Drawing(model, dataset, directory)
+    drawing = Drawing(model, dataset, directory, evaluation)
 
     def evaluate(step: int, variables) -> dict[str, float]:
         return {VALIDATION: float(evaluation("bound", variables, dataset.validation).sum(0).mean())}
@@ -90,6 +93,10 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         "collapsed_units": int((~active).sum()),
         **fitted.metrics,
     }
+    if config.model.prior == "mixture" and dataset.classes:
+        labels = data.stack(dataset.test)["label"]
+        clusters, _ = evaluation("component", variables, dataset.test)
+        found["cluster_accuracy"] = metrics.cluster_accuracy(clusters.astype(int), labels)
     if training.is_first():
         drawing.final(variables)
     collapsed = f"{(~active).sum()} of {active.size} latents have collapsed to the prior"

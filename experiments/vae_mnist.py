@@ -76,6 +76,13 @@ PRESETS = {
     "vamp": preset("A prior made of the posteriors of 500 pseudo-inputs", prior="vamp"),
     "mixture": preset("A prior that is a mixture of Gaussians", prior="mixture", components=10),
     "flow-prior": preset("A prior that is a flow", prior="flow"),
+    "ae": preset(
+        "An auto-encoder, then the same networks as a variational one: samples of both",
+        posterior="none",
+        latents=20,
+        cost="8 minutes on 2 CPU cores",
+    ),
+    "manifold": preset("A variational auto-encoder with two latents, which are drawn", latents=2),
 }
 
 if __name__ == "__main__":

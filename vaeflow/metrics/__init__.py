@@ -8,6 +8,7 @@ from vaeflow.metrics.annealed_importance import annealed_importance_log_likeliho
 from vaeflow.metrics.attribute_predictability import separated_attribute_predictability
 from vaeflow.metrics.beta_vae import beta_vae_score
 from vaeflow.metrics.bits import bits_per_dim
+from vaeflow.metrics.clusters import cluster_accuracy
 from vaeflow.metrics.disentanglement import disentanglement_scores
 from vaeflow.metrics.factor_vae import factor_vae_score
 from vaeflow.metrics.gaussian import (
@@ -47,6 +48,7 @@ __all__ = [
     "annealed_importance_log_likelihood",
     "beta_vae_score",
     "bits_per_dim",
+    "cluster_accuracy",
     "disentanglement_completeness_informativeness",
     "disentanglement_scores",
     "expectation",

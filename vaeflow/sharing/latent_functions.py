@@ -7,17 +7,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from vaeflow.losses import evidence
-from vaeflow.models import VAE
+from vaeflow.models import VAE, AutoEncoder
 from vaeflow.sharing.flow_functions import KEYS, typed_keys
 from vaeflow.sharing.functions import Argument, Function
 
 
-def latent_functions(model: VAE) -> dict[str, Function]:
+def latent_functions(model: VAE | AutoEncoder) -> dict[str, Function]:
     """Lists the functions of a variational auto-encoder without classes.
 
     ``encode(images, keys)`` gives the middle of the posterior, ``decode(latents)`` images,
     ``sample(keys, temperature)`` an image for each key, and ``elbo(images, keys)`` the bound on the
-    log-likelihood in nats, from one sample of the latents.
+    log-likelihood in nats, from one sample of the latents. An auto-encoder has the first two alone.
 
     Args:
       model: The model.
@@ -45,9 +45,14 @@ def latent_functions(model: VAE) -> dict[str, Function]:
         return found.log_weights()[0]
 
     observed = {"images": images, "keys": KEYS}
-    return {
+    both = {
         "encode": Function(encode, observed, "the middle of the posterior of each image"),
         "decode": Function(decode, {"latents": latents}, images.meaning),
+    }
+    if isinstance(model, AutoEncoder):
+        return both
+    return {
+        **both,
         "sample": Function(sample, {"keys": KEYS, "temperature": temperature}, images.meaning),
         "elbo": Function(elbo, observed, "lower bound on the log-likelihood of each image, nats"),
     }
