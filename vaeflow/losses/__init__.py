@@ -17,6 +17,7 @@ from vaeflow.losses.likelihood import negative_log_likelihood
 from vaeflow.losses.moments import dip_vae, info_vae, maximum_mean_discrepancy
 from vaeflow.losses.reconstruction import reconstruction
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
+from vaeflow.losses.schedules import cyclic_schedule, linear_schedule
 from vaeflow.losses.total_correlation import beta_tcvae, hfvae
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Evidence",
     "aggregate_log_densities",
     "beta_tcvae",
+    "cyclic_schedule",
     "dip_vae",
     "doubly_reparameterized",
     "elbo",
@@ -33,6 +35,7 @@ __all__ = [
     "hfvae",
     "importance_weighted",
     "info_vae",
+    "linear_schedule",
     "maximum_mean_discrepancy",
     "negative_log_likelihood",
     "reconstruction",
