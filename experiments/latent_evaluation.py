@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ import numpy as np
 
 import vaeflow as vf
 from vaeflow import data, losses, metrics, plotting, training
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 VALIDATION = "validation_negative_elbo"
 BATCH = 100
@@ -22,22 +25,34 @@ PyTree = Any
 class Evaluation:
     """What is measured of the model, with noise that depends on the example alone."""
 
-    def __init__(self, model: vf.models.VAE, samples: int):
+    def __init__(self, model: vf.models.VAE | vf.models.HierarchicalVAE, samples: int):
+        condition = condition_of(model)
+
+        def context_of(batch: PyTree) -> jax.Array | None:
+            return None if condition is None else batch[condition]
+
         @jax.jit
         def bound(variables: PyTree, batch: PyTree) -> jax.Array:
-            found = losses.evidence(model, variables, batch, keys_of(batch))
-            kl = sum(found.latents.kl_by_group().values())
-            return jnp.stack([-found.log_likelihood[0], kl])
+            found = losses.evidence(model, variables, batch, keys_of(batch), condition=condition)
+            groups = found.latents.kl_by_group()
+            return jnp.stack([-found.log_likelihood[0], *groups.values()])
 
         @jax.jit
         def log_likelihood(variables: PyTree, batch: PyTree) -> jax.Array:
             return metrics.importance_weighted_log_likelihood(
-                model, variables, batch["image"], keys_of(batch), samples=samples, chunk=100
+                model,
+                variables,
+                batch["image"],
+                keys_of(batch),
+                samples=samples,
+                chunk=100,
+                context=context_of(batch),
             )[None]
 
         @jax.jit
         def encode(variables: PyTree, batch: PyTree) -> jax.Array:
-            return model.apply(variables, batch["image"], keys_of(batch), method="encode").T
+            images, context = batch["image"], context_of(batch)
+            return model.apply(variables, images, keys_of(batch), context, method="encode").T
 
         self._functions = {"bound": bound, "log_likelihood": log_likelihood, "encode": encode}
 
@@ -47,9 +62,14 @@ class Evaluation:
         for batch in data.epoch_batches(source, BATCH):
             count = len(batch["index"])
             rows = np.arange(BATCH) % count  # filled up, for one shape is compiled
-            filled = {key: batch[key][rows] for key in ("image", "index")}
+            filled = {key: values[rows] for key, values in batch.items()}
             found.append(np.asarray(self._functions[name](variables, filled))[:, :count])
         return np.concatenate(found, axis=1, dtype=np.float64)
+
+
+def condition_of(model: vf.models.VAE | vf.models.HierarchicalVAE) -> str | None:
+    """Name of the entry of a batch that is the model's context."""
+    return None if model.classes is None else "label"
 
 
 def keys_of(batch: PyTree) -> jax.Array:
@@ -61,7 +81,7 @@ class Drawing:
     """The figures of a run."""
 
     def __init__(self, model, dataset: data.Dataset, directory: training.RunDirectory):
-        self.dataset, self.directory = dataset, directory
+        self.dataset, self.directory, self.classes = dataset, directory, model.classes
         self.sample = jax.jit(functools.partial(model.apply, method="sample"), static_argnums=2)
         self.decode = jax.jit(functools.partial(model.apply, method="decode"))
         self.encode = jax.jit(functools.partial(model.apply, method="encode"))
@@ -69,26 +89,36 @@ class Drawing:
     def save(self, name: str, figure) -> None:
         plotting.save_figure(self.directory.figures / f"{name}.png", figure)
 
-    def samples(self, variables) -> np.ndarray:
-        return np.asarray(self.sample(variables, jax.random.key(1), 64))
+    def samples(self, variables, rows: int) -> Figure:
+        """So many rows of samples; with classes a column for each, of the same noise in a row."""
+        if self.classes is None:
+            return plotting.image_grid(self._drawn(variables, 8 * rows), 8)
+        columns = [self._drawn(variables, rows, np.int32(label)) for label in range(self.classes)]
+        images = np.stack(columns, axis=1)
+        return plotting.image_grid(images.reshape(-1, *images.shape[2:]), self.classes)
+
+    def _drawn(self, variables, count: int, label: np.int32 | None = None) -> np.ndarray:
+        return np.asarray(self.sample(variables, jax.random.key(1), count, label))
 
     def progress(self, step: int, variables) -> None:
         """Samples during training, from the same noise each time."""
-        self.save(f"samples_step_{step:07d}", plotting.image_grid(self.samples(variables)[:16], 8))
+        self.save(f"samples_step_{step:07d}", self.samples(variables, 2))
 
     def final(self, variables) -> None:
         """All figures of the trained model."""
-        self.save("samples", plotting.image_grid(self.samples(variables), 8))
-        real = data.stack(self.dataset.test, 8)["image"]
-        z = self.encode(variables, real, jax.random.key(2))
-        self.save(
-            "reconstructions", plotting.reconstructions(real, np.asarray(self.decode(variables, z)))
-        )
+        self.save("samples", self.samples(variables, 8))
+        batch = data.stack(self.dataset.test, 8)
+        real, labels = batch["image"], batch["label"] if self.classes is not None else None
+        z = self.encode(variables, real, jax.random.key(2), labels)
+        shown = np.asarray(self.decode(variables, z, labels))
+        self.save("reconstructions", plotting.reconstructions(real, shown))
         weights = jnp.linspace(0, 1, 8)[:, None]
-        paths = [
-            np.asarray(self.decode(variables, (1 - weights) * z[i] + weights * z[i + 1]))
-            for i in range(0, len(z) - 1, 2)
-        ]
+        paths = []
+        for i in range(0, len(z) - 1, 2):
+            # Labels don't mix: that of the second image takes over in the middle.
+            between = None if labels is None else np.repeat(labels[i : i + 2], 4)
+            path = (1 - weights) * z[i] + weights * z[i + 1]
+            paths.append(np.asarray(self.decode(variables, path, between)))
         self.save("interpolations", plotting.interpolations(np.stack(paths)))
         records = self.directory.read_metrics()
         curves = {"training batches": "negative_elbo", "validation": VALIDATION}

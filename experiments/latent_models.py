@@ -24,11 +24,16 @@ class ModelConfig:
     image."""
     posterior_steps: int = 16
     """Steps of the posterior's flow."""
-    prior: Literal["standard", "mixture", "vamp", "flow"] = "standard"
+    prior: Literal["standard", "mixture", "vamp", "flow", "autoregressive"] = "standard"
     """A standard normal; a mixture of Gaussians; a mixture of the posteriors of learned
-    pseudo-inputs; or a flow of affine couplings."""
+    pseudo-inputs; a flow of affine couplings; or each latent a Gaussian given those before it."""
     components: int = 500
     """Components of the prior where it is a mixture, of either kind."""
+    levels: tuple[int, ...] = ()
+    """Numbers of latents of the levels of a hierarchy, from the one beside the image up, instead of
+    `latents`; empty for a model of one level."""
+    classes: int | None = None
+    """Number of classes of the data where encoder and decoder are given labels."""
 
     def __post_init__(self) -> None:
         """Refuses values out of range.
@@ -39,6 +44,17 @@ class ModelConfig:
         for name in ("latents", "posterior_steps", "components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if any(size < 1 for size in self.levels):
+            raise ValueError(f"model.levels must each be at least 1, got {self.levels}")
+        if self.levels and (self.posterior, self.prior) != ("diagonal", "standard"):
+            raise ValueError(
+                "model.levels need a diagonal posterior and a standard prior, got "
+                f"{self.posterior} and {self.prior}"
+            )
+        if self.classes is not None and self.prior == "vamp":
+            raise ValueError(
+                f"model.classes and a vamp prior exclude each other, got {self.classes}"
+            )
 
 
 NETWORKS = {
@@ -75,15 +91,27 @@ def prior(config: ModelConfig, shape: tuple[int, int, int]) -> nn.Module | None:
         return vf.models.VampPrior(config.components, shape)
     if config.prior == "flow":
         return vf.models.FlowModel(vf.flows.RealNVP((config.latents,), steps=6, width=128))
+    if config.prior == "autoregressive":  # one step: a second one would go through them backwards
+        flow = vf.flows.MaskedAutoregressive((config.latents,), steps=1, width=256)
+        return vf.models.FlowModel(flow)
     return None
 
 
-def build(config: ModelConfig, shape: tuple[int, int, int]) -> vf.models.VAE:
+def build(
+    config: ModelConfig, shape: tuple[int, int, int]
+) -> vf.models.VAE | vf.models.HierarchicalVAE:
     """Builds a model of binarised images of a shape."""
     encoder, decoder = NETWORKS[config.network]
+    likelihood = vf.decoders.Decoder(decoder(), vf.decoders.Bernoulli(), shape)
+    observation = vf.models.Binarizer()
+    if config.levels:
+        return vf.models.HierarchicalVAE(
+            encoder(), config.levels, likelihood, observation, classes=config.classes
+        )
     return vf.models.VAE(
         vf.encoders.Encoder(encoder(), posterior(config)),
-        vf.decoders.Decoder(decoder(), vf.decoders.Bernoulli(), shape),
-        vf.models.Binarizer(),
+        likelihood,
+        observation,
         prior(config, shape),
+        config.classes,
     )

@@ -76,6 +76,11 @@ PRESETS = {
     "vamp": preset("A prior made of the posteriors of 500 pseudo-inputs", prior="vamp"),
     "mixture": preset("A prior that is a mixture of Gaussians", prior="mixture", components=10),
     "flow-prior": preset("A prior that is a flow", prior="flow"),
+    "autoregressive-prior": preset(
+        "A prior in which each latent is a Gaussian given those before it", prior="autoregressive"
+    ),
+    "hierarchical": preset("A ladder of two levels of latents", levels=(50, 20)),
+    "conditional": preset("Encoder and decoder that are given the labels", classes=10),
 }
 
 if __name__ == "__main__":

@@ -121,11 +121,15 @@ def info_vae(
     found = evidence(model, variables, batch, rng, condition=condition)
     metrics = elbo_metrics(found, batch)
     z = axis.gather(found.latents.z[0])
-    prior = model.apply(variables, context_of(batch, condition), method="prior")
+
+    def draw(key: Array, context: Array | None) -> Array:
+        prior = model.apply(variables, context, method="prior")
+        return prior.sample(seed=jax.random.fold_in(key, PRIOR))
+
     # From the keys of the rows, so that the draw is the same however the batch is divided.
     keys = row_keys(rng, batch["image"].shape[0])
-    draw = jax.vmap(lambda key: prior.sample(seed=jax.random.fold_in(key, PRIOR)))(keys)
-    discrepancy = maximum_mean_discrepancy(z, axis.gather(draw))
+    drawn = axis.gather(jax.vmap(draw)(keys, context_of(batch, condition)))
+    discrepancy = maximum_mean_discrepancy(z, drawn)
     loss = metrics["reconstruction"] + (1 - alpha) * metrics["kl"] + weight * discrepancy
     return loss, Aux(metrics | {"discrepancy": discrepancy}, {})
 

@@ -3,6 +3,7 @@
 from vaeflow.models.auto_encoder import AutoEncoder
 from vaeflow.models.dequantizer import Dequantized, UniformDequantizer, VariationalDequantizer
 from vaeflow.models.flow_model import FlowModel
+from vaeflow.models.hierarchical_vae import HierarchicalVAE
 from vaeflow.models.latents import Latents
 from vaeflow.models.observation import Binarizer, Levels
 from vaeflow.models.vae import VAE
@@ -14,6 +15,7 @@ __all__ = [
     "Binarizer",
     "Dequantized",
     "FlowModel",
+    "HierarchicalVAE",
     "Latents",
     "Levels",
     "UniformDequantizer",
