@@ -49,10 +49,13 @@ class Evaluation:
                 context=context_of(batch),
             )[None]
 
+        # In a hierarchy a level's mean moves with those above, whatever it adds itself.
+        method = "shifts" if isinstance(model, vf.models.HierarchicalVAE) else "encode"
+
         @jax.jit
         def encode(variables: PyTree, batch: PyTree) -> jax.Array:
             images, context = batch["image"], context_of(batch)
-            return model.apply(variables, images, keys_of(batch), context, method="encode").T
+            return model.apply(variables, images, keys_of(batch), context, method=method).T
 
         self._functions = {"bound": bound, "log_likelihood": log_likelihood, "encode": encode}
 

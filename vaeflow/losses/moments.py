@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.base import Aux, context_of, require
 from vaeflow.losses.elbo import elbo_metrics
 from vaeflow.losses.evidence import evidence, split_rows
 from vaeflow.randomness import row_keys
@@ -58,8 +58,12 @@ def dip_vae(
 
     Returns:
       The loss in nats, and the metrics of `elbo` and `penalty`.
+
+    Raises:
+      ValueError: If the model has no single posterior.
     """
     del train
+    require(model, "posterior")
     found = evidence(model, variables, batch, rng, condition=condition)
     metrics = elbo_metrics(found, batch)
     context = context_of(batch, condition)
@@ -101,7 +105,8 @@ def info_vae(
     auto-encoders", algorithm 2.
 
     Args:
-      model: A `vaeflow.models.VAE`.
+      model: A `vaeflow.models.VAE`, or a module with its `observe`, `infer`, `likelihood` and
+        `prior`.
       variables: The model's variables.
       batch: ``{"image": [batch, height, width, channel], ...}``.
       rng: A typed key, or one for each row.

@@ -180,6 +180,28 @@ class HierarchicalVAE(LatentVariableModel):
         levels = self._descend(values, context, lambda _, posterior: posterior.mean())
         return jnp.concatenate([z for z, _, _ in levels.values()], axis=-1)
 
+    def shifts(
+        self,
+        images: UInt8[Array, "batch height width channel"],
+        rng: Array,
+        context: Array | None = None,
+    ) -> Float[Array, "batch latent"]:
+        """Returns how far each posterior's mean is from that of its prior, in its deviations.
+
+        Each level is given the means above it. As the prior of a level moves with the one above,
+        the mean itself would tell nothing of what the level adds: `vaeflow.metrics.active_units`
+        takes these.
+        """
+        values = self.observe(images, rng).values
+        levels = self._descend(values, context, lambda _, posterior: posterior.mean())
+        return jnp.concatenate(
+            [
+                (posterior.mean() - prior.mean()) / prior.stddev()
+                for _, posterior, prior in levels.values()
+            ],
+            axis=-1,
+        )
+
     def _descend(self, values: Array, context: Array | None, draw: Callable) -> dict[str, tuple]:
         """Values, posterior and prior of each level by name, z_1's first, by inference.
 
