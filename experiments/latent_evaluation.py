@@ -29,27 +29,41 @@ class Evaluation:
     is a mixture: that of the middle of the posterior and that of the draw).
     """
 
-    def __init__(self, model: vf.models.VAE, samples: int):
-        units = units_of(model)
+    def __init__(self, model: vf.models.VAE | vf.models.HierarchicalVAE, samples: int):
+        units, condition = units_of(model), condition_of(model)
+
+        def context_of(batch: PyTree) -> jax.Array | None:
+            return None if condition is None else batch[condition]
 
         @jax.jit
         def bound(variables: PyTree, batch: PyTree) -> jax.Array:
-            found = losses.evidence(model, variables, batch, keys_of(batch))
-            kl = sum(found.latents.kl_by_group().values())
-            return jnp.stack([-found.log_likelihood[0], kl])
+            found = losses.evidence(model, variables, batch, keys_of(batch), condition=condition)
+            groups = found.latents.kl_by_group()
+            return jnp.stack([-found.log_likelihood[0], *groups.values()])
 
         @jax.jit
         def log_likelihood(variables: PyTree, batch: PyTree) -> jax.Array:
             return metrics.importance_weighted_log_likelihood(
-                model, variables, batch["image"], keys_of(batch), samples=samples, chunk=100
+                model,
+                variables,
+                batch["image"],
+                keys_of(batch),
+                samples=samples,
+                chunk=100,
+                context=context_of(batch),
             )[None]
+
+        # In a hierarchy a level's mean moves with those above, whatever it adds itself.
+        method = "shifts" if isinstance(model, vf.models.HierarchicalVAE) else "encode"
 
         @jax.jit
         def encode(variables: PyTree, batch: PyTree) -> jax.Array:
-            return model.apply(variables, batch["image"], keys_of(batch), method="encode").T
+            images, context = batch["image"], context_of(batch)
+            return model.apply(variables, images, keys_of(batch), context, method=method).T
 
         def infer(variables: PyTree, batch: PyTree):
-            return losses.evidence(model, variables, batch, keys_of(batch)).latents
+            found = losses.evidence(model, variables, batch, keys_of(batch), condition=condition)
+            return found.latents
 
         @jax.jit
         def sample(variables: PyTree, batch: PyTree) -> jax.Array:
@@ -59,9 +73,9 @@ class Evaluation:
         def kl(variables: PyTree, batch: PyTree) -> jax.Array:
             found = infer(variables, batch)
             known = [found.kl[name].T for name in found.log_q if name in found.kl]
-            if sum(map(len, known)) != len(units):
+            if sum(map(len, known)) < len(units):
                 return jnp.full((len(units), BATCH), jnp.nan)
-            return jnp.concatenate(known)
+            return jnp.concatenate(known)[: len(units)]
 
         @jax.jit
         def component(variables: PyTree, batch: PyTree) -> jax.Array:
@@ -78,9 +92,14 @@ class Evaluation:
         for batch in data.epoch_batches(source, BATCH):
             count = len(batch["index"])
             rows = np.arange(BATCH) % count  # filled up, for one shape is compiled
-            filled = {key: batch[key][rows] for key in ("image", "index")}
+            filled = {key: values[rows] for key, values in batch.items()}
             found.append(np.asarray(self._functions[name](variables, filled))[:, :count])
         return np.concatenate(found, axis=1, dtype=np.float64)
+
+
+def condition_of(model: vf.models.VAE | vf.models.HierarchicalVAE) -> str | None:
+    """Name of the entry of a batch that is the model's context."""
+    return None if model.classes is None else "label"
 
 
 def keys_of(batch: PyTree) -> jax.Array:

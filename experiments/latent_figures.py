@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ import vaeflow as vf
 from experiments.latent_evaluation import VALIDATION, Evaluation
 from experiments.latent_units import Unit, units_of
 from vaeflow import data, distributions, plotting, training
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STEPS = 8
 """Images of a path between two real ones."""
@@ -40,6 +43,7 @@ class Drawing:
     ):
         self.model, self.dataset, self.directory = model, dataset, directory
         self.evaluation = evaluation
+        self.classes = getattr(model, "classes", None)
         self.sample = jax.jit(functools.partial(model.apply, method="sample"), static_argnums=2)
         self.decode = jax.jit(functools.partial(model.apply, method="decode"))
         self.encode = jax.jit(functools.partial(model.apply, method="encode"))
@@ -47,22 +51,30 @@ class Drawing:
     def save(self, name: str, figure) -> None:
         plotting.save_figure(self.directory.figures / f"{name}.png", figure)
 
-    def samples(self, variables: PyTree) -> np.ndarray:
-        return np.asarray(self.sample(variables, jax.random.key(1), 64))
+    def samples(self, variables: PyTree, rows: int) -> Figure:
+        """So many rows of samples; with classes a column for each, of the same noise in a row."""
+        if self.classes is None:
+            return plotting.image_grid(self._drawn(variables, 8 * rows), 8)
+        columns = [self._drawn(variables, rows, np.int32(label)) for label in range(self.classes)]
+        images = np.stack(columns, axis=1)
+        return plotting.image_grid(images.reshape(-1, *images.shape[2:]), self.classes)
+
+    def _drawn(self, variables: PyTree, count: int, label: np.int32 | None = None) -> np.ndarray:
+        return np.asarray(self.sample(variables, jax.random.key(1), count, label))
 
     def progress(self, step: int, variables: PyTree) -> None:
         """Samples during training, from the same noise each time."""
-        self.save(f"samples_step_{step:07d}", plotting.image_grid(self.samples(variables)[:16], 8))
+        self.save(f"samples_step_{step:07d}", self.samples(variables, 2))
 
     def final(self, variables: PyTree) -> None:
         """All figures of the trained model."""
-        self.save("samples", plotting.image_grid(self.samples(variables), 8))
+        self.save("samples", self.samples(variables, 8))
         self.reconstructions(variables)
         self.interpolations(variables)
         self.traversals(variables)
         if self.model.latents > 1:
             self.aggregate_posterior(variables)
-        if self.model.latents == 2:
+        if self.model.latents == 2 and self.classes is None:
             self.manifold(variables)
         records = self.directory.read_metrics()
         curves = {"training batches": "negative_elbo", "validation": VALIDATION}
@@ -72,18 +84,19 @@ class Drawing:
 
     def reconstructions(self, variables: PyTree) -> None:
         """Test images and what becomes of them."""
-        real, z = self._encoded(variables)
-        self.save(
-            "reconstructions", plotting.reconstructions(real, np.asarray(self.decode(variables, z)))
-        )
+        real, z, labels = self._encoded(variables)
+        shown = np.asarray(self.decode(variables, z, *labels))
+        self.save("reconstructions", plotting.reconstructions(real, shown))
 
     def interpolations(self, variables: PyTree) -> None:
         """From test images to others: along lines, and below each along a great circle."""
-        real, z = self._encoded(variables)
+        real, z, labels = self._encoded(variables)
         paths, names = [], []
         for first in range(0, min(len(real) - 1, 6), 2):
+            # Labels don't mix: that of the second image takes over in the middle.
+            between = [np.repeat(each[first : first + 2], STEPS // 2) for each in labels]
             for name, path in (("linear", vf.linear_path), ("spherical", vf.spherical_path)):
-                steps = self.decode(variables, path(z[first], z[first + 1], STEPS))
+                steps = self.decode(variables, path(z[first], z[first + 1], STEPS), *between)
                 paths.append(np.concatenate([real[first, None], steps, real[first + 1, None]]))
                 names.append(name)
         if paths:
@@ -140,10 +153,12 @@ class Drawing:
         """Whether the prior of each latent is a standard normal."""
         return isinstance(self.model, vf.models.VAE) and self.model.prior_model is None
 
-    def _encoded(self, variables: PyTree) -> tuple[np.ndarray, jax.Array]:
-        """Eight test images and their latents."""
-        real = data.stack(self.dataset.test, 8)["image"]
-        return real, self.encode(variables, real, jax.random.key(2))
+    def _encoded(self, variables: PyTree) -> tuple[np.ndarray, jax.Array, list[np.ndarray]]:
+        """Eight test images, their latents, and their labels if the model takes them."""
+        batch = data.stack(self.dataset.test, 8)
+        labels = [] if self.classes is None else [batch["label"]]
+        z = self.encode(variables, batch["image"], jax.random.key(2), *labels)
+        return batch["image"], z, labels
 
     def _ranked(self, variables: PyTree) -> tuple[list[Unit], np.ndarray | None]:
         """Real latents, the most used first, and their KLs, or None where no formula gives them.
@@ -167,14 +182,15 @@ class Drawing:
         The way is in deviations from the mean: those of the prior where it is standard, else those
         over the test data.
         """
-        _, z = self._encoded(variables)
+        _, z, labels = self._encoded(variables)
+        label = [np.repeat(each[:1], len(way)) for each in labels]
         images = []
         for unit in chosen:
             values = way
             if not self._standard:
                 values = drawn[unit.start].mean() + way * drawn[unit.start].std()
             moved = jnp.tile(z[0], (len(way), 1)).at[:, unit.start].set(values)
-            images.append(np.asarray(self.decode(variables, moved)))
+            images.append(np.asarray(self.decode(variables, moved, *label)))
         return np.stack(images)
 
 

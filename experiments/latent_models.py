@@ -24,9 +24,9 @@ class ModelConfig:
     image. none: latents without a distribution, an auto-encoder."""
     posterior_steps: int = 16
     """Steps of the posterior's flow."""
-    prior: Literal["standard", "mixture", "vamp", "flow"] = "standard"
+    prior: Literal["standard", "mixture", "vamp", "flow", "autoregressive"] = "standard"
     """A standard normal; a mixture of Gaussians; a mixture of the posteriors of learned
-    pseudo-inputs; or a flow of affine couplings."""
+    pseudo-inputs; a flow of affine couplings; or each latent a Gaussian given those before it."""
     components: int = 500
     """Components of the prior where it is a mixture, of either kind."""
     likelihood: Literal[
@@ -34,6 +34,11 @@ class ModelConfig:
     ] = "bernoulli"
     """Of an entry of an image. bernoulli: images are binarised anew each time. The next two are
     densities of images with uniform noise; the last two probabilities of their 256 levels."""
+    levels: tuple[int, ...] = ()
+    """Numbers of latents of the levels of a hierarchy, from the one beside the image up, instead of
+    `latents`; empty for a model of one level."""
+    classes: int | None = None
+    """Number of classes of the data where encoder and decoder are given labels."""
 
     def __post_init__(self) -> None:
         """Refuses values out of range.
@@ -47,6 +52,17 @@ class ModelConfig:
         if self.posterior == "none" and self.prior != "standard":
             raise ValueError(
                 f"model.prior is for models with a posterior, got {self.prior} with posterior none"
+            )
+        if any(size < 1 for size in self.levels):
+            raise ValueError(f"model.levels must each be at least 1, got {self.levels}")
+        if self.levels and (self.posterior, self.prior) != ("diagonal", "standard"):
+            raise ValueError(
+                "model.levels need a diagonal posterior and a standard prior, got "
+                f"{self.posterior} and {self.prior}"
+            )
+        if self.classes is not None and self.prior == "vamp":
+            raise ValueError(
+                f"model.classes and a vamp prior exclude each other, got {self.classes}"
             )
 
 
@@ -78,9 +94,7 @@ def posterior(config: ModelConfig) -> nn.Module:
     shape, steps = (config.latents,), config.posterior_steps
     flows: dict[str, Any] = {
         "planar": vf.flows.Planar(shape, steps=steps),
-        "sylvester": vf.flows.Sylvester(
-            shape, steps=steps, basis=vf.flows.OrthogonalBasis(min(32, config.latents))
-        ),
+        "sylvester": vf.flows.Sylvester(shape, steps=steps, basis=vf.flows.OrthogonalBasis(16)),
         "iaf": vf.flows.InverseAutoregressive(shape, steps=steps, width=320),
     }
     return vf.encoders.FlowPosterior(diagonal, flows[config.posterior])
@@ -94,21 +108,29 @@ def prior(config: ModelConfig, shape: tuple[int, int, int]) -> nn.Module | None:
         return vf.models.VampPrior(config.components, shape)
     if config.prior == "flow":
         return vf.models.FlowModel(vf.flows.RealNVP((config.latents,), steps=6, width=128))
+    if config.prior == "autoregressive":  # one step: a second one would go through them backwards
+        flow = vf.flows.MaskedAutoregressive((config.latents,), steps=1, width=256)
+        return vf.models.FlowModel(flow)
     return None
 
 
 def build(
     config: ModelConfig, shape: tuple[int, int, int]
-) -> vf.models.VAE | vf.models.AutoEncoder:
+) -> vf.models.VAE | vf.models.HierarchicalVAE | vf.models.AutoEncoder:
     """Builds a model of images of a shape."""
     encoder, decoder = NETWORKS[config.network]
     likelihood, observation = LIKELIHOODS[config.likelihood]
     explain = vf.decoders.Decoder(decoder(), likelihood(), shape)
     if config.posterior == "none":
         return vf.models.AutoEncoder(encoder(), config.latents, explain, observation())
+    if config.levels:
+        return vf.models.HierarchicalVAE(
+            encoder(), config.levels, explain, observation(), classes=config.classes
+        )
     return vf.models.VAE(
         vf.encoders.Encoder(encoder(), posterior(config)),
         explain,
         observation(),
         prior(config, shape),
+        config.classes,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 import vaeflow as vf
 from experiments import auto_encoder_runs, common, latent_models
-from experiments.latent_evaluation import VALIDATION, Evaluation
+from experiments.latent_evaluation import VALIDATION, Evaluation, condition_of
 from experiments.latent_figures import Drawing
 from experiments.latent_objectives import ObjectiveConfig, make_loss
 from vaeflow import data, metrics, training
@@ -38,7 +39,9 @@ class Config:
             )
 
 
-def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE | vf.models.AutoEncoder:
+def build(
+    config: Config, shape: tuple[int, int, int]
+) -> vf.models.VAE | vf.models.HierarchicalVAE | vf.models.AutoEncoder:
     """Builds the model for images of a shape."""
     return latent_models.build(config.model, shape)
 
@@ -54,10 +57,15 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         return auto_encoder_runs.run(config, directory)
     dataset = data.open_dataset(config.data)
     print(dataset)
+    if config.model.classes not in (None, dataset.classes):
+        raise ValueError(
+            f"model.classes must be that of the data, {dataset.classes}, got {config.model.classes}"
+        )
     model = build(config, dataset.shape)
-    train = config.train
-    loss, weights = make_loss(config.objective, train.steps)
-    first = data.stack(dataset.train, max(500, config.model.components))["image"]
+    train, condition = config.train, condition_of(model)
+    loss, weights = make_loss(config.objective, train.steps, condition)
+    first = data.stack(dataset.train, max(500, config.model.components))
+    labels = None if condition is None else first[condition]
     evaluation = Evaluation(model, config.importance_samples)
     drawing = Drawing(model, dataset, directory, evaluation)
 
@@ -71,7 +79,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),
         train,
         directory,
-        initialize=lambda: jax.jit(model.init)(jax.random.key(train.seed), first),
+        initialize=lambda: jax.jit(model.init)(jax.random.key(train.seed), first["image"], labels),
         weights=weights,
         figures=drawing.progress,
         evaluate=evaluate,
@@ -79,7 +87,8 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     )
     variables = fitted.variables
     directory.write_model(variables, dataset.shape)
-    reconstruction, kl = evaluation("bound", variables, dataset.test)
+    reconstruction, *groups = evaluation("bound", variables, dataset.test)
+    kl = sum(groups)
     log_likelihoods = evaluation("log_likelihood", variables, dataset.test)[0]
     latents = evaluation("encode", variables, dataset.test).T
     active = metrics.active_units(latents)
@@ -91,6 +100,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         "bits_per_dim": metrics.bits_per_dim(-np.mean(log_likelihoods), np.prod(dataset.shape)),
         "active_units": int(active.sum()),
         "collapsed_units": int((~active).sum()),
+        **of_levels(model, groups, active),
         **fitted.metrics,
     }
     if config.model.prior == "mixture" and dataset.classes:
@@ -101,3 +111,12 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         drawing.final(variables)
     collapsed = f"{(~active).sum()} of {active.size} latents have collapsed to the prior"
     return common.Result(fitted.step, found, "" if active.all() else collapsed)
+
+
+def of_levels(model, kl: Sequence[np.ndarray], active: np.ndarray) -> dict[str, float]:
+    """KL and active units of each level of a hierarchy, from the one beside the image up."""
+    if not isinstance(model, vf.models.HierarchicalVAE):
+        return {}
+    units = model.split(active)
+    found = {f"kl/{name}": np.mean(nats) for name, nats in zip(units, kl, strict=True)}
+    return found | {f"active_units/{name}": int(part.sum()) for name, part in units.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vaeflow import encoders
+from vaeflow import encoders, models
 
 
 class Unit(NamedTuple):
@@ -23,7 +23,10 @@ class Unit(NamedTuple):
 
 
 def units_of(model) -> list[Unit]:
-    """Lists what can be set of a model's latents, in their order."""
+    """Lists what can be set of a model's latents, in their order.
+
+    In a hierarchy those are the latents beside the image, by which alone others reach it.
+    """
     posterior = getattr(getattr(model, "encoder", None), "posterior", None)
     found: list[Unit] = []
     start = 0
@@ -35,7 +38,5 @@ def units_of(model) -> list[Unit]:
                 found += [Unit(f"{name}.{i}", start + i) for i in range(group.latents)]
             start += group.latents
         return found
-    for name, size in getattr(model, "levels", {}).items():
-        found += [Unit(f"{name}.{i}", start + i) for i in range(size)]
-        start += size
-    return found or [Unit(f"z{i}", i) for i in range(model.latents)]
+    count = model.sizes[0] if isinstance(model, models.HierarchicalVAE) else model.latents
+    return [Unit(f"z{i}", i) for i in range(count)]

@@ -83,6 +83,11 @@ PRESETS = {
         cost="8 minutes on 2 CPU cores",
     ),
     "manifold": preset("A variational auto-encoder with two latents, which are drawn", latents=2),
+    "autoregressive-prior": preset(
+        "A prior in which each latent is a Gaussian given those before it", prior="autoregressive"
+    ),
+    "hierarchical": preset("A ladder of two levels of latents", levels=(50, 20)),
+    "conditional": preset("Encoder and decoder that are given the labels", classes=10),
 }
 
 if __name__ == "__main__":

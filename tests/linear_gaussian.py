@@ -71,9 +71,13 @@ def diagonal_variables() -> dict:
 def gaussian_variables(scale: np.ndarray) -> dict:
     """A Gaussian posterior with the exact mean, and a scale that doesn't depend on x."""
     kernel = WEIGHTS.T @ COVARIANCE / NOISE**2
-    raw = np.log(np.expm1(scale - 1e-6)) - math.log(math.e - 1)
     mean = {"kernel": jnp.float32(kernel), "bias": jnp.float32(-OFFSET @ kernel)}
-    return {"mean": mean, "scale": constant(raw)}
+    return {"mean": mean, "scale": constant(raw(scale))}
+
+
+def raw(scale: np.ndarray) -> np.ndarray:
+    """What a dense layer has to answer so that deviations are these."""
+    return np.log(np.expm1(scale - 1e-6)) - math.log(math.e - 1)
 
 
 def constant(bias: np.ndarray) -> dict:

@@ -76,7 +76,7 @@ def test_collapse_is_said_in_the_last_line(capsys):
     ("options", "message"),
     [
         (["--objective.samples", "5"], "objective.samples must be at least 1, and 1 for the ELBO"),
-        (["--preset", "iwae", "--objective.beta", "2"], "are for the ELBO, got 2.0 and 0.0"),
+        (["--preset", "iwae", "--objective.beta", "2"], "are for the ELBO, got 2.0, 0.0 and 0.0"),
         (["--importance-samples", "150"], "importance_samples must be a multiple of 100, got 150"),
         (["--model.latents", "0"], "model.latents must be at least 1, got 0"),
         (["--objective.warmup", "2"], "objective.warmup must be in [0, 1], got 2.0"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,8 +155,3 @@ def test_a_divided_batch_is_the_whole(diagonal, options):
     np.testing.assert_allclose(values.mean(), whole, rtol=1e-5)
     for name, value in found.items():
         np.testing.assert_allclose(metrics[name].mean(), value, rtol=1e-5)
-
-
-def test_models_without_a_single_posterior_are_refused():
-    with pytest.raises(ValueError, match="Dense has no single posterior"):
-        losses.sticking_the_landing(nn.Dense(1), {}, exact.BATCH, KEY)

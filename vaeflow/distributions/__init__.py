@@ -24,8 +24,10 @@ from vaeflow.distributions.plane import (
     two_moons,
     two_spirals,
 )
+from vaeflow.distributions.product import product_of_normals
 from vaeflow.distributions.resampled import Resampled
 from vaeflow.distributions.rows import sample_rows
+from vaeflow.distributions.top_down import TopDown
 from vaeflow.distributions.transformed import Transformed
 from vaeflow.distributions.uniform import UniformBox
 
@@ -40,6 +42,7 @@ __all__ = [
     "LevelCategorical",
     "Mixture",
     "Resampled",
+    "TopDown",
     "Transformed",
     "UniformBox",
     "bulging_wave_energy",
@@ -51,6 +54,7 @@ __all__ = [
     "kl_of_entries",
     "log_prob_of_entries",
     "pinwheel",
+    "product_of_normals",
     "ring_energy",
     "sample_rows",
     "standard_normal",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+
+NEEDS = {
+    "infer": "latents that are inferred",
+    "posterior": "a single posterior",
+    "log_prob": "a log-likelihood",
+}
+"""What a model has that answers a method."""
 
 
 class Aux(NamedTuple):
@@ -17,6 +25,19 @@ class Aux(NamedTuple):
 
     metrics: dict[str, jax.Array]
     state: dict[str, Any]
+
+
+def require(model: nn.Module, method: str) -> None:
+    """Refuses a model that an objective isn't defined for.
+
+    Raises:
+      ValueError: If the model lacks a method that the objective asks.
+    """
+    if not hasattr(model, method):
+        raise ValueError(
+            f"this objective is defined for models with {NEEDS[method]} (`{method}`); "
+            f"{type(model).__name__} has none"
+        )
 
 
 def context_of(batch: dict[str, jax.Array], condition: str | None) -> jax.Array | None:

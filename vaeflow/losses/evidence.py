@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from vaeflow.losses.base import context_of
+from vaeflow.losses.base import context_of, require
 from vaeflow.models.latents import Latents
 from vaeflow.randomness import row_keys
 
@@ -48,7 +48,11 @@ def evidence(
       rng: A typed key, or one for each row.
       samples: Number of samples of each row.
       condition: Name of the entry of the batch that is the model's context, or None.
+
+    Raises:
+      ValueError: If the model infers no latents.
     """
+    require(model, "infer")
     images = batch["image"]
     context = context_of(batch, condition)
     first, second = split_rows(rng, images.shape[0])

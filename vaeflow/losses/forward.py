@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.base import Aux, context_of, require
 from vaeflow.losses.reverse import Energy
 from vaeflow.metrics import target_diagnostics
 
@@ -46,8 +46,12 @@ def forward_kl(
     Returns:
       The loss in nats, and the metrics `negative_log_likelihood` and those of
       `vaeflow.metrics.TargetDiagnostics`, for the whole batch.
+
+    Raises:
+      ValueError: If the model has no log-likelihood.
     """
     del rng, train
+    require(model, "log_prob")
     samples = batch[data]
     context = context_of(batch, condition)
     log_q = model.apply(variables, samples, None, context, method="log_prob")

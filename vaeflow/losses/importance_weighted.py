@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.base import Aux, context_of, require
 from vaeflow.losses.evidence import evidence, split_rows
 from vaeflow.models.latents import stopped
 
@@ -149,10 +149,7 @@ def log_mean_exp(log_weights: Float[Array, "sample batch"]) -> Float[Array, " ba
 
 def _path_weights(model, variables, batch, rng, samples, condition, doubly):
     """Log-weights whose gradient reaches q's parameters through the samples alone."""
-    if not hasattr(model, "encoder"):
-        raise ValueError(
-            f"{type(model).__name__} has no single posterior; this gradient is defined for a VAE"
-        )
+    require(model, "posterior")
     images, context = batch["image"], context_of(batch, condition)
     first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")

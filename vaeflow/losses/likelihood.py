@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.base import Aux, context_of, require
 
 
 def negative_log_likelihood(
@@ -43,8 +43,12 @@ def negative_log_likelihood(
 
     Returns:
       The loss, and the metrics `negative_log_likelihood` (nats) and `bits_per_dim`.
+
+    Raises:
+      ValueError: If the model has no log-likelihood.
     """
     del axis
+    require(model, "log_prob")
     examples = batch[data]
     context = context_of(batch, condition)
     # Flax folds a number into the key before it draws, so rows may draw from theirs as well.

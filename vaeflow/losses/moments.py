@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.base import Aux, context_of, require
 from vaeflow.losses.elbo import elbo_metrics
 from vaeflow.losses.evidence import evidence, split_rows
 from vaeflow.randomness import row_keys
@@ -58,8 +58,12 @@ def dip_vae(
 
     Returns:
       The loss in nats, and the metrics of `elbo` and `penalty`.
+
+    Raises:
+      ValueError: If the model has no single posterior.
     """
     del train
+    require(model, "posterior")
     found = evidence(model, variables, batch, rng, condition=condition)
     metrics = elbo_metrics(found, batch)
     context = context_of(batch, condition)
@@ -101,7 +105,8 @@ def info_vae(
     auto-encoders", algorithm 2.
 
     Args:
-      model: A `vaeflow.models.VAE`.
+      model: A `vaeflow.models.VAE`, or a module with its `observe`, `infer`, `likelihood` and
+        `prior`.
       variables: The model's variables.
       batch: ``{"image": [batch, height, width, channel], ...}``.
       rng: A typed key, or one for each row.
@@ -121,11 +126,15 @@ def info_vae(
     found = evidence(model, variables, batch, rng, condition=condition)
     metrics = elbo_metrics(found, batch)
     z = axis.gather(found.latents.z[0])
-    prior = model.apply(variables, context_of(batch, condition), method="prior")
+
+    def draw(key: Array, context: Array | None) -> Array:
+        prior = model.apply(variables, context, method="prior")
+        return prior.sample(seed=jax.random.fold_in(key, PRIOR))
+
     # From the keys of the rows, so that the draw is the same however the batch is divided.
     keys = row_keys(rng, batch["image"].shape[0])
-    draw = jax.vmap(lambda key: prior.sample(seed=jax.random.fold_in(key, PRIOR)))(keys)
-    discrepancy = maximum_mean_discrepancy(z, axis.gather(draw))
+    drawn = axis.gather(jax.vmap(draw)(keys, context_of(batch, condition)))
+    discrepancy = maximum_mean_discrepancy(z, drawn)
     loss = metrics["reconstruction"] + (1 - alpha) * metrics["kl"] + weight * discrepancy
     return loss, Aux(metrics | {"discrepancy": discrepancy}, {})
 

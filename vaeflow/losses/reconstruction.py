@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.losses.base import Aux
+from vaeflow.models import AutoEncoder
 
 
 def reconstruction(
@@ -37,8 +38,15 @@ def reconstruction(
     Returns:
       The loss, which is the metric `reconstruction` too, in nats an example, and
       `reconstruction_per_dim`, in bits an entry.
+
+    Raises:
+      ValueError: If the model isn't an auto-encoder.
     """
     del axis, train
+    if not isinstance(model, AutoEncoder):
+        raise ValueError(
+            f"this objective is defined for an AutoEncoder, got a {type(model).__name__}"
+        )
     images = batch["image"]
     values, log_det = model.apply(variables, images, rng, method="observe")
     likelihood = model.apply(variables, model.apply(variables, values), method="likelihood")

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.distributions import kl_of_entries, log_prob_of_entries
 from vaeflow.losses.aggregate import aggregate_log_densities
-from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.base import Aux, context_of, require
 from vaeflow.losses.evidence import split_rows
 
 Parts = dict[str, Array]
@@ -64,7 +64,8 @@ def hfvae(
       each group of several entries), `dimension_wise_kl`, in nats an example, and `bits_per_dim`.
 
     Raises:
-      ValueError: If posterior or prior have no independent entries, or the batch has one row.
+      ValueError: If the model has no single posterior, posterior or prior have no independent
+        entries, or the batch has one row.
     """
     del train
     parts = _parts(model, variables, batch, rng, axis, dataset_size, condition)
@@ -135,6 +136,7 @@ def beta_tcvae(
 
 def _parts(model, variables, batch, rng, axis, dataset_size, condition) -> Parts:
     """The parts of the negative ELBO, averaged over the rows at hand."""
+    require(model, "posterior")
     images, context = batch["image"], context_of(batch, condition)
     first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")

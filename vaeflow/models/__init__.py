@@ -4,6 +4,7 @@ from vaeflow.models.auto_encoder import AutoEncoder
 from vaeflow.models.dequantizer import Dequantized, UniformDequantizer, VariationalDequantizer
 from vaeflow.models.factor_vae import FactorVAE
 from vaeflow.models.flow_model import FlowModel
+from vaeflow.models.hierarchical_vae import HierarchicalVAE
 from vaeflow.models.latents import Latents
 from vaeflow.models.observation import Binarizer, Levels
 from vaeflow.models.players import player
@@ -17,6 +18,7 @@ __all__ = [
     "Dequantized",
     "FactorVAE",
     "FlowModel",
+    "HierarchicalVAE",
     "Latents",
     "Levels",
     "UniformDequantizer",

@@ -10,14 +10,14 @@ from jaxtyping import Array, Float, UInt8
 from vaeflow.distributions import Grouped, Mixture, Transformed, kl_of_entries, sample_rows
 from vaeflow.distributions.entries import WHOLE
 from vaeflow.flows.context import prepare_context
-from vaeflow.models.dequantizer import Dequantized
 from vaeflow.models.flow_model import FlowModel
+from vaeflow.models.latent_variable import LatentVariableModel
 from vaeflow.models.latents import Latents
 from vaeflow.models.vamp_prior import VampPrior
 from vaeflow.randomness import row_keys
 
 
-class VAE(nn.Module):
+class VAE(LatentVariableModel):
     """Latents z ~ p(z), images x ~ p(x | z), and an approximate posterior q(z | x).
 
     The methods `posterior`, `prior` and `likelihood` answer the three distributions, over what the
@@ -69,17 +69,6 @@ class VAE(nn.Module):
         self.decoder(latents.z, prepare_context(context, self.classes), data=values)
         return latents
 
-    def observe(
-        self, images: UInt8[Array, "batch height width channel"], rng: Array
-    ) -> Dequantized:
-        """Turns images into what the three distributions speak of.
-
-        Args:
-          images: Images of dtype uint8.
-          rng: A typed key, or one for each row.
-        """
-        return self.observation(images, row_keys(rng, images.shape[0]))
-
     def posterior(
         self,
         values: Float[Array, "batch height width channel"],
@@ -126,12 +115,6 @@ class VAE(nn.Module):
         """Number of latents."""
         return self.encoder.posterior.latents
 
-    def likelihood(
-        self, z: Float[Array, "*batch latent"], context: Array | None = None
-    ) -> distrax.Distribution:
-        """Builds p(x | z), one distribution of observed values for each z."""
-        return self.decoder(z, prepare_context(context, self.classes))
-
     def infer(
         self,
         values: Float[Array, "batch height width channel"],
@@ -153,29 +136,6 @@ class VAE(nn.Module):
         if isinstance(posterior, Grouped) and isinstance(prior, Grouped):
             return Latents(z, _by_group(posterior, z), _by_group(prior, z), kl)
         return Latents(z, {WHOLE: log_q}, {WHOLE: prior.log_prob(z)}, kl)
-
-    def sample(
-        self, rng: Array, count: int, context: Array | None = None, *, temperature: float = 1.0
-    ) -> UInt8[Array, "count *batch height width channel"]:
-        """Draws z from the prior and shows the means of p(x | z) as images.
-
-        Args:
-          rng: A typed key.
-          count: Number of images, for each label if there are some.
-          context: Labels ``[*batch]``, or None.
-          temperature: As for `prior`.
-        """
-        prior = self.prior(context, temperature=temperature)
-        # A prior of all classes draws once for each label.
-        labels = jnp.shape(context)[len(prior.batch_shape) :] if context is not None else ()
-        z = prior.sample(seed=rng, sample_shape=(count, *labels))
-        return self.decode(z, context)
-
-    def decode(
-        self, z: Float[Array, "*batch latent"], context: Array | None = None
-    ) -> UInt8[Array, "*batch height width channel"]:
-        """Shows the means of p(x | z) as images."""
-        return self.observation.quantize(self.likelihood(z, context).mean())
 
     def encode(
         self,

@@ -1,0 +1,53 @@
+"""Products of normals, and chains of levels, as distributions."""
+
+from __future__ import annotations
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaeflow import distributions
+
+
+def normals(mean, scale):
+    return distrax.Independent(distrax.Normal(jnp.asarray(mean), jnp.asarray(scale)), 1)
+
+
+def test_the_product_is_proportional_to_both():
+    first, second = normals([0.3, -2.0], [0.7, 1.5]), normals([1.0, 0.5], [2.0, 0.2])
+    product = distributions.product_of_normals(first, second)
+    x = jax.random.normal(jax.random.key(0), (20, 2))
+    constant = first.log_prob(x) + second.log_prob(x) - product.log_prob(x)
+    np.testing.assert_allclose(constant, constant[0], rtol=1e-4)
+    assert product.batch_shape == ()
+    many = distributions.product_of_normals(normals(jnp.zeros((5, 3, 2)), jnp.ones(2)), second)
+    assert many.batch_shape == (5, 3)
+
+
+@pytest.mark.parametrize("one", [1e-6, 1.0, 1e6, 1e25])
+@pytest.mark.parametrize("two", [1e-6, 1.0, 1e6, 1e25])
+def test_extreme_deviations_are_finite(one, two):
+    def product(values):
+        merged = distributions.product_of_normals(
+            normals(values[0][None], values[1][None]), normals(values[2][None], values[3][None])
+        ).distribution
+        return jnp.concatenate([merged.loc, merged.scale])
+
+    values = jnp.array([1.0, one, -3.0, two])
+    loc, scale = product(values)
+    assert np.all(np.isfinite(jax.jacobian(product)(values)))
+    precision = one**-2.0 + two**-2.0
+    assert float(loc) == pytest.approx((one**-2.0 - 3 * two**-2.0) / precision, rel=1e-4)
+    assert float(scale) == pytest.approx(precision**-0.5, rel=1e-4)
+
+
+def test_other_distributions_are_refused():
+    plain = normals([0.0], [1.0])
+    with pytest.raises(ValueError, match=r"got Independent and FullGaussian"):
+        distributions.product_of_normals(
+            plain, distributions.FullGaussian(jnp.zeros(1), jnp.ones((1, 1)))
+        )
+    with pytest.raises(ValueError, match=r"got \(1,\) and \(2,\)"):
+        distributions.product_of_normals(plain, normals([0.0, 0.0], [1.0, 1.0]))

@@ -1,0 +1,90 @@
+"""Which objective is defined for which model: the README's table, and a refusal of all else."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import linear_chain as chain
+from tests import linear_gaussian as exact
+from vaeflow import decoders, encoders, flows, losses, models
+
+KEY = jax.random.key(0)
+README = pathlib.Path(__file__).resolve().parent.parent.parent / "README.md"
+BATCH = exact.BATCH | {"vector": exact.DATA.reshape(3, -1)}
+OBJECTIVES = {
+    "elbo": losses.elbo,
+    "importance_weighted": functools.partial(losses.importance_weighted, samples=2),
+    "sticking_the_landing": losses.sticking_the_landing,
+    "doubly_reparameterized": functools.partial(losses.doubly_reparameterized, samples=2),
+    "hfvae": functools.partial(losses.hfvae, dataset_size=9),
+    "beta_tcvae": functools.partial(losses.beta_tcvae, dataset_size=9),
+    "dip_vae": losses.dip_vae,
+    "info_vae": losses.info_vae,
+    "reconstruction": losses.reconstruction,
+    "negative_log_likelihood": functools.partial(losses.negative_log_likelihood, data="vector"),
+    "forward_kl": functools.partial(
+        losses.forward_kl, energy=lambda x: jnp.sum(x**2, axis=-1), data="vector"
+    ),
+}
+MODELS = {
+    "VAE": exact.model(encoders.DiagonalGaussian(exact.LATENTS)),
+    "HierarchicalVAE": chain.model(2),
+    "AutoEncoder": models.AutoEncoder(
+        encoders.DenseEncoder(hidden=()),
+        2,
+        decoders.Decoder(decoders.DenseDecoder(hidden=()), decoders.Gaussian(1.0), exact.SHAPE),
+        exact.Observed(),
+    ),
+    "FlowModel": models.FlowModel(flows.NICE((exact.SIZE,), steps=1, width=2, blocks=1)),
+}
+OF_ONE_POSTERIOR = {
+    "sticking_the_landing",
+    "doubly_reparameterized",
+    "hfvae",
+    "beta_tcvae",
+    "dip_vae",
+}
+DEFINED = {
+    "VAE": {"elbo", "importance_weighted", "info_vae", *OF_ONE_POSTERIOR},
+    "HierarchicalVAE": {"elbo", "importance_weighted", "info_vae"},
+    "AutoEncoder": {"reconstruction"},
+    "FlowModel": {"negative_log_likelihood", "forward_kl"},
+}
+
+
+@pytest.fixture(scope="module")
+def variables():
+    first = dict.fromkeys(MODELS, exact.DATA) | {"FlowModel": BATCH["vector"]}
+    return {name: jax.jit(model.init)(KEY, first[name]) for name, model in MODELS.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_objective_is_defined_or_refused(objective, name, variables):
+    run = functools.partial(OBJECTIVES[objective], MODELS[name])
+    if objective in DEFINED[name]:
+        assert np.isfinite(jax.jit(run)(variables[name], BATCH, KEY)[0])
+    else:
+        with pytest.raises(ValueError, match=rf"this objective is defined for .*{name}"):
+            run(variables[name], BATCH, KEY)
+
+
+def test_the_table_of_the_readme_is_this_one():
+    table = README.read_text().partition("| objective | `VAE` | `HierarchicalVAE` |")[2]
+    rows = [line.strip("| ").split(" | ") for line in table.partition("\n\n")[0].splitlines()[2:]]
+    found = {}
+    for names, flat, ladder in rows:
+        for objective in OBJECTIVES:
+            if f"`{objective}`" in names:
+                found[objective] = (not flat.startswith("refused"), ladder != "refused")
+    assert found == {
+        objective: (objective in DEFINED["VAE"], objective in DEFINED["HierarchicalVAE"])
+        for objective in OBJECTIVES
+        if objective not in DEFINED["FlowModel"]
+    }
