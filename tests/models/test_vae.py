@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -192,8 +194,8 @@ def test_labels_reach_all_three_distributions(prior):
     drawn = model.apply(variables, KEY, 2, labels, method="sample")
     assert drawn.shape == (2, 8, *SHAPE)
     batch = {"image": IMAGES, "label": labels}
-    loss, _ = losses.importance_weighted(model, variables, batch, KEY, samples=2, condition="label")
-    assert np.isfinite(loss)
+    for loss in (functools.partial(losses.importance_weighted, samples=2), losses.info_vae):
+        assert np.isfinite(loss(model, variables, batch, KEY, condition="label")[0])
     with pytest.raises(ValueError, match="labels of 3 classes are needed, got None"):
         losses.elbo(model, variables, batch, KEY)
 
@@ -238,6 +240,33 @@ def test_an_exported_model_is_the_model(tmp_path):
     expected = losses.evidence(model, variables, {"image": IMAGES}, keys).log_weights()[0]
     np.testing.assert_allclose(loaded["elbo"](IMAGES, data), expected, rtol=1e-4)
     assert loaded["sample"](data, np.float32(0.7)).shape == (8, *SHAPE)
+
+
+@pytest.mark.parametrize("prior", [None, bases.LabelledGaussian((LATENTS,), 3)])
+def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
+    model = models.VAE(
+        encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),
+        decoders.Decoder(NETWORKS["dense"][1], decoders.Bernoulli(), SHAPE),
+        models.Binarizer(),
+        prior,
+        classes=3,
+    )
+    labels = np.arange(8, dtype=np.int32) % 3
+    variables = jax.jit(model.init)(KEY, IMAGES, labels)
+    sharing.save_exported(tmp_path / "file", sharing.latent_functions(model), variables, {})
+    loaded = sharing.load_exported(tmp_path / "file")
+    keys = jax.random.split(jax.random.key(5, impl="threefry2x32"), 8)
+    data = jax.random.key_data(keys)
+    z = model.apply(variables, IMAGES, keys, labels, method="encode")
+    np.testing.assert_allclose(loaded["encode"](IMAGES, data, labels), z, rtol=1e-4, atol=1e-5)
+    shown = model.apply(variables, z, labels, method="decode")
+    np.testing.assert_array_equal(loaded["decode"](z, labels), shown)
+    batch = {"image": IMAGES, "label": labels}
+    expected = losses.evidence(model, variables, batch, keys, condition="label").log_weights()[0]
+    np.testing.assert_allclose(loaded["elbo"](IMAGES, data, labels), expected, rtol=1e-4)
+    middle = model.apply(variables, labels, method="prior").mean()
+    cold = model.apply(variables, jnp.broadcast_to(middle, z.shape), labels, method="decode")
+    np.testing.assert_array_equal(loaded["sample"](data, np.float32(0), labels), cold)
 
 
 def test_binary_images_and_levels():
