@@ -51,16 +51,19 @@ class Drawing:
     def save(self, name: str, figure) -> None:
         plotting.save_figure(self.directory.figures / f"{name}.png", figure)
 
-    def samples(self, variables: PyTree, rows: int) -> Figure:
-        """So many rows of samples; with classes a column for each, of the same noise in a row."""
+    def table(self, variables: PyTree, rows: int) -> np.ndarray:
+        """Samples ``[row, column, ...]``; with classes one for each, of the same noise in a row."""
+        key = jax.random.key(1)
         if self.classes is None:
-            return plotting.image_grid(self._drawn(variables, 8 * rows), 8)
-        columns = [self._drawn(variables, rows, np.int32(label)) for label in range(self.classes)]
-        images = np.stack(columns, axis=1)
-        return plotting.image_grid(images.reshape(-1, *images.shape[2:]), self.classes)
+            images = np.asarray(self.sample(variables, key, 8 * rows))
+            return images.reshape(rows, 8, *images.shape[1:])
+        labels = np.arange(self.classes, dtype=np.int32)
+        return np.stack([self.sample(variables, key, rows, label) for label in labels], axis=1)
 
-    def _drawn(self, variables: PyTree, count: int, label: np.int32 | None = None) -> np.ndarray:
-        return np.asarray(self.sample(variables, jax.random.key(1), count, label))
+    def samples(self, variables: PyTree, rows: int) -> Figure:
+        """Draws the table of samples."""
+        table = self.table(variables, rows)
+        return plotting.image_grid(table.reshape(-1, *table.shape[2:]), table.shape[1])
 
     def progress(self, step: int, variables: PyTree) -> None:
         """Samples during training, from the same noise each time."""

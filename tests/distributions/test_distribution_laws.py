@@ -71,6 +71,16 @@ def transformed(*batch):
     )
 
 
+def around(factor, above):
+    mean = factor * above
+    return distrax.Independent(distrax.Normal(mean, jnp.full_like(mean, 0.5)), 1)
+
+
+def top_down(*batch):
+    below = jax.tree_util.Partial(around, jnp.float32(0.7))
+    return distributions.TopDown(distributions.standard_normal((1,), batch), [below])
+
+
 def learned(base):
     """A base with noise on its parameters."""
 
@@ -87,6 +97,7 @@ def learned(base):
 REGISTRY = {
     "standard_normal": normal,
     "Transformed": transformed,
+    "TopDown": top_down,
     "FullGaussian": full,
     "FullGaussian one-entry": one_dimensional,
     "Histogram": histogram,

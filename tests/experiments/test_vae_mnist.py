@@ -6,11 +6,13 @@ import json
 import math
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import common, vae_mnist
+from experiments import common, latent_figures, latent_objectives, vae_mnist
 
 TINY = ["--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "8"]
 SMALL = [*TINY, "--importance-samples", "100", "--model.latents", "3", "--data.source"]
@@ -20,7 +22,7 @@ SMALL = [*TINY, "--importance-samples", "100", "--model.latents", "3", "--data.s
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = np.random.RandomState(0).randint(0, 256, (60, 6, 6, 1)).astype(np.uint8)
-    np.savez("digits.npz", image=images)
+    np.savez("digits.npz", image=images, label=np.arange(60, dtype=np.int32) % 4)
 
 
 def execute(*arguments):
@@ -45,6 +47,8 @@ def report():
         pytest.param(["--preset", "iaf", "--model.posterior-steps", "2"], marks=pytest.mark.slow),
         pytest.param(["--preset", "mixture"], marks=pytest.mark.slow),
         pytest.param(["--preset", "flow-prior"], marks=pytest.mark.slow),
+        pytest.param(["--preset", "autoregressive-prior"], marks=pytest.mark.slow),
+        ["--preset", "conditional", "--model.classes", "4"],
     ],
     ids=lambda options: options[1],
 )
@@ -62,6 +66,57 @@ def test_presets_are_trained_measured_and_drawn(options):
     assert execute("--workdir", "run", *options, *SMALL, "npz:digits.npz") == 0
 
 
+def test_levels_are_measured_apart():
+    options = ["--preset", "hierarchical", "--model.levels", "3", "2", "1", *SMALL]
+    options += ["npz:digits.npz", "--objective.warmup", "0.5", "--objective.cycles", "2"]
+    assert execute("--workdir", "run", *options, "--objective.free-bits", "0.1") == 0
+    found = report()["metrics"]
+    numbered = [f"level_{number}" for number in (1, 2, 3)]
+    assert sum(found[f"kl/{name}"] for name in numbered) == pytest.approx(found["kl"])
+    assert min(found[f"kl/{name}"] for name in numbered) > 0
+    active = [found[f"active_units/{name}"] for name in numbered]
+    assert sum(active) == found["active_units"]
+    assert found["active_units"] + found["collapsed_units"] == 6
+    lines = pathlib.Path("run/metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert {"kl/level_1", "kl/level_3"} <= set().union(*records)
+
+
+def test_there_is_a_column_for_each_class():
+    options = ["--preset", "conditional", "--model.classes", "4", *SMALL, "npz:digits.npz"]
+    config = common.parse("vae_mnist", vae_mnist.PRESETS, options)[-1]
+    model = vae_mnist.build(config, (6, 6, 1))
+    images = np.zeros((8, 6, 6, 1), np.uint8)
+    variables = jax.jit(model.init)(jax.random.key(0), images, np.arange(8) % 4)
+    # A decoder that shows the label alone: class c is c/4 grey, whatever the noise.
+    parameters = jax.tree.map(jnp.zeros_like, variables["params"]["decoder"])
+    network = parameters["network"]
+    logits = jnp.array([-2.0, -1.0, 0.0, 3.0])
+    network["Dense_0"]["kernel"] = network["Dense_0"]["kernel"].at[3:, 0].set(logits / 10)
+    network["Dense_1"]["kernel"] = network["Dense_1"]["kernel"].at[0, 0].set(1.0)
+    network["Dense_2"]["kernel"] = network["Dense_2"]["kernel"].at[0].set(10.0)
+    variables["params"]["decoder"] = parameters
+    drawing = latent_figures.Drawing(model, None, None, None)
+    table = drawing.table(variables, 3)
+    assert table.shape == (3, 4, 6, 6, 1)
+    grey = 255 / (1 + np.exp(-10 * np.tanh(np.tanh(logits / 10))))
+    np.testing.assert_allclose(
+        table, np.broadcast_to(grey[:, None, None, None], table.shape), atol=1
+    )
+
+
+def test_schedules_of_the_kl():
+    config = latent_objectives.ObjectiveConfig("elbo", beta=2.0, warmup=0.5, cycles=4)
+    beta = latent_objectives.make_loss(config, 800)[1]["beta"]
+    found = [float(beta(step)) for step in (0, 50, 100, 199, 200, 250, 799, 800, 5000)]
+    np.testing.assert_allclose(found, [0, 1, 2, 2, 0, 1, 2, 2, 2], rtol=1e-5)
+    config = latent_objectives.ObjectiveConfig("elbo", beta=4.0)
+    assert float(latent_objectives.make_loss(config, 10)[1]["beta"](0)) == 4
+    config = latent_objectives.ObjectiveConfig("elbo", warmup=0.2)
+    beta = latent_objectives.make_loss(config, 100)[1]["beta"]
+    np.testing.assert_allclose([float(beta(step)) for step in (0, 10, 20, 99)], [0, 0.5, 1, 1])
+
+
 def test_collapse_is_said_in_the_last_line(capsys):
     options = ["--preset", "beta", "--objective.beta", "100", *SMALL, "npz:digits.npz"]
     options += ["--train.steps", "150", "--train.learning-rate", "0.03"]
@@ -77,6 +132,11 @@ def test_collapse_is_said_in_the_last_line(capsys):
     [
         (["--objective.samples", "5"], "objective.samples must be at least 1, and 1 for the ELBO"),
         (["--preset", "iwae", "--objective.beta", "2"], "are for the ELBO, got 2.0, 0.0 and 0.0"),
+        (["--objective.cycles", "2"], "and 1 without a warmup, got 2 with warmup 0.0"),
+        (["--objective.free-bits", "-1"], "objective.free_bits must be at least 0, got -1.0"),
+        (["--model.levels", "3", "0"], "model.levels must each be at least 1, got (3, 0)"),
+        (["--model.levels", "3", "--model.prior", "flow"], "got diagonal and flow"),
+        (["--model.classes", "9", "--model.prior", "vamp"], "exclude each other, got 9"),
         (["--importance-samples", "150"], "importance_samples must be a multiple of 100, got 150"),
         (["--model.latents", "0"], "model.latents must be at least 1, got 0"),
         (["--objective.warmup", "2"], "objective.warmup must be in [0, 1], got 2.0"),
@@ -89,3 +149,9 @@ def test_bad_options_are_one_clear_line(options, message, capfd):
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_other_numbers_of_classes_are_refused(capfd):
+    options = ["--preset", "conditional", *SMALL, "npz:digits.npz"]
+    assert execute("--workdir", "run", *options) == 1
+    assert "model.classes must be that of the data, 4, got 10" in capfd.readouterr().err

@@ -174,6 +174,14 @@ def test_a_discrete_group_is_one_entry(grouped):
     np.testing.assert_allclose(latents.z[..., 5:].sum(-1), 1, rtol=1e-5)
 
 
+def test_the_samples_are_those_of_the_bound(grouped):
+    model, variables, batch = grouped
+    parts = losses.hfvae(model, variables, batch, KEY, dataset_size=8)[1].metrics
+    bound = losses.elbo(model, variables, batch, KEY)[1].metrics
+    for name in ("reconstruction", "kl", "negative_elbo", "bits_per_dim"):
+        np.testing.assert_allclose(parts[name], bound[name], rtol=1e-5)
+
+
 def test_weights_multiply_the_parts(grouped):
     model, variables, batch = grouped
     run = functools.partial(losses.hfvae, model, variables, batch, KEY, dataset_size=50)

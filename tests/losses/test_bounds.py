@@ -36,6 +36,9 @@ def test_bounds_are_tight_at_the_exact_posterior(name):
     total = aux.metrics["reconstruction"] + aux.metrics["kl"]
     np.testing.assert_allclose(total, value, rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["bits_per_dim"], value / (4 * np.log(2)), rtol=1e-5)
+    if name != "elbo":
+        found = BOUNDS[name](model, variables, exact.BATCH, KEY, samples=5)[1].metrics
+        np.testing.assert_allclose(found["effective_sample_size"], 1, rtol=1e-4)
 
 
 def test_bounds_rise_to_the_evidence(diagonal):
@@ -139,10 +142,15 @@ def test_weights_of_the_kl(diagonal):
         run(free_bits=1.0, capacity=2.0)
 
 
-@pytest.mark.parametrize("options", [{"free_bits": 1.0}, {"capacity": 2.0}, {}])
+@pytest.mark.parametrize("options", [{"free_bits": 1.0}, {"capacity": None}, {}])
 def test_a_divided_batch_is_the_whole(diagonal, options):
     batch = {"image": jnp.concatenate([exact.DATA, exact.DATA[:1] + 1])}
     keys = jax.random.split(KEY, 4)
+    if "capacity" in options:  # between the KLs of the parts: one is above it, one below
+        kl = losses.evidence(DIAGONAL, diagonal, batch, keys).latents.kl["z"].sum(-1)
+        parts = kl.reshape(2, 2).mean(-1)
+        assert abs(parts[0] - parts[1]) > 0.1
+        options = {"capacity": 0.3 * parts[0] + 0.7 * parts[1]}
 
     def loss(batch, keys, axis=axis.LOCAL):
         value, aux = losses.elbo(DIAGONAL, diagonal, batch, keys, axis=axis, **options)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests import linear_gaussian as exact
-from vaeflow import bases, decoders, encoders, flows, losses, models, sharing
+from vaeflow import bases, decoders, encoders, flows, losses, metrics, models, sharing
 
 KEY = jax.random.key(0)
 SHAPE = (6, 5, 2)
@@ -167,7 +169,67 @@ def test_pseudo_inputs_mix_their_posteriors():
         model.apply(variables, temperature=0.5, method="prior")
 
 
-@pytest.mark.parametrize("prior", [None, bases.LabelledGaussian((LATENTS,), 3)])
+def test_pseudo_inputs_of_one_image_part():
+    variables = vae(prior="vamp").init(KEY, IMAGES[:2])
+    inputs = np.asarray(variables["params"]["prior_model"]["inputs"])
+    difference = np.abs(inputs[0] - inputs[2])  # both are of the first image
+    assert 0 < difference.max() < 0.1
+
+
+@pytest.mark.parametrize("prior", ["standard", "mixture", "flow"])
+def test_temperature_is_a_factor_of_the_deviations_of_the_noise(prior):
+    model = vae(prior=prior)
+    variables = model.init(KEY, IMAGES)
+    draw = lambda temperature: model.apply(  # noqa: E731
+        variables, temperature=temperature, method="prior"
+    ).sample(seed=KEY, sample_shape=4000)
+    cold, warm = draw(1e-6), draw(1.0)
+    if prior == "mixture":  # of each component; their means are left
+        assert len(np.unique(np.round(cold, 3), axis=0)) == 4
+    else:
+        assert cold.std(0).max() < 1e-4
+    assert warm.std(0).min() > 0.1
+
+
+def test_a_flow_as_prior_starts_from_the_first_posteriors():
+    flow = flows.MaskedAutoregressive((exact.LATENTS,), steps=1, width=4, blocks=1)
+    model = exact.model(encoders.DiagonalGaussian(exact.LATENTS), models.FlowModel(flow))
+    images = 100 * np.random.RandomState(4).normal(size=(64, *exact.SHAPE)).astype(np.float32)
+    variables = model.init(KEY, images)
+    means = model.apply(variables, images, KEY, method="encode")
+    drawn = model.apply(variables, method="prior").sample(seed=KEY, sample_shape=4000)
+    assert means.std(0).min() > 5
+    np.testing.assert_allclose(drawn.std(0), means.std(0), rtol=0.3)
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "planar"])
+def test_encoding_carries_the_mean_through_the_flow(posterior):
+    model = vae(posterior=posterior)
+    variables = jax.tree.map(lambda leaf: leaf + 0.2, model.init(KEY, IMAGES))
+    z = model.apply(variables, IMAGES, KEY, method="encode")
+    values = model.apply(variables, IMAGES, KEY, method="observe").values
+    found = model.apply(variables, values, method="posterior")
+    if posterior == "planar":
+        middle = found.distribution.mean()
+        assert np.abs(z - middle).max() > 1e-2
+        np.testing.assert_allclose(z, found.bijector.forward(middle), rtol=1e-4, atol=1e-5)
+    else:
+        np.testing.assert_allclose(z, found.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        None,
+        bases.LabelledGaussian((LATENTS,), 3),
+        models.FlowModel(flows.NICE((LATENTS,), steps=1, width=4, blocks=1)),
+        models.FlowModel(
+            flows.NICE((LATENTS,), steps=1, width=4, blocks=1),
+            base=bases.LabelledGaussian((LATENTS,), 3),
+        ),
+    ],
+    ids=["standard", "labelled", "flow", "flow-of-labelled"],
+)
 def test_labels_reach_all_three_distributions(prior):
     model = models.VAE(
         encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),
@@ -185,15 +247,20 @@ def test_labels_reach_all_three_distributions(prior):
     z = jnp.zeros((8, LATENTS))
     shown = ask("likelihood", z, labels).mean()
     assert np.abs(shown - ask("likelihood", z, (labels + 1) % 3).mean()).max() > 1e-3
-    if prior is not None:
+    if model.apply(variables, labels, method="prior").batch_shape:
+        assert prior is not None
         densities = model.apply(variables, labels, method="prior").log_prob(z)
         np.testing.assert_allclose(densities[0], densities[3], rtol=1e-6)
         assert abs(densities[0] - densities[1]) > 1e-3
     drawn = model.apply(variables, KEY, 2, labels, method="sample")
     assert drawn.shape == (2, 8, *SHAPE)
+    estimate = lambda labels: metrics.importance_weighted_log_likelihood(  # noqa: E731
+        model, variables, IMAGES, KEY, samples=2, chunk=1, context=labels
+    )
+    assert np.abs(estimate(labels) - estimate((labels + 1) % 3)).min() > 1e-4
     batch = {"image": IMAGES, "label": labels}
-    loss, _ = losses.importance_weighted(model, variables, batch, KEY, samples=2, condition="label")
-    assert np.isfinite(loss)
+    for loss in (functools.partial(losses.importance_weighted, samples=2), losses.info_vae):
+        assert np.isfinite(loss(model, variables, batch, KEY, condition="label")[0])
     with pytest.raises(ValueError, match="labels of 3 classes are needed, got None"):
         losses.elbo(model, variables, batch, KEY)
 
@@ -222,6 +289,24 @@ def test_an_auto_encoder_brings_its_input_back():
     np.testing.assert_allclose(model.apply(variables, z, method="decode"), exact.DATA, rtol=1e-5)
 
 
+def test_an_auto_encoder_starts_from_the_first_batch():
+    model = models.AutoEncoder(
+        NETWORKS["dense"][0],
+        3,
+        decoders.Decoder(NETWORKS["dense"][1], decoders.Bernoulli(), SHAPE),
+        models.Binarizer(),
+    )
+    values = model.observation(IMAGES, jax.random.split(KEY, 8)).values
+    variables = model.init(KEY, values)
+    found = variables["params"]["decoder"]["offset"][..., 0]
+    np.testing.assert_allclose(found, decoders.Bernoulli().initial(values)[..., 0], rtol=1e-5)
+    one, other = (
+        model.apply(variables, IMAGES, jax.random.key(seed), method="observe").values
+        for seed in (0, 1)
+    )
+    assert np.any(one != other)
+
+
 def test_an_exported_model_is_the_model(tmp_path):
     model = vae()
     variables = model.init(KEY, IMAGES)
@@ -240,6 +325,33 @@ def test_an_exported_model_is_the_model(tmp_path):
     assert loaded["sample"](data, np.float32(0.7)).shape == (8, *SHAPE)
 
 
+@pytest.mark.parametrize("prior", [None, bases.LabelledGaussian((LATENTS,), 3)])
+def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
+    model = models.VAE(
+        encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),
+        decoders.Decoder(NETWORKS["dense"][1], decoders.Bernoulli(), SHAPE),
+        models.Binarizer(),
+        prior,
+        classes=3,
+    )
+    labels = np.arange(8, dtype=np.int32) % 3
+    variables = jax.jit(model.init)(KEY, IMAGES, labels)
+    sharing.save_exported(tmp_path / "file", sharing.latent_functions(model), variables, {})
+    loaded = sharing.load_exported(tmp_path / "file")
+    keys = jax.random.split(jax.random.key(5, impl="threefry2x32"), 8)
+    data = jax.random.key_data(keys)
+    z = model.apply(variables, IMAGES, keys, labels, method="encode")
+    np.testing.assert_allclose(loaded["encode"](IMAGES, data, labels), z, rtol=1e-4, atol=1e-5)
+    shown = model.apply(variables, z, labels, method="decode")
+    np.testing.assert_array_equal(loaded["decode"](z, labels), shown)
+    batch = {"image": IMAGES, "label": labels}
+    expected = losses.evidence(model, variables, batch, keys, condition="label").log_weights()[0]
+    np.testing.assert_allclose(loaded["elbo"](IMAGES, data, labels), expected, rtol=1e-4)
+    middle = model.apply(variables, labels, method="prior").mean()
+    cold = model.apply(variables, jnp.broadcast_to(middle, z.shape), labels, method="decode")
+    np.testing.assert_array_equal(loaded["sample"](data, np.float32(0), labels), cold)
+
+
 def test_binary_images_and_levels():
     keys = jax.random.split(KEY, 2000)
     image = np.array([0, 64, 255], np.uint8).reshape(1, 1, 3, 1)
@@ -248,6 +360,8 @@ def test_binary_images_and_levels():
     np.testing.assert_allclose(share, [0, 64 / 255, 1], atol=0.04)
     np.testing.assert_array_equal(drawn.log_det, np.zeros(2000))
     np.testing.assert_array_equal(models.Binarizer().quantize(image / 255.0), image)
+    shown = models.Binarizer().quantize(jnp.array([-0.2, 0.9 / 255, 1.3]))
+    np.testing.assert_array_equal(shown, [0, 1, 255])
     levels = models.Levels(2)
     values = levels(image, None).values
     np.testing.assert_allclose(np.ravel(values), [-0.375, -0.125, 0.375])

@@ -7,17 +7,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from vaeflow.losses import evidence
-from vaeflow.models import VAE, AutoEncoder
+from vaeflow.models import VAE, AutoEncoder, HierarchicalVAE
 from vaeflow.sharing.flow_functions import KEYS, typed_keys
 from vaeflow.sharing.functions import Argument, Function
 
 
-def latent_functions(model: VAE | AutoEncoder) -> dict[str, Function]:
-    """Lists the functions of a variational auto-encoder without classes.
+def latent_functions(model: VAE | HierarchicalVAE | AutoEncoder) -> dict[str, Function]:
+    """Lists the functions of a variational auto-encoder.
 
     ``encode(images, keys)`` gives the middle of the posterior, ``decode(latents)`` images,
     ``sample(keys, temperature)`` an image for each key, and ``elbo(images, keys)`` the bound on the
     log-likelihood in nats, from one sample of the latents. An auto-encoder has the first two alone.
+    Where the model has classes, each takes `labels` as its last argument.
 
     Args:
       model: The model.
@@ -29,30 +30,42 @@ def latent_functions(model: VAE | AutoEncoder) -> dict[str, Function]:
     latents = Argument(("b", model.latents), jnp.float32, "latents")
     temperature = Argument((), jnp.float32, "factor of the prior's deviations; 1 is the model's")
 
-    def encode(variables, images: Array, keys: UInt32[Array, "batch 2"]) -> Array:
-        return model.apply(variables, images, typed_keys(keys), method="encode")
+    def encode(variables, images: Array, keys: UInt32[Array, "batch 2"], *labels) -> Array:
+        return model.apply(variables, images, typed_keys(keys), *labels, method="encode")
 
-    def decode(variables, latents: Array) -> Array:
-        return model.apply(variables, latents, method="decode")
+    def decode(variables, latents: Array, *labels) -> Array:
+        return model.apply(variables, latents, *labels, method="decode")
 
-    def sample(variables, keys: UInt32[Array, "batch 2"], temperature: Float[Array, ""]) -> Array:
-        prior = model.apply(variables, temperature=temperature, method="prior")
-        z = jax.vmap(lambda key: prior.sample(seed=key))(typed_keys(keys))
-        return model.apply(variables, z, method="decode")
+    def sample(
+        variables, keys: UInt32[Array, "batch 2"], temperature: Float[Array, ""], labels=None
+    ) -> Array:
+        def draw(key: Array, label: Array | None) -> Array:
+            prior = model.apply(variables, label, temperature=temperature, method="prior")
+            return prior.sample(seed=key)
 
-    def elbo(variables, images: Array, keys: UInt32[Array, "batch 2"]) -> Array:
-        found = evidence(model, variables, {"image": images}, typed_keys(keys))
+        z = jax.vmap(draw)(typed_keys(keys), labels)
+        return model.apply(variables, z, labels, method="decode")
+
+    def elbo(variables, images: Array, keys: UInt32[Array, "batch 2"], labels=None) -> Array:
+        batch = {"image": images, "label": labels}
+        condition = None if labels is None else "label"
+        found = evidence(model, variables, batch, typed_keys(keys), condition=condition)
         return found.log_weights()[0]
 
-    observed = {"images": images, "keys": KEYS}
-    both = {
-        "encode": Function(encode, observed, "the middle of the posterior of each image"),
-        "decode": Function(decode, {"latents": latents}, images.meaning),
+    observed, last = {"images": images, "keys": KEYS}, {}
+    if getattr(model, "classes", None) is not None:
+        last = {"labels": Argument(("b",), jnp.int32, f"labels, 0 to {model.classes - 1}")}
+    functions = {
+        "encode": Function(encode, observed | last, "the middle of the posterior of each image"),
+        "decode": Function(decode, {"latents": latents} | last, images.meaning),
     }
     if isinstance(model, AutoEncoder):
-        return both
+        return functions
+    bound = "lower bound on the log-likelihood of each image, nats"
     return {
-        **both,
-        "sample": Function(sample, {"keys": KEYS, "temperature": temperature}, images.meaning),
-        "elbo": Function(elbo, observed, "lower bound on the log-likelihood of each image, nats"),
+        **functions,
+        "sample": Function(
+            sample, {"keys": KEYS, "temperature": temperature} | last, images.meaning
+        ),
+        "elbo": Function(elbo, observed | last, bound),
     }
