@@ -77,7 +77,7 @@ def around(factor, above):
 
 
 def top_down(*batch):
-    below = jax.tree_util.Partial(around, jnp.float32(0.7))
+    below = jax.tree_util.Partial(around, jnp.full((*batch, 1), 0.7))
     return distributions.TopDown(distributions.standard_normal((1,), batch), [below])
 
 
