@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from vaeflow import sharing
 
@@ -52,6 +52,41 @@ def export_run(run: str, out: str) -> list[str]:
       ValueError: If the run has no model yet, or its experiment can't be imported, has changed
         since, or exports nothing.
     """
+    opened = open_run(run)
+    functions = opened.module.functions(opened.config, opened.shape)
+    sharing.save_exported(out, functions, opened.variables, opened.described)
+    return list(functions)
+
+
+class OpenedRun(NamedTuple):
+    """A finished run, and how to build its model.
+
+    Attributes:
+      described: The configuration in its `model.safetensors`.
+      variables: The model's variables.
+      module: The experiment's module.
+      config: The run's configuration, of the module's `Config`.
+      shape: Shape of one example of its data.
+    """
+
+    described: dict[str, Any]
+    variables: dict[str, Any]
+    module: ModuleType
+    config: Any
+    shape: tuple[int, ...]
+
+
+def open_run(run: str) -> OpenedRun:
+    """Reads a run's model and imports its experiment.
+
+    Args:
+      run: Directory of the run.
+
+    Raises:
+      OSError: If a file can't be read.
+      ValueError: If the run has no model yet, or its experiment can't be imported, has changed
+        since, or exports nothing.
+    """
     path = f"{run.rstrip('/')}/model.safetensors"
     try:
         described, variables = sharing.load(path)
@@ -64,9 +99,7 @@ def export_run(run: str, out: str) -> list[str]:
         raise ValueError(f"{path} wasn't written by an experiment: it has no {', '.join(missing)}")
     module = _experiment(described["experiment"])
     config = sharing.from_json(module.Config, described["config"])
-    functions = module.functions(config, tuple(described["shape"]))
-    sharing.save_exported(out, functions, variables, described)
-    return list(functions)
+    return OpenedRun(described, variables, module, config, tuple(described["shape"]))
 
 
 def _experiment(name: str) -> ModuleType:

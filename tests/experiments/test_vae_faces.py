@@ -1,0 +1,58 @@
+"""Variational auto-encoders of faces end to end, at a tiny size."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import common, latent_models, vae_faces
+from vaeflow import losses
+
+TINY = ["--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "8"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def execute(*arguments):
+    return common.execute("vae_faces", vae_faces.PRESETS, vae_faces.run, arguments)
+
+
+def test_the_embedded_faces_are_trained_measured_and_drawn():
+    options = ["--workdir", "run", *TINY, "--train.evaluate-every", "2"]
+    assert execute(*options, "--importance-samples", "100") == 0
+    found = json.loads(pathlib.Path("run/report.json").read_text())["metrics"]
+    assert all(math.isfinite(value) for value in found.values())
+    # Each pixel's own mean and scale, from which training starts, take about as much.
+    assert 6.5 < found["bits_per_dim"] < 9
+    with Image.open("run/figures/manifold.png") as image:
+        assert np.asarray(image).std() > 1
+
+
+def test_other_faces_need_a_file(capsys):
+    assert execute("--preset", "frey", "--workdir", "run") == 1
+    assert "npz:PATH" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("likelihood", sorted(latent_models.LIKELIHOODS))
+def test_every_likelihood_explains_images(likelihood):
+    config = latent_models.ModelConfig(latents=2, likelihood=likelihood)
+    model = latent_models.build(config, (4, 4, 1))
+    images = np.random.RandomState(0).randint(0, 256, (8, 4, 4, 1)).astype(np.uint8)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    bits = losses.elbo(model, variables, {"image": images}, jax.random.key(1))[1].metrics[
+        "bits_per_dim"
+    ]
+    # Binary images have one bit, noise of 256 levels eight.
+    least, most = (0.7, 1.5) if likelihood == "bernoulli" else (7, 10)
+    assert least < bits < most
+    shown = model.apply(variables, jax.random.key(2), 3, method="sample")
+    assert (shown.shape, shown.dtype) == ((3, 4, 4, 1), np.uint8)
