@@ -20,6 +20,7 @@ from vaeflow import (
     testing,
 )
 from vaeflow.axis import LOCAL, Axis
+from vaeflow.interpolation import linear_path, spherical_path
 from vaeflow.randomness import row_keys
 from vaeflow.sharing import load, save
 
@@ -33,6 +34,7 @@ __all__ = [
     "distributions",
     "encoders",
     "flows",
+    "linear_path",
     "load",
     "losses",
     "metrics",
@@ -42,5 +44,6 @@ __all__ = [
     "row_keys",
     "save",
     "sharing",
+    "spherical_path",
     "testing",
 ]

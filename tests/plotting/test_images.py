@@ -1,38 +1,14 @@
 """Figures of images, read back from the pixels they are drawn as."""
 
-import io
 import subprocess
 import sys
 
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 import pytest
 
+from tests.pixels import occurrences, random_images, render
 from vaeflow import plotting
-
-
-def random_images(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
-
-
-def render(figure) -> np.ndarray:
-    """The figure as saved, uint8 of shape [height, width, 3]."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi)
-    return np.asarray(PIL.Image.open(buffer).convert("RGB"))
-
-
-def occurrences(canvas: np.ndarray, image: np.ndarray, scale: int) -> list[tuple[int, int]]:
-    """Where (top, left) an image, enlarged by a whole factor, is on a canvas pixel by pixel."""
-    enlarged = np.broadcast_to(image, (*image.shape[:2], 3)).repeat(scale, 0).repeat(scale, 1)
-    height, width, _ = enlarged.shape
-    corners = np.argwhere(np.all(canvas == enlarged[0, 0], axis=-1))
-    return [
-        (top, left)
-        for top, left in corners.tolist()
-        if np.array_equal(canvas[top : top + height, left : left + width], enlarged)
-    ]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -99,6 +75,21 @@ def test_ends_of_interpolations_are_marked():
     assert dark == [True, False, False, True]
 
 
+def test_paths_have_names():
+    figure = plotting.interpolations(random_images(2, 3, 8, 8, 3), ["linear", "spherical"])
+    assert [text.get_text() for text in figure.texts] == ["linear", "spherical", "real", "", "real"]
+
+
+def test_tables_have_labels_on_both_sides():
+    images = random_images(2, 3, 8, 8, 3)
+    figure = plotting.image_table(images, ["a", "b"], ["c", "d", "e"])
+    assert [text.get_text() for text in figure.texts] == ["a", "b", "c", "d", "e"]
+    canvas = render(figure)
+    assert all(
+        len(occurrences(canvas, image, scale=8)) == 1 for image in images.reshape(6, 8, 8, 3)
+    )
+
+
 def test_neighbors_stand_below_their_sample():
     samples = random_images(3, 8, 8, 1)
     neighbors = random_images(7, 8, 8, 1)[1:].reshape(3, 2, 8, 8, 1)
@@ -128,6 +119,10 @@ def test_unfit_images_are_refused():
         plotting.reconstructions(images, images[:3])
     with pytest.raises(ValueError, match=r"at least 2 steps.*\(4, 1, 6, 6, 1\)"):
         plotting.interpolations(images[:, None])
+    with pytest.raises(ValueError, match=r"labels must name 2 paths, got 1"):
+        plotting.interpolations(images.reshape(2, 2, 6, 6, 1), ["linear"])
+    with pytest.raises(ValueError, match=r"got \(2, 1\) for images of shape \(2, 2, 6, 6, 1\)"):
+        plotting.image_table(images.reshape(2, 2, 6, 6, 1), (), ["a"])
     with pytest.raises(ValueError, match=r"\(4, 6, 6, 1\) and \(2, 2, 6, 6, 1\)"):
         plotting.nearest_images(images, images.reshape(2, 2, 6, 6, 1))
 

@@ -5,6 +5,7 @@ to compile.
 """
 
 from vaeflow.metrics.bits import bits_per_dim
+from vaeflow.metrics.clusters import cluster_accuracy
 from vaeflow.metrics.gaussian import (
     DiagonalGaussian,
     ShrunkGaussian,
@@ -31,6 +32,7 @@ __all__ = [
     "TargetDiagnostics",
     "active_units",
     "bits_per_dim",
+    "cluster_accuracy",
     "expectation",
     "fit_diagonal_gaussian",
     "fit_linear_predictor",

@@ -6,16 +6,19 @@ when a figure is drawn.
 """
 
 from vaeflow.plotting.animation import save_animation
+from vaeflow.plotting.clouds import Cloud, aggregate_posterior
 from vaeflow.plotting.curves import training_curve
 from vaeflow.plotting.files import save_figure
 from vaeflow.plotting.images import (
     image_grid,
+    image_table,
     interpolations,
     nearest_images,
     reconstructions,
     temperature_samples,
 )
 from vaeflow.plotting.line import change_of_volume, densities_by_step
+from vaeflow.plotting.manifold import latent_grid, manifold, normal_quantiles
 from vaeflow.plotting.pairs import pairwise_marginals
 from vaeflow.plotting.plane import (
     Density,
@@ -26,18 +29,25 @@ from vaeflow.plotting.plane import (
     plane_table,
 )
 from vaeflow.plotting.transport import noise_colors, transport_frames, unexchanged
+from vaeflow.plotting.traversals import traversal_frames, traversals
 
 __all__ = [
+    "Cloud",
     "Density",
     "Samples",
     "WarpedGrid",
+    "aggregate_posterior",
     "change_of_volume",
     "densities_by_step",
     "grid_lines",
     "image_grid",
+    "image_table",
     "interpolations",
+    "latent_grid",
+    "manifold",
     "nearest_images",
     "noise_colors",
+    "normal_quantiles",
     "pairwise_marginals",
     "plane_points",
     "plane_table",
@@ -47,5 +57,7 @@ __all__ = [
     "temperature_samples",
     "training_curve",
     "transport_frames",
+    "traversal_frames",
+    "traversals",
     "unexchanged",
 ]

@@ -41,6 +41,30 @@ def image_grid(images: Images, columns: int | None = None) -> Figure:
     return draw_mosaic(table.reshape(rows, columns, *pixels.shape[1:]))
 
 
+def image_table(
+    images: ImageTable, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
+) -> Figure:
+    """Draws a table of images, such as samples of several models, one in a row.
+
+    Args:
+      images: uint8, shape [row, column, height, width, channel].
+      row_labels: One for each row, to its left, or none.
+      column_labels: One for each column, above it, or none.
+
+    Raises:
+      ValueError: If `images` aren't uint8 images, or labels don't fit them.
+    """
+    pixels = as_pixels(images, "images", 5)
+    rows, columns = pixels.shape[:2]
+    counts = len(row_labels) or rows, len(column_labels) or columns
+    if counts != (rows, columns):
+        raise ValueError(
+            f"labels must be one a row and one a column, got {counts} for images of shape "
+            f"{np.shape(images)}"
+        )
+    return draw_mosaic(pixels, row_labels, column_labels)
+
+
 def temperature_samples(images: ImageTable, temperatures: Sequence[float]) -> Figure:
     """Draws samples, a row for each temperature.
 
@@ -90,21 +114,25 @@ def reconstructions(inputs: Images, outputs: Images) -> Figure:
     return draw_mosaic(table, ["input", "reconstruction", label])
 
 
-def interpolations(images: ImageTable) -> Figure:
+def interpolations(images: ImageTable, labels: Sequence[str] = ()) -> Figure:
     """Draws paths between pairs of real images, one in a row.
 
     Args:
       images: uint8, shape [path, step, height, width, channel], two steps or more: the first and
         the last of each path are the real ones and are marked so.
+      labels: What to call each path, or none.
 
     Raises:
-      ValueError: If `images` aren't uint8 images or have fewer than two steps.
+      ValueError: If `images` aren't uint8 images or have fewer than two steps, or there isn't a
+        label for each path.
     """
     pixels = as_pixels(images, "images", 5)
     steps = pixels.shape[1]
     if steps < 2:
         raise ValueError(f"images must have at least 2 steps, got shape {np.shape(images)}")
-    return draw_mosaic(pixels, column_labels=["real", *[""] * (steps - 2), "real"])
+    if labels and len(labels) != len(pixels):
+        raise ValueError(f"labels must name {len(pixels)} paths, got {len(labels)}")
+    return draw_mosaic(pixels, labels, ["real", *[""] * (steps - 2), "real"])
 
 
 def nearest_images(samples: Images, neighbors: ImageTable) -> Figure:

@@ -50,6 +50,7 @@ def draw_mosaic(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
     wide_gap_after_row: int | None = None,
+    gap: int = _GAP,
 ) -> Figure:
     """Draws a table of images.
 
@@ -58,6 +59,7 @@ def draw_mosaic(
       row_labels: One for each row, to its left, or none.
       column_labels: One for each column, above it, or none.
       wide_gap_after_row: Which row is set off from those below it.
+      gap: Screen pixels between images elsewhere.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -65,9 +67,9 @@ def draw_mosaic(
     rows, columns, height, width, _ = images.shape
     fitting = min(_WIDTH // (columns * width), _HEIGHT // (rows * height), _LARGEST_SCALE)
     scale = max(1, fitting)
-    gaps = [_WIDE_GAP if row == wide_gap_after_row else _GAP for row in range(rows)]
+    gaps = [_WIDE_GAP if row == wide_gap_after_row else gap for row in range(rows)]
     tops = [sum(gaps[:row]) + row * height * scale for row in range(rows)]
-    lefts = [column * (width * scale + _GAP) for column in range(columns)]
+    lefts = [column * (width * scale + gap) for column in range(columns)]
     canvas = np.full((tops[-1] + height * scale, lefts[-1] + width * scale, 3), 255, np.uint8)
     for row, top in enumerate(tops):
         for column, left in enumerate(lefts):
@@ -99,3 +101,9 @@ def draw_mosaic(
         text.set_position((center / total_width, 1 - (top_edge - _MARGIN) / total_height))
     figure.figimage(canvas, xo=left_edge, yo=_GAP, origin="upper")
     return figure
+
+
+def drawn_pixels(figure: Figure) -> np.ndarray:
+    """What `draw_mosaic` has drawn, uint8 of shape [height, width, 3]."""
+    figure.canvas.draw()
+    return np.array(figure.canvas.buffer_rgba())[..., :3]
