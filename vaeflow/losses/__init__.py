@@ -7,6 +7,11 @@ from vaeflow.losses.aggregate import AggregateLogDensities, aggregate_log_densit
 from vaeflow.losses.base import Aux
 from vaeflow.losses.elbo import elbo
 from vaeflow.losses.evidence import Evidence, evidence
+from vaeflow.losses.factor_vae import (
+    factor_vae,
+    factor_vae_discriminator,
+    shuffled_entries,
+)
 from vaeflow.losses.forward import forward_kl
 from vaeflow.losses.importance_weighted import (
     doubly_reparameterized,
@@ -17,6 +22,7 @@ from vaeflow.losses.likelihood import negative_log_likelihood
 from vaeflow.losses.moments import dip_vae, info_vae, maximum_mean_discrepancy
 from vaeflow.losses.reconstruction import reconstruction
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
+from vaeflow.losses.schedules import cyclic_schedule, linear_schedule
 from vaeflow.losses.total_correlation import beta_tcvae, hfvae
 
 __all__ = [
@@ -25,18 +31,23 @@ __all__ = [
     "Evidence",
     "aggregate_log_densities",
     "beta_tcvae",
+    "cyclic_schedule",
     "dip_vae",
     "doubly_reparameterized",
     "elbo",
     "evidence",
+    "factor_vae",
+    "factor_vae_discriminator",
     "forward_kl",
     "hfvae",
     "importance_weighted",
     "info_vae",
+    "linear_schedule",
     "maximum_mean_discrepancy",
     "negative_log_likelihood",
     "reconstruction",
     "reverse_kl",
     "reverse_kl_terms",
+    "shuffled_entries",
     "sticking_the_landing",
 ]

@@ -2,9 +2,11 @@
 
 from vaeflow.models.auto_encoder import AutoEncoder
 from vaeflow.models.dequantizer import Dequantized, UniformDequantizer, VariationalDequantizer
+from vaeflow.models.factor_vae import FactorVAE
 from vaeflow.models.flow_model import FlowModel
 from vaeflow.models.latents import Latents
 from vaeflow.models.observation import Binarizer, Levels
+from vaeflow.models.players import player
 from vaeflow.models.vae import VAE
 from vaeflow.models.vamp_prior import VampPrior
 
@@ -13,10 +15,12 @@ __all__ = [
     "AutoEncoder",
     "Binarizer",
     "Dequantized",
+    "FactorVAE",
     "FlowModel",
     "Latents",
     "Levels",
     "UniformDequantizer",
     "VampPrior",
     "VariationalDequantizer",
+    "player",
 ]

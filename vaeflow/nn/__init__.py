@@ -4,6 +4,7 @@ from vaeflow.nn.activation import relu
 from vaeflow.nn.blocks import GatedConv, ResidualBlock
 from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork
 from vaeflow.nn.convolution import Conv, ZeroConv, convolution
+from vaeflow.nn.discriminator import LatentDiscriminator
 from vaeflow.nn.lipschitz import LipschitzMLP, lip_swish
 from vaeflow.nn.masked import MaskedMLP
 from vaeflow.nn.normalization import NormalizedConv, from_first_batch
@@ -15,6 +16,7 @@ __all__ = [
     "Conv",
     "GatedConv",
     "GlowNetwork",
+    "LatentDiscriminator",
     "LipschitzMLP",
     "MaskedMLP",
     "NormalizedConv",

@@ -1,0 +1,249 @@
+"""The FactorVAE's two players, held against a total correlation that is known."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests import linear_gaussian as exact
+from vaeflow import axis, encoders, losses, models, training
+from vaeflow.losses.evidence import split_rows
+from vaeflow.losses.factor_vae import entry_numbers
+from vaeflow.nn import LatentDiscriminator
+
+KEY = jax.random.key(0)
+VAE = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+MODEL = models.FactorVAE(VAE, LatentDiscriminator((32, 32)))
+MIXING = np.array([[1.0, 0.8], [0.0, 0.6], [0.0, 0.0], [0.0, 0.0]], np.float32)
+SCALE = 0.3
+"""Of the posterior: latents of images of white noise have means of correlation 0.8."""
+MIXINGS = {"correlated": MIXING, "independent": np.eye(4, 2, dtype=np.float32)}
+PLAYERS = {"model": losses.factor_vae, "discriminator": losses.factor_vae_discriminator}
+
+
+def images(seed, count):
+    return np.random.RandomState(seed).normal(size=(count, *exact.SHAPE)).astype(np.float32)
+
+
+BATCH = {"image": images(1, 8)}
+
+
+def total_correlation(mixing):
+    """-1/2 log det of the correlations of q(z), a normal, in nats."""
+    covariance = mixing.T @ mixing + SCALE**2 * np.eye(exact.LATENTS)
+    deviations = np.sqrt(np.diag(covariance))
+    return -0.5 * np.linalg.slogdet(covariance / np.outer(deviations, deviations))[1]
+
+
+def variables(mixing=MIXING, seed=0):
+    """Posteriors N(x A, s^2), and any discriminator."""
+    made = jax.jit(MODEL.init)(jax.random.key(seed), BATCH["image"])
+    posterior = exact.gaussian_variables(np.full(exact.LATENTS, SCALE))
+    posterior["mean"] = {"kernel": jnp.asarray(mixing), "bias": jnp.zeros(exact.LATENTS)}
+    model = {"encoder": {"posterior": posterior}, "decoder": exact.decoder_variables()}
+    noise = lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)  # noqa: E731
+    judge = jax.tree.map(noise, made["params"]["discriminator"])
+    assert set(made["params"]) == set(PLAYERS)
+    assert jax.tree.structure(made["params"]["model"]) == jax.tree.structure(model)
+    return {"params": {"model": model, "discriminator": judge}}
+
+
+OPTIMIZERS = {
+    "model": optax.set_to_zero(),
+    "discriminator": optax.adam(optax.cosine_decay_schedule(1e-2, 300)),
+}
+
+
+@functools.cache
+def update():
+    return jax.jit(training.make_update(MODEL, PLAYERS, OPTIMIZERS))
+
+
+@functools.cache
+def trained(kind):
+    """A discriminator trained beside a model that stands still."""
+    state = training.create_train_state(variables(MIXINGS[kind]), OPTIMIZERS)
+    history = []
+    for step in range(300):
+        keys = jax.random.split(jax.random.key(step), 512)
+        state, metrics = update()(state, {"image": images(step, 512)}, keys)
+        history.append(metrics)
+    return training.variables_of(state)["params"], history[-50:]
+
+
+@jax.jit
+def model_loss(params, gamma=10.0):
+    batch = {"image": images(10**6, 20_000)}
+    value, aux = losses.factor_vae(MODEL, {"params": params}, batch, KEY, gamma=gamma)
+    return value, aux.metrics
+
+
+def estimate(params):
+    return model_loss(params)[1]["total_correlation"]
+
+
+def test_the_logits_come_to_the_exact_total_correlation():
+    params, history = trained("correlated")
+    expected = total_correlation(MIXING)
+    assert expected == pytest.approx(0.387, abs=0.001)
+    # The logits of these normals are quadratic, those of the network straight far out: 0.02 less.
+    assert estimate(params) == pytest.approx(expected, abs=0.04)
+    # At the ratio of densities the loss is log 2 less what a sample tells of its kind.
+    late = np.mean([float(metrics["discriminator/loss"]) for metrics in history])
+    right = np.mean([float(metrics["discriminator/accuracy"]) for metrics in history])
+    assert 0.9 * math.log(2) > late > math.log(2) - expected
+    assert 0.6 < right < 0.8
+
+
+def test_independent_latents_leave_nothing_to_tell():
+    params, history = trained("independent")
+    assert estimate(params) == pytest.approx(0.0, abs=0.02)
+    right = np.mean([float(metrics["discriminator/accuracy"]) for metrics in history])
+    assert right == pytest.approx(0.5, abs=0.02)
+
+
+def test_down_its_gradient_latents_share_less():
+    params, _ = trained("correlated")
+    slope = jax.jit(jax.grad(estimate))(params)["model"]
+    # The second latent has 0.8 of what the first latent is.
+    assert slope["encoder"]["posterior"]["mean"]["kernel"][0, 1] > 0.05
+    moved = jax.tree.map(lambda leaf, by: leaf - 0.05 * by, params["model"], slope)
+    assert estimate({**params, "model": moved}) < estimate(params) - 0.01
+
+
+def test_the_loss_is_the_negative_elbo_and_the_weighted_estimate():
+    params = variables()["params"]
+    value, parts = model_loss(params, 7.0)
+    expected = parts["negative_elbo"] + 7.0 * parts["total_correlation"]
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    batch = {"image": images(10**6, 20_000)}
+    plain, aux = losses.elbo(VAE, {"params": params["model"]}, batch, KEY)
+    np.testing.assert_allclose(parts["negative_elbo"], plain, rtol=1e-5)
+    assert set(parts) == {*aux.metrics, "total_correlation"}
+
+
+def test_the_discriminators_loss_moves_the_discriminator_alone():
+    def loss(params):
+        return losses.factor_vae_discriminator(MODEL, {"params": params}, BATCH, KEY)[0]
+
+    gradient = jax.jit(jax.grad(loss))(variables()["params"])
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient["model"]))
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["discriminator"]))
+
+
+def test_the_discriminators_loss_is_the_cross_entropy_of_both_kinds():
+    class Given(nn.Module):
+        """Logits of the first entry alone, of which shuffling leaves the set as it is."""
+
+        @nn.compact
+        def __call__(self, z):
+            return 3.0 * z[:, 0] + self.param("offset", nn.initializers.ones, ())
+
+    model = models.FactorVAE(VAE, Given())
+    made = variables()
+    made["params"]["discriminator"] = {"offset": jnp.float32(1.0)}
+    value, aux = losses.factor_vae_discriminator(model, made, BATCH, KEY)
+    _, second = split_rows(KEY, 8)
+    own = models.player(model, made, "model")[1]
+    z, others = VAE.apply(own, BATCH["image"], second, 2, method="infer").z[..., 0]
+    joint, product = (1 / (1 + np.exp(-(3 * np.asarray(part) + 1))) for part in (z, others))
+    expected = -0.5 * (np.log(joint).mean() + np.log(1 - product).mean())
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    right = 0.5 * ((joint > 0.5).mean() + (product <= 0.5).mean())
+    np.testing.assert_allclose(aux.metrics["accuracy"], right, rtol=1e-6)
+
+
+def test_every_entry_goes_to_another_row():
+    z = jnp.arange(24.0).reshape(8, 3)
+    found = np.asarray(losses.shuffled_entries(z, KEY))
+    np.testing.assert_array_equal(np.sort(found, axis=0), z)
+    assert np.all(found != z)
+    sources = (found // 3).astype(int)
+    assert np.any(sources[:, 0] != sources[:, 1])
+    np.testing.assert_array_equal(losses.shuffled_entries(z, KEY), found)
+    assert np.any(losses.shuffled_entries(z, jax.random.key(1)) != found)
+    with pytest.raises(ValueError, match="must hold 2 rows or more"):
+        losses.shuffled_entries(z[:1], KEY)
+
+
+def test_an_entry_comes_from_any_other_row_alike():
+    z = jnp.arange(4.0)[:, None]
+    draw = jax.jit(jax.vmap(lambda key: losses.shuffled_entries(z, key)[:, 0]))
+    found = np.asarray(draw(jax.random.split(KEY, 3000)))
+    for row in range(4):
+        counts = np.bincount(found[:, row].astype(int), minlength=4)
+        assert counts[row] == 0
+        np.testing.assert_allclose(np.delete(counts, row) / 3000, 1 / 3, atol=0.03)
+
+
+def test_a_discrete_variable_is_one_entry():
+    groups = {
+        "style": encoders.DiagonalGaussian(2),
+        "digit": encoders.Concrete(3),
+        "rest": encoders.FullGaussian(1),
+    }
+    grouped = exact.model(encoders.GroupedPosterior(groups))
+    made = jax.jit(grouped.init)(KEY, BATCH["image"])
+    posterior = grouped.apply(made, BATCH["image"], method="posterior")
+    entries = entry_numbers(posterior)
+    np.testing.assert_array_equal(entries, [0, 1, 2, 2, 2, 3])
+    z = posterior.sample(seed=KEY)
+    found = losses.shuffled_entries(z, KEY, entries)
+    np.testing.assert_allclose(found[:, 2:5].sum(-1), 1, rtol=1e-5)
+    assert np.all(found[:, :2] != z[:, :2])
+
+
+@pytest.mark.parametrize("name", PLAYERS)
+def test_a_divided_batch_is_the_whole(name):
+    keys, found = jax.random.split(KEY, 8), variables()
+
+    def loss(images, keys, axis=axis.LOCAL):
+        def value(params):
+            return PLAYERS[name](MODEL, {"params": params}, {"image": images}, keys, axis=axis)
+
+        (value, aux), gradient = jax.value_and_grad(value, has_aux=True)(found["params"])
+        return value, aux.metrics, gradient[name]
+
+    whole = jax.jit(loss)(BATCH["image"], keys)
+    divided = jax.vmap(functools.partial(loss, axis=axis.Axis("data")), axis_name="data")
+    every = jax.jit(divided)(BATCH["image"][:, None], keys[:, None])
+    for a, b in zip(jax.tree.leaves(every), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a.mean(0), b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+def test_players_are_trained_by_either_strategy(strategy):
+    optimizers = {"model": optax.adam(1e-2), "discriminator": optax.adam(1e-2)}
+    step = training.make_train_step(
+        MODEL,
+        PLAYERS,
+        optimizers,
+        seed=0,
+        strategy=training.make_strategy(strategy),
+        weights={"model": {"gamma": losses.linear_schedule(2, end=4.0)}},
+    )
+    state = training.create_train_state(variables(), optimizers)
+    batch = training.make_strategy(strategy).place(BATCH, 0)
+    for _ in range(2):
+        state, metrics = step(state, batch)
+    expected = metrics["model/negative_elbo"] + 2.0 * metrics["model/total_correlation"]
+    np.testing.assert_allclose(metrics["model/loss"], expected, rtol=1e-6)
+    found = training.variables_of(state)
+    before = variables()
+    for name in PLAYERS:
+        moved = [
+            np.any(new != old)
+            for new, old in zip(
+                jax.tree.leaves(found["params"][name]),
+                jax.tree.leaves(before["params"][name]),
+                strict=True,
+            )
+        ]
+        assert any(moved)

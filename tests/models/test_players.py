@@ -1,0 +1,75 @@
+"""Players are taken out of a model of several, as they would be by themselves."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import linear_gaussian as exact
+from vaeflow import encoders, losses, models, sharing
+from vaeflow.nn import LatentDiscriminator
+
+KEY = jax.random.key(0)
+VAE = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+MODEL = models.FactorVAE(VAE, LatentDiscriminator((8,)))
+
+
+class Counting(nn.Module):
+    """Has a mutable collection."""
+
+    @nn.compact
+    def __call__(self, x):
+        count = self.variable("statistics", "count", lambda: jnp.int32(0))
+        return nn.Dense(1)(x) + count.value
+
+
+class Pair(nn.Module):
+    """Two players of other names, one with a collection."""
+
+    generator: nn.Module
+    critic: nn.Module
+
+    def __call__(self, x):
+        return self.critic(self.generator(x))
+
+
+def test_the_model_of_a_factor_vae_is_any_vae(tmp_path):
+    variables = jax.jit(MODEL.init)(KEY, exact.DATA)
+    module, own = models.player(MODEL, variables, "model")
+    assert module is VAE
+    alone = jax.eval_shape(VAE.init, KEY, exact.DATA)
+    assert jax.tree.structure(own) == jax.tree.structure(alone)
+    sharing.save(str(tmp_path / "vae.safetensors"), {}, own)
+    loaded = sharing.load(str(tmp_path / "vae.safetensors"))[1]
+    value, _ = losses.elbo(VAE, loaded, exact.BATCH, KEY)
+    assert np.isfinite(value)
+    with pytest.raises(ValueError, match=r"among \['discriminator', 'model'\], got 'critic'"):
+        models.player(MODEL, variables, "critic")
+
+
+def test_collections_go_with_their_player():
+    pair = Pair(nn.Dense(3), Counting())
+    variables = pair.init(KEY, jnp.ones((2, 4)))
+    assert set(models.player(pair, variables, "generator")[1]) == {"params"}
+    module, own = models.player(pair, variables, "critic")
+    assert set(own) == {"params", "statistics"}
+    hidden = pair.generator.apply(models.player(pair, variables, "generator")[1], jnp.ones((2, 4)))
+    np.testing.assert_array_equal(
+        module.apply(own, hidden), pair.apply(variables, jnp.ones((2, 4)))
+    )
+
+
+def test_a_discriminator_starts_undecided_and_reads_every_latent():
+    network = LatentDiscriminator((8, 8))
+    z = jax.random.normal(KEY, (5, 3))
+    variables = network.init(KEY, z)
+    np.testing.assert_array_equal(network.apply(variables, z), np.zeros(5))
+    variables = jax.tree.map(lambda leaf: leaf + 0.3, variables)
+    slope = jax.grad(lambda z: network.apply(variables, z).sum())(z)
+    assert np.all(slope != 0)
+    half = LatentDiscriminator((8, 8), jnp.bfloat16).apply(variables, z)
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, network.apply(variables, z), rtol=0.05, atol=0.05)

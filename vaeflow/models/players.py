@@ -1,0 +1,38 @@
+"""Models whose parts are trained against each other.
+
+Such a model is a Flax module that holds each part in an attribute of the player's name, so that its
+`init` gives ``{"params": {name: ...}}``, as `vaeflow.training` wants the parameters of players. Its
+losses take the parts with `player`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+
+def player(
+    model: nn.Module, variables: Mapping[str, Any], name: str
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Takes one player out of a model of several: a module and its variables, to apply it alone.
+
+    What it returns is all that there is to say of the player, so it is also what to save of it and
+    to share.
+
+    Args:
+      model: A module that holds the player in an attribute of its name, such as `FactorVAE`.
+      variables: The model's variables.
+      name: Name of the player, such as "model" or "discriminator".
+
+    Returns:
+      The player's module, and its part of each collection that it has a part of.
+
+    Raises:
+      ValueError: If "params" holds no such player.
+    """
+    if name not in variables["params"]:
+        raise ValueError(f"name must be among {sorted(variables['params'])}, got {name!r}")
+    own = {collection: tree[name] for collection, tree in variables.items() if name in tree}
+    return getattr(model, name), own
