@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import density_2d, flows, glow, input, plane, scaling
+from benchmarks import density_2d, flows, glow, input, plane, scaling, vae
 from benchmarks.size import Size
 
 TINY = {"levels": 1, "width": 4, "batch_size": 2, "threads": 2, "repeats": 1}
@@ -106,6 +106,33 @@ def test_plane(capsys):
     assert [row[0] for row in speed[1:]] == ["ours"]
     assert closeness[1][:2] == ["ring", "ours"]
     assert all(0 < float(value) < 2 for value in closeness[1][2:])
+
+
+def test_vae(capsys):
+    config = vae.Config(
+        peers=("flax",),
+        flax_hidden=4,
+        flax_latents=2,
+        hidden=4,
+        latents=2,
+        samples=3,
+        batch_size=8,
+        images=24,
+        matrix_rows=16,
+        calls=3,
+        repeats=1,
+        epochs=1,
+    )
+    vae.main(config)
+    step, flax, importance, epoch, peak = tables(capsys.readouterr().out)
+    parameters = str(2 * 784 * 4 + 784 + 3 * 4 * 2 + 2 * 4 + 2 * 2)
+    for found in (step, flax, importance):
+        assert all(row[1:3] == [parameters, "float32"] for row in found[1:])
+        # 544 nats before anything is learned; ours starts from the shares of white pixels.
+        assert all(0 < float(row[-1]) < 560 for row in found[1:])
+    assert [row[0] for row in flax[1:]] == ["ours", "flax"]
+    assert [row[0] for row in epoch[1:]] == ["ours, scanned", "ours, streamed"]
+    assert [row[0] for row in peak[1:]] == ["ours"]
 
 
 @pytest.mark.slow

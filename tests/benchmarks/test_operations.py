@@ -12,6 +12,7 @@ from benchmarks.operations import (
     glow_products,
     training_operations,
 )
+from benchmarks.vae_size import VaeSize, step_operations
 
 
 def test_one_product_by_hand():
@@ -47,3 +48,11 @@ def test_every_convolution_of_the_flow_is_counted():
     entries = sum(jnp.zeros(shape).size for shape in kernels)
     products = glow_products(shape, levels, steps, width)
     assert sum(p.count * p.taps * p.inputs * p.outputs for p in products) == entries
+
+
+def test_a_step_of_an_auto_encoder_by_hand():
+    # Forward, and kernels; and inputs of all layers but the first.
+    size = VaeSize(hidden=5, latents=3, samples=7, batch_size=2)
+    encoder = 2 * 784 * 5 + 3 * 5 * 3 * 2  # means and scales
+    decoder = 3 * 7 * (3 * 5 + 5 * 784)
+    assert step_operations(size) == 2 * 2 * (encoder + decoder)

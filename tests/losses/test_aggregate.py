@@ -207,6 +207,16 @@ def test_weights_multiply_the_parts(grouped):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
+def test_kls_of_groups_are_those_of_the_bound(grouped):
+    model, variables, batch = grouped
+    parts = losses.hfvae(model, variables, batch, KEY, dataset_size=50)[1].metrics
+    bound = losses.elbo(model, variables, batch, KEY)[1].metrics
+    names = ("kl/style", "kl/shape", "kl/digit")
+    assert {name for name in parts if name.startswith("kl/")} == set(names)
+    for name in names:
+        np.testing.assert_allclose(parts[name], bound[name], rtol=1e-5)
+
+
 def test_one_group_is_the_total_correlation_vae():
     model = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
     run = {"model": model, "variables": exact.diagonal_variables(), "batch": exact.BATCH}

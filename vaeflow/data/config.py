@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
-from vaeflow.data import embedded, folder, npz, prepared, sprites
+from vaeflow.data import embedded, folder, idx, npz, prepared, sprites
 from vaeflow.data.dataset import Dataset
 from vaeflow.data.pixels import Crop
 
@@ -14,6 +14,7 @@ SOURCES = (
     "embedded:digits",
     "embedded:sprites",
     "npz:PATH",
+    "idx:PATH",
     "folder:PATH",
     "tfds:NAME",
 )
@@ -25,8 +26,9 @@ class DataConfig:
 
     source: str = "embedded:faces"
     """One of embedded:faces, embedded:digits, embedded:sprites, npz:PATH (arrays image and label,
-    or train_image, test_image and so on), folder:PATH (image files at any depth) and tfds:NAME
-    (prepared by TensorFlow Datasets as array_record)."""
+    or train_image, test_image and so on), idx:PATH (a folder of the four files that MNIST is
+    published as), folder:PATH (image files at any depth) and tfds:NAME (prepared by TensorFlow
+    Datasets as array_record)."""
 
     image_size: int | None = None
     """Height and width in pixels that images are brought to, for folder:, tfds: and
@@ -57,6 +59,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     ``embedded:sprites``    737,280 rendered images with five known factors, 64x64x1 unless
                             ``image_size`` says otherwise (`vaeflow.data.Factors`)
     ``npz:PATH``            a NumPy archive (`vaeflow.data.npz.open_npz`)
+    ``idx:PATH``            MNIST's four files, or others like them (`vaeflow.data.idx.open_idx`)
     ``folder:PATH``         image files (`vaeflow.data.folder.open_folder`)
     ``tfds:NAME``           TensorFlow Datasets (`vaeflow.data.prepared.open_prepared`)
     ======================  =====================================================================
@@ -90,6 +93,8 @@ def open_dataset(config: DataConfig) -> Dataset:
         return sprites.open_sprites(name, fold, config.image_size)
     if kind == "npz" and rest:
         return npz.open_npz(name, rest, fold)
+    if kind == "idx" and rest:
+        return idx.open_idx(name, rest, fold)
     if kind == "folder" and rest:
         return folder.open_folder(name, rest, fold, config.image_size, config.crop)
     if kind == "tfds" and rest:

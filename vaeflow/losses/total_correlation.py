@@ -61,7 +61,8 @@ def hfvae(
     Returns:
       The loss in nats, and the metrics `negative_elbo`, `reconstruction`, `kl`,
       `mutual_information`, `total_correlation` (between groups), `total_correlation/NAME` (within
-      each group of several entries), `dimension_wise_kl`, in nats an example, and `bits_per_dim`.
+      each group of several entries), `dimension_wise_kl`, `kl/NAME` of each group where there are
+      several, in nats an example, and `bits_per_dim`.
 
     Raises:
       ValueError: If the model has no single posterior, posterior or prior have no independent
@@ -174,7 +175,10 @@ def _parts(model, variables, batch, rng, axis, dataset_size, condition) -> Parts
         if entries.shape[-1] > 1:
             within = densities.groups[name] - jnp.sum(entries, axis=-1)
             parts[f"total_correlation/{name}"] = jnp.mean(within)
-    parts["kl"] = sum(jnp.mean(jnp.sum(value, axis=-1)) for value in kl.values())
+    by_group = {f"kl/{name}": jnp.mean(jnp.sum(value, axis=-1)) for name, value in kl.items()}
+    if len(by_group) > 1:
+        parts |= by_group
+    parts["kl"] = sum(by_group.values())
     parts["negative_elbo"] = reconstruction + parts["kl"]
     dimensions = math.prod(images.shape[1:])
     return parts | {"bits_per_dim": parts["negative_elbo"] / (dimensions * math.log(2))}
