@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 from tests import linear_gaussian as exact
-from vaeflow import bases, encoders, losses, metrics
+from vaeflow import bases, encoders, losses, metrics, models
 
 KEY = jax.random.key(0)
 DIAGONAL = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
@@ -95,6 +95,21 @@ def test_rows_have_keys_of_their_own_and_no_part_in_each_other():
     found = estimate(DIAGONAL, variables, spoilt, keys, **settings)
     np.testing.assert_allclose(found[[0, 2]], whole[[0, 2]], rtol=1e-5)
     assert np.isnan(found[1])
+
+
+class Denser(exact.Observed):
+    """Observed values that count for more than an image."""
+
+    def __call__(self, images, keys):
+        return models.Dequantized(images, jnp.full(len(images), 2.5))
+
+
+def test_what_an_observation_costs_is_included():
+    settings = {"chains": 2, "temperatures": 3, "leapfrog_steps": 1}
+    plain = estimate(DIAGONAL, exact.diagonal_variables(), **settings)
+    denser = DIAGONAL.clone(observation=Denser())
+    found = estimate(denser, exact.diagonal_variables(), **settings)
+    np.testing.assert_allclose(found, plain + 2.5, rtol=1e-6)
 
 
 def test_what_has_no_gradients_is_refused():

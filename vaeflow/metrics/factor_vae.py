@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from vaeflow.metrics.fixed_factor import shared_groups, standardized
+from vaeflow.metrics.fixed_factor import halves, shared_groups, standardized
 from vaeflow.metrics.representation import as_representation
 
 _GROUPS = 500
@@ -22,9 +22,10 @@ def factor_vae_score(
 
     In a group of 64 examples that share the value of a factor, the latent whose variance falls
     most, relative to that over all examples, votes for the factor. Each latent stands for the
-    factor that it votes for most in 500 groups of each factor; the score is how often that is right
-    in 500 others. It is 1 if each factor has a latent that varies with it alone, and about 1 / K of
-    useless latents and K factors. Constant latents have no vote.
+    factor that it votes for most in 500 groups of each factor, from one half of the examples; the
+    score is how often that is right in 500 from the other half. It is 1 if each factor has a latent
+    that varies with it alone, and about 1 / K of useless latents and K factors. Constant latents
+    have no vote.
 
     The examples at hand stand for the process that made them: groups are drawn from those with the
     value of an example at random. The other factors must be independent of the fixed one there, and
@@ -39,18 +40,22 @@ def factor_vae_score(
 
     Raises:
       ValueError: If `codes` or `factors` have wrong shapes, codes aren't finite, factors aren't
-        integers, or one is constant or doesn't take any value twice.
+        integers, or one is constant or doesn't take any value twice in each half.
     """
     codes, factors = as_representation(codes, factors)
     codes = standardized(codes)
     constant = np.ptp(codes, axis=0) == 0
     random = np.random.default_rng(seed)
-    votes = []
-    for column in range(factors.shape[1]):
-        groups = codes[shared_groups(factors, column, 2 * _GROUPS, _GROUP_SIZE, random)]
-        stillest = np.argmin(np.where(constant, np.inf, np.var(groups, axis=1)), axis=1)
-        counts = [np.bincount(part, minlength=codes.shape[1]) for part in np.split(stillest, 2)]
-        votes.append(counts)
-    first, second = np.moveaxis(votes, 1, 0)
+
+    def votes(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """How often each latent votes while each factor is fixed, shape [factor, latent]."""
+        counts = []
+        for factor in factors.T:
+            groups = shared_groups(codes, factor, _GROUPS, _GROUP_SIZE, random)
+            stillest = np.argmin(np.where(constant, np.inf, np.var(groups, axis=1)), axis=1)
+            counts.append(np.bincount(stillest, minlength=codes.shape[1]))
+        return np.array(counts)
+
+    first, second = (votes(*half) for half in halves(codes, factors, random))
     right = second[np.argmax(first, axis=0), np.arange(codes.shape[1])]
     return float(np.sum(right) / np.sum(second))
