@@ -39,7 +39,8 @@ def test_a_bernoulli_has_the_shares_of_ones():
     share = np.clip(binary.mean(0), 1e-3, 1 - 1e-3)
     found = likelihood.apply({}, likelihood.initial(binary)).mean()
     np.testing.assert_allclose(found, share, rtol=1e-4)
-    assert {1e-3, 1 - 1e-3} <= set(share.ravel())
+    assert binary.mean(0).min() == 0
+    assert binary.mean(0).max() == 1
 
 
 @pytest.mark.parametrize("components", [1, 3])

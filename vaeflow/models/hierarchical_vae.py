@@ -39,7 +39,7 @@ class HierarchicalVAE(LatentVariableModel):
     are refused; the table in the README lists them.
 
     Source: Sonderby, Raiko, Maaloe, Sonderby & Winther 2016, "Ladder variational autoencoders",
-    equations 1, 2 and 17 to 19, without batch normalization.
+    section 2, without batch normalization.
 
     Attributes:
       network: From images to features, such as `vaeflow.encoders.DenseEncoder`.
