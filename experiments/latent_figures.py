@@ -40,9 +40,10 @@ class Drawing:
         dataset: data.Dataset,
         directory: training.RunDirectory,
         evaluation: Evaluation,
+        bound: str = "negative_elbo",
     ):
         self.model, self.dataset, self.directory = model, dataset, directory
-        self.evaluation = evaluation
+        self.evaluation, self.bound = evaluation, bound
         self.classes = getattr(model, "classes", None)
         self.sample = jax.jit(functools.partial(model.apply, method="sample"), static_argnums=2)
         self.decode = jax.jit(functools.partial(model.apply, method="decode"))
@@ -80,7 +81,7 @@ class Drawing:
         if self.model.latents == 2 and self.classes is None:
             self.manifold(variables)
         records = self.directory.read_metrics()
-        curves = {"training batches": "negative_elbo", "validation": VALIDATION}
+        curves = {"training batches": self.bound, "validation": VALIDATION}
         self.save(
             "training_curve", plotting.training_curve(records, curves, {}, "negative ELBO, nats")
         )

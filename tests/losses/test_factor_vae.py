@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests import linear_chain as chain
 from tests import linear_gaussian as exact
 from vaeflow import axis, encoders, losses, models, training
 from vaeflow.losses.evidence import split_rows
@@ -199,6 +200,15 @@ def test_a_discrete_variable_is_one_entry():
     found = losses.shuffled_entries(z, KEY, entries)
     np.testing.assert_allclose(found[:, 2:5].sum(-1), 1, rtol=1e-5)
     assert np.all(found[:, :2] != z[:, :2])
+
+
+@pytest.mark.parametrize("loss", PLAYERS.values())
+def test_models_without_players_or_without_a_posterior_are_refused(loss):
+    pair = models.FactorVAE(chain.model(2), LatentDiscriminator((4,)))
+    with pytest.raises(ValueError, match=r"a single posterior .* HierarchicalVAE has none"):
+        loss(pair, {"params": {"model": {}, "discriminator": {}}}, BATCH, KEY)
+    with pytest.raises(ValueError, match=r"among \['decoder', 'encoder'\], got 'model'"):
+        loss(VAE, exact.diagonal_variables(), BATCH, KEY)
 
 
 @pytest.mark.parametrize("name", PLAYERS)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.distributions import Concrete
 from vaeflow.distributions.entries import groups_of
-from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.base import Aux, context_of, require
 from vaeflow.losses.elbo import elbo_metrics
 from vaeflow.losses.evidence import evidence, split_rows
 from vaeflow.models.players import player
@@ -56,9 +56,13 @@ def factor_vae(
 
     Returns:
       The loss in nats, and the metrics of `elbo` and `total_correlation`, in nats.
+
+    Raises:
+      ValueError: If the model has no such players, or its "model" no single posterior.
     """
     del axis, train
     vae, own = player(model, variables, MODEL)
+    require(vae, "posterior")
     discriminator, judge = player(model, variables, DISCRIMINATOR)
     found = evidence(vae, own, batch, rng, condition=condition)
     metrics = elbo_metrics(found, batch)
@@ -100,10 +104,11 @@ def factor_vae_discriminator(
       takes for what they are.
 
     Raises:
-      ValueError: If the batch has a single row.
+      ValueError: As for `factor_vae`, or if the batch has a single row.
     """
     del train
     vae, own = player(model, variables, MODEL)
+    require(vae, "posterior")
     discriminator, judge = player(model, variables, DISCRIMINATOR)
     images, context = batch["image"], context_of(batch, condition)
     first, second = split_rows(rng, images.shape[0])

@@ -1,0 +1,134 @@
+"""Disentangling objectives on sprites end to end, at a tiny size."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import sprites
+from experiments import beta_vae_sprites as experiment
+from experiments import common
+from experiments.disentangling_objectives import Training
+from vaeflow import data, sharing, training
+
+TINY = [
+    *("--train.steps", "2", "--train.scan-steps", "1", "--train.batch-size", "8"),
+    *("--data.image-size", "16", "--examples", "40", "--test-examples", "200"),
+    *("--model.hidden", "8", "--model.latents", "2"),
+]
+SCORES = {"mutual_information_gap", "modularity", "disentanglement", "factor_vae_score"}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def execute(*arguments):
+    return common.execute("beta_vae_sprites", experiment.PRESETS, experiment.run, arguments)
+
+
+def read(path):
+    return json.loads(pathlib.Path(path).read_text())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--preset", "factor-vae"], pytest.param(["--preset", "hfvae"], marks=pytest.mark.slow)],
+    ids=lambda options: options[1],
+)
+def test_a_preset_is_trained_measured_and_drawn(options):
+    options = [*options, "--model.groups", "1", *TINY]
+    assert execute("--workdir", "run", *options) == 0
+    found = read("run/report.json")["metrics"]
+    assert set(found) >= SCORES
+    assert all(math.isfinite(value) for value in found.values())
+    assert found["negative_elbo"] == pytest.approx(found["reconstruction"] + found["kl"], rel=1e-5)
+    assert found["active_units"] + found["collapsed_units"] == 2
+    for name in ("samples", "reconstructions", "traversals", "training_curve"):
+        with Image.open(f"run/figures/{name}.png") as image:
+            assert np.asarray(image).std() > 1
+    # What is kept and exported is the auto-encoder alone.
+    described, variables = sharing.load("run/model.safetensors")
+    assert set(variables["params"]) == {"encoder", "decoder"}
+    assert set(experiment.functions(experiment.PRESETS["vae"].config, (16, 16, 1))) >= {"encode"}
+    assert described["shape"] == [16, 16, 1]
+    assert execute("--workdir", "run", *options) == 0
+
+
+@pytest.mark.parametrize("name", experiment.PRESETS)
+def test_every_preset_is_built_and_makes_a_step(name):
+    config = experiment.PRESETS[name].config
+    vae = experiment.build(config, (16, 16, 1))
+    assert vae.latents == 10
+    parts = Training(config.objective, vae, config.train, 40)
+    images = np.random.RandomState(0).randint(0, 256, (8, 16, 16, 1)).astype(np.uint8)
+    batch = {"image": images, "index": np.arange(8, dtype=np.int32)}
+    variables = jax.jit(parts.model.init)(jax.random.key(0), images)
+    state = training.create_train_state(variables, parts.optimizers)
+    options = {"weights": parts.weights}
+    update = jax.jit(training.make_update(parts.model, parts.losses, parts.optimizers, **options))
+    state, found = update(state, batch, jax.random.split(jax.random.key(0), 8))
+    assert bool(state.finite)
+    assert f"{parts.prefix}negative_elbo" in found
+    own = parts.variables_of_vae(training.variables_of(state))
+    assert np.isfinite(vae.apply(own, images, jax.random.key(0), method="encode")).all()
+
+
+def test_the_subset_holds_the_rendered_images_of_its_rows():
+    config = experiment.PRESETS["vae"].config
+    whole = data.open_dataset(config.data)
+    subset = experiment.open_subset(
+        experiment.Config(config.data, config.model, config.objective, config.train, 7, 10)
+    )
+    assert [len(subset.train), len(subset.validation), len(subset.test)] == [7, 2, 10]
+    found = subset.train.gather(np.array([3, 0, 6]))
+    expected = whole.train.gather(np.array([3, 0, 6]))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_the_benchmark_runs_every_objective_and_writes_one_table(capsys):
+    options = sprites.Config(("vae", "beta"), 2, "all", (*TINY,))
+    sprites.main(options)
+    table = read("all/scores.json")
+    assert [row["objective"] for row in table] == ["vae", "beta"]
+    reports = [read(f"all/vae-{seed}/report.json") for seed in range(2)]
+    assert [report["seed"] for report in reports] == [0, 1]
+    values = [report["metrics"]["reconstruction"] for report in reports]
+    assert table[0]["mean"]["reconstruction"] == pytest.approx(np.mean(values))
+    assert table[0]["deviation"]["reconstruction"] == pytest.approx(np.std(values, ddof=1))
+    shown = pathlib.Path("all/scores.md").read_text()
+    assert shown.count("\n") == 4
+    assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in shown
+    assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--objective.weight", "-1"], "objective.weight must be at least 0, got -1.0"),
+        (["--objective.rising", "2"], "objective.rising must be in [0, 1], got 2.0"),
+        (["--model.groups", "3"], "divisible by model.groups, got 10 and 3"),
+        (["--examples", "0"], "examples must be at least 1 and test_examples at least 5, got 0"),
+    ],
+)
+def test_bad_options_of_the_sprites_are_one_clear_line(options, message, capfd):
+    with pytest.raises(SystemExit) as stop:
+        execute("--workdir", "run", *options)
+    assert stop.value.code == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_data_without_factors_are_refused(capfd):
+    options = ["--data.source", "embedded:digits", "--data.image-size", "None"]
+    assert execute("--workdir", "run", *options) == 1
+    assert "data.source must be embedded:sprites, got embedded:digits" in capfd.readouterr().err
