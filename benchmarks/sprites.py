@@ -38,7 +38,8 @@ class Config:
     seeds: int = 3
     """Runs of each preset, with seeds from 0."""
     workdir: str = "runs/sprites"
-    """Directory of the runs, and of scores.md and scores.json. Finished runs aren't repeated."""
+    """Directory of the runs. Finished ones aren't repeated; scores.md and scores.json tell of all
+    that it holds, also of presets that weren't asked for this time."""
     options: tuple[str, ...] = ()
     """Further options of the experiment, the same for all, such as --train.steps 1000."""
 
@@ -68,7 +69,7 @@ def main(config: Config) -> None:
 def summarize(config: Config) -> list[dict[str, Any]]:
     """The mean and the standard deviation of each preset's metrics, over its finished runs."""
     rows = []
-    for preset in config.presets:
+    for preset in beta_vae_sprites.PRESETS:
         files = [
             pathlib.Path(config.workdir, f"{preset}-{seed}", "report.json")
             for seed in range(config.seeds)

@@ -178,23 +178,23 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
 def preset(yields: str, objective: ObjectiveConfig, groups: int = 1) -> common.Preset:
     """A preset that differs from others in its objective, and the groups that it needs."""
     train = training.TrainConfig(
-        steps=6000,
-        batch_size=64,
-        learning_rate=1e-3,
+        steps=3000,
+        batch_size=256,
+        learning_rate=2e-3,
         schedule="cosine",
         ema_decay=0.999,
         scan_steps=200,
         log_every=200,
-        checkpoint_every=2000,
+        checkpoint_every=1000,
     )
     return common.Preset(
         Config(
-            data.DataConfig("embedded:sprites", image_size=32),
+            data.DataConfig("embedded:sprites", image_size=16),
             ModelConfig(groups=groups),
             objective,
             train,
         ),
-        yields=f"{yields}, of 50,000 sprites of 32x32 pixels.",
+        yields=f"{yields}, of 50,000 sprites of 16x16 pixels.",
         cost="2 minutes on one CPU core",
     )
 
@@ -203,10 +203,10 @@ PRESETS = {
     "vae": preset("A variational auto-encoder", ObjectiveConfig("elbo")),
     "beta": preset("The same with four times the KL", ObjectiveConfig("elbo", 4.0)),
     "capacity": preset(
-        "A KL held at a capacity that rises", ObjectiveConfig("capacity", 30.0, capacity=10.0)
+        "A KL held at a capacity that rises", ObjectiveConfig("capacity", 30.0, capacity=5.0)
     ),
     "beta-tcvae": preset(
-        "Four times the total correlation, estimated in a batch", ObjectiveConfig("beta-tcvae", 4.0)
+        "Five times the total correlation, estimated in a batch", ObjectiveConfig("beta-tcvae", 5.0)
     ),
     "factor-vae": preset(
         "A discriminator's estimate of the total correlation added",
@@ -216,7 +216,7 @@ PRESETS = {
     "dip-vae-2": preset("Covariances of samples penalised", ObjectiveConfig("dip-vae-2", 1.0)),
     "hfvae": preset(
         "Weights for total correlations between five pairs of latents, and within them",
-        ObjectiveConfig("hfvae", 4.0, within=2.0),
+        ObjectiveConfig("hfvae", 6.0, within=4.0),
         groups=5,
     ),
 }
