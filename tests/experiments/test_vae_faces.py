@@ -51,8 +51,8 @@ def test_every_likelihood_explains_images(likelihood):
     bits = losses.elbo(model, variables, {"image": images}, jax.random.key(1))[1].metrics[
         "bits_per_dim"
     ]
-    # Binary images have one bit, noise of 256 levels eight.
-    least, most = (0.7, 1.5) if likelihood == "bernoulli" else (7, 10)
+    # Binary images have one bit, noise of 256 levels eight; a decoder fresh from `init` has more.
+    least, most = (0.7, 1.5) if likelihood == "bernoulli" else (7, 16)
     assert least < bits < most
     shown = model.apply(variables, jax.random.key(2), 3, method="sample")
     assert (shown.shape, shown.dtype) == ((3, 4, 4, 1), np.uint8)

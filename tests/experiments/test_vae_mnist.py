@@ -12,9 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import common, latent_figures, latent_objectives, vae_mnist
+from experiments import common, control, latent_figures, latent_objectives, vae_mnist
 
 TINY = ["--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "8"]
+FIGURES = (
+    "samples.png",
+    "reconstructions.png",
+    "interpolations.png",
+    "traversals.png",
+    "traversals.gif",
+    "aggregate_posterior.png",
+    "training_curve.png",
+)
 SMALL = [*TINY, "--importance-samples", "100", "--model.latents", "3", "--data.source"]
 
 
@@ -45,7 +54,6 @@ def report():
             ["--preset", "sylvester", "--model.posterior-steps", "2"], marks=pytest.mark.slow
         ),
         pytest.param(["--preset", "iaf", "--model.posterior-steps", "2"], marks=pytest.mark.slow),
-        pytest.param(["--preset", "mixture"], marks=pytest.mark.slow),
         pytest.param(["--preset", "flow-prior"], marks=pytest.mark.slow),
         pytest.param(["--preset", "autoregressive-prior"], marks=pytest.mark.slow),
         ["--preset", "conditional", "--model.classes", "4"],
@@ -60,8 +68,8 @@ def test_presets_are_trained_measured_and_drawn(options):
     # Noise has one bit for each pixel; the model is hardly trained.
     assert 0.9 < found["bits_per_dim"] < 1.3
     assert found["negative_log_likelihood"] < found["negative_elbo"] + 0.5
-    for name in ("samples", "reconstructions", "interpolations", "training_curve"):
-        with Image.open(f"run/figures/{name}.png") as image:
+    for name in FIGURES:
+        with Image.open(f"run/figures/{name}") as image:
             assert np.asarray(image).std() > 1
     assert execute("--workdir", "run", *options, *SMALL, "npz:digits.npz") == 0
 
@@ -117,6 +125,34 @@ def test_schedules_of_the_kl():
     np.testing.assert_allclose([float(beta(step)) for step in (0, 10, 20, 99)], [0, 0.5, 1, 1])
 
 
+def test_clusters_of_a_mixture_are_held_against_labels():
+    options = ["--preset", "mixture", "--model.components", "3", *SMALL, "npz:digits.npz"]
+    assert execute("--workdir", "run", *options, "--model.latents", "2") == 0
+    # Of six test images.
+    assert report()["metrics"]["cluster_accuracy"] * 6 in (1, 2, 3, 4, 5, 6)
+    with Image.open("run/figures/manifold.png") as image:
+        assert np.asarray(image).std() > 1
+
+
+def test_an_auto_encoder_is_trained_beside_a_variational_one(capsys):
+    options = ["--preset", "ae", *SMALL, "npz:digits.npz"]
+    assert execute("--workdir", "run", *options) == 0
+    found = report()["metrics"]
+    assert found["reconstruction"] == pytest.approx(36 * math.log(2), rel=0.3)
+    assert found["vae_negative_elbo"] == pytest.approx(
+        found["vae_reconstruction"] + found["vae_kl"], rel=1e-6
+    )
+    for name in ("samples", "reconstructions", "interpolations", "latents", "training_curve"):
+        with Image.open(f"run/figures/{name}.png") as image:
+            assert np.asarray(image).std() > 1
+    # Both are runs whose latents can be set.
+    for folder in ("run", "run/vae"):
+        assert control.main([folder, "--set", "z1=2", "--out", f"{folder}/set.png"]) == 0
+    assert control.main(["run", "--set", "z1=2", "--prior", "0", "--out", "set.png"]) == 2
+    message = "error: --prior: the model of run has no prior; use --image"
+    assert capsys.readouterr().err.splitlines()[-1] == message
+
+
 def test_collapse_is_said_in_the_last_line(capsys):
     options = ["--preset", "beta", "--objective.beta", "100", *SMALL, "npz:digits.npz"]
     options += ["--train.steps", "150", "--train.learning-rate", "0.03"]
@@ -139,6 +175,10 @@ def test_collapse_is_said_in_the_last_line(capsys):
         (["--model.classes", "9", "--model.prior", "vamp"], "exclude each other, got 9"),
         (["--importance-samples", "150"], "importance_samples must be a multiple of 100, got 150"),
         (["--model.latents", "0"], "model.latents must be at least 1, got 0"),
+        (
+            ["--preset", "ae", "--model.prior", "vamp"],
+            "model.prior is for models with a posterior, got vamp with posterior none",
+        ),
         (["--objective.warmup", "2"], "objective.warmup must be in [0, 1], got 2.0"),
     ],
 )
