@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 VALIDATION = "validation_negative_elbo"
 BATCH = 100
 """Images that are measured at once."""
+ROWS = 8
+"""Rows of samples in a figure."""
 
 PyTree = Any
 
@@ -92,18 +94,18 @@ class Drawing:
     def save(self, name: str, figure) -> None:
         plotting.save_figure(self.directory.figures / f"{name}.png", figure)
 
-    def table(self, variables, rows: int) -> np.ndarray:
+    def table(self, variables) -> np.ndarray:
         """Samples ``[row, column, ...]``; with classes one for each, of the same noise in a row."""
         key = jax.random.key(1)
         if self.classes is None:
-            images = np.asarray(self.sample(variables, key, 8 * rows))
-            return images.reshape(rows, 8, *images.shape[1:])
+            images = np.asarray(self.sample(variables, key, 8 * ROWS))
+            return images.reshape(ROWS, 8, *images.shape[1:])
         labels = np.arange(self.classes, dtype=np.int32)
-        return np.stack([self.sample(variables, key, rows, label) for label in labels], axis=1)
+        return np.stack([self.sample(variables, key, ROWS, label) for label in labels], axis=1)
 
-    def samples(self, variables, rows: int) -> Figure:
-        """Draws the table of samples."""
-        table = self.table(variables, rows)
+    def samples(self, variables, rows: int = ROWS) -> Figure:
+        """Draws rows of the table of samples."""
+        table = self.table(variables)[:rows]
         return plotting.image_grid(table.reshape(-1, *table.shape[2:]), table.shape[1])
 
     def progress(self, step: int, variables) -> None:
@@ -112,7 +114,7 @@ class Drawing:
 
     def final(self, variables) -> None:
         """All figures of the trained model."""
-        self.save("samples", self.samples(variables, 8))
+        self.save("samples", self.samples(variables))
         batch = data.stack(self.dataset.test, 8)
         real, labels = batch["image"], batch["label"] if self.classes is not None else None
         z = self.encode(variables, real, jax.random.key(2), labels)
