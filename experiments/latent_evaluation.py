@@ -16,6 +16,8 @@ from vaeflow import data, losses, metrics, training
 VALIDATION = "validation_negative_elbo"
 BATCH = 100
 """Images that are measured at once."""
+ROWS = 8
+"""Rows of samples in a figure."""
 
 PyTree = Any
 

@@ -17,6 +17,8 @@ from vaeflow import data, distributions, plotting, training
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SAMPLES = 8
+"""Rows of samples."""
 STEPS = 8
 """Images of a path between two real ones."""
 ROWS = 10
@@ -52,18 +54,18 @@ class Drawing:
     def save(self, name: str, figure) -> None:
         plotting.save_figure(self.directory.figures / f"{name}.png", figure)
 
-    def table(self, variables: PyTree, rows: int) -> np.ndarray:
+    def table(self, variables: PyTree) -> np.ndarray:
         """Samples ``[row, column, ...]``; with classes one for each, of the same noise in a row."""
         key = jax.random.key(1)
         if self.classes is None:
-            images = np.asarray(self.sample(variables, key, 8 * rows))
-            return images.reshape(rows, 8, *images.shape[1:])
+            images = np.asarray(self.sample(variables, key, 8 * SAMPLES))
+            return images.reshape(SAMPLES, 8, *images.shape[1:])
         labels = np.arange(self.classes, dtype=np.int32)
-        return np.stack([self.sample(variables, key, rows, label) for label in labels], axis=1)
+        return np.stack([self.sample(variables, key, SAMPLES, label) for label in labels], axis=1)
 
-    def samples(self, variables: PyTree, rows: int) -> Figure:
-        """Draws the table of samples."""
-        table = self.table(variables, rows)
+    def samples(self, variables: PyTree, rows: int = SAMPLES) -> Figure:
+        """Draws rows of the table of samples."""
+        table = self.table(variables)[:rows]
         return plotting.image_grid(table.reshape(-1, *table.shape[2:]), table.shape[1])
 
     def progress(self, step: int, variables: PyTree) -> None:
@@ -72,7 +74,7 @@ class Drawing:
 
     def final(self, variables: PyTree) -> None:
         """All figures of the trained model."""
-        self.save("samples", self.samples(variables, 8))
+        self.save("samples", self.samples(variables))
         self.reconstructions(variables)
         self.interpolations(variables)
         self.traversals(variables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from experiments import common, control, latent_figures, latent_objectives, vae_mnist
+from vaeflow import sharing
 
 TINY = ["--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "8"]
 FIGURES = (
@@ -105,12 +107,24 @@ def test_there_is_a_column_for_each_class():
     network["Dense_2"]["kernel"] = network["Dense_2"]["kernel"].at[0].set(10.0)
     variables["params"]["decoder"] = parameters
     drawing = latent_figures.Drawing(model, None, None, None)
-    table = drawing.table(variables, 3)
-    assert table.shape == (3, 4, 6, 6, 1)
+    table = drawing.table(variables)
+    assert table.shape == (8, 4, 6, 6, 1)
     grey = 255 / (1 + np.exp(-10 * np.tanh(np.tanh(logits / 10))))
-    np.testing.assert_allclose(
-        table, np.broadcast_to(grey[:, None, None, None], table.shape), atol=1
-    )
+    for column, shade in enumerate(grey):
+        np.testing.assert_allclose(table[:, column], shade, atol=1)
+    # One that ignores it: what differs is the noise, of which a row has its own.
+    kernel = network["Dense_0"]["kernel"].at[3:].set(0.0).at[:3, 0].set(1.0)
+    network["Dense_0"]["kernel"] = kernel
+    table = drawing.table(variables)
+    np.testing.assert_array_equal(table, np.broadcast_to(table[:, :1], table.shape))
+    assert len(np.unique(table[:, 0, 0, 0, 0])) > 2
+
+
+@pytest.mark.parametrize("preset", vae_mnist.PRESETS)
+def test_configurations_come_back_from_json(preset):
+    config = vae_mnist.PRESETS[preset].config
+    values = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert sharing.from_json(vae_mnist.Config, values) == config
 
 
 def test_schedules_of_the_kl():

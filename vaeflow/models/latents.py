@@ -19,7 +19,8 @@ class Latents(NamedTuple):
       log_q: log q of each group by name, given the groups drawn before it, ``[sample, batch]``.
       log_p: The same under the prior.
       kl: KL(q || p) of each latent of a group, ``[batch, latent]``, by name, for groups where both
-        sides are known to have it in closed form.
+        sides are known to have it in closed form; averaged over samples of the groups above it,
+        where it depends on them.
     """
 
     z: PyTree
