@@ -135,10 +135,10 @@ def preset(yields: str, source: str, *, led: bool, cost: str) -> common.Preset:
     """A preset that differs from others in its data, and in whether the category is led."""
     published = ObjectiveConfig()
     objective = dataclasses.replace(
-        published, capacity=2.3, capacity_weight=20.0, first_style_weight=5.0, early=0.8
+        published, capacity=2.3, capacity_weight=20.0, first_style_weight=5.0, early=0.6, late=0.8
     )
     train = training.TrainConfig(
-        steps=4000,
+        steps=5000,
         batch_size=128,
         learning_rate=2e-3 if led else 1e-3,
         schedule="cosine" if led else "constant",

@@ -17,7 +17,7 @@ from vaeflow.losses.evidence import split_rows
 class ObjectiveConfig:
     """Weights of the parts of the KL, all one for the negative ELBO, and what leads the category.
 
-    Without the last four it is the published objective.
+    Without the last five it is the published objective.
     """
 
     alpha: float = 1.0
@@ -27,13 +27,16 @@ class ObjectiveConfig:
     gamma: float = 4.0
     """Weight of the total correlation within the style."""
     capacity: float = 0.0
-    """Nats that the category is to tell of an image, or 0 for no such aim."""
+    """Nats that the category is to tell of an image."""
     capacity_weight: float = 0.0
-    """Weight of the distance from it."""
+    """Weight of the distance from it; 0 for no such aim."""
     first_style_weight: float = 0.0
     """At first, weight of the KL of the style beyond what the objective has."""
     early: float = 0.0
-    """Share of the training over which that weight falls to 0, and beta and gamma rise from 1."""
+    """Share of the training with that weight, and with 1 for beta and gamma."""
+    late: float = 0.0
+    """Share of the training after which beta and gamma are as given and the style's weight is 0;
+    between the two, all change linearly."""
 
     def __post_init__(self) -> None:
         """Refuses values out of range.
@@ -46,20 +49,28 @@ class ObjectiveConfig:
                 raise ValueError(
                     f"objective.{field.name} must be at least 0, got {getattr(self, field.name)}"
                 )
-        if self.early > 1:
-            raise ValueError(f"objective.early must be in [0, 1], got {self.early}")
+        if not self.early <= self.late <= 1:
+            raise ValueError(
+                "objective.early and objective.late must be in order and at most 1, got "
+                f"{self.early} and {self.late}"
+            )
 
 
 def make_weights(objective: ObjectiveConfig, steps: int, dataset_size: int) -> dict[str, Any]:
     """The weights of `loss` in a run of so many steps: numbers, and schedules of the step."""
-    early = objective.early * steps
+    start, length = objective.early * steps, (objective.late - objective.early) * steps
+
+    def changing(first: float, last: float) -> Any:
+        line = losses.linear_schedule(length, start=first, end=last)
+        return lambda step: line(jnp.maximum(step - start, 0))
+
     return {
         "alpha": objective.alpha,
-        "beta": losses.linear_schedule(early, start=1.0, end=objective.beta),
-        "gamma": losses.linear_schedule(early, start=1.0, end=objective.gamma),
+        "beta": changing(1.0, objective.beta),
+        "gamma": changing(1.0, objective.gamma),
         "capacity": objective.capacity,
         "capacity_weight": objective.capacity_weight,
-        "style_weight": losses.linear_schedule(early, start=objective.first_style_weight, end=0.0),
+        "style_weight": changing(objective.first_style_weight, 0.0),
         "dataset_size": dataset_size,
     }
 
