@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,43 +18,6 @@ MODEL = latent_models.build(latent_models.ModelConfig(latents=3, prior="autoregr
 @pytest.fixture(scope="module")
 def variables():
     return jax.jit(MODEL.init)(KEY, IMAGES)
-
-
-def noisy(variables):
-    return jax.tree.map(
-        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
-        variables,
-    )
-
-
-def test_the_density_factorises_in_the_order_of_the_latents(variables):
-    prior = MODEL.apply(noisy(variables), method="prior")
-    log_prob = jax.jit(lambda z: prior.log_prob(z))
-    grid = jnp.linspace(-12, 12, 801)
-    given = jnp.array([[0.3, -1.2], [0.3, 0.9], [-1.5, 0.9]])
-    points = jnp.concatenate(
-        [jnp.repeat(given[:, None], 801, axis=1), jnp.tile(grid[:, None], (3, 1, 1))], axis=-1
-    )
-    found = np.asarray(log_prob(points), np.float64)
-    # Given those before it the last is Gaussian: a parabola of the logarithm, and each another one.
-    middle = np.abs(np.asarray(grid)) < 3
-    curves = [np.polyfit(np.asarray(grid)[middle], row[middle], 2) for row in found]
-    for row, curve in zip(found, curves, strict=True):
-        np.testing.assert_allclose(np.polyval(curve, grid[middle]), row[middle], atol=1e-3)
-    assert abs(curves[0][1] - curves[1][1]) > 1e-2
-    # What is left when it is integrated out is a joint density in which, again, the second is
-    # Gaussian given the first; the first alone is one whatever comes after.
-    plane = jnp.linspace(-6, 6, 121)
-    z = jnp.stack(jnp.meshgrid(plane, plane, plane, indexing="ij"), axis=-1)
-    density = np.exp(np.asarray(log_prob(z), np.float64))
-    step = float(plane[1] - plane[0])
-    second = density.sum(axis=2) * step
-    first = second.sum(axis=1) * step
-    assert first.sum() * step == pytest.approx(1, abs=1e-3)
-    inner = np.abs(np.asarray(plane)) < 2
-    for curve in (np.log(first), *np.log(second / first[:, None])[inner]):
-        fit = np.polyfit(np.asarray(plane)[inner], curve[inner], 2)
-        np.testing.assert_allclose(np.polyval(fit, plane[inner]), curve[inner], atol=2e-2)
 
 
 def test_joint_training_moves_it(variables):
