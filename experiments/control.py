@@ -9,7 +9,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,15 @@ from vaeflow.export import OpenedRun, open_run
 
 SWEEP = np.linspace(-3, 3, 7)
 """Values of a real latent that is swept."""
+LABEL = "label"
+"""What is set of a model that is given labels, beside its latents."""
+
+
+class State(NamedTuple):
+    """What is decoded: latents, and a label where the model takes one."""
+
+    z: jax.Array
+    label: int | None
 
 
 class Refused(ValueError):
@@ -61,10 +70,12 @@ def draw(options: argparse.Namespace) -> None:
         raise ValueError(f"run {options.run} has no latents: its model is no auto-encoder")
     model = opened.module.build(opened.config, opened.shape)
     names = {unit.name: unit for unit in units_of(model)}
+    if classes := getattr(model, "classes", None):
+        names[LABEL] = Unit(LABEL, model.latents, classes)
     settings = [_setting(text, names) for text in options.set]
     swept = None if options.sweep is None else _unit(options.sweep, names)
-    z, images, labels = _start(options, opened, model)
-    changed = z
+    start, images, captions = _start(options, opened, model)
+    changed = start
     for unit, value in settings:
         changed = _with(changed, unit, value)
     made = "\n".join(text.replace("=", " = ") for text in options.set)
@@ -74,26 +85,37 @@ def draw(options: argparse.Namespace) -> None:
         rows = [_with(changed, swept, value) for value in values]
         headings = [f"{swept.name} = {value:g}" for value in values]
         side = [f"with\n{made}"] if made else []
-    decoded = np.asarray(model.apply(opened.variables, jnp.stack([z, *rows]), method="decode"))
+    states = [start, *rows]
+    labels = [] if start.label is None else [jnp.array([state.label for state in states])]
+    z = jnp.stack([state.z for state in states])
+    decoded = np.asarray(model.apply(opened.variables, z, *labels, method="decode"))
     columns = np.concatenate([*images, decoded])[None]
-    plotting.save_figure(options.out, plotting.image_table(columns, side, [*labels, *headings]))
+    plotting.save_figure(options.out, plotting.image_table(columns, side, [*captions, *headings]))
 
 
 def _start(
     options: argparse.Namespace, opened: OpenedRun, model: Any
-) -> tuple[jax.Array, list[np.ndarray], list[str]]:
-    """The latents to start from, the image that they are of if any, and labels of both."""
+) -> tuple[State, list[np.ndarray], list[str]]:
+    """What to start from, the image that it is of if any, and captions of both."""
+    classes = getattr(model, "classes", None)
     if options.prior is not None:
         if not hasattr(model, "prior"):
             raise Refused(f"--prior: the model of {options.run} has no prior; use --image")
-        prior = model.apply(opened.variables, method="prior")
-        return prior.sample(seed=jax.random.key(options.prior)), [], ["from the prior"]
+        label = None if classes is None else 0
+        context = [] if label is None else [jnp.asarray(label)]
+        prior = model.apply(opened.variables, *context, method="prior")
+        z = prior.sample(seed=jax.random.key(options.prior))
+        caption = "from the prior" if label is None else f"from the prior,\nlabel = {label}"
+        return State(z, label), [], [caption]
     test = data.open_dataset(opened.config.data).test
     if not 0 <= options.image < len(test):
         raise Refused(f"--image {options.image}: the test images are 0 to {len(test) - 1}")
-    image = test.gather(np.array([options.image]))["image"]
-    z = model.apply(opened.variables, image, jax.random.key(0), method="encode")[0]
-    return z, [image], ["original", "reconstruction"]
+    batch = test.gather(np.array([options.image]))
+    context = [] if classes is None else [batch["label"]]
+    key, image = jax.random.key(0), batch["image"]
+    z = model.apply(opened.variables, image, key, *context, method="encode")[0]
+    label = int(context[0][0]) if context else None
+    return State(z, label), [image], ["original", "reconstruction"]
 
 
 def _setting(text: str, names: dict[str, Unit]) -> tuple[Unit, float]:
@@ -130,12 +152,14 @@ def allowed(units: list[Unit]) -> str:
     )
 
 
-def _with(z: jax.Array, unit: Unit, value: float) -> jax.Array:
-    """Latents with one of them set; a category is a corner of its simplex."""
+def _with(state: State, unit: Unit, value: float) -> State:
+    """The state with one thing set; a category of the latents is a corner of its simplex."""
+    if unit.name == LABEL and state.label is not None:
+        return state._replace(label=int(value))
     if not unit.categories:
-        return z.at[unit.start].set(value)
-    corner = jax.nn.one_hot(int(value), unit.categories, dtype=z.dtype)
-    return jax.lax.dynamic_update_slice(z, corner, (unit.start,))
+        return state._replace(z=state.z.at[unit.start].set(value))
+    corner = jax.nn.one_hot(int(value), unit.categories, dtype=state.z.dtype)
+    return state._replace(z=jax.lax.dynamic_update_slice(state.z, corner, (unit.start,)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,8 +171,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="a latent and its value: z3=2, style.0=-1 or digit=7, as the model has them; again "
-        "for more",
+        help="a latent and its value: z3=2, style.0=-1, digit=7 or label=7, as the model has them; "
+        "again for more",
     )
     parser.add_argument("--sweep", metavar="NAME", help="a latent to draw at values in a row")
     start = parser.add_mutually_exclusive_group()

@@ -29,13 +29,13 @@ def _here(tmp_path, monkeypatch):
     np.savez("digits.npz", image=IMAGES)
 
 
-def write_run(module: str, config, model, folder: str = "run") -> dict:
+def write_run(module: str, config, model, labels=None) -> dict:
     """A run of an experiment, with variables fresh from `init`."""
-    pathlib.Path(folder).mkdir()
-    variables = jax.jit(model.init)(jax.random.key(0), IMAGES[:8])
+    pathlib.Path("run").mkdir()
+    variables = jax.jit(model.init)(jax.random.key(0), IMAGES[:8], labels)
     described = {"experiment": module, "preset": "", "shape": list(SHAPE)}
     vf.save(
-        f"{folder}/model.safetensors",
+        "run/model.safetensors",
         {**described, "config": dataclasses.asdict(config)},
         variables,
     )
@@ -66,6 +66,11 @@ def grouped_run(monkeypatch) -> tuple[models.VAE, dict]:
         decoders.Decoder(decoders.DenseDecoder(()), decoders.Bernoulli(), SHAPE),
         models.Binarizer(),
     )
+    return model, toy_run(monkeypatch, model)
+
+
+def toy_run(monkeypatch, model: models.VAE, labels=None) -> dict:
+    """A run of an experiment that builds a given model."""
     module = types.ModuleType("experiments.toy")
     module.Config = Config
     module.build = lambda config, shape: model
@@ -73,7 +78,7 @@ def grouped_run(monkeypatch) -> tuple[models.VAE, dict]:
     monkeypatch.setitem(sys.modules, "experiments.toy", module)
     config = vae_mnist.PRESETS["vae"].config
     config = dataclasses.replace(config, data=vf.data.DataConfig("npz:digits.npz"))
-    return model, write_run("toy", config, model)
+    return write_run("toy", config, model, labels)
 
 
 def canvas() -> np.ndarray:
@@ -127,6 +132,37 @@ def test_categories_are_set_and_swept(monkeypatch):
     assert places == sorted(places)
     assert control.main(["run", "--set", "style.1=-2", "--set", "digit=1", "--out", "out.png"]) == 0
     assert len(drawn(images[1])) == 1
+
+
+@pytest.mark.parametrize("start", ["image", "prior"])
+def test_labels_are_set_and_swept(start, monkeypatch):
+    labels = np.arange(60) % 3
+    np.savez("digits.npz", image=IMAGES, label=labels)
+    model = models.VAE(
+        encoders.Encoder(encoders.DenseEncoder(()), encoders.DiagonalGaussian(2)),
+        decoders.Decoder(decoders.DenseDecoder(()), decoders.Bernoulli(), SHAPE),
+        models.Binarizer(),
+        classes=3,
+    )
+    variables = toy_run(monkeypatch, model, labels[:8])
+    test = vf.data.open_dataset(vf.data.DataConfig("npz:digits.npz")).test[1]
+    if start == "image":
+        options = ["--image", "1"]
+        context = test["label"][None]
+        z = model.apply(
+            variables, test["image"][None], jax.random.key(0), context, method="encode"
+        )[0]
+    else:
+        options = ["--prior", "2"]
+        z = model.apply(variables, method="prior").sample(seed=jax.random.key(2))
+    arguments = ["run", "--set", "z0=2", *options, "--sweep", "label", "--out", "out.png"]
+    assert control.main(arguments) == 0
+    z = jnp.tile(z.at[0].set(2.0), (3, 1))
+    images = np.asarray(model.apply(variables, z, jnp.arange(3), method="decode"))
+    places = [drawn(image) for image in images]
+    assert [len(found) for found in places] == [1] * 3
+    assert places == sorted(places)
+    assert control.main(["run", "--set", "label=3", "--out", "out.png"]) == 2
 
 
 @pytest.mark.parametrize(

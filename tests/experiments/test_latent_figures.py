@@ -171,5 +171,3 @@ def test_units_are_named_by_their_group():
         vf.models.Binarizer(),
     )
     assert units_of(model) == [Unit("style.0", 0), Unit("style.1", 1), Unit("digit", 2, 10)]
-    levels = types.SimpleNamespace(levels={"level_1": 2, "level_2": 1}, latents=3)
-    assert units_of(levels) == [Unit("level_1.0", 0), Unit("level_1.1", 1), Unit("level_2.0", 2)]
