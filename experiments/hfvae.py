@@ -1,7 +1,11 @@
-"""Hierarchically factorised variational auto-encoders of images: styles and a category, no labels.
+"""Hierarchically factorised variational auto-encoders of images: a style and a category.
 
 Latents are a group of normals, "style", and a Concrete variable, "category". What the category
-finds is held against the labels, which training never sees.
+finds is held against labels, which training never sees. Images are binarised anew at every step, so
+that the likelihood is one of binary images; in expectation over the draws it is the cross entropy
+of the grey levels that the paper's code minimises.
+
+Source: Esmaeili et al. 2019, "Structured disentangled representations".
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from vaeflow import data, nn, training
 
 HIDDEN = (400, 200)
 """Layers of the dense encoder, and in reverse of the decoder, as in the paper."""
+COST = "4 minutes on a CPU core"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +136,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     return common.Result(fitted.step, found, remark)
 
 
-def preset(yields: str, source: str, *, led: bool, cost: str) -> common.Preset:
+def preset(yields: str, source: str, *, led: bool) -> common.Preset:
     """A preset that differs from others in its data, and in whether the category is led."""
     published = ObjectiveConfig()
     objective = dataclasses.replace(
@@ -149,4 +154,4 @@ def preset(yields: str, source: str, *, led: bool, cost: str) -> common.Preset:
         checkpoint_every=1000,
     )
     config = Config(data.DataConfig(source), ModelConfig(), objective if led else published, train)
-    return common.Preset(config, yields=yields, cost=cost)
+    return common.Preset(config, yields=yields, cost=COST)
