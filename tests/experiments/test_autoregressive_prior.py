@@ -42,3 +42,28 @@ def test_joint_training_moves_it(variables):
         assert np.abs(new - old).max() > 1e-6, path
     drawn = MODEL.apply(moved, KEY, 4, method="sample")
     assert drawn.shape == (4, *SHAPE)
+
+
+def test_each_latent_is_a_gaussian_given_those_before_it(variables):
+    moved = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
+        variables,
+    )
+    prior = MODEL.apply(moved, method="prior")
+    noise_of = prior.bijector.inverse
+    z = jax.random.normal(KEY, (5, 3))
+    jacobian = jax.jit(jax.vmap(jax.jacobian(noise_of)))
+    found = np.asarray(jacobian(z))
+    depends = (found != 0).all(axis=0)
+    # The flow may put noise and latents in other orders.
+    rows, order = np.argsort(depends.sum(axis=1)), np.argsort(-depends.sum(axis=0))
+    ordered = found[:, rows][:, :, order]
+    np.testing.assert_array_equal(np.triu(ordered, 1), 0)
+    np.testing.assert_array_equal(np.tril(np.ones((3, 3))), np.tril(ordered != 0).all(axis=0))
+    # Affine in the latent itself: its own value changes no slope, and that is the whole density.
+    diagonal = np.diagonal(ordered, axis1=1, axis2=2)
+    again = np.asarray(jacobian(z.at[:, order[-1]].add(3.0)))[:, rows[-1], order[-1]]
+    np.testing.assert_allclose(again, diagonal[:, -1], rtol=1e-5)
+    noise = np.asarray(jax.vmap(noise_of)(z), np.float64)
+    expected = -0.5 * noise**2 - 0.5 * np.log(2 * np.pi) + np.log(np.abs(diagonal))
+    np.testing.assert_allclose(prior.log_prob(z), expected.sum(axis=1), rtol=1e-5)
