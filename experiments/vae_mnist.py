@@ -31,8 +31,9 @@ def preset(
     train = training.TrainConfig(
         steps=steps,
         batch_size=100,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         schedule="cosine",
+        clip_norm=100.0,  # twice the usual; without it, posteriors of planar maps once diverged
         ema_decay=0.999,
         scan_steps=200,
         log_every=100,

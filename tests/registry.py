@@ -182,11 +182,19 @@ BIJECTORS: Sequence[Entry] = (
         (1,),
         constant=("*.kernel_0",),
     ),
-    Entry(bijectors.BernsteinPolynomial, "vector", makers_monotone.bernstein(3), (3,)),
+    Entry(bijectors.BernsteinPolynomial, "vector", makers_monotone.bernstein(3), (3,), slow=True),
     Entry(bijectors.BernsteinPolynomial, "context", makers_monotone.bernstein(2), (2,), (2,)),
-    Entry(bijectors.MonotoneNetwork, "vector", makers_monotone.monotone_network(3), (3,)),
+    Entry(
+        bijectors.MonotoneNetwork, "vector", makers_monotone.monotone_network(3), (3,), slow=True
+    ),
     Entry(bijectors.MonotoneNetwork, "context", makers_monotone.monotone_network(2), (2,), (2,)),
-    Entry(bijectors.BlockAutoregressive, "vector", makers_monotone.block_autoregressive(3), (3,)),
+    Entry(
+        bijectors.BlockAutoregressive,
+        "vector",
+        makers_monotone.block_autoregressive(3),
+        (3,),
+        slow=True,
+    ),
     Entry(
         bijectors.BlockAutoregressive,
         "context",
@@ -225,7 +233,7 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Scan, "plain", makers.scan(), (4,)),
     Entry(bijectors.Scan, "context", makers.scan(), (4,), (2,)),
     Entry(bijectors.Scan, "remat", makers.scan(remat=True), (4,)),
-    Entry(bijectors.Scan, "unrolled", makers.scan(unroll=True), (4,)),
+    Entry(bijectors.Scan, "unrolled", makers.scan(unroll=True), (4,), slow=True),
     Entry(bijectors.Scan, "reversible", makers.scan(reversible=True, segment=2), (4,)),
     Entry(bijectors.Scan, "reversible-context", makers.scan(reversible=True), (4,), (2,)),
     Entry(bijectors.NumericalInverse, "vector", makers.numerical_inverse, (3,)),
@@ -239,7 +247,7 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Radial, "context", vector_makers.radial(3), (3,), (2,)),
     Entry(bijectors.Residual, "vector", makers_residual.residual(3), (3,)),
     Entry(bijectors.Residual, "context", makers_residual.residual(2), (2,), (2,), slow=True),
-    Entry(bijectors.Residual, "one-entry", makers_residual.residual(1), (1,)),
+    Entry(bijectors.Residual, "one-entry", makers_residual.residual(1), (1,), slow=True),
     Entry(bijectors.Exp, "vector", lambda key: bijectors.Exp(), (4,)),
     Entry(bijectors.Softplus, "image", lambda key: bijectors.Softplus(3), (2, 2, 1)),
     Entry(bijectors.Logit, "interval", lambda key: bijectors.Logit(-6, 6), (4,)),
@@ -288,7 +296,7 @@ BIJECTORS: Sequence[Entry] = (
         (2,),
         (2,),
     ),
-    Entry(bijectors.Continuous, "context", makers_continuous.continuous(2), (2,), (2,)),
+    Entry(bijectors.Continuous, "context", makers_continuous.continuous(2), (2,), (2,), slow=True),
     # The square of a sign is 1: for one entry the estimate is exact.
     Entry(bijectors.Continuous, "probes", makers_continuous.continuous(1, probes=2), (1,)),
     Entry(bijectors.Continuous, "vector", makers_continuous.continuous(3), (3,), slow=True),
@@ -304,8 +312,9 @@ def _flow(module, variant, context_shape=None, **fields) -> Entry:
 
 
 def _step(step, variant, event_shape, context_shape=None, **fields) -> Entry:
+    # Slow, as the flow that is made of such steps has an entry too.
     make = makers.flow_step(step, context_shape=context_shape)
-    return Entry(type(step), variant, make, event_shape, context_shape, **fields)
+    return Entry(type(step), variant, make, event_shape, context_shape, slow=True, **fields)
 
 
 def _basis(basis, channels, context_shape=None) -> Entry:
@@ -339,7 +348,7 @@ def _autoregressive(kind, channels, **options):
 FLOWS: Sequence[Entry] = (
     _flow(_glow(), "image"),
     _flow(_glow(context_ndims=3, reversible=True), "feature-maps", (4, 4, 1), slow=True),
-    _flow(_glow(levels=1, plu=True), "plu-context", (2,), constant=_FACTORS),
+    _flow(_glow(levels=1, plu=True), "plu-context", (2,), constant=_FACTORS, slow=True),
     _flow(_glow(levels=1, scan=False), "unrolled", slow=True),
     _flow(_glow(levels=1, remat=True), "remat", slow=True),
     _flow(_real_nvp(3), "vector"),
@@ -349,9 +358,9 @@ FLOWS: Sequence[Entry] = (
     _flow(_real_nvp(2, 2, 1, levels=1, steps=1), "image"),
     _flow(flows.Bounded(_real_nvp(3), -8, 8), "vector"),
     _flow(flows.Standardized(_real_nvp(3)), "vector"),
-    _flow(flows.Standardized(_real_nvp(3), learned=False), "fixed-vector"),
+    _flow(flows.Standardized(_real_nvp(3), learned=False), "fixed-vector", slow=True),
     _flow(_neural_spline(3), "vector", constant=_FACTORS),
-    _flow(_neural_spline(2, reversible=True), "vector-context", (2,), constant=_FACTORS),
+    _flow(_neural_spline(2, reversible=True), "vector-context", (2,), constant=_FACTORS, slow=True),
     _flow(_neural_spline(3, autoregressive=True), "autoregressive", (2,), constant=_FACTORS),
     _flow(_autoregressive(flows.MaskedAutoregressive, 3), "vector"),
     _flow(_autoregressive(flows.MaskedAutoregressive, 2, reversible=True), "context", (2,)),
@@ -380,8 +389,8 @@ FLOWS: Sequence[Entry] = (
     _basis(flows.OrthogonalBasis(2), 3, (2,)),
     _basis(flows.HouseholderBasis(2), 2),
     _basis(flows.IdentityBasis(), 2, (2,)),
-    _flow(flows.Gaussianization((2,), steps=2, kernels=3), "flow"),
-    _step(flows.GaussianizationStep(2, 3, 1), "context", (2,), (2,), slow=True),
+    _flow(flows.Gaussianization((2,), steps=2, kernels=3), "flow", slow=True),
+    _step(flows.GaussianizationStep(2, 3, 1), "context", (2,), (2,)),
     _flow(flows.Continuous((2,), width=4, layers=1), "flow"),
     _flow(flows.Continuous((2,), blocks=2, width=4, layers=1), "flow-context", (2,), slow=True),
     _stack("plain"),

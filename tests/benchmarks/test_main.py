@@ -48,6 +48,7 @@ def test_glow_speed_and_peak(capsys):
     assert len(peak) == 2
 
 
+@pytest.mark.slow
 def test_flows(capsys):
     config = flows.Config(
         kinds=("spline-autoregressive", "affine-autoregressive"),
@@ -108,6 +109,7 @@ def test_plane(capsys):
     assert all(0 < float(value) < 2 for value in closeness[1][2:])
 
 
+@pytest.mark.slow
 def test_vae(capsys):
     config = vae.Config(
         peers=("flax",),

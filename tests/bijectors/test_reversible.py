@@ -71,7 +71,12 @@ def distance(a, b):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize(
-    ("direction", "scale"), [("density", 1.0), ("density", 2.0), ("sample", 1.0)]
+    ("direction", "scale"),
+    [
+        pytest.param("density", 1.0, marks=pytest.mark.slow),
+        ("density", 2.0),
+        ("sample", 1.0),
+    ],
 )
 def test_gradient_is_as_exact_as_plain_backpropagation(scale, direction):
     variables = jax.tree.map(lambda leaf: leaf, trained(32))

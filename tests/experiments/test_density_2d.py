@@ -64,6 +64,7 @@ def test_flows_are_trained_measured_and_drawn(capsys):
     assert "run is finished; nothing to do" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_longer_training_comes_closer():
     options = [*SMALL, "--preset", "planar", "--data.density", "eight_gaussians"]
     for steps in ("2", "300"):

@@ -46,6 +46,7 @@ def test_flows_are_trained_measured_and_drawn(capsys):
     assert "run is finished; nothing to do" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_longer_training_comes_closer():
     options = [*SMALL, "--energies", "ring", "--model.spline-steps", "0", "--train.steps"]
     closeness = []

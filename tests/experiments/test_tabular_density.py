@@ -151,6 +151,7 @@ common.main("tabular_density", tabular_density.PRESETS, tabular_density.run)
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_loses_patience_where_one_that_was_not_did(tmp_path):
     """At so high a learning rate validation soon gets worse, and the kill is amid the wait."""
     options = [*TINY, "--train.steps", "60", "--train.learning-rate", "0.3", "--model.flow", "maf"]

@@ -50,7 +50,7 @@ def report():
         ["--preset", "vae"],
         ["--preset", "dreg", "--objective.samples", "3"],
         ["--preset", "planar", "--model.posterior-steps", "2"],
-        ["--preset", "vamp", "--model.components", "5"],
+        pytest.param(["--preset", "vamp", "--model.components", "5"], marks=pytest.mark.slow),
         pytest.param(["--preset", "iwae", "--objective.samples", "3"], marks=pytest.mark.slow),
         pytest.param(
             ["--preset", "sylvester", "--model.posterior-steps", "2"], marks=pytest.mark.slow
@@ -58,7 +58,7 @@ def report():
         pytest.param(["--preset", "iaf", "--model.posterior-steps", "2"], marks=pytest.mark.slow),
         pytest.param(["--preset", "flow-prior"], marks=pytest.mark.slow),
         pytest.param(["--preset", "autoregressive-prior"], marks=pytest.mark.slow),
-        ["--preset", "conditional", "--model.classes", "4"],
+        pytest.param(["--preset", "conditional", "--model.classes", "4"], marks=pytest.mark.slow),
     ],
     ids=lambda options: options[1],
 )
@@ -76,6 +76,7 @@ def test_presets_are_trained_measured_and_drawn(options):
     assert execute("--workdir", "run", *options, *SMALL, "npz:digits.npz") == 0
 
 
+@pytest.mark.slow
 def test_levels_are_measured_apart():
     options = ["--preset", "hierarchical", "--model.levels", "3", "2", "1", *SMALL]
     options += ["npz:digits.npz", "--objective.warmup", "0.5", "--objective.cycles", "2"]
