@@ -36,7 +36,7 @@ def spherical_path(
     With unit vectors a', b' of a, b at an angle w, and u the unit vector at a right angle to a' in
     their plane, the direction at t is cos(t w) a' + sin(t w) u, which is Shoemake's
     [sin((1 - t) w) a' + sin(t w) b'] / sin(w) without its division. The length is
-    (1 - t) |a| + t |b|. Opposite vectors, which have no plane of their own, go through a fixed
+    ``(1 - t) |a| + t |b|``. Opposite vectors, which have no plane of their own, go through a fixed
     direction at a right angle; a zero vector takes the direction of the other.
 
     Source: Shoemake 1985, "Animating rotation with quaternion curves"; White 2016, "Sampling
