@@ -54,7 +54,7 @@ class Evaluation:
                 batch["image"],
                 keys_of(batch),
                 samples=samples,
-                chunk=20,
+                chunk=50,
                 context=context_of(batch),
             )[None]
 
