@@ -115,7 +115,7 @@ def _start(
     key, image = jax.random.key(0), batch["image"]
     z = model.apply(opened.variables, image, key, *context, method="encode")[0]
     label = int(context[0][0]) if context else None
-    return State(z, label), [image], ["original", "reconstruction"]
+    return State(z, label), [image], ["original", "decoded"]
 
 
 def _setting(text: str, names: dict[str, Unit]) -> tuple[Unit, float]:
