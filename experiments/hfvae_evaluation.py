@@ -11,11 +11,10 @@ import numpy as np
 from scipy.special import entr
 
 import vaeflow as vf
-from experiments.latent_evaluation import BATCH, keys_of
+from experiments.latent_evaluation import BATCH, VALIDATION, filled_batches, keys_of
 from vaeflow import data, losses, metrics, plotting, training
 from vaeflow.losses.evidence import split_rows
 
-VALIDATION = "validation_negative_elbo"
 DRAWN = 2000
 """Test images, at most, a sample of whose posterior the total correlations are averaged over."""
 ACROSS = 10
@@ -57,7 +56,7 @@ class Evaluation:
     def bound(self, variables: PyTree, source: data.Source) -> dict[str, float]:
         """Means over a split: the negative ELBO, its parts, and the KL of each group, in nats."""
         sums: dict[str, float] = {}
-        for batch, count in _batches(source):
+        for batch, count in filled_batches(source):
             for name, values in self._bound(variables, batch).items():
                 sums[name] = sums.get(name, 0.0) + float(
                     np.asarray(values, np.float64)[:count].sum()
@@ -71,7 +70,7 @@ class Evaluation:
         Categories are drawn as corners of the simplex, each with its probability.
         """
         parts, samples = [], []
-        for batch, count in _batches(source):
+        for batch, count in filled_batches(source):
             posterior, z = self._infer(variables, batch)
             parts.append(jax.tree.map(lambda leaf, count=count: leaf[:count], posterior))
             pieces = posterior.split(z)
@@ -89,7 +88,7 @@ class Evaluation:
         drawn = min(DRAWN, len(z))
         between, within = [], []
         for start in range(0, drawn, BATCH):
-            rows = np.arange(start, start + BATCH) % drawn  # filled up, as in `_batches`
+            rows = np.arange(start, start + BATCH) % drawn  # filled up, as in `filled_batches`
             found = self._aggregate(posterior, z[rows], rows[:, None] == np.arange(len(z)))
             between.append(found.joint - sum(found.groups.values()))
             within.append(found.groups["style"] - found.entries["style"].sum(-1))
@@ -113,14 +112,6 @@ class Evaluation:
         if labels is not None:
             found["cluster_accuracy"] = metrics.cluster_accuracy(probability.argmax(1), labels)
         return {name: float(value) for name, value in found.items()}
-
-
-def _batches(source: data.Source):
-    """Batches filled up to one size, for one shape is compiled, and how many rows count."""
-    for batch in data.epoch_batches(source, BATCH):
-        count = len(batch["index"])
-        rows = np.arange(BATCH) % count
-        yield {key: batch[key][rows] for key in ("image", "index")}, count
 
 
 class Drawing:

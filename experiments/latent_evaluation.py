@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -94,12 +95,17 @@ class Evaluation:
     def __call__(self, name: str, variables: PyTree, source: data.Source) -> np.ndarray:
         """Values of each example of a split, ``[value, example]``."""
         found = []
-        for batch in data.epoch_batches(source, BATCH):
-            count = len(batch["index"])
-            rows = np.arange(BATCH) % count  # filled up, for one shape is compiled
-            filled = {key: values[rows] for key, values in batch.items()}
-            found.append(np.asarray(self._functions[name](variables, filled))[:, :count])
+        for batch, count in filled_batches(source):
+            found.append(np.asarray(self._functions[name](variables, batch))[:, :count])
         return np.concatenate(found, axis=1, dtype=np.float64)
+
+
+def filled_batches(source: data.Source) -> Iterator[tuple[PyTree, int]]:
+    """Batches filled up to one size, for one shape is compiled, and how many rows count."""
+    for batch in data.epoch_batches(source, BATCH):
+        count = len(batch["index"])
+        rows = np.arange(BATCH) % count
+        yield {key: values[rows] for key, values in batch.items()}, count
 
 
 def condition_of(model: vf.models.VAE | vf.models.HierarchicalVAE) -> str | None:

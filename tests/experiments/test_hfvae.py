@@ -162,7 +162,8 @@ def test_measures_cover_every_example_once(monkeypatch):
     model = hfvae.build(config, dataset.shape)
     images = data.stack(dataset.train)["image"]
     variables = jax.jit(model.init)(jax.random.key(0), images)
-    monkeypatch.setattr("experiments.hfvae_evaluation.BATCH", 32)
+    for module in ("hfvae_evaluation", "latent_evaluation"):  # which makes the batches
+        monkeypatch.setattr(f"experiments.{module}.BATCH", 32)
     evaluation = Evaluation(model)
     posterior, z = evaluation.posterior(variables, dataset.train)
     assert posterior.batch_shape == (48,)
