@@ -20,8 +20,14 @@ AT_INITIALISATION = {
 
 CONSTANT = ("*.permutation", "*.sign")
 
+OF_PARTS = {"batch axes", "jit", "low precision", "scan", "vmap"}
+"""Checks that the bijectors which flows are made of pass already: slow ones for flows."""
 
-@pytest.mark.parametrize("check", CHECKS)
+
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(c, marks=pytest.mark.slow if c in OF_PARTS else ()) for c in CHECKS],
+)
 @pytest.mark.parametrize("entry", parameters(FLOWS))
 def test_law(entry: Entry, check: str) -> None:
     """The flow's bijector passes the check, with noise on every parameter."""

@@ -69,7 +69,12 @@ def assert_close(got, expected):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", exported_models.MODELS)
+def marked(name):
+    """Options of a flow change nothing that an exported function is made of: slow tests."""
+    return pytest.param(name, marks=pytest.mark.slow if name.startswith("option-") else ())
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in exported_models.MODELS])
 def test_exported_functions_are_the_models(name, tmp_path):
     model = exported_models.MODELS[name]
     variables = initialised(model)

@@ -37,7 +37,7 @@ def log_prob_of_entries(
 
 
 def _of_entries(part: distrax.Distribution, value: Array) -> Array:
-    if (normal := _normals(part)) is not None:
+    if (normal := normals_of(part)) is not None:
         return normal.log_prob(value)
     whole = part.log_mass(value) if isinstance(part, Concrete) else part.log_prob(value)
     return whole[..., None]
@@ -67,7 +67,7 @@ def _kl(q: distrax.Distribution, p: distrax.Distribution | None) -> Array | None
     if isinstance(q, Concrete) and isinstance(p, Concrete):
         terms = jnp.exp(q.log_probability) * (q.log_probability - p.log_probability)
         return jnp.sum(terms, axis=-1, keepdims=True)
-    q, p = _normals(q), _normals(p)
+    q, p = normals_of(q), normals_of(p)
     if q is None or p is None:
         return None
     ratio = q.scale / p.scale
@@ -75,7 +75,7 @@ def _kl(q: distrax.Distribution, p: distrax.Distribution | None) -> Array | None
     return 0.5 * (distance + (ratio - 1) * (ratio + 1)) - jnp.log(ratio)
 
 
-def _normals(part: distrax.Distribution | None) -> distrax.Normal | None:
+def normals_of(part: distrax.Distribution | None) -> distrax.Normal | None:
     """The normals of a vector of independent ones, else None."""
     normal = getattr(part, "distribution", None)
     independent = isinstance(part, distrax.Independent) and isinstance(normal, distrax.Normal)
