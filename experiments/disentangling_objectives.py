@@ -69,7 +69,7 @@ class Training:
         self.model: Any = vae
         self.losses: Any
         self.optimizers: Any = training.make_optimizer(train)
-        self.losses, self.weights = _loss(objective, train.steps, examples)
+        self.losses, self.weights = _loss(objective, train.steps, train.batch_size)
         if self._adversarial:
             self.model = vf.models.FactorVAE(vae, nn.LatentDiscriminator(DISCRIMINATOR))
             self.losses = {"model": self.losses, "discriminator": losses.factor_vae_discriminator}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import distrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from vaeflow.distributions.entries import normals_of
+from vaeflow.distributions.pairs import log_prob_of_pairs
 
 
 class Mixture(distrax.MixtureSameFamily):
@@ -38,15 +43,36 @@ class Mixture(distrax.MixtureSameFamily):
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         super().__init__(distrax.Categorical(logits=logits), components)
 
+    def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
+        """Computes log p(x) in nats.
+
+        Raises:
+          ValueError: If the components are normal and the value isn't of their event shape.
+        """
+        return jax.nn.logsumexp(self._log_joint(value), axis=0)
+
     def log_responsibilities(
         self, value: Float[Array, "*batch_and_event"]
     ) -> Float[Array, "*batch K"]:
         """Computes log P(component k | x) in nats, for each component along the last axis."""
-        components = self.components_distribution
-        apart = jnp.expand_dims(value, -1 - len(self.event_shape))
-        logits = self.mixture_distribution.logits
-        return jax.nn.log_softmax(logits + components.log_prob(apart), axis=-1)
+        return jnp.moveaxis(jax.nn.log_softmax(self._log_joint(value), axis=0), 0, -1)
 
     def component_of(self, value: Float[Array, "*batch_and_event"]) -> Int[Array, "*batch"]:
         """Returns the component that each example most probably comes from: its cluster."""
-        return jnp.argmax(self.log_responsibilities(value), axis=-1)
+        return jnp.argmax(self._log_joint(value), axis=0)
+
+    def _log_joint(self, value: Array) -> Float[Array, "K *batch"]:
+        """Computes log (weight of k times p_k(x))."""
+        components, event = self.components_distribution, self.event_shape
+        log_weight = jax.nn.log_softmax(self.mixture_distribution.logits, axis=-1)
+        normal = normals_of(components)
+        if normal is None or self.batch_shape or not event:
+            apart = jnp.expand_dims(value, -1 - len(event))
+            return jnp.moveaxis(log_weight + components.log_prob(apart), -1, 0)
+        if value.shape[value.ndim - len(event) :] != event:
+            raise ValueError(f"value must have event shape {event}, got shape {value.shape}")
+        batch, size = value.shape[: value.ndim - len(event)], math.prod(event)
+        loc, scale = jnp.broadcast_arrays(normal.loc, normal.scale)
+        flat = distrax.Normal(loc.reshape(-1, size), scale.reshape(-1, size))
+        log_density, _ = log_prob_of_pairs(flat, value.reshape(math.prod(batch), size))
+        return (log_weight[:, None] + log_density).reshape(-1, *batch)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vaeflow.distributions import Grouped, groups_of, log_prob_of_entries
 from vaeflow.distributions.entries import WHOLE, normals_of
+from vaeflow.distributions.pairs import log_prob_of_pairs
 
 
 class AggregateLogDensities(NamedTuple):
@@ -84,22 +85,10 @@ def _mixed(
 def _pairs(
     part: distrax.Distribution, z: Float[Array, "row latent"], log_weight: Array
 ) -> tuple[Float[Array, "batch row"], Float[Array, "row entry"]]:
-    """Log-densities of all rows under the posteriors of all others, and mixed for each entry.
-
-    One entry at a time, forward and backward: the memory doesn't grow with their number, and what
-    is summed over is the leading axis, which CPUs do best (a third of the time of all at once).
-    """
+    """Log-densities of all rows under all posteriors, and those of each entry mixed."""
     normal = normals_of(part)
     if normal is None:
         log_density = log_prob_of_entries(part, z[:, None])[WHOLE][..., 0].T
         return log_density, _mixed(log_density, log_weight)[:, None]
-
-    @jax.checkpoint
-    def entry(total: Array, columns: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        loc, scale, value = columns
-        log_density = distrax.Normal(loc[:, None], scale[:, None]).log_prob(value)
-        return total + log_density, _mixed(log_density, log_weight)
-
-    nothing = jnp.zeros(log_weight.shape, z.dtype)
-    total, mixed = jax.lax.scan(entry, nothing, (normal.loc.T, normal.scale.T, z.T))
-    return total, mixed.T
+    total, entries = log_prob_of_pairs(normal, z, lambda entry: _mixed(entry, log_weight))
+    return total, entries.T
