@@ -131,7 +131,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     dataset = open_subset(config)
     print(dataset)
     vae, train = build(config, dataset.shape), config.train
-    parts = Training(config.objective, vae, train, len(dataset.train))
+    parts = Training(config.objective, vae, train)
     first = data.stack(dataset.train, 500)["image"]
     evaluation = Evaluation(vae, samples=100)
     drawing = Drawing(vae, dataset, directory, evaluation, f"{parts.prefix}negative_elbo")
@@ -206,7 +206,8 @@ PRESETS = {
         "A KL held at a capacity that rises", ObjectiveConfig("capacity", 30.0, capacity=5.0)
     ),
     "beta-tcvae": preset(
-        "Five times the total correlation, estimated in a batch", ObjectiveConfig("beta-tcvae", 5.0)
+        "Four times the total correlation, half the mutual information",
+        ObjectiveConfig("beta-tcvae", 4.0, information=0.5),
     ),
     "factor-vae": preset(
         "A discriminator's estimate of the total correlation added",
@@ -215,8 +216,8 @@ PRESETS = {
     "dip-vae-1": preset("Covariances of the means penalised", ObjectiveConfig("dip-vae-1", 1.0)),
     "dip-vae-2": preset("Covariances of samples penalised", ObjectiveConfig("dip-vae-2", 1.0)),
     "hfvae": preset(
-        "Weights for total correlations between five pairs of latents, and within them",
-        ObjectiveConfig("hfvae", 6.0, within=4.0),
+        "The same, for total correlations between five pairs of latents and within them",
+        ObjectiveConfig("hfvae", 4.0, information=0.5, within=4.0),
         groups=5,
     ),
 }

@@ -28,6 +28,8 @@ class ObjectiveConfig:
     """Of the KL (elbo), of ``|KL - C|`` (capacity), of the total correlation (beta-tcvae,
     factor-vae; hfvae: between groups), of covariances off the diagonal (dip-vae; tenfold on the
     diagonal for 1, as much for 2)."""
+    information: float = 1.0
+    """Weight of the mutual information of images and latents, for beta-tcvae and hfvae."""
     within: float = 1.0
     """Weight of the total correlation within groups, for hfvae."""
     capacity: float = 0.0
@@ -41,7 +43,7 @@ class ObjectiveConfig:
         Raises:
           ValueError: Naming the field, the value given and what is allowed.
         """
-        for name in ("weight", "within", "capacity"):
+        for name in ("weight", "information", "within", "capacity"):
             if getattr(self, name) < 0:
                 raise ValueError(f"objective.{name} must be at least 0, got {getattr(self, name)}")
         if not 0 <= self.rising <= 1:
@@ -63,7 +65,6 @@ class Training:
         objective: ObjectiveConfig,
         vae: vf.models.VAE,
         train: training.TrainConfig,
-        examples: int,
     ):
         self._adversarial = objective.name == "factor-vae"
         self.model: Any = vae
@@ -90,7 +91,7 @@ class Training:
         return vf.models.player(self.model, variables, "model")[1]
 
 
-def _loss(objective: ObjectiveConfig, steps: int, examples: int) -> tuple[Any, dict[str, Any]]:
+def _loss(objective: ObjectiveConfig, steps: int, batch_size: int) -> tuple[Any, dict[str, Any]]:
     """The loss of the VAE, and its weights."""
     weight = objective.weight
     if objective.name == "elbo":
@@ -100,11 +101,15 @@ def _loss(objective: ObjectiveConfig, steps: int, examples: int) -> tuple[Any, d
         return losses.elbo, {"beta": weight, "capacity": rise}
     if objective.name == "factor-vae":
         return losses.factor_vae, {"gamma": weight}
-    if objective.name == "beta-tcvae":
-        return functools.partial(losses.beta_tcvae, dataset_size=examples), {"beta": weight}
-    if objective.name == "hfvae":
-        loss = functools.partial(losses.hfvae, dataset_size=examples)
-        return loss, {"beta": weight, "gamma": objective.within}
+    if objective.name in ("beta-tcvae", "hfvae"):
+        # Of the aggregate posterior of the batch, which is known, not of that of the data: a batch
+        # tells of the latter too low a density, the more so the more the latents tell, and its
+        # total correlation then goes below zero, which a weight on it rewards.
+        loss = losses.beta_tcvae if objective.name == "beta-tcvae" else losses.hfvae
+        weights = {"alpha": objective.information, "beta": weight}
+        if objective.name == "hfvae":
+            weights["gamma"] = objective.within
+        return functools.partial(loss, dataset_size=batch_size), weights
     of_samples = objective.name == "dip-vae-2"
     loss = functools.partial(losses.dip_vae, of_samples=of_samples)
     return loss, {"off_diagonal": weight, "diagonal": weight if of_samples else 10 * weight}

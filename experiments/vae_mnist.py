@@ -23,6 +23,7 @@ def preset(
     bound: str = "elbo",
     samples: int = 1,
     beta: float = 1.0,
+    warmup: float = 0.0,
     steps: int = 20_000,
     cost: str = "5 minutes on 2 CPU cores",
     **model: Any,
@@ -44,7 +45,7 @@ def preset(
         Config(
             data.DataConfig("embedded:digits"),
             latent_models.ModelConfig(**model),
-            ObjectiveConfig(bound, samples, beta),
+            ObjectiveConfig(bound, samples, beta, warmup),
             train,
         ),
         yields=f"{yields}. 5,000 digits are embedded; --data.source npz:PATH takes all of MNIST.",
@@ -75,7 +76,9 @@ PRESETS = {
         "A posterior of 4 inverse autoregressive maps", posterior="iaf", posterior_steps=4
     ),
     "vamp": preset("A prior made of the posteriors of 500 pseudo-inputs", prior="vamp"),
-    "mixture": preset("A prior that is a mixture of Gaussians", prior="mixture", components=10),
+    "mixture": preset(  # without warm-up all latents begin, and stay, in one cluster
+        "A prior that is a mixture of Gaussians", prior="mixture", components=10, warmup=0.5
+    ),
     "flow-prior": preset("A prior that is a flow", prior="flow"),
     "ae": preset(
         "An auto-encoder, then the same networks as a variational one: samples of both",
