@@ -1,4 +1,7 @@
-"""Disentangling objectives on sprites: reconstruction and scores of each, over several seeds."""
+"""Disentangling objectives on sprites: reconstruction and scores of each, over several seeds.
+
+Options of `experiments.beta_vae_sprites`, such as `--train.steps 1000`, are given to every run.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +43,15 @@ class Config:
     workdir: str = "runs/sprites"
     """Directory of the runs. Finished ones aren't repeated; scores.md and scores.json tell of all
     that it holds, also of presets that weren't asked for this time."""
-    options: tuple[str, ...] = ()
-    """Further options of the experiment, the same for all, such as --train.steps 1000."""
 
 
-def main(config: Config) -> None:
-    """Runs all, seed by seed, and writes and prints the table of what is finished."""
+def main(config: Config, options: Sequence[str] = ()) -> None:
+    """Runs all, seed by seed, and writes and prints the table of what is finished.
+
+    Args:
+      config: Which runs.
+      options: Further options of the experiment, the same for all.
+    """
     common.quieten()
     for seed in range(config.seeds):
         for preset in config.presets:
@@ -55,7 +61,7 @@ def main(config: Config) -> None:
                 "beta_vae_sprites",
                 beta_vae_sprites.PRESETS,
                 beta_vae_sprites.run,
-                [*arguments, *config.options],
+                [*arguments, *options],
             )
             if code:
                 raise SystemExit(code)
@@ -106,4 +112,4 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    main(*tyro.cli(Config, description=__doc__, return_unknown_args=True))

@@ -105,13 +105,13 @@ def test_the_benchmark_runs_every_objective_and_writes_one_table(capsys, monkeyp
 
     monkeypatch.setattr(experiment, "run", run)
     steps = ("--train.steps", "7")
-    sprites.main(sprites.Config(("beta",), 1, "all", steps))
-    sprites.main(sprites.Config(("vae", "beta"), 2, "all", steps))
+    sprites.main(sprites.Config(("beta",), 1, "all"), steps)
+    sprites.main(sprites.Config(("vae", "beta"), 2, "all"), steps)
     seeds = [(objective.weight, seed) for objective, seed in ran]
     assert seeds == [(4.0, 0), (1.0, 0), (1.0, 1), (4.0, 1)]  # finished runs aren't repeated
     assert read("all/vae-1/config.json")["config"]["train"]["steps"] == 7
 
-    sprites.main(sprites.Config(("vae",), 3, "all", steps))
+    sprites.main(sprites.Config(("vae",), 3, "all"), steps)
     table = read("all/scores.json")
     assert [(row["objective"], row["runs"]) for row in table] == [("vae", 3), ("beta", 2)]
     assert table[0]["mean"]["kl"] == 11.0
