@@ -116,6 +116,15 @@ def test_bernoulli_is_the_textbook_one():
     np.testing.assert_allclose(distribution.entropy(), entropy.sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("logit", [0.0, -0.0, 1e-30, -20.0, 20.0, -1e3, 1e3, -1e6, 1e6])
+def test_bernoulli_has_the_gradient_of_the_sigmoid_at_any_logit(logit):
+    def log_prob(logit):
+        return distributions.Bernoulli(logit, 0).log_prob(jnp.float32(1))
+
+    exact = 1 / (1 + np.exp(min(logit, 80.0)))
+    np.testing.assert_allclose(jax.grad(log_prob)(logit), exact, rtol=1e-5, atol=1e-7)
+
+
 def test_logistic_cells_are_differences_of_the_distribution_function():
     mean, scale = 0.1, 0.05
     found = distributions.DiscretizedLogisticMixture(
