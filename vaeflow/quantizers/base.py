@@ -120,10 +120,7 @@ def latents_of(features: Float[Array, "batch *positions channel"]) -> Latents:
     Raises:
       ValueError: If they lack a batch axis or a channel axis.
     """
-    if features.ndim < 2:
-        raise ValueError(
-            f"features must have shape [batch, *positions, channel], got {features.shape}"
-        )
+    check_axes(features.shape)
     positions = math.prod(features.shape[1:-1])
     values = features.reshape(features.shape[0], positions, features.shape[-1])
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
@@ -174,6 +171,16 @@ def blank_outside(
     """Puts NaN where an index is out of range."""
     inside = (indices >= 0) & (indices < codes)
     return jnp.where(inside[..., None], values, jnp.nan)
+
+
+def check_axes(shape: tuple[int, ...]) -> None:
+    """Refuses features without a batch axis or a channel axis.
+
+    Raises:
+      ValueError: If they lack one.
+    """
+    if len(shape) < 2:
+        raise ValueError(f"features must have shape [batch, *positions, channel], got {shape}")
 
 
 def check_channels(name: str, shape: tuple[int, ...], channels: int) -> None:

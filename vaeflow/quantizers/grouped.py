@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.quantizers.base import Quantized, Quantizer
+from vaeflow.quantizers.base import Quantized, Quantizer, check_axes
 from vaeflow.quantizers.codebook import COLLECTION
 from vaeflow.randomness import row_keys
 
@@ -62,6 +62,7 @@ class GroupedQuantizer(Quantizer):
           train: As for `Quantizer.__call__`.
           **options: Further arguments of the quantizer inside.
         """
+        check_axes(features.shape)
         if self.groups < 1 or features.shape[-1] % self.groups:
             raise ValueError(
                 f"GroupedQuantizer: groups must divide the channels of the features, got "
@@ -79,8 +80,8 @@ class GroupedQuantizer(Quantizer):
 
         place = features.ndim - 1
         found = self._each(one, (place, 0), Quantized(place, place, 0, 0))(
-            self.quantizer, parts, keys
-        )
+            self.quantizer, None, parts, keys
+        )[1]
         return Quantized(
             found.values.reshape(features.shape),
             found.indices,
@@ -96,18 +97,22 @@ class GroupedQuantizer(Quantizer):
                 f"GroupedQuantizer: expected indices of shape [..., "
                 f"{', '.join(map(str, self.codebooks))}], got {indices.shape}"
             )
-        values = self._each(lambda quantizer, indices: quantizer.lookup(indices), place, place)(
-            self.quantizer, indices
-        )
+        values = self._each(lambda quantizer, indices: quantizer.lookup(indices), (place,), place)(
+            self.quantizer, None, indices
+        )[1]
         return values.reshape(*indices.shape[:place], -1)
 
     def _each(self, method, in_axes, out_axes):
-        """Calls a method on all groups at once."""
-        return nn.vmap(
-            method,
+        """Calls a method on the groups one after another, as one loop."""
+
+        def step(quantizer: Quantizer, carry: None, *arguments):
+            return carry, method(quantizer, *arguments)
+
+        return nn.scan(
+            step,
             in_axes=in_axes,
             out_axes=out_axes,
-            axis_size=self.groups,
+            length=self.groups,
             variable_axes={"params": 0, COLLECTION: 0},
             split_rngs={"params": True},
         )

@@ -20,6 +20,7 @@ from vaeflow.quantizers.base import (
     quantized,
     take,
 )
+from vaeflow.quantizers.nearest import least
 
 
 class GumbelQuantizer(Quantizer):
@@ -83,7 +84,7 @@ class GumbelQuantizer(Quantizer):
             keys = needed_keys("GumbelQuantizer", rng, len(x), "samples in training")
             noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], x.dtype))(keys)
             noisy = logits + noise
-        indices = jnp.argmax(noisy, axis=-1)
+        indices = least(-noisy)[1]
         relaxed = jax.nn.softmax(noisy / temperature, axis=-1)
         if train and not self.hard:
             values = jnp.matmul(relaxed, codes, precision=precision)
