@@ -192,11 +192,10 @@ def test_the_gradient_of_entropies_of_a_divided_batch_is_that_of_the_whole():
     def mean(features, axis):
         return jnp.mean(quantizer.apply({}, features, axis=axis).losses["entropy"])
 
-    whole = jax.grad(mean)(features, vf.LOCAL)
+    whole = jax.jit(jax.grad(lambda x: mean(x, vf.LOCAL)))(features)
     # Training averages the gradients of parts.
-    parts = jax.vmap(jax.grad(lambda x: mean(x, axis)), axis_name="data")(
-        features.reshape(3, 2, 2, 3)
-    )
+    gradient = jax.vmap(jax.grad(lambda x: mean(x, axis)), axis_name="data")
+    parts = jax.jit(gradient)(features.reshape(3, 2, 2, 3))
     np.testing.assert_allclose(parts.reshape(6, 2, 3) / 3, whole, rtol=1e-4, atol=1e-7)
 
 
@@ -306,7 +305,7 @@ def test_what_training_needs_is_asked_for():
         (ResidualQuantizer(3, 2), "rng must be given for restarts of codes"),
         (GumbelQuantizer(3), "rng must be given for samples in training"),
     ):
-        variables = quantizer.init(KEY, BATCH)
+        variables = jax.jit(quantizer.init)(KEY, BATCH)
         with pytest.raises(ValueError, match=message):
             quantizer.apply(variables, BATCH, train=True, mutable=["codebook"])
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -116,6 +119,21 @@ def test_vmap_and_jit_change_nothing(entry):
 
 
 @every
+def test_evaluation_is_exported_for_batches_of_any_size(entry):
+    shape = jax.export.symbolic_shape("batch, 3, 2, 4")
+    symbolic = jax.ShapeDtypeStruct(shape, jnp.float32)
+    evaluate = jax.jit(lambda *arguments: entry.quantizer.apply(*arguments)[:2])
+    exported = jax.export.export(evaluate)(entry.variables, symbolic)
+    found = exported.call(entry.variables, FEATURES)
+    assert_same(found, entry.evaluate(entry.variables, FEATURES)[:2])
+    lookup = jax.jit(lambda *arguments: entry.quantizer.apply(*arguments, method="lookup"))
+    shape = (*shape[:-1], *entry.quantizer.codebooks)
+    symbolic = jax.ShapeDtypeStruct(shape, jnp.int32)
+    exported = jax.export.export(lookup)(entry.variables, symbolic)
+    assert_same(exported.call(entry.variables, found[1]), found[0])
+
+
+@every
 def test_one_bad_latent_spoils_no_other(entry):
     bad = FEATURES.at[1, 2, 0, 0].set(jnp.nan)
     clean, found = (entry.evaluate(entry.variables, x) for x in (FEATURES, bad))
@@ -192,9 +210,8 @@ def test_a_divided_batch_is_the_whole_one(entry):
 
 @every
 def test_evaluation_learns_nothing_and_draws_nothing(entry):
-    first, kept = entry.quantizer.apply(
-        entry.variables, FEATURES, KEY, train=False, mutable=["codebook"]
-    )
+    evaluate = functools.partial(entry.quantizer.apply, mutable=["codebook"])
+    first, kept = jax.jit(evaluate)(entry.variables, FEATURES, KEY)
     second = entry.evaluate(entry.variables, FEATURES)
     assert_same(first, second)
     before = entry.variables.get("codebook", {})

@@ -30,7 +30,9 @@ class Quantized(NamedTuple):
         there is none.
       losses: Terms to be minimised by name, each ``[batch]``: "commitment" and "codebook", squared
         distances, and "entropy", in nats, averaged over the latents of an example; "kl", in nats,
-        added up over them. What several codebooks contribute to a latent is added up.
+        added up over them. What several codebooks contribute to a latent is added up, as are the
+        squares of all channels. (Much published code averages over channels too, so that its
+        weights are larger by their number.)
       counts: How many of the given latents have each code, ``[*codebooks, code]``, int32. Counts
         of batches and of devices add up; see `vaeflow.metrics.code_perplexity`.
     """

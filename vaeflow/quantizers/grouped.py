@@ -68,7 +68,8 @@ class GroupedQuantizer(Quantizer):
                 f"GroupedQuantizer: groups must divide the channels of the features, got "
                 f"{self.groups} groups for shape {features.shape}"
             )
-        parts = features.reshape(*features.shape[:-1], self.groups, -1)
+        size = features.shape[-1] // self.groups
+        parts = features.reshape(*features.shape[:-1], self.groups, size)
         keys = None
         if rng is not None:
             rows = row_keys(rng, features.shape[0])
@@ -100,7 +101,7 @@ class GroupedQuantizer(Quantizer):
         values = self._each(lambda quantizer, indices: quantizer.lookup(indices), (place,), place)(
             self.quantizer, None, indices
         )[1]
-        return values.reshape(*indices.shape[:place], -1)
+        return values.reshape(*values.shape[:-2], self.groups * values.shape[-1])
 
     def _each(self, method, in_axes, out_axes):
         """Calls a method on the groups one after another, as one loop."""

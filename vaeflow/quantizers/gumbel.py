@@ -81,7 +81,7 @@ class GumbelQuantizer(Quantizer):
         logits = nn.Dense(self.codes, precision=precision, name="logits")(x)
         noisy = logits
         if train and not self.is_initializing():
-            keys = needed_keys("GumbelQuantizer", rng, len(x), "samples in training")
+            keys = needed_keys("GumbelQuantizer", rng, x.shape[0], "samples in training")
             noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], x.dtype))(keys)
             noisy = logits + noise
         indices = least(-noisy)[1]

@@ -96,10 +96,10 @@ class ResidualQuantizer(Quantizer):
         check_channels("ResidualQuantizer", features.shape, codes.shape[-1])
         codes = self._by_stage(codes)
         learns = train and not self.is_initializing()
-        used = jnp.ones((self.stages, len(x)), bool)
+        used = jnp.ones((self.stages, x.shape[0]), bool)
         if learns and self.dropout:
-            used = self._draw(rng, len(x))
-        indices, entering = _search(fixed, jax.lax.stop_gradient(codes), used)
+            used = self._draw(rng, x.shape[0])
+        indices, entering = _search(fixed, jax.lax.stop_gradient(codes))
         chosen = jax.vmap(lambda codes, indices: codes[indices])(codes, indices)
         chosen = jnp.where(used[..., None, None], chosen, 0)
 
@@ -164,7 +164,7 @@ class ResidualQuantizer(Quantizer):
         by_stage = jax.vmap(sum_by_code, (0, 0, None))
         assigned, candidates = by_stage(entering, places, self.codes), None
         if self.average.restart_below > 0:
-            keys = needed_keys("ResidualQuantizer", rng, len(finite), "restarts of codes")
+            keys = needed_keys("ResidualQuantizer", rng, finite.shape[0], "restarts of codes")
             chosen, turns = choose_latents(keys, finite, self.codes, axis)
             vectors = entering.reshape(self.stages, -1, entering.shape[-1])[:, chosen]
             turns = jnp.broadcast_to(turns, (self.stages, *turns.shape))
@@ -181,14 +181,11 @@ class ResidualQuantizer(Quantizer):
 def _search(
     vectors: Float[Array, "batch position channel"],
     codes: Float[Array, "stage code channel"],
-    used: Bool[Array, "stage batch"],
 ) -> tuple[Int[Array, "stage batch position"], Float[Array, "stage batch position channel"]]:
     """Finds the codes of the stages one after another, and what enters each."""
 
-    def stage(vectors: Array, inputs: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        codes, used = inputs
+    def stage(vectors: Array, codes: Array) -> tuple[Array, tuple[Array, Array]]:
         indices = nearest(vectors, codes)
-        left = vectors - jnp.where(used[:, None, None], codes[indices], 0)
-        return left, (indices, vectors)
+        return vectors - codes[indices], (indices, vectors)
 
-    return jax.lax.scan(stage, vectors, (codes, used))[1]
+    return jax.lax.scan(stage, vectors, codes)[1]

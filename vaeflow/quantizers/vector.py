@@ -101,7 +101,7 @@ class VectorQuantizer(Quantizer):
         places = jnp.where(finite, indices, self.codes)
         assigned, candidates = sum_by_code(vectors, places, self.codes), None
         if self.average.restart_below > 0:
-            keys = needed_keys("VectorQuantizer", rng, len(vectors), "restarts of codes")
+            keys = needed_keys("VectorQuantizer", rng, vectors.shape[0], "restarts of codes")
             chosen, turns = choose_latents(keys, finite, self.codes, axis)
             chosen = vectors.reshape(-1, vectors.shape[-1])[chosen]
             candidates = sum_by_code(chosen, turns, self.codes)
