@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.quantizers.quantizer_registry import numbers
+from vaeflow.axis import Axis
 from vaeflow.quantizers import MovingAverage, ResidualQuantizer, VectorQuantizer
 
 CODES, ROWS, POSITIONS, CHANNELS = 7, 5, 4, 3
@@ -250,3 +251,19 @@ def test_training_uses_codes_that_would_have_died():
             found, variables = step(variables, features, jax.random.key(count))
         used[share] = int(np.sum(found.counts > 0))
     assert used == {0.0: 1, 0.2: 4}
+
+
+@pytest.mark.parametrize(
+    "quantizer", [VectorQuantizer(CODES), ResidualQuantizer(CODES, 2, None)], ids=["one", "stages"]
+)
+def test_codes_start_from_the_whole_of_a_divided_batch(quantizer):
+    features, key = numbers(4, POSITIONS, CHANNELS), jax.random.key(0)
+    init = functools.partial(quantizer.init, axis=Axis("data"))
+    parts = features.reshape(2, 2, POSITIONS, CHANNELS)
+    found = jax.jit(jax.vmap(init, (None, 0), axis_name="data"))(key, parts)
+    for index in range(2):
+        jax.tree.map(
+            lambda leaf, expected, i=index: np.testing.assert_allclose(leaf[i], expected),
+            found,
+            jax.jit(quantizer.init)(key, features),
+        )

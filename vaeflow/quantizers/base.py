@@ -38,7 +38,7 @@ class Quantized(NamedTuple):
     """
 
     values: Float[Array, "batch *positions channel"]
-    indices: Int[Array, "batch *positions *codebooks"]
+    indices: Int[Array, "batch *positions_and_codebooks"]
     losses: dict[str, Float[Array, " batch"]]
     counts: Int[Array, "*codebooks code"]
 
@@ -81,7 +81,7 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
-    def lookup(self, indices: Int[Array, "*batch *codebooks"]) -> Float[Array, "*batch channel"]:
+    def lookup(self, indices: Int[Array, "*batch_and_codebooks"]) -> Float[Array, "*batch channel"]:
         """Returns the values of codes; NaN for an index out of range.
 
         Args:

@@ -90,7 +90,7 @@ class GroupedQuantizer(Quantizer):
             found.counts,
         )
 
-    def lookup(self, indices: Int[Array, "*batch group *codebooks"]) -> Array:
+    def lookup(self, indices: Int[Array, "*batch_and_codebooks"]) -> Array:
         """Looks up each group and joins their channels; see `Quantizer.lookup`."""
         place = indices.ndim - len(self.codebooks)
         if place < 0 or indices.shape[place] != self.groups:
