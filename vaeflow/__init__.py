@@ -16,6 +16,7 @@ from vaeflow import (
     models,
     nn,
     plotting,
+    quantizers,
     sharing,
     testing,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "models",
     "nn",
     "plotting",
+    "quantizers",
     "row_keys",
     "save",
     "sharing",

@@ -1,7 +1,8 @@
 """An experiment whose batch is divided over devices and hosts, in processes of their own.
 
 Its presets: a loss whose rows are coupled through `axis`, with codes that are averaged over the
-whole batch; and a small Glow. It leaves `state.npz` beside the report.
+whole batch; quantizers that learn from the whole batch; and a small Glow. It leaves `state.npz`
+beside the report.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import os
 import signal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,8 @@ class Config:
     train: training.TrainConfig
     glow: bool = False
     """Train the Glow."""
+    quantizers: bool = False
+    """Train the quantizers."""
     kill_at: tuple[int, ...] = ()
     """Evaluations at which every process kills itself, the first time that it is there."""
     stop_at: tuple[int, ...] = ()
@@ -81,6 +85,37 @@ def coupled_loss(model, variables, batch, rng, *, axis, train):
     return value, Aux(metrics, state)
 
 
+class Quantizing(nn.Module):
+    """Features of images, and quantizers whose learning couples the rows."""
+
+    @nn.compact
+    def __call__(self, images, rng=None, *, axis=vf.LOCAL, train=False):
+        features = nn.Dense(16)(images.reshape(images.shape[0], -1)).reshape(-1, 4, 4)
+        average = vf.quantizers.MovingAverage(0.8, restart_below=0.4)
+        residual = vf.quantizers.ResidualQuantizer(6, 2, average, dropout=True)
+        found = [
+            quantizer(features, rng, axis=axis, train=train)
+            for quantizer in (
+                vf.quantizers.VectorQuantizer(6, average),
+                vf.quantizers.GroupedQuantizer(residual, 2),
+                vf.quantizers.LookupFreeQuantizer(4, 1.0),
+            )
+        ]
+        joined = jnp.concatenate([part.values for part in found], axis=-1)
+        return nn.Dense(images.shape[-1])(joined.reshape(images.shape[0], -1)), found
+
+
+def quantizing_loss(model, variables, batch, rng, *, axis, train):
+    """Squared errors of images behind codes, and all losses of the quantizers."""
+    images = batch["image"].reshape(len(batch["image"]), -1) / 255.0 - 0.5
+    (output, found), state = model.apply(
+        variables, images, rng, axis=axis, train=train, mutable=["codebook"]
+    )
+    error = jnp.mean((output - images) ** 2)
+    codes = sum(jnp.mean(loss) for part in found for loss in part.losses.values())
+    return error + 0.1 * codes, Aux({"error": error}, state)
+
+
 def run(config: Config, directory: training.RunDirectory) -> common.Result:
     """Trains, and leaves the state behind."""
     images = np.random.default_rng(0).integers(0, 256, (48, SIZE, SIZE, 1), dtype=np.uint8)
@@ -90,6 +125,10 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         model = vf.models.FlowModel(flow, vf.models.UniformDequantizer())
         loss = vf.losses.negative_log_likelihood
         initialize = functools.partial(jax.jit(model.init), jax.random.key(0), images)
+    elif config.quantizers:
+        model, loss = Quantizing(), quantizing_loss
+        first = images.reshape(len(images), -1) / 255.0 - 0.5
+        initialize = functools.partial(jax.jit(model.init), jax.random.key(0), first)
     else:
         model, loss, initialize = None, coupled_loss, initialize_coupled
 
@@ -136,6 +175,9 @@ TRAIN = training.TrainConfig(
 )
 PRESETS = {
     "coupled": common.Preset(Config(TRAIN), yields="Codes.", cost="seconds"),
+    "quantizers": common.Preset(
+        Config(TRAIN, quantizers=True), yields="Quantizers.", cost="seconds"
+    ),
     "glow": common.Preset(Config(TRAIN, glow=True), yields="A Glow.", cost="seconds"),
 }
 

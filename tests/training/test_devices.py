@@ -98,8 +98,16 @@ def glow(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def quantizers(tmp_path_factory):
+    """The quantizers on one device."""
+    path = tmp_path_factory.mktemp("quantizers")
+    assert run(path, "--preset", "quantizers")[0] == 0
+    return path
+
+
 @pytest.mark.parametrize("strategy", ["jit", "pmap"])
-@pytest.mark.parametrize("preset", ["coupled", "glow"])
+@pytest.mark.parametrize("preset", ["coupled", "glow", "quantizers"])
 def test_eight_devices_do_as_one(request, tmp_path, preset, strategy):
     options = ("--preset", preset, "--train.strategy", strategy)
     code, line = run(tmp_path, *options, devices=8)

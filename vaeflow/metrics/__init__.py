@@ -9,6 +9,7 @@ from vaeflow.metrics.attribute_predictability import separated_attribute_predict
 from vaeflow.metrics.beta_vae import beta_vae_score
 from vaeflow.metrics.bits import bits_per_dim
 from vaeflow.metrics.clusters import cluster_accuracy
+from vaeflow.metrics.codes import code_perplexity, live_codes
 from vaeflow.metrics.disentanglement import disentanglement_scores
 from vaeflow.metrics.factor_vae import factor_vae_score
 from vaeflow.metrics.gaussian import (
@@ -49,6 +50,7 @@ __all__ = [
     "beta_vae_score",
     "bits_per_dim",
     "cluster_accuracy",
+    "code_perplexity",
     "disentanglement_completeness_informativeness",
     "disentanglement_scores",
     "expectation",
@@ -59,6 +61,7 @@ __all__ = [
     "importance_diagnostics",
     "importance_weighted_log_likelihood",
     "latent_information",
+    "live_codes",
     "log_integral",
     "modularity",
     "mutual_information_gap",

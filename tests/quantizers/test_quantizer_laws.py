@@ -1,0 +1,249 @@
+"""What every quantizer obeys: shapes, codes that can be looked up, gradients, rows, NaN, axes."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vaeflow as vf
+from tests.quantizers import quantizer_registry as registry
+from tests.quantizers.quantizer_registry import ENTRIES, FEATURES, KEY, numbers
+
+every = pytest.mark.parametrize(
+    "entry",
+    [pytest.param(e, id=e.name, marks=pytest.mark.xdist_group(e.name)) for e in ENTRIES],
+)
+RNG = jax.random.key(8)
+LEFT_OUT = -1
+
+
+def assert_same(first, second, tolerance=1e-5):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance),
+        first,
+        second,
+    )
+
+
+def test_every_public_quantizer_is_here():
+    assert registry.missing() == set()
+
+
+@every
+def test_results_have_their_shapes_and_types(entry):
+    codes, codebooks = entry.quantizer.codes, entry.quantizer.codebooks
+    for features in (FEATURES, FEATURES[:, 0, 0]):
+        found = entry.evaluate(entry.variables, features)
+        assert found.values.shape == features.shape
+        assert found.indices.shape == (*features.shape[:-1], *codebooks)
+        assert found.counts.shape == (*codebooks, codes)
+        assert all(loss.shape == (len(features),) for loss in found.losses.values())
+        assert found.values.dtype == jnp.float32
+        assert found.indices.dtype == found.counts.dtype == jnp.int32
+        assert all(loss.dtype == jnp.float32 for loss in found.losses.values())
+        assert np.all(found.indices >= 0)
+        assert np.all(found.indices < codes)
+    trained, _ = entry.train(entry.variables, FEATURES, RNG)
+    for found in (entry.evaluate(entry.variables, FEATURES), trained):
+        flat = np.reshape(found.indices, (-1, *codebooks))
+        for book in np.ndindex(codebooks):
+            column = flat[(slice(None), *book)]
+            expected = np.bincount(column[column != LEFT_OUT], minlength=codes)
+            np.testing.assert_array_equal(found.counts[book], expected)
+
+
+@every
+def test_indices_can_be_looked_up(entry):
+    evaluated = entry.evaluate(entry.variables, FEATURES)
+    trained, _ = entry.train(entry.variables, FEATURES, RNG)
+    bad = entry.evaluate(entry.variables, FEATURES.at[2, 1, 0, 3].set(jnp.inf))
+    for found in (evaluated, bad, *([trained] if entry.exact else [])):
+        values = entry.lookup(entry.variables, found.indices)
+        np.testing.assert_allclose(values, found.values, rtol=1e-6, atol=1e-6)
+    first = evaluated.indices[0, 0, 0]
+    assert entry.lookup(entry.variables, first).shape == (4,)
+    beyond = entry.lookup(entry.variables, jnp.full_like(first, entry.quantizer.codes))
+    assert np.all(np.isnan(beyond))
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if e.idempotent], ids=lambda e: e.name)
+def test_values_are_their_own_codes_where_that_holds(entry):
+    found = entry.evaluate(entry.variables, FEATURES)
+    again = entry.evaluate(entry.variables, found.values)
+    np.testing.assert_array_equal(found.indices, again.indices)
+    assert_same(again.values, found.values, 1e-6)
+    np.testing.assert_allclose(again.losses["commitment"], 0, atol=1e-10)
+
+
+@every
+def test_the_gradient_is_that_of_its_rule(entry):
+    cotangent = np.asarray(numbers(*FEATURES.shape, seed=3))
+    _, pull = jax.vjp(lambda x: entry.evaluate(entry.variables, x).values, FEATURES)
+    expected = entry.pullback(entry, np.asarray(FEATURES, np.float64), cotangent)
+    np.testing.assert_allclose(pull(jnp.asarray(cotangent))[0], expected, rtol=2e-4, atol=2e-5)
+
+
+@every
+def test_half_precision_is_computed_in_float32(entry):
+    half = (30 + 0.2 * FEATURES).astype(jnp.bfloat16)
+    variables = jax.jit(entry.quantizer.init)(KEY, half)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    found = entry.evaluate(variables, half)
+    assert_same(found, entry.evaluate(variables, half.astype(jnp.float32)), 0)
+    assert found.values.dtype == jnp.float32
+
+
+@every
+def test_rows_do_not_depend_on_each_other_in_evaluation(entry):
+    whole, part = (entry.evaluate(entry.variables, x) for x in (FEATURES, FEATURES[1:3]))
+    np.testing.assert_array_equal(part.indices, whole.indices[1:3])
+    assert_same(part.values, whole.values[1:3])
+    for name in set(whole.losses) - set(entry.coupled):
+        assert_same(part.losses[name], whole.losses[name][1:3])
+
+
+@every
+def test_vmap_and_jit_change_nothing(entry):
+    stack = numbers(2, 3, 2, 4, seed=4)
+    found = jax.jit(jax.vmap(entry.quantizer.apply, (None, 0)))(entry.variables, stack)
+    for index in range(2):
+        one = jax.tree.map(lambda leaf, i=index: leaf[i], found)
+        assert_same(one, entry.evaluate(entry.variables, stack[index]))
+    with jax.check_tracer_leaks():
+        jax.jit(entry.quantizer.apply).lower(entry.variables, stack[0])
+
+
+@every
+def test_evaluation_is_exported_for_batches_of_any_size(entry):
+    shape = jax.export.symbolic_shape("batch, 3, 2, 4")
+    symbolic = jax.ShapeDtypeStruct(shape, jnp.float32)
+    evaluate = jax.jit(lambda *arguments: entry.quantizer.apply(*arguments)[:2])
+    exported = jax.export.export(evaluate)(entry.variables, symbolic)
+    found = exported.call(entry.variables, FEATURES)
+    assert_same(found, entry.evaluate(entry.variables, FEATURES)[:2])
+    lookup = jax.jit(lambda *arguments: entry.quantizer.apply(*arguments, method="lookup"))
+    shape = (*shape[:-1], *entry.quantizer.codebooks)
+    symbolic = jax.ShapeDtypeStruct(shape, jnp.int32)
+    exported = jax.export.export(lookup)(entry.variables, symbolic)
+    assert_same(exported.call(entry.variables, found[1]), found[0])
+
+
+@every
+def test_one_bad_latent_spoils_no_other(entry):
+    bad = FEATURES.at[1, 2, 0, 0].set(jnp.nan)
+    clean, found = (entry.evaluate(entry.variables, x) for x in (FEATURES, bad))
+    here = np.zeros(FEATURES.shape[:-1], bool)
+    here[1, 2, 0] = True
+    np.testing.assert_array_equal(found.values[~here], clean.values[~here])
+    np.testing.assert_array_equal(found.indices[~here], clean.indices[~here])
+    # Of groups, one alone is bad.
+    assert np.isnan(found.values[here][0, 0])
+    assert np.all(found.indices[here].reshape(-1)[0] == LEFT_OUT)
+    missing = clean.counts.sum() - found.counts.sum()
+    groups = getattr(entry.quantizer, "groups", 1)
+    assert missing == np.prod(entry.quantizer.codebooks, dtype=int) // groups
+    for name, loss in found.losses.items():
+        np.testing.assert_array_equal(np.isnan(loss), np.arange(5) == 1)
+        if name not in entry.coupled:
+            others = np.arange(5) != 1
+            assert_same(loss[others], clean.losses[name][others])
+
+
+@every
+def test_a_bad_example_teaches_nothing(entry):
+    """The averages and gradients are those without its bad latents."""
+    bad = FEATURES.at[1].set(jnp.nan)
+    _, state = entry.train(entry.variables, bad, RNG)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+
+    def loss(params, features):
+        found = entry.quantizer.apply({**entry.variables, "params": params}, features)
+        terms = sum(found.losses.values()) + jnp.sum(found.values, axis=(1, 2, 3))
+        return jnp.nansum(terms)
+
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(entry.variables.get("params", {}), bad)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradients))
+
+
+@every
+def test_values_and_gradients_are_finite_far_out(entry):
+    def loss(params, features):
+        found = entry.quantizer.apply({**entry.variables, "params": params}, features)
+        return sum(jnp.sum(loss) for loss in found.losses.values()) + jnp.sum(found.values)
+
+    gradient = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    for edge in (0.0, 1e-30, 1e3, -1e6):
+        features = jnp.full((2, 3, 4), edge)
+        found = gradient(entry.variables.get("params", {}), features)
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found)), edge
+
+
+@every
+def test_a_divided_batch_is_the_whole_one(entry):
+    """What is learned, and terms that couple rows, under a named axis."""
+    features, keys = numbers(6, 3, 2, 4, seed=9), jax.random.split(RNG, 6)
+    features = features.at[4, 0, 0].set(jnp.nan)
+    expected, state = entry.train(entry.variables, features, keys)
+
+    def part(features, keys):
+        axis = vf.Axis("data")
+        found, state = entry.quantizer.apply(
+            entry.variables, features, keys, axis=axis, train=True, mutable=["codebook"]
+        )
+        return found, axis.sum(found.counts), state
+
+    parts = jax.tree.map(lambda leaf: leaf.reshape(3, 2, *leaf.shape[1:]), (features, keys))
+    found, counts, states = jax.jit(jax.vmap(part, axis_name="data"))(*parts)
+    joined = jax.tree.map(
+        lambda leaf: leaf.reshape(6, *leaf.shape[2:]), found._replace(counts=None)
+    )
+    assert_same(joined, expected._replace(counts=None))
+    for index in range(3):
+        np.testing.assert_array_equal(counts[index], expected.counts)
+        assert_same(jax.tree.map(lambda leaf, i=index: leaf[i], states), state)
+
+
+@every
+def test_evaluation_learns_nothing_and_draws_nothing(entry):
+    evaluate = functools.partial(entry.quantizer.apply, mutable=["codebook"])
+    first, kept = jax.jit(evaluate)(entry.variables, FEATURES, KEY)
+    second = entry.evaluate(entry.variables, FEATURES)
+    assert_same(first, second)
+    before = entry.variables.get("codebook", {})
+    jax.tree.map(np.testing.assert_array_equal, kept.get("codebook", {}), before)
+    _, after = entry.train(entry.variables, FEATURES, RNG)
+    changed = [
+        not np.array_equal(a, b)
+        for a, b in zip(
+            jax.tree.leaves(before), jax.tree.leaves(after.get("codebook", {})), strict=True
+        )
+    ]
+    assert all(changed)
+
+
+@every
+def test_variables_are_kept_in_files(entry, tmp_path):
+    vf.save(tmp_path / "model", {}, entry.variables)
+    _, variables = vf.load(tmp_path / "model")
+    assert jax.tree.structure(variables) == jax.tree.structure(dict(entry.variables))
+    found = entry.evaluate(variables, FEATURES)
+    assert_same(found, entry.evaluate(entry.variables, FEATURES), 0)
+
+
+@every
+def test_wrong_shapes_are_refused_with_both_named(entry):
+    wrong = r"shape.*(\(5, 4\).*\(5, 3\)|\(5, 3\))"
+    if entry.public is not registry.GroupedQuantizer:
+        wrong = r"expected features of shape \(5, 4\), got \(5, 3\)"
+    with pytest.raises(ValueError, match=wrong):
+        entry.quantizer.apply(entry.variables, jnp.zeros((5, 3)))
+    with pytest.raises(ValueError, match=r"\(4,\)"):
+        entry.quantizer.apply(entry.variables, jnp.zeros(4))
+    if entry.quantizer.codebooks:
+        with pytest.raises(ValueError, match=r"expected indices of shape .*, got \(5, 4\)"):
+            entry.quantizer.apply(entry.variables, jnp.zeros((5, 4), int), method="lookup")

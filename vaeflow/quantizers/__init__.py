@@ -1,0 +1,30 @@
+"""Quantizers: Flax modules from features to codes.
+
+Each returns `Quantized`: values with a gradient, indices, losses of every example, and how often
+each code was used.
+"""
+
+from vaeflow.quantizers.base import Quantized, Quantizer
+from vaeflow.quantizers.finite_scalar import FiniteScalarQuantizer
+from vaeflow.quantizers.gradients import rotation_trick, straight_through
+from vaeflow.quantizers.grouped import GroupedQuantizer
+from vaeflow.quantizers.gumbel import GumbelQuantizer
+from vaeflow.quantizers.lookup_free import LookupFreeQuantizer
+from vaeflow.quantizers.moving_average import CodeSums, MovingAverage
+from vaeflow.quantizers.residual import ResidualQuantizer
+from vaeflow.quantizers.vector import VectorQuantizer
+
+__all__ = [
+    "CodeSums",
+    "FiniteScalarQuantizer",
+    "GroupedQuantizer",
+    "GumbelQuantizer",
+    "LookupFreeQuantizer",
+    "MovingAverage",
+    "Quantized",
+    "Quantizer",
+    "ResidualQuantizer",
+    "VectorQuantizer",
+    "rotation_trick",
+    "straight_through",
+]

@@ -1,0 +1,191 @@
+"""Quantisation of what earlier quantisation left."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from vaeflow.axis import LOCAL, Axis
+from vaeflow.quantizers.base import (
+    Quantized,
+    Quantizer,
+    check_channels,
+    check_codes,
+    latents_of,
+    needed_keys,
+    quantized,
+    take,
+)
+from vaeflow.quantizers.codebook import codes_of, learn
+from vaeflow.quantizers.gradients import Gradient, straight_through
+from vaeflow.quantizers.k_means import k_means
+from vaeflow.quantizers.moving_average import (
+    MovingAverage,
+    choose_latents,
+    sum_by_code,
+)
+from vaeflow.quantizers.nearest import nearest
+
+
+class ResidualQuantizer(Quantizer):
+    """Replaces each vector by a sum of codes, one a stage: q = e_1 + ... + e_S.
+
+    Stage s has the code e_s nearest to what the stages before it left, r_s = x - e_1 - ... -
+    e_(s-1). The gradient rule is applied once, to x and q. Its losses are those of a
+    `VectorQuantizer`, added up over the stages: "commitment", ||r_s - sg(e_s)||^2, and "codebook"
+    where codes are learned by gradients. The stages' codes start at the means of clusters of what
+    enters them in the first batch.
+
+    With dropout, training draws a number from 1 to S for each example and leaves out later stages,
+    so that the first few are good by themselves. A stage left out has the index -1 and no part in
+    losses, counts and averages. Indices of the first stages alone can be looked up, too.
+
+    Shapes: features are ``[batch, *positions, channel]``, indices ``[batch, *positions, stage]``.
+
+    Source: Zeghidour et al. 2021, "SoundStream", section III.C; Défossez et al. 2022, "High
+    fidelity neural audio compression", section 3.4 (losses); Lee et al. 2022, "Autoregressive
+    image generation using residual quantization", section 3.1 (shared codes).
+
+    Attributes:
+      codes: Number of codes of a stage.
+      stages: Number S of stages.
+      average: As for `VectorQuantizer`.
+      gradient: As for `VectorQuantizer`.
+      shared: Whether all stages have the same codes; these start at clusters of the features.
+      dropout: Whether training leaves out stages at random.
+      k_means_iterations: As for `VectorQuantizer`.
+    """
+
+    codes: int
+    stages: int
+    average: MovingAverage | None = MovingAverage()
+    gradient: Gradient = straight_through
+    shared: bool = False
+    dropout: bool = False
+    k_means_iterations: int = 10
+
+    @property
+    def codebooks(self) -> tuple[int, ...]:
+        """Shape of the indices of one latent."""
+        return (self.stages,)
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "batch *positions channel"],
+        rng: Array | None = None,
+        *,
+        axis: Axis = LOCAL,
+        train: bool = False,
+    ) -> Quantized:
+        """Quantises features; see `Quantizer.__call__`. Dropout and restarts need `rng`."""
+        check_codes("ResidualQuantizer", self.codes)
+        if self.stages < 1:
+            raise ValueError(f"ResidualQuantizer: stages must be at least 1, got {self.stages}")
+        latents = latents_of(features)
+        x, fixed = latents.values, jax.lax.stop_gradient(latents.values)
+
+        def initial() -> Array:
+            vectors, finite = axis.gather((fixed, latents.finite))
+            vectors = vectors.reshape(-1, vectors.shape[-1])
+            return self._initial(self.make_rng("params"), vectors, finite.reshape(-1))
+
+        codes = codes_of(self, self.average, initial)
+        check_channels("ResidualQuantizer", features.shape, codes.shape[-1])
+        codes = self._by_stage(codes)
+        learns = train and not self.is_initializing()
+        used = jnp.ones((self.stages, x.shape[0]), bool)
+        if learns and self.dropout:
+            used = self._draw(rng, x.shape[0])
+        indices, entering = _search(fixed, jax.lax.stop_gradient(codes))
+        chosen = jax.vmap(lambda codes, indices: codes[indices])(codes, indices)
+        chosen = jnp.where(used[..., None, None], chosen, 0)
+
+        def over_stages(left: Array) -> Array:
+            return jnp.sum(jnp.where(used, jax.vmap(latents.mean_square)(left), 0), axis=0)
+
+        # r_s - e_s is x less all codes so far.
+        losses = {"commitment": over_stages(x - jax.lax.stop_gradient(jnp.cumsum(chosen, axis=0)))}
+        if self.average is None:
+            losses["codebook"] = over_stages(entering - chosen)
+        elif learns:
+            places = jnp.where(used[..., None] & latents.finite, indices, self.codes)
+            self._learn(entering, places, latents.finite, rng, axis)
+        values = self.gradient(x, jnp.sum(chosen, axis=0))
+        indices = jnp.where(used[..., None], indices, -1)
+        return quantized(
+            features, latents, values, jnp.moveaxis(indices, 0, -1), losses, self.codes
+        )
+
+    def lookup(self, indices: Int[Array, "*batch stage"]) -> Float[Array, "*batch channel"]:
+        """Adds up the codes of indices; see `Quantizer.lookup`.
+
+        Args:
+          indices: Of all stages or the first few. After the first an index of -1 adds nothing.
+        """
+        if indices.ndim < 1 or not 1 <= indices.shape[-1] <= self.stages:
+            raise ValueError(
+                f"ResidualQuantizer: expected indices of shape [..., 1 to {self.stages}], got "
+                f"{indices.shape}"
+            )
+        indices = jnp.moveaxis(indices, -1, 0)
+        codes = self._by_stage(codes_of(self, self.average))[: len(indices)]
+        values = jax.vmap(take)(codes, indices)
+        left_out = jnp.arange(len(indices)).reshape(-1, *[1] * (indices.ndim - 1)) > 0
+        left_out = left_out & (indices == -1)
+        return jnp.sum(jnp.where(left_out[..., None], 0, values), axis=0)
+
+    def _by_stage(self, codes: Array) -> Float[Array, "stage code channel"]:
+        return jnp.broadcast_to(codes, (self.stages, *codes.shape)) if self.shared else codes
+
+    def _initial(self, key: Array, vectors: Array, finite: Array) -> Array:
+        def stage(vectors: Array, key: Array) -> tuple[Array, Array]:
+            codes = k_means(
+                key, vectors, finite, self.codes, self.k_means_iterations, lambda means: means
+            )
+            return vectors - codes[nearest(vectors, codes)], codes
+
+        if self.shared:
+            return stage(vectors, key)[1]
+        return jax.lax.scan(stage, vectors, jax.random.split(key, self.stages))[1]
+
+    def _draw(self, rng: Array | None, count: int) -> Bool[Array, "stage batch"]:
+        keys = needed_keys("ResidualQuantizer", rng, count, "dropout")
+        # Restarts have the bits of the key itself.
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+        numbers = jax.vmap(lambda key: jax.random.randint(key, (), 1, self.stages + 1))(keys)
+        return jnp.arange(self.stages)[:, None] < numbers
+
+    def _learn(
+        self, entering: Array, places: Array, finite: Array, rng: Array | None, axis: Axis
+    ) -> None:
+        by_stage = jax.vmap(sum_by_code, (0, 0, None))
+        assigned, candidates = by_stage(entering, places, self.codes), None
+        if self.average.restart_below > 0:
+            keys = needed_keys("ResidualQuantizer", rng, finite.shape[0], "restarts of codes")
+            chosen, turns = choose_latents(keys, finite, self.codes, axis)
+            vectors = entering.reshape(self.stages, -1, entering.shape[-1])[:, chosen]
+            turns = jnp.broadcast_to(turns, (self.stages, *turns.shape))
+            candidates = by_stage(vectors, turns, self.codes)
+        assigned, candidates = axis.sum((assigned, candidates))
+        if self.shared:
+            assigned = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), assigned)
+            # The stages' residuals take turns.
+            turns = jnp.arange(self.codes)
+            candidates = jax.tree.map(lambda leaf: leaf[turns % self.stages, turns], candidates)
+        learn(self, self.average, assigned, candidates)
+
+
+def _search(
+    vectors: Float[Array, "batch position channel"],
+    codes: Float[Array, "stage code channel"],
+) -> tuple[Int[Array, "stage batch position"], Float[Array, "stage batch position channel"]]:
+    """Finds the codes of the stages one after another, and what enters each."""
+
+    def stage(vectors: Array, codes: Array) -> tuple[Array, tuple[Array, Array]]:
+        indices = nearest(vectors, codes)
+        return vectors - codes[indices], (indices, vectors)
+
+    return jax.lax.scan(stage, vectors, codes)[1]
