@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.raster_networks import KEY, NETWORKS, gated, noisy
-from vaeflow import losses, models, nn
+from vaeflow import distributions, losses, models, nn
 
 MAPS = jax.random.randint(KEY, (3, 3, 4), 0, 5)
 LABELS = jnp.array([0, 2, 1])
@@ -81,9 +81,12 @@ def test_contexts_and_samples_have_any_batch_axes():
 def test_options_of_sampling_reach_the_distribution():
     model, variables, _ = prepared("nothing")
     options = {"temperature": 0.5, "top_k": 3, "top_p": 0.9}
-    expected = model.apply(variables, **options).sample(seed=KEY, sample_shape=4)
+    found = model.apply(variables, **options)
+    whole = model.apply(variables).logits(MAPS)
+    expected = distributions.truncated_logits(whole, **options)
+    np.testing.assert_allclose(found.logits(MAPS), expected, rtol=1e-5)
     drawn = model.apply(variables, KEY, 4, **options, method="sample")
-    np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(drawn, found.sample(seed=KEY, sample_shape=4))
     assert (drawn != model.apply(variables, KEY, 4, method="sample")).any()
 
 
