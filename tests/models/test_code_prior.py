@@ -80,7 +80,7 @@ def test_contexts_and_samples_have_any_batch_axes():
 
 def test_options_of_sampling_reach_the_distribution():
     model, variables, _ = prepared("nothing")
-    options = {"temperature": 0.5, "top_k": 3, "top_p": 0.9}
+    options = {"temperature": 0.5, "top_k": 3, "top_p": 0.5}
     found = model.apply(variables, **options)
     whole = model.apply(variables).logits(MAPS)
     expected = distributions.truncated_logits(whole, **options)
