@@ -1,15 +1,18 @@
-"""What every distribution of levels obeys: mass one, samples as probable, batches, edges."""
+"""What every distribution of levels or codes obeys: mass one, samples as probable, edges."""
 
 from __future__ import annotations
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.raster_networks import gated, initialised
 from vaeflow import distributions
+from vaeflow.bijectors import Conditioner
 
 KEY = jax.random.key(4)
 LEVELS = (np.arange(4) + 0.5) / 4 - 0.5
@@ -34,23 +37,37 @@ def categorical(*batch):
     return distributions.LevelCategorical(numbers(*batch, 2, 4), 1)
 
 
+def code_maps(*batch):
+    network = gated((2, 1), 3, channels=4, blocks=1)
+    context = numbers(*batch, 2, seed=5)
+    variables = initialised(network, context.reshape(-1, 2))
+    return distributions.CodeMaps(Conditioner(network, variables, context, 2))
+
+
 REGISTRY = {
     "Bernoulli": (bernoulli, BITS),
     "DiscretizedLogisticMixture": (logistic, LEVELS),
     "LevelCategorical": (categorical, LEVELS),
+    "CodeMaps": (code_maps, (0, 1, 2)),
 }
 """Distributions of pairs by name, made for any batch shape, with the values of an entry."""
 
 every = pytest.mark.parametrize(("make", "levels"), REGISTRY.values(), ids=REGISTRY)
 
 
-def pairs(levels):
-    return np.array(list(itertools.product(levels, levels)), np.float32)
+def pairs(levels, distribution):
+    values = np.array(list(itertools.product(levels, levels)), distribution.dtype)
+    return values.reshape(-1, *distribution.event_shape)
+
+
+def of_event(distribution):
+    """The axes of an event, from the last one."""
+    return tuple(range(-len(distribution.event_shape), 0))
 
 
 @every
 def test_probabilities_add_up_to_one(make, levels):
-    log_prob = make().log_prob(pairs(levels))
+    log_prob = make().log_prob(pairs(levels, make()))
     assert jnp.exp(log_prob).sum() == pytest.approx(1, abs=1e-5)
 
 
@@ -58,8 +75,8 @@ def test_probabilities_add_up_to_one(make, levels):
 def test_samples_have_their_probabilities(make, levels):
     distribution = make()
     samples = np.asarray(distribution.sample(seed=KEY, sample_shape=40_000))
-    support = pairs(levels)
-    same = np.all(np.abs(samples[:, None] - support) < 1e-6, axis=-1)
+    support = pairs(levels, distribution)
+    same = np.all(np.abs(samples[:, None] - support) < 1e-6, axis=of_event(distribution))
     assert np.all(same.sum(1) == 1)
     probability = np.exp(distribution.log_prob(support))
     error = np.sqrt(probability / len(samples)) + 1e-6
@@ -70,21 +87,29 @@ def test_samples_have_their_probabilities(make, levels):
 def test_batches_hold_the_single_ones(make, levels):
     distribution = make(3, 2)
     assert distribution.batch_shape == (3, 2)
-    assert distribution.event_shape == (2,)
+    assert np.prod(distribution.event_shape) == 2
     samples, log_prob = distribution.sample_and_log_prob(seed=KEY, sample_shape=(4, 5))
-    assert samples.shape == (4, 5, 3, 2, 2)
-    assert samples.dtype == log_prob.dtype == jnp.float32
+    assert samples.shape == (4, 5, 3, 2, *distribution.event_shape)
+    assert samples.dtype == distribution.dtype
+    assert log_prob.dtype == jnp.float32
     np.testing.assert_allclose(log_prob, distribution.log_prob(samples), rtol=1e-5)
-    assert np.all(np.isin(np.asarray(samples), np.float32(levels)))
-    row = jax.tree.map(lambda leaf: leaf[1, 0], distribution)
+    assert np.all(np.isin(np.asarray(samples), np.array(levels, distribution.dtype)))
+    # Leaves without batch axes are the parameters that all of a batch share.
+    row = jax.tree.map(lambda leaf: leaf[1, 0] if leaf.shape[:2] == (3, 2) else leaf, distribution)
     np.testing.assert_allclose(row.log_prob(samples[0, 0, 1, 0]), log_prob[0, 0, 1, 0], rtol=1e-5)
-    assert distribution.mean().shape == (3, 2, 2)
+    if jnp.issubdtype(distribution.dtype, jnp.floating):  # codes have no mean
+        assert distribution.mean().shape == samples.shape[2:]
 
 
 @every
 def test_one_bad_row_spoils_no_other(make, levels):
-    values = jnp.full((4, 2), levels[0]).at[1, 0].set(jnp.nan)
-    np.testing.assert_array_equal(jnp.isnan(make().log_prob(values)), [False, True, False, False])
+    distribution = make()
+    values = jnp.full((4, *distribution.event_shape), levels[0], distribution.dtype)
+    number = jnp.issubdtype(distribution.dtype, jnp.floating)
+    log_prob = distribution.log_prob(values.at[1, 0].set(jnp.nan if number else -1))
+    is_bad = jnp.isnan if number else jnp.isneginf
+    np.testing.assert_array_equal(is_bad(log_prob), [False, True, False, False])
+    assert jnp.all(jnp.isfinite(log_prob[2:]))
 
 
 @every
@@ -92,7 +117,7 @@ def test_values_and_gradients_are_finite_far_out(make, levels):
     for factor in (0.0, 1e3, -1e6):
         # Scales of logistic distributions are positive.
         distribution = jax.tree.map(lambda leaf, f=factor: jnp.abs(f * leaf) + 1e-4, make())
-        value, gradient = jax.value_and_grad(lambda d: d.log_prob(pairs(levels)).sum())(
+        value, gradient = jax.value_and_grad(lambda d: d.log_prob(pairs(levels, d)).sum())(
             distribution
         )
         assert all(np.all(np.isfinite(leaf)) for leaf in (value, *jax.tree.leaves(gradient)))
@@ -100,7 +125,8 @@ def test_values_and_gradients_are_finite_far_out(make, levels):
 
 @every
 def test_wrong_events_are_refused_with_both_shapes(make, levels):
-    with pytest.raises(ValueError, match=r"\(2,\).*\(5, 3\)"):
+    event = re.escape(str(make().event_shape))
+    with pytest.raises(ValueError, match=rf"{event}.*\(5, 3\)"):
         make().log_prob(jnp.zeros((5, 3)))
 
 

@@ -1,6 +1,7 @@
 """Distributions that distrax lacks, or has otherwise; none owns parameters."""
 
 from vaeflow.distributions.bernoulli import Bernoulli
+from vaeflow.distributions.code_maps import CodeMaps, truncated_logits
 from vaeflow.distributions.concrete import Concrete
 from vaeflow.distributions.continuous_bernoulli import ContinuousBernoulli
 from vaeflow.distributions.energies import (
@@ -33,6 +34,7 @@ from vaeflow.distributions.uniform import UniformBox
 
 __all__ = [
     "Bernoulli",
+    "CodeMaps",
     "Concrete",
     "ContinuousBernoulli",
     "DiscretizedLogisticMixture",
@@ -58,6 +60,7 @@ __all__ = [
     "ring_energy",
     "sample_rows",
     "standard_normal",
+    "truncated_logits",
     "two_moons",
     "two_spirals",
     "wave_energy",

@@ -40,6 +40,10 @@ def require(model: nn.Module, method: str) -> None:
         )
 
 
-def context_of(batch: dict[str, jax.Array], condition: str | None) -> jax.Array | None:
-    """The model's context in a batch: the entry that `condition` names, or None."""
+def context_of(
+    batch: dict[str, jax.Array], condition: str | tuple[str, ...] | None
+) -> jax.Array | tuple[jax.Array, ...] | None:
+    """The model's context in a batch: the entry that `condition` names, all of several, or None."""
+    if isinstance(condition, tuple):
+        return tuple(batch[name] for name in condition)
     return None if condition is None else batch[condition]

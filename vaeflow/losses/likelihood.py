@@ -22,7 +22,7 @@ def negative_log_likelihood(
     axis: Axis = LOCAL,
     train: bool = True,
     data: str = "image",
-    condition: str | None = None,
+    condition: str | tuple[str, ...] | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of -log P(example) over a batch, an upper bound where noise is added.
 
@@ -31,15 +31,17 @@ def negative_log_likelihood(
     bits/dim = nats / (D log 2) for D entries.
 
     Args:
-      model: A `vaeflow.models.FlowModel` or a module with its `log_prob`.
+      model: A `vaeflow.models.FlowModel`, a `CodePrior` or a module with their `log_prob`.
       variables: The model's variables.
       batch: ``{"image": [batch, *event], ...}``, or another entry than "image" by `data`.
       rng: A typed key, or one for each row.
       axis: How the batch is divided; unused, as no term is coupled over the batch.
       train: Whether flows that have `probes` estimate their log-determinants with noise, drawn for
-        all rows at hand from the key of the first; otherwise they are exact.
+        all rows at hand from the key of the first; otherwise they are exact. Likewise for networks
+        with `dropout`.
       data: Name of the entry of the batch whose density the model is.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      condition: Name of the entry of the batch that is the model's context, the names of several
+        for a model whose context is a tuple, or None.
 
     Returns:
       The loss, and the metrics `negative_log_likelihood` (nats) and `bits_per_dim`.
@@ -52,7 +54,7 @@ def negative_log_likelihood(
     examples = batch[data]
     context = context_of(batch, condition)
     # Flax folds a number into the key before it draws, so rows may draw from theirs as well.
-    rngs = {"probe": rng.reshape(-1)[0]} if train else {}
+    rngs = dict.fromkeys(("probe", "dropout"), rng.reshape(-1)[0]) if train else {}
     log_prob = model.apply(variables, examples, rng, context, method="log_prob", rngs=rngs)
     nats = -jnp.mean(log_prob)
     dimensions = math.prod(examples.shape[1:])

@@ -1,6 +1,7 @@
 """Models of data, composed of flows, encoders, decoders and quantizers."""
 
 from vaeflow.models.auto_encoder import AutoEncoder
+from vaeflow.models.code_prior import CodePrior
 from vaeflow.models.dequantizer import Dequantized, UniformDequantizer, VariationalDequantizer
 from vaeflow.models.factor_vae import FactorVAE
 from vaeflow.models.flow_model import FlowModel
@@ -15,6 +16,7 @@ __all__ = [
     "VAE",
     "AutoEncoder",
     "Binarizer",
+    "CodePrior",
     "Dequantized",
     "FactorVAE",
     "FlowModel",

@@ -2,24 +2,39 @@
 
 from vaeflow.nn.activation import relu
 from vaeflow.nn.blocks import GatedConv, ResidualBlock
+from vaeflow.nn.causal_attention import CausalAttention
+from vaeflow.nn.causal_convolution import CausalConv
 from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork
 from vaeflow.nn.convolution import Conv, ZeroConv, convolution
 from vaeflow.nn.discriminator import LatentDiscriminator
+from vaeflow.nn.level_above import LevelAbove
 from vaeflow.nn.lipschitz import LipschitzMLP, lip_swish
 from vaeflow.nn.masked import MaskedMLP
 from vaeflow.nn.normalization import NormalizedConv, from_first_batch
+from vaeflow.nn.pixel_cnn import GatedCausalBlock, GatedPixelCNN
+from vaeflow.nn.pixel_snail import CausalAttentionBlock, CausalResidualBlock, PixelSNAIL
+from vaeflow.nn.raster import RasterNetwork
 from vaeflow.nn.spectral import contracted, spectral_bound
 from vaeflow.nn.time_dependent import TimeDependentMLP
 
 __all__ = [
     "MLP",
+    "CausalAttention",
+    "CausalAttentionBlock",
+    "CausalConv",
+    "CausalResidualBlock",
     "Conv",
+    "GatedCausalBlock",
     "GatedConv",
+    "GatedPixelCNN",
     "GlowNetwork",
     "LatentDiscriminator",
+    "LevelAbove",
     "LipschitzMLP",
     "MaskedMLP",
     "NormalizedConv",
+    "PixelSNAIL",
+    "RasterNetwork",
     "ResidualBlock",
     "ResidualNetwork",
     "TimeDependentMLP",

@@ -1,0 +1,47 @@
+"""Small networks over maps of codes, with noise on their parameters."""
+
+from __future__ import annotations
+
+import jax
+
+from vaeflow import nn
+
+KEY = jax.random.key(5)
+CODES = 5
+CONTEXTS = {"none": None, "vectors": (3,), "maps": (3, 4, 3)}
+
+
+def gated(shape=(3, 4), codes=CODES, **options):
+    return nn.GatedPixelCNN(shape, codes, **({"channels": 8, "blocks": 3} | options))
+
+
+def snail(shape=(3, 4), codes=CODES, **options):
+    sizes = {"channels": 8, "blocks": 1, "residuals": 1, "heads": 2}
+    return nn.PixelSNAIL(shape, codes, **(sizes | options))
+
+
+NETWORKS = {"GatedPixelCNN": gated, "PixelSNAIL": snail}
+
+
+def noisy(variables, scale=0.3):
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    noise = [scale * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, [a + b for a, b in zip(leaves, noise, strict=True)])
+
+
+def context_of(kind, rows):
+    event = CONTEXTS[kind]
+    return None if event is None else jax.random.normal(KEY, (rows, *event))
+
+
+def maps_of(network, rows):
+    return jax.random.randint(KEY, (rows, *network.shape), 0, network.codes)
+
+
+def initialised(network, context=None):
+    return noisy(jax.jit(network.init)(KEY, maps_of(network, 1), _first(context)))
+
+
+def _first(context):
+    return None if context is None else context[:1]
