@@ -18,6 +18,14 @@ def groups_of(distribution: distrax.Distribution) -> dict[str, distrax.Distribut
     return distribution.groups if isinstance(distribution, Grouped) else {WHOLE: distribution}
 
 
+def pieces_of(
+    distribution: distrax.Distribution, value: Float[Array, "*batch latent"]
+) -> dict[str, Float[Array, "*batch part"]]:
+    """The parts of vectors that the groups of a distribution are about, by name."""
+    grouped = isinstance(distribution, Grouped)
+    return distribution.split(value) if grouped else {WHOLE: value}
+
+
 def log_prob_of_entries(
     distribution: distrax.Distribution, value: Float[Array, "*batch latent"]
 ) -> dict[str, Float[Array, "*batch entry"]]:
@@ -30,10 +38,8 @@ def log_prob_of_entries(
       distribution: Of vectors.
       value: Vectors, whose batch axes broadcast against those of the distribution.
     """
-    groups = groups_of(distribution)
-    grouped = isinstance(distribution, Grouped)
-    pieces = distribution.split(value) if grouped else {WHOLE: value}
-    return {name: _of_entries(part, pieces[name]) for name, part in groups.items()}
+    pieces = pieces_of(distribution, value)
+    return {name: _of_entries(part, pieces[name]) for name, part in groups_of(distribution).items()}
 
 
 def _of_entries(part: distrax.Distribution, value: Array) -> Array:

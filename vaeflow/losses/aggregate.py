@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vaeflow.distributions import Grouped, groups_of, log_prob_of_entries
-from vaeflow.distributions.entries import WHOLE, normals_of
+from vaeflow.distributions import groups_of, log_prob_of_entries
+from vaeflow.distributions.entries import WHOLE, normals_of, pieces_of
 from vaeflow.distributions.pairs import log_prob_of_pairs
 
 
@@ -64,14 +64,14 @@ def aggregate_log_densities(
     log_size = jnp.log(jnp.asarray(dataset_size, jnp.float32))
     log_others = jnp.log(jnp.maximum(jnp.asarray(dataset_size, jnp.float32) - 1, 1e-30))
     log_weight = jnp.where(same, -jnp.log(own), log_others - jnp.log(others)) - log_size
-    parts = groups_of(posterior)
-    pieces = posterior.split(z) if isinstance(posterior, Grouped) else {WHOLE: z}
+    log_weight = log_weight.T
+    pieces = pieces_of(posterior, z)
     sums, entries = {}, {}
-    for name, part in parts.items():
-        sums[name], entries[name] = _pairs(part, pieces[name], log_weight.T)
+    for name, part in groups_of(posterior).items():
+        sums[name], entries[name] = _pairs(part, pieces[name], log_weight)
     return AggregateLogDensities(
-        joint=_mixed(sum(sums.values()), log_weight.T),
-        groups={name: _mixed(values, log_weight.T) for name, values in sums.items()},
+        joint=_mixed(sum(sums.values()), log_weight),
+        groups={name: _mixed(values, log_weight) for name, values in sums.items()},
         entries=entries,
     )
 

@@ -105,6 +105,11 @@ class Latents(NamedTuple):
     values: Float[Array, "batch position channel"]
     finite: Bool[Array, "batch position"]
 
+    def gathered(self, axis: Axis) -> tuple[Float[Array, "row channel"], Bool[Array, " row"]]:
+        """All latents of a divided batch, without gradient, and whether each is finite."""
+        vectors, finite = axis.gather((jax.lax.stop_gradient(self.values), self.finite))
+        return vectors.reshape(-1, vectors.shape[-1]), finite.reshape(-1)
+
     def mean(self, terms: Float[Array, "batch position"]) -> Float[Array, " batch"]:
         """Averages over the latents of each example."""
         return jnp.mean(terms, axis=1)

@@ -88,9 +88,7 @@ class ResidualQuantizer(Quantizer):
         x, fixed = latents.values, jax.lax.stop_gradient(latents.values)
 
         def initial() -> Array:
-            vectors, finite = axis.gather((fixed, latents.finite))
-            vectors = vectors.reshape(-1, vectors.shape[-1])
-            return self._initial(self.make_rng("params"), vectors, finite.reshape(-1))
+            return self._initial(self.make_rng("params"), *latents.gathered(axis))
 
         codes = codes_of(self, self.average, initial)
         check_channels("ResidualQuantizer", features.shape, codes.shape[-1])

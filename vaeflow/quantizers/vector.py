@@ -72,10 +72,8 @@ class VectorQuantizer(Quantizer):
         x, fixed = latents.values, jax.lax.stop_gradient(latents.values)
 
         def initial() -> Array:
-            vectors, finite = axis.gather((fixed, latents.finite))
-            vectors = vectors.reshape(-1, vectors.shape[-1])
             key, iterations = self.make_rng("params"), self.k_means_iterations
-            return k_means(key, vectors, finite.reshape(-1), self.codes, iterations, self._project)
+            return k_means(key, *latents.gathered(axis), self.codes, iterations, self._project)
 
         codes = self._project(codes_of(self, self.average, initial))
         check_channels("VectorQuantizer", features.shape, codes.shape[-1])
