@@ -24,6 +24,7 @@ from vaeflow.losses.reconstruction import reconstruction
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
 from vaeflow.losses.schedules import cyclic_schedule, linear_schedule
 from vaeflow.losses.total_correlation import beta_tcvae, hfvae
+from vaeflow.losses.vq_vae import vq_vae
 
 __all__ = [
     "AggregateLogDensities",
@@ -50,4 +51,5 @@ __all__ = [
     "reverse_kl_terms",
     "shuffled_entries",
     "sticking_the_landing",
+    "vq_vae",
 ]

@@ -1,6 +1,7 @@
 """Models of data, composed of flows, encoders, decoders and quantizers."""
 
 from vaeflow.models.auto_encoder import AutoEncoder
+from vaeflow.models.code_auto_encoder import CodeAutoEncoder
 from vaeflow.models.code_prior import CodePrior
 from vaeflow.models.dequantizer import Dequantized, UniformDequantizer, VariationalDequantizer
 from vaeflow.models.factor_vae import FactorVAE
@@ -11,11 +12,16 @@ from vaeflow.models.observation import Binarizer, Levels
 from vaeflow.models.players import player
 from vaeflow.models.vae import VAE
 from vaeflow.models.vamp_prior import VampPrior
+from vaeflow.models.vqvae import VQVAE
+from vaeflow.models.vqvae2 import VQVAE2
 
 __all__ = [
     "VAE",
+    "VQVAE",
+    "VQVAE2",
     "AutoEncoder",
     "Binarizer",
+    "CodeAutoEncoder",
     "CodePrior",
     "Dequantized",
     "FactorVAE",
