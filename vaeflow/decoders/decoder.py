@@ -16,8 +16,8 @@ class Decoder(nn.Module):
     To what the network answers an offset is added for each entry of an image, initialised so that
     before training the likelihood is that of the first batch, entry by entry, whatever z.
 
-    Shapes: latents are ``[*batch, latent]``, or maps ``[*batch, height', width', latent]``, with any
-    number of batch axes, which are those of the distribution; events are `shape`.
+    Shapes: latents are ``[*batch, latent]``, or maps ``[*batch, map_height, map_width, latent]``,
+    with any number of batch axes, which are those of the distribution; events are `shape`.
 
     Source of the offset: Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders",
     whose published code sets the biases of the output so.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,6 +12,44 @@ from jaxtyping import Array, Float
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.losses.base import Aux, require
 from vaeflow.losses.evidence import split_rows
+from vaeflow.quantizers import Quantized
+
+
+class CodeEvidence(NamedTuple):
+    """Codes of images, and how well they explain them.
+
+    Attributes:
+      levels: What each quantizer answered, from the top.
+      log_likelihood: log p(x | c(x)) of each image, in nats, ``[batch]``; what an observation costs
+        is included.
+      state: Updated mutable collections, {} where there are none.
+    """
+
+    levels: tuple[Quantized, ...]
+    log_likelihood: Float[Array, " batch"]
+    state: dict[str, Any]
+
+
+def code_evidence(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = False,
+) -> CodeEvidence:
+    """Finds the codes of images and evaluates the model there; arguments as for `vq_vae`."""
+    require(model, "quantize")
+    images = batch["image"]
+    first, second = split_rows(rng, images.shape[0])
+    values, log_det = model.apply(variables, images, first, method="observe")
+    levels, state = model.apply(
+        variables, values, second, axis=axis, train=train, method="quantize", mutable=["codebook"]
+    )
+    latents = model.apply(variables, [level.values for level in levels], method="merge")
+    likelihood = model.apply(variables, latents, method="likelihood")
+    return CodeEvidence(levels, likelihood.log_prob(values) + log_det, state)
 
 
 def vq_vae(
@@ -59,24 +97,18 @@ def vq_vae(
     Raises:
       ValueError: If the model has no codes.
     """
-    require(model, "quantize")
     images = batch["image"]
-    first, second = split_rows(rng, images.shape[0])
-    values, log_det = model.apply(variables, images, first, method="observe")
-    levels, state = model.apply(
-        variables, values, second, axis=axis, train=train, method="quantize", mutable=["codebook"]
-    )
-    latents = model.apply(variables, [level.values for level in levels], method="merge")
-    likelihood = model.apply(variables, latents, method="likelihood")
-    reconstruction = -jnp.mean(likelihood.log_prob(values) + log_det)
+    found = code_evidence(model, variables, batch, rng, axis=axis, train=train)
+    reconstruction = -jnp.mean(found.log_likelihood)
     weights = {"commitment": commitment, "codebook": codebook, "entropy": entropy, "kl": kl}
     terms: dict[str, Array] = {}
-    for level in levels:
-        for name, values_of_rows in level.losses.items():
-            terms[name] = terms.get(name, 0.0) + jnp.mean(values_of_rows)
+    for level in found.levels:
+        for name, of_rows in level.losses.items():
+            terms[name] = terms.get(name, 0.0) + jnp.mean(of_rows)
     loss = reconstruction + sum(weights[name] * term for name, term in terms.items())
     code_nats = sum(
-        math.prod(level.indices.shape[1:]) * math.log(level.counts.shape[-1]) for level in levels
+        math.prod(level.indices.shape[1:]) * math.log(level.counts.shape[-1])
+        for level in found.levels
     )
     bits = math.log(2) * math.prod(images.shape[1:])
     metrics = {
@@ -85,4 +117,4 @@ def vq_vae(
         "bits_per_dim": (reconstruction + code_nats) / bits,
         **terms,
     }
-    return loss, Aux(metrics, state)
+    return loss, Aux(metrics, found.state)

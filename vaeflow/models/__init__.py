@@ -2,6 +2,7 @@
 
 from vaeflow.models.auto_encoder import AutoEncoder
 from vaeflow.models.code_auto_encoder import CodeAutoEncoder
+from vaeflow.models.code_model import CodeModel
 from vaeflow.models.code_prior import CodePrior
 from vaeflow.models.dequantizer import Dequantized, UniformDequantizer, VariationalDequantizer
 from vaeflow.models.factor_vae import FactorVAE
@@ -9,7 +10,7 @@ from vaeflow.models.flow_model import FlowModel
 from vaeflow.models.hierarchical_vae import HierarchicalVAE
 from vaeflow.models.latents import Latents
 from vaeflow.models.observation import Binarizer, Levels
-from vaeflow.models.players import player
+from vaeflow.models.players import assembled, player
 from vaeflow.models.vae import VAE
 from vaeflow.models.vamp_prior import VampPrior
 from vaeflow.models.vqvae import VQVAE
@@ -22,6 +23,7 @@ __all__ = [
     "AutoEncoder",
     "Binarizer",
     "CodeAutoEncoder",
+    "CodeModel",
     "CodePrior",
     "Dequantized",
     "FactorVAE",
@@ -32,5 +34,6 @@ __all__ = [
     "UniformDequantizer",
     "VampPrior",
     "VariationalDequantizer",
+    "assembled",
     "player",
 ]

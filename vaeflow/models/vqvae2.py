@@ -31,7 +31,8 @@ class VQVAE2(CodeAutoEncoder):
       encoders: From the image, or the features below, to maps of features; from the lowest level to
         the top. `vaeflow.encoders.MapEncoder` halves them once for each of its `channels`.
       expanders: From each level above the lowest, the top first, to the size below:
-        ``expander(latents, shape=(height, width, feature))``, such as `vaeflow.decoders.MapDecoder`.
+        ``expander(latents, shape=(height, width, feature))``, such as a
+        `vaeflow.decoders.MapDecoder`.
       quantizers: From the top to the lowest level, any of `vaeflow.quantizers`.
       decoder: p(x | c): a `vaeflow.decoders.Decoder` of maps, with ``latent_ndims=3``.
       observation: What becomes of uint8 images, as for `VAE`.
