@@ -1,0 +1,91 @@
+"""Models of codes and of their priors."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.code_models import IMAGES, code_model, waved
+from vaeflow import models
+
+KEY = jax.random.key(0)
+LABELS = jnp.arange(8, dtype=jnp.int32) % 2
+
+
+@functools.cache
+def example(levels=2, classes=None):
+    model = code_model(levels, classes)
+    variables = jax.jit(model.init)(KEY, IMAGES, None if classes is None else LABELS)
+    return model, variables | {"params": waved(variables["params"])}
+
+
+def test_parts_are_taken_out_and_put_together_again():
+    _, variables = example()
+    names = ["auto_encoder", "priors_0", "priors_1"]
+    assert sorted(variables["params"]) == names
+    parts = {
+        name: {key: tree[name] for key, tree in variables.items() if name in tree} for name in names
+    }
+    again = models.assembled(parts)
+    assert jax.tree.structure(again) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+    assert "codebook" in parts["auto_encoder"]
+    assert "codebook" not in parts["priors_0"]
+
+
+def test_each_level_has_its_own_prior():
+    model, variables = example()
+    codes = model.apply(variables, IMAGES, rngs={"sample": KEY})
+    top, bottom = model.apply(variables, codes, method="log_prior")
+    priors = [
+        (prior, {"params": variables["params"][f"priors_{level}"]})
+        for level, prior in enumerate(model.priors)
+    ]
+    (first, of_first), (second, of_second) = priors
+    np.testing.assert_allclose(top, first.apply(of_first, codes[0], method="log_prob"), rtol=1e-6)
+    expected = second.apply(of_second, codes[1], None, codes[0], method="log_prob")
+    np.testing.assert_allclose(bottom, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("levels", "classes"), [(1, None), (1, 2), (2, None), (2, 2)])
+def test_samples_are_decoded_codes_of_the_priors(levels, classes):
+    model, variables = example(levels, classes)
+    labels = None if classes is None else LABELS
+    apply = functools.partial(model.apply, variables, KEY, 8, labels)
+    codes = apply(method="sample_codes")
+    assert [maps.shape for maps in codes] == [(8, 2, 2), (8, 4, 3)][-levels:]
+    images = apply(method="sample")
+    decoded = model.apply(
+        variables, codes, method=lambda model, codes: model.auto_encoder.decode(codes)
+    )
+    np.testing.assert_array_equal(images, decoded)
+    again = apply(method="sample_codes")
+    jax.tree.map(np.testing.assert_array_equal, codes, again)
+
+
+def test_given_codes_are_kept_and_the_rest_drawn_as_given_them():
+    model, variables = example()
+    count = 4000
+    top = jnp.tile(jnp.arange(2, dtype=jnp.int32)[:, None, None], (count // 2, 2, 2))
+    codes = model.apply(variables, KEY, count, given=(top,), method="sample_codes")
+    np.testing.assert_array_equal(codes[0], top)
+    prior, own = model.priors[1], {"params": variables["params"]["priors_1"]}
+    # The first code's frequencies are its probabilities, given the map above it.
+    none = jnp.zeros((2, 4, 3), jnp.int32)
+    logits = prior.apply(own, none, top[:2]).logits(none)[:, 0, 0]
+    for label in range(2):
+        drawn = np.bincount(codes[1][label::2, 0, 0], minlength=4) / (count // 2)
+        np.testing.assert_allclose(drawn, jax.nn.softmax(logits[label]), atol=0.04)
+    assert jnp.abs(jax.nn.softmax(logits[0]) - jax.nn.softmax(logits[1])).max() > 0.1
+
+
+def test_options_of_sampling_reach_every_level():
+    model, variables = example()
+    likeliest = model.apply(variables, KEY, 6, temperature=0.0, method="sample_codes")
+    for options in ({"top_k": 1}, {"top_p": 1e-6}):
+        drawn = model.apply(variables, jax.random.key(1), 6, method="sample_codes", **options)
+        jax.tree.map(np.testing.assert_array_equal, drawn, likeliest)
+    for maps in likeliest:
+        np.testing.assert_array_equal(maps, jnp.broadcast_to(maps[:1], maps.shape))

@@ -1,0 +1,37 @@
+"""Transposed convolutions, and maps that are enlarged."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaeflow.nn import TransposedConv, enlarged
+
+KEY = jax.random.key(0)
+
+
+def test_it_is_the_gradient_of_a_convolution_of_stride_two():
+    layer = TransposedConv(3)
+    x = jax.random.normal(KEY, (2, 4, 5, 6))
+    variables = layer.init(KEY, x)
+    squares = variables["params"]["Conv_0"]["kernel"].reshape(2, 2, 6, 2, 2, 3)
+    # Tap (i, j) of the 2x2 window, pixel (a, b) of the square: row 2 (1 - i) + a of the kernel.
+    kernel = jnp.transpose(squares[::-1, ::-1], (0, 3, 1, 4, 5, 2)).reshape(4, 4, 3, 6)
+
+    def convolve(y):
+        return jax.lax.conv_general_dilated(
+            y, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    expected = jax.vjp(convolve, jnp.zeros((2, 8, 10, 3)))[1](x)[0]
+    np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
+    kept = layer.apply(variables, x, (7, 9))
+    np.testing.assert_allclose(kept, expected[:, :7, :9], atol=1e-5)
+
+
+def test_enlarged_maps_repeat_their_pixels():
+    x = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    np.testing.assert_array_equal(
+        enlarged(x, (3, 6))[0, :, :, 0],
+        [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5]],
+    )
+    np.testing.assert_array_equal(enlarged(x, (2, 3)), x)

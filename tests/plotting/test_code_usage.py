@@ -1,0 +1,25 @@
+"""Histograms of the use of codes."""
+
+import numpy as np
+import pytest
+
+from vaeflow import plotting
+
+
+def test_shares_fall_from_the_most_used_code_on():
+    counts = {"top": np.array([1, 0, 3, 4]), "bottom": np.array([5, 5])}
+    figure = plotting.code_usage(counts)
+    first, second = figure.axes
+    title = first.get_title(loc="left")
+    # exp(-(1/8 log 1/8 + 3/8 log 3/8 + 1/2 log 1/2)) = 2.65
+    assert title == "top: 75% of 4 codes used, perplexity 3"
+    assert second.get_title(loc="left") == "bottom: 100% of 2 codes used, perplexity 2"
+    (area,) = first.collections
+    heights = area.get_paths()[0].vertices[:, 1]
+    assert set(np.round(heights, 6)) == {0.5, 0.375, 0.125, 0.0}
+    assert first.lines[0].get_ydata()[0] == 0.25
+
+
+def test_no_codebook_is_refused():
+    with pytest.raises(ValueError, match="at least one codebook, got none"):
+        plotting.code_usage({})
