@@ -5,6 +5,7 @@ Each returns a scalar and an `Aux` of metrics and updated collections.
 
 from vaeflow.losses.aggregate import AggregateLogDensities, aggregate_log_densities
 from vaeflow.losses.base import Aux
+from vaeflow.losses.cross_entropy import cross_entropy
 from vaeflow.losses.elbo import elbo
 from vaeflow.losses.evidence import Evidence, evidence
 from vaeflow.losses.factor_vae import (
@@ -31,6 +32,7 @@ __all__ = [
     "Evidence",
     "aggregate_log_densities",
     "beta_tcvae",
+    "cross_entropy",
     "cyclic_schedule",
     "dip_vae",
     "doubly_reparameterized",
