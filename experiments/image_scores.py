@@ -29,7 +29,8 @@ class SampleScores(NamedTuple):
     """What a classifier tells of a set of images.
 
     Attributes:
-      confidence: The mean of max_y p(y | x): near 1 where each image is clearly of one class.
+      confidence: The mean of max_y p(y | x): near 1 where each image is clearly of one class, but
+        also where images are like none of the data, such as noise; the distance tells these apart.
       label_entropy: Of the most probable classes, in nats (`vaeflow.metrics.label_entropy`): how
         evenly they occur.
       inception_score: Both at once, from 1 to the number of classes
