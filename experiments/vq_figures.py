@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TEMPERATURES = (0.7, 0.85, 1.0)
 COLUMNS = 8
 """Images in a row."""
+CHUNK = 500
+"""Images that are drawn at once."""
 
 PyTree = Any
 Counts = Mapping[str, np.ndarray]
@@ -117,6 +119,13 @@ class Drawing:
         self.save(
             "samples_by_temperature", plotting.temperature_samples(np.stack(rows), TEMPERATURES)
         )
+
+    def many(self, variables: PyTree, count: int) -> np.ndarray:
+        """So many samples, drawn `CHUNK` at a time."""
+        keys = jax.random.split(jax.random.key(5), -(-count // CHUNK))
+        labels = self._labels(CHUNK)
+        drawn = [np.asarray(self.sample(variables, key, CHUNK, labels)) for key in keys]
+        return np.concatenate(drawn)[:count]
 
     def nearest(self, variables: PyTree) -> None:
         """Samples above the training images that are nearest to them."""

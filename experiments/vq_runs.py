@@ -16,6 +16,7 @@ import numpy as np
 
 import vaeflow as vf
 from experiments import common, vq_models
+from experiments.image_scores import open_scorer
 from experiments.latent_evaluation import filled_batches, keys_of
 from experiments.vq_codes import Codes, find_codes, load_codes
 from experiments.vq_figures import Drawing
@@ -204,6 +205,9 @@ class Stages:
             found[f"code_nats/{name}"] = of_level
             found[f"live_codes/{name}"] = metrics.live_codes(counts[name])
             found[f"code_perplexity/{name}"] = metrics.code_perplexity(counts[name])
+        if self.dataset.classes is not None:
+            scorer = open_scorer(self.dataset, self.config.data, self.directory)
+            found |= scorer.report({"samples": self.drawing.many(variables, scorer.count)})
         if training.is_first():
             self.drawing.final(variables, counts)
         remark = "bits_per_dim is a bound, by likelihood and prior of one code a latent"

@@ -20,8 +20,9 @@ def preset(
     cost: str,
     *,
     source: str = "embedded:digits",
-    steps: int = 3000,
-    prior_steps: int = 2000,
+    steps: int = 1500,
+    prior_steps: int = 1000,
+    evaluate_every: int = 250,
     classes: int | None = None,
     **model: Any,
 ) -> common.Preset:
@@ -39,7 +40,7 @@ def preset(
                 ema_decay=0.0,  # codes are averages of the features of the parameters themselves
                 scan_steps=20,
                 log_every=20,
-                evaluate_every=500,
+                evaluate_every=evaluate_every,
                 checkpoint_every=500,
             ),
             training.TrainConfig(
@@ -52,7 +53,7 @@ def preset(
                 ema_decay=0.999,
                 scan_steps=20,
                 log_every=20,
-                evaluate_every=500,
+                evaluate_every=evaluate_every,
                 checkpoint_every=500,
             ),
         ),
@@ -64,7 +65,12 @@ def preset(
 PRESETS = {
     "digits": preset("5,000 digits, which are embedded", "10 minutes on 2 CPU cores"),
     "mnist": preset(
-        "All of MNIST: --data.source npz:PATH", "an hour on 2 CPU cores", source="npz:PATH"
+        "All of MNIST: --data.source npz:PATH",
+        "an hour on 2 CPU cores",
+        source="npz:PATH",
+        steps=2500,
+        prior_steps=4000,
+        evaluate_every=1000,
     ),
 }
 

@@ -6,6 +6,8 @@ Each returns a scalar and an `Aux` of metrics and updated collections.
 from vaeflow.losses.aggregate import AggregateLogDensities, aggregate_log_densities
 from vaeflow.losses.base import Aux, context_of
 from vaeflow.losses.code_bound import CodeBound, code_bound
+from vaeflow.losses.base import Aux
+from vaeflow.losses.cross_entropy import cross_entropy
 from vaeflow.losses.elbo import elbo
 from vaeflow.losses.evidence import Evidence, evidence
 from vaeflow.losses.factor_vae import (
@@ -38,6 +40,7 @@ __all__ = [
     "code_bound",
     "code_evidence",
     "context_of",
+    "cross_entropy",
     "cyclic_schedule",
     "dip_vae",
     "doubly_reparameterized",

@@ -12,6 +12,7 @@ NEEDS = {
     "posterior": "a single posterior",
     "log_prob": "a log-likelihood",
     "quantize": "codes",
+    "logits": "logits of classes",
 }
 """What a model has that answers a method."""
 

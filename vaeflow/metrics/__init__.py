@@ -11,7 +11,9 @@ from vaeflow.metrics.bits import bits_per_dim
 from vaeflow.metrics.clusters import cluster_accuracy
 from vaeflow.metrics.codes import code_perplexity, live_codes
 from vaeflow.metrics.disentanglement import disentanglement_scores
+from vaeflow.metrics.entropy import label_entropy
 from vaeflow.metrics.factor_vae import factor_vae_score
+from vaeflow.metrics.frechet import frechet_distance
 from vaeflow.metrics.gaussian import (
     DiagonalGaussian,
     ShrunkGaussian,
@@ -24,6 +26,7 @@ from vaeflow.metrics.importance import (
     importance_diagnostics,
     target_diagnostics,
 )
+from vaeflow.metrics.inception_score import conditional_inception_score, inception_score
 from vaeflow.metrics.latent_information import LatentInformation, latent_information
 from vaeflow.metrics.latents import active_units
 from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
@@ -51,6 +54,7 @@ __all__ = [
     "bits_per_dim",
     "cluster_accuracy",
     "code_perplexity",
+    "conditional_inception_score",
     "disentanglement_completeness_informativeness",
     "disentanglement_scores",
     "expectation",
@@ -58,8 +62,11 @@ __all__ = [
     "fit_diagonal_gaussian",
     "fit_linear_predictor",
     "fit_shrunk_gaussian",
+    "frechet_distance",
     "importance_diagnostics",
     "importance_weighted_log_likelihood",
+    "inception_score",
+    "label_entropy",
     "latent_information",
     "live_codes",
     "log_integral",

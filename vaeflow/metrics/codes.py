@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from vaeflow.metrics.entropy import entropy_of
+
 
 def code_perplexity(counts: Int[np.ndarray, "*codebooks code"]) -> Float[np.ndarray, "*codebooks"]:
     """Computes exp(-sum_k p_k log p_k), p_k being the share of code k: the codes in even use.
@@ -19,9 +21,7 @@ def code_perplexity(counts: Int[np.ndarray, "*codebooks code"]) -> Float[np.ndar
       ValueError: If a count isn't a whole number from 0 up, or a codebook has none above 0.
     """
     counts = _checked(counts)
-    shares = counts / np.sum(counts, axis=-1, keepdims=True)
-    logarithms = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-    return np.exp(-np.sum(shares * logarithms, axis=-1))
+    return np.exp(entropy_of(counts / np.sum(counts, axis=-1, keepdims=True)))
 
 
 def live_codes(counts: Int[np.ndarray, "*codebooks code"]) -> Float[np.ndarray, "*codebooks"]:

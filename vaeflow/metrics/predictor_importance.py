@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from vaeflow.metrics.entropy import entropy_of
 from vaeflow.metrics.representation import as_representation, ranks
 from vaeflow.metrics.scikit_learn import import_scikit_learn
 
@@ -112,6 +113,6 @@ def _concentration(importance: np.ndarray) -> np.ndarray:
     """1 - H(P) / log n of the shares P in each row, of n; 0 for rows of zeros."""
     total = np.sum(importance, axis=1, keepdims=True)
     shares = importance / np.where(total > 0, total, 1)
-    entropy = -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=1)
     # A single share has no entropy, whatever it is divided by.
-    return np.where(total[:, 0] > 0, 1 - entropy / np.log(max(shares.shape[1], 2)), 0)
+    most = np.log(max(shares.shape[1], 2))
+    return np.where(total[:, 0] > 0, 1 - entropy_of(shares) / most, 0)
