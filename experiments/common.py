@@ -74,6 +74,24 @@ class Result(NamedTuple):
     remark: str = ""
 
 
+class CommandLine(NamedTuple):
+    """What a command line says.
+
+    Attributes:
+      preset: Name of the preset.
+      workdir: The run's directory; empty for the usual one.
+      hosts: The hosts that compute the run together.
+      stage: Name of the stage to go through, or "all".
+      config: The configuration, of the preset's type.
+    """
+
+    preset: str
+    workdir: str
+    hosts: HostsConfig
+    stage: str
+    config: Any
+
+
 Run = Callable[..., Result | None]
 ALL = "all"
 """All stages of a run."""
@@ -165,8 +183,8 @@ def parse(
     presets: Mapping[str, Preset],
     arguments: Sequence[str],
     stages: Sequence[str] = (),
-) -> tuple[str, str, HostsConfig, str, Any]:
-    """Reads the command line: preset, directory, hosts, stage and configuration of a run.
+) -> CommandLine:
+    """Reads the command line.
 
     Raises:
       SystemExit: After `--help`, with code 0, and for a wrong command line, with code 2 and one
@@ -226,7 +244,7 @@ def parse(
         say(f"error: {error}")
         raise SystemExit(2) from None
     stage = parsed.stage if stages else ALL
-    return parsed.preset, parsed.workdir, parsed.hosts, stage, parsed.config
+    return CommandLine(parsed.preset, parsed.workdir, parsed.hosts, stage, parsed.config)
 
 
 def _stage_of(stages: Sequence[str]) -> Any:
@@ -257,10 +275,12 @@ def one_line(box: str) -> str:
     rows = [row.strip("│ ") for row in plain.splitlines() if not row.startswith(("╭", "╰"))]
     sections: list[list[str]] = [[]]
     for row in rows:
-        if row and not row.strip("─"):
+        if row and not row.strip("─-"):
             sections.append([])
         else:
             sections[-1].append(row)
+    if "╭" not in plain:  # without such characters the title isn't in the frame, but above a line
+        del sections[0]
     message = " ".join(" ".join(sections[0]).split()).rstrip(".")
     meant = [
         row.split()[0]

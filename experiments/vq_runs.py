@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vaeflow as vf
-from experiments import common, vq_models
+from experiments import common, image_classifier, vq_models
 from experiments.image_scores import open_scorer
 from experiments.latent_evaluation import filled_batches, keys_of
 from experiments.vq_codes import Codes, find_codes, load_codes
@@ -40,6 +40,8 @@ class Config:
     """Of the auto-encoder."""
     prior_train: training.TrainConfig
     """Of the prior of each level."""
+    classifier_train: training.TrainConfig = image_classifier.PRESETS["digits"].config.train
+    """Of the classifier that samples are scored by, where the data have labels."""
 
 
 def build(config: Config, shape: tuple[int, int, int]) -> vf.models.CodeModel:
@@ -206,7 +208,8 @@ class Stages:
             found[f"live_codes/{name}"] = metrics.live_codes(counts[name])
             found[f"code_perplexity/{name}"] = metrics.code_perplexity(counts[name])
         if self.dataset.classes is not None:
-            scorer = open_scorer(self.dataset, self.config.data, self.directory)
+            own = {"train": self.config.classifier_train}
+            scorer = open_scorer(self.dataset, self.config.data, self.directory, **own)
             found |= scorer.report({"samples": self.drawing.many(variables, scorer.count)})
         if training.is_first():
             self.drawing.final(variables, counts)

@@ -42,6 +42,9 @@ PRESETS = {
 }
 
 
+STAGES = ("first", "last")
+
+
 def run(config, directory):
     return common.Result(config.train.steps, {"bits": 1.25, "other": float("nan")})
 
@@ -56,15 +59,41 @@ def _here(tmp_path, monkeypatch):
 
 
 def test_a_preset_is_where_options_start_from():
-    preset, workdir, hosts, config = common.parse("toy", PRESETS, ["--train.batch-size", "5"])
-    assert (preset, workdir, hosts) == ("small", "", HostsConfig())
-    assert config == Config(TrainConfig(batch_size=5))
+    line = common.parse("toy", PRESETS, ["--train.batch-size", "5"])
+    assert line == ("small", "", HostsConfig(), "all", Config(TrainConfig(batch_size=5)))
     arguments = ["--width", "4", "--preset", "large", "--workdir", "there"]
     arguments += ["--hosts.coordinator", "there:80", "--hosts.count", "2"]
-    preset, workdir, hosts, config = common.parse("toy", PRESETS, arguments)
-    assert (preset, workdir, hosts) == ("large", "there", HostsConfig("there:80", 2, 0))
-    assert config == Config(TrainConfig(steps=9), width=4)
+    line = common.parse("toy", PRESETS, arguments)
+    assert line[:3] == ("large", "there", HostsConfig("there:80", 2, 0))
+    assert line.config == Config(TrainConfig(steps=9), width=4)
     assert common.parse("toy", PRESETS, ["--preset=large"])[-1].width == 30
+
+
+def test_a_run_of_several_stages_is_finished_by_the_last(capsys):
+    seen = []
+
+    def staged(config, directory, stage):
+        seen.append(stage)
+        return None if stage == "first" else run(config, directory)
+
+    def staged_execute(*arguments):
+        return common.execute("toy", PRESETS, staged, ["--workdir", "run", *arguments], STAGES)
+
+    assert staged_execute("--stage", "first") == 0
+    assert "stage first is done; the run is kept in run" in capsys.readouterr().err
+    assert not pathlib.Path("run/report.json").exists()
+    assert staged_execute("--stage", "last") == 0
+    assert "bits: 1.25" in capsys.readouterr().out
+    assert staged_execute() == 0
+    assert "is finished; nothing to do" in capsys.readouterr().err
+    assert seen == ["first", "last"]
+    assert common.parse("toy", PRESETS, [], STAGES).stage == "all"
+    with pytest.raises(SystemExit):
+        staged_execute("--stage", "middle")
+    line = "error: invalid choice 'middle' for argument '--stage'. Expected one of"
+    assert capsys.readouterr().err.startswith(f"{line} ('all', 'first', 'last'); --help")
+    with pytest.raises(SystemExit):  # where there are none, there is no such option
+        execute("--stage", "first")
 
 
 def test_help_says_what_each_preset_costs_and_yields(capsys):

@@ -127,10 +127,7 @@ def test_labels_reach_the_priors_of_a_bound():
     model = code_model(2, classes=2)
     variables = jax.jit(model.init)(KEY, IMAGES, BATCH["label"])
     # Priors start alike for all labels: move them.
-    moved = jax.tree.map(
-        lambda leaf: leaf + 0.3 * jnp.sin(jnp.arange(leaf.size)).reshape(leaf.shape), variables
-    )
-    moved["codebook"] = variables["codebook"]
+    moved = variables | {"params": waved(variables["params"])}
     found = losses.code_bound(model, moved, BATCH, KEYS)
     other = losses.code_bound(model, moved, BATCH | {"label": 1 - BATCH["label"]}, KEYS)
     np.testing.assert_array_equal(found.log_likelihood, other.log_likelihood)

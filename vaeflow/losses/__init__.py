@@ -6,7 +6,6 @@ Each returns a scalar and an `Aux` of metrics and updated collections.
 from vaeflow.losses.aggregate import AggregateLogDensities, aggregate_log_densities
 from vaeflow.losses.base import Aux, context_of
 from vaeflow.losses.code_bound import CodeBound, code_bound
-from vaeflow.losses.base import Aux
 from vaeflow.losses.cross_entropy import cross_entropy
 from vaeflow.losses.elbo import elbo
 from vaeflow.losses.evidence import Evidence, evidence

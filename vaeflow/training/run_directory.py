@@ -176,6 +176,7 @@ def open_run_directory(
     try:
         before = read_json(root / "config.json")
         lines = read_json_lines(root / "metrics.jsonl")
+        of_parts = [read_json_lines(path) for path in root.glob("*/metrics.jsonl")]
         if before != now:
             if before is not None and (lines or (root / "report.json").exists()):
                 raise ValueError(
@@ -193,7 +194,10 @@ def open_run_directory(
         preset=preset,
         config=settings,
         opened_at=time.monotonic(),
-        earlier_seconds=lines[-1].get("wall_seconds", 0.0) if lines else 0.0,
+        # Parts in folders of their own, such as a prior's, count the seconds of the whole run.
+        earlier_seconds=max(
+            (part[-1].get("wall_seconds", 0.0) for part in (lines, *of_parts) if part), default=0.0
+        ),
     )
 
 
