@@ -1,5 +1,6 @@
 """The README's code runs, and what it points to is there."""
 
+import functools
 import pathlib
 import re
 
@@ -10,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 def test_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names = {}
     for code in blocks:
         exec(compile(code, "README.md", "exec"), names)
@@ -22,6 +23,11 @@ def test_code_runs(tmp_path, monkeypatch):
     assert names["faces"].shape == (16, 24, 24, 1)
     assert 5 < names["aux"].metrics["bits_per_dim"] < 9
     assert 0 < names["bound"].metrics["bits_per_dim"] < 2  # binary images
+    jax, whole = names["jax"], names["whole"]
+    variables = jax.eval_shape(whole.init, names["key"], names["images"])
+    sample = functools.partial(whole.apply, method="sample")
+    drawn = jax.eval_shape(lambda tree: sample(tree, names["key"], 2), variables)
+    assert drawn.shape == (2, 24, 24, 1)
     assert names["density"].log_prob(names["images"][:2] / 256 - 0.5).shape == (2,)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests import linear_chain as chain
 from tests import linear_gaussian as exact
-from vaeflow import decoders, encoders, flows, losses, models
+from vaeflow import decoders, encoders, flows, losses, models, quantizers
 
 KEY = jax.random.key(0)
 README = pathlib.Path(__file__).resolve().parent.parent.parent / "README.md"
@@ -38,6 +38,7 @@ OBJECTIVES = {
     "dip_vae": losses.dip_vae,
     "info_vae": losses.info_vae,
     "reconstruction": losses.reconstruction,
+    "vq_vae": losses.vq_vae,
     "cross_entropy": losses.cross_entropy,
     "negative_log_likelihood": functools.partial(losses.negative_log_likelihood, data="vector"),
     "forward_kl": functools.partial(
@@ -54,6 +55,14 @@ MODELS = {
         exact.Observed(),
     ),
     "FlowModel": models.FlowModel(flows.NICE((exact.SIZE,), steps=1, width=2, blocks=1)),
+    "VQVAE": models.VQVAE(
+        encoders.MapEncoder((2,), 2, blocks=1),
+        quantizers.FiniteScalarQuantizer((3, 3)),
+        decoders.Decoder(
+            decoders.MapDecoder((2,), blocks=1), decoders.Gaussian(1.0), exact.SHAPE, 3
+        ),
+        exact.Observed(),
+    ),
     "Classifier": Classifier(),
 }
 OF_ONE_POSTERIOR = {
@@ -68,6 +77,7 @@ DEFINED = {
     "HierarchicalVAE": {"elbo", "importance_weighted", "info_vae"},
     "AutoEncoder": {"reconstruction"},
     "FlowModel": {"negative_log_likelihood", "forward_kl"},
+    "VQVAE": {"vq_vae"},
     "Classifier": {"cross_entropy"},
 }
 

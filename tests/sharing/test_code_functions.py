@@ -1,0 +1,51 @@
+"""Exported functions of models with codes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.code_models import IMAGES, code_model, waved
+from vaeflow import losses, sharing
+
+KEY = jax.random.key(0)
+LABELS = np.arange(8, dtype=np.int32) % 2
+NAMES = {1: ("codes",), 2: ("top", "bottom")}
+
+
+@pytest.mark.parametrize(
+    ("levels", "classes"), [(2, None), pytest.param(1, 2, marks=pytest.mark.slow)]
+)
+def test_exported_functions_are_the_models(levels, classes, tmp_path):
+    model = code_model(levels, classes)
+    labels = () if classes is None else (LABELS,)
+    variables = jax.jit(model.init)(KEY, IMAGES, *labels)
+    variables = variables | {"params": waved(variables["params"])}
+    functions = sharing.code_functions(model, NAMES[levels])
+    sharing.save_exported(tmp_path / "file", functions, variables, {})
+    loaded = sharing.load_exported(tmp_path / "file")
+    encoders = [f"encode_{name}" for name in NAMES[levels]]
+    assert sorted(loaded) == sorted(["bound", "decode", "sample", *encoders])
+
+    keys = jax.random.split(jax.random.key(5), 8)
+    numbers = np.asarray(jax.random.key_data(keys))
+    batch = {"image": IMAGES, "label": LABELS}
+    bound = losses.code_bound(model, variables, batch, keys).total()
+    codes = model.apply(variables, IMAGES, rngs={"sample": KEY})
+    images = model.apply(variables, codes, method=lambda m, codes: m.auto_encoder.decode(codes))
+    for rows in (slice(0, 1), slice(1, 8)):
+        given = [label[rows] for label in labels]
+        for name, maps in zip(encoders, codes, strict=True):
+            np.testing.assert_array_equal(loaded[name](IMAGES[rows], numbers[rows]), maps[rows])
+        got = loaded["bound"](IMAGES[rows], numbers[rows], *given)
+        np.testing.assert_allclose(got, bound[rows], rtol=1e-4)
+        shown = np.int32(loaded["decode"](*(maps[rows] for maps in codes)))
+        assert np.mean(shown != images[rows]) < 0.02
+    # A row's sample depends on its own key alone.
+    temperature = np.float32(0.8)
+    drawn = loaded["sample"](numbers, temperature, *labels)
+    alone = loaded["sample"](numbers[3:4], temperature, *(label[3:4] for label in labels))
+    assert drawn.shape == IMAGES.shape
+    assert drawn.dtype == jnp.uint8
+    assert np.mean(np.int32(drawn[3]) != alone[0]) < 0.02
+    assert len({row.tobytes() for row in np.asarray(drawn)}) > 4
