@@ -35,9 +35,10 @@ def test_a_classifier_is_trained_measured_drawn_and_shared(capsys):
     assert execute("--workdir", "run", *SMALL, "npz:quadrants.npz") == 0
     found = json.loads(pathlib.Path("run/report.json").read_text())["metrics"]
     assert all(math.isfinite(value) for value in found.values())
-    assert found["accuracy"] > 0.9
+    assert found["accuracy"] > 0.8
     assert found["mistakes"] == pytest.approx(40 * (1 - found["accuracy"]))
-    assert found["cross_entropy"] < 0.7 < math.log(4) > found["validation_cross_entropy"]
+    for name in ("cross_entropy", "validation_cross_entropy"):
+        assert 0.01 < found[name] < 0.7 < math.log(4)
     for name in ("confusions", "training_curve"):
         with Image.open(f"run/figures/{name}.png") as image:
             assert np.asarray(image).std() > 1

@@ -12,7 +12,7 @@ from experiments import image_classifier, image_scores
 from tests import quadrants
 from vaeflow import data, export, metrics, training
 
-TRAIN = training.TrainConfig(steps=60, batch_size=16, learning_rate=0.01, scan_steps=20)
+TRAIN = training.TrainConfig(steps=60, batch_size=16, learning_rate=0.003, scan_steps=20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +45,9 @@ def scorer(dataset):
 
 def test_held_out_images_score_as_data_do(scorer, dataset):
     assert scorer.count == 40  # of 80 training and 40 test images
-    assert scorer.accuracy > 0.9
+    assert scorer.accuracy > 0.8
     found = scorer.held_out
-    assert 0.5 < found.confidence <= 1
+    assert 0.5 < found.confidence < 0.99
     assert found.label_entropy == pytest.approx(math.log(4), abs=0.02)
     assert 2 < found.inception_score <= 4
     # The order of the images makes no difference, which images they are does.
@@ -59,12 +59,12 @@ def test_what_is_missing_from_samples_is_seen(scorer):
     draw = quadrants.draw(40, 7)["image"]
     fresh, single = scorer(draw), scorer(np.repeat(draw[:10], 4, axis=0))
     noise = scorer(np.random.RandomState(0).randint(0, 256, draw.shape).astype(np.uint8))
-    assert fresh.frechet_distance < 3 * scorer.held_out.frechet_distance
-    assert single.label_entropy == 0
-    assert single.inception_score < 1.2
+    assert fresh.frechet_distance < 2 * scorer.held_out.frechet_distance
+    assert single.label_entropy < 0.5
+    assert single.inception_score < 1.5
     assert single.confidence > 0.5
     for worse in (single, noise):
-        assert worse.frechet_distance > 3 * scorer.held_out.frechet_distance
+        assert worse.frechet_distance > 2 * scorer.held_out.frechet_distance
     assert noise.confidence < fresh.confidence
 
 
