@@ -74,7 +74,9 @@ class Result(NamedTuple):
     remark: str = ""
 
 
-Run = Callable[[Any, RunDirectory], Result]
+Run = Callable[..., Result | None]
+ALL = "all"
+"""All stages of a run."""
 
 
 def main(
@@ -82,6 +84,7 @@ def main(
     presets: Mapping[str, Preset],
     run: Run,
     arguments: Sequence[str] | None = None,
+    stages: Sequence[str] = (),
 ) -> None:
     """Runs an experiment from the command line and exits with a code.
 
@@ -92,18 +95,26 @@ def main(
     Args:
       name: The experiment's, as in `python -m experiments.NAME`.
       presets: Presets by name, the first being the default.
-      run: Trains and measures; its result ends in `report.json`.
+      run: Trains and measures, called as `run(config, directory)`; its result ends in
+        `report.json`.
       arguments: The command line, `sys.argv[1:]` by default.
+      stages: Names of the stages of a run, of which `--stage` chooses one; `run` is then called
+        with `stage` as well, "all" by default, and returns None where more stages are to come.
     """
     quieten()
-    sys.exit(execute(name, presets, run, sys.argv[1:] if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(execute(name, presets, run, given, stages))
 
 
 def execute(
-    name: str, presets: Mapping[str, Preset], run: Run, arguments: Sequence[str]
+    name: str,
+    presets: Mapping[str, Preset],
+    run: Run,
+    arguments: Sequence[str],
+    stages: Sequence[str] = (),
 ) -> int | str:
     """What `main` does, returning the exit code."""
-    preset, workdir, hosts, config = parse(name, presets, arguments)
+    preset, workdir, hosts, stage, config = parse(name, presets, arguments, stages)
     workdir = workdir or f"runs/{name}-{preset}"
     directory = None
     with contextlib.ExitStack() as stack:
@@ -121,7 +132,10 @@ def execute(
                 (directory.path / TRACEBACK).unlink(missing_ok=True)
                 cost = presets[preset].cost
                 announce(f"{name}, preset {preset}: {cost}; the run is kept in {workdir}")
-                result = run(config, directory)
+                result = run(config, directory, **({"stage": stage} if stages else {}))
+                if result is None:
+                    announce(f"stage {stage} is done; the run is kept in {workdir}")
+                    return 0
                 expected = {key: item._asdict() for key, item in presets[preset].expected.items()}
                 report = directory.write_report(
                     step=result.step,
@@ -147,9 +161,12 @@ def execute(
 
 
 def parse(
-    name: str, presets: Mapping[str, Preset], arguments: Sequence[str]
-) -> tuple[str, str, HostsConfig, Any]:
-    """Reads the command line: the preset's name, the run's directory, its hosts, its configuration.
+    name: str,
+    presets: Mapping[str, Preset],
+    arguments: Sequence[str],
+    stages: Sequence[str] = (),
+) -> tuple[str, str, HostsConfig, str, Any]:
+    """Reads the command line: preset, directory, hosts, stage and configuration of a run.
 
     Raises:
       SystemExit: After `--help`, with code 0, and for a wrong command line, with code 2 and one
@@ -183,6 +200,7 @@ def parse(
                 "",
             ),
             ("hosts", HostsConfig, HostsConfig()),
+            *([("stage", _stage_of(stages), ALL)] if stages else []),
             (
                 "config",
                 Annotated[type(default), tyro.conf.arg(name="")],
@@ -207,7 +225,16 @@ def parse(
     except ValueError as error:  # a value that the configuration itself refuses
         say(f"error: {error}")
         raise SystemExit(2) from None
-    return parsed.preset, parsed.workdir, parsed.hosts, parsed.config
+    stage = parsed.stage if stages else ALL
+    return parsed.preset, parsed.workdir, parsed.hosts, stage, parsed.config
+
+
+def _stage_of(stages: Sequence[str]) -> Any:
+    """The type of the option that chooses a stage."""
+    return Annotated[
+        Literal[(ALL, *stages)],
+        tyro.conf.arg(help="Which stage to go through; those before it must be done."),
+    ]
 
 
 def describe(presets: Mapping[str, Preset]) -> str:

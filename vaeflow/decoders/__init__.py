@@ -11,6 +11,7 @@ from vaeflow.decoders.decoder import Decoder
 from vaeflow.decoders.dense import DenseDecoder
 from vaeflow.decoders.gaussian import Gaussian
 from vaeflow.decoders.levels import DiscretizedLogisticMixture, LevelCategorical
+from vaeflow.decoders.maps import MapDecoder
 
 __all__ = [
     "Bernoulli",
@@ -22,5 +23,6 @@ __all__ = [
     "GatedDecoder",
     "Gaussian",
     "LevelCategorical",
+    "MapDecoder",
     "ResidualDecoder",
 ]

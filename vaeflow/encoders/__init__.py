@@ -1,7 +1,7 @@
 """Encoders: Flax modules from data to distributions of latents, q(z | x).
 
 An `Encoder` is a network, which makes features of images, and a posterior, which makes a
-distribution of features.
+distribution of features. A `MapEncoder` makes maps of features, for `vaeflow.quantizers`.
 """
 
 from vaeflow.encoders.convolutional import ConvolutionalEncoder, GatedEncoder, ResidualEncoder
@@ -10,6 +10,7 @@ from vaeflow.encoders.encoder import Encoder
 from vaeflow.encoders.flow import FlowPosterior
 from vaeflow.encoders.gaussian import DiagonalGaussian, FullGaussian
 from vaeflow.encoders.grouped import Concrete, GroupedPosterior
+from vaeflow.encoders.maps import MapEncoder
 
 __all__ = [
     "Concrete",
@@ -21,5 +22,6 @@ __all__ = [
     "FullGaussian",
     "GatedEncoder",
     "GroupedPosterior",
+    "MapEncoder",
     "ResidualEncoder",
 ]

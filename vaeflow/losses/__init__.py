@@ -4,7 +4,8 @@ Each returns a scalar and an `Aux` of metrics and updated collections.
 """
 
 from vaeflow.losses.aggregate import AggregateLogDensities, aggregate_log_densities
-from vaeflow.losses.base import Aux
+from vaeflow.losses.base import Aux, context_of
+from vaeflow.losses.code_bound import CodeBound, code_bound
 from vaeflow.losses.elbo import elbo
 from vaeflow.losses.evidence import Evidence, evidence
 from vaeflow.losses.factor_vae import (
@@ -24,13 +25,19 @@ from vaeflow.losses.reconstruction import reconstruction
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
 from vaeflow.losses.schedules import cyclic_schedule, linear_schedule
 from vaeflow.losses.total_correlation import beta_tcvae, hfvae
+from vaeflow.losses.vq_vae import CodeEvidence, code_evidence, vq_vae
 
 __all__ = [
     "AggregateLogDensities",
     "Aux",
+    "CodeBound",
+    "CodeEvidence",
     "Evidence",
     "aggregate_log_densities",
     "beta_tcvae",
+    "code_bound",
+    "code_evidence",
+    "context_of",
     "cyclic_schedule",
     "dip_vae",
     "doubly_reparameterized",
@@ -50,4 +57,5 @@ __all__ = [
     "reverse_kl_terms",
     "shuffled_entries",
     "sticking_the_landing",
+    "vq_vae",
 ]

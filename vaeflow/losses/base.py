@@ -11,6 +11,7 @@ NEEDS = {
     "infer": "latents that are inferred",
     "posterior": "a single posterior",
     "log_prob": "a log-likelihood",
+    "quantize": "codes",
 }
 """What a model has that answers a method."""
 

@@ -1,6 +1,8 @@
 """Models of data, composed of flows, encoders, decoders and quantizers."""
 
 from vaeflow.models.auto_encoder import AutoEncoder
+from vaeflow.models.code_auto_encoder import CodeAutoEncoder
+from vaeflow.models.code_model import CodeModel
 from vaeflow.models.code_prior import CodePrior
 from vaeflow.models.dequantizer import Dequantized, UniformDequantizer, VariationalDequantizer
 from vaeflow.models.factor_vae import FactorVAE
@@ -8,14 +10,20 @@ from vaeflow.models.flow_model import FlowModel
 from vaeflow.models.hierarchical_vae import HierarchicalVAE
 from vaeflow.models.latents import Latents
 from vaeflow.models.observation import Binarizer, Levels
-from vaeflow.models.players import player
+from vaeflow.models.players import assembled, player
 from vaeflow.models.vae import VAE
 from vaeflow.models.vamp_prior import VampPrior
+from vaeflow.models.vqvae import VQVAE
+from vaeflow.models.vqvae2 import VQVAE2
 
 __all__ = [
     "VAE",
+    "VQVAE",
+    "VQVAE2",
     "AutoEncoder",
     "Binarizer",
+    "CodeAutoEncoder",
+    "CodeModel",
     "CodePrior",
     "Dequantized",
     "FactorVAE",
@@ -26,5 +34,6 @@ __all__ = [
     "UniformDequantizer",
     "VampPrior",
     "VariationalDequantizer",
+    "assembled",
     "player",
 ]

@@ -1,6 +1,6 @@
-"""Models whose parts are trained against each other.
+"""Models of several parts, trained against each other or one after another.
 
-Such a model is a Flax module that holds each part in an attribute of the player's name, so that its
+Such a model is a Flax module that holds each part in an attribute of the part's name, so that its
 `init` gives ``{"params": {name: ...}}``, as `vaeflow.training` wants the parameters of players. Its
 losses take the parts with `player`.
 """
@@ -36,3 +36,16 @@ def player(
         raise ValueError(f"name must be among {sorted(variables['params'])}, got {name!r}")
     own = {collection: tree[name] for collection, tree in variables.items() if name in tree}
     return getattr(model, name), own
+
+
+def assembled(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Makes the variables of a model of those of its parts, which `player` takes apart again.
+
+    Args:
+      parts: Variables by the names of the parts.
+    """
+    collections = dict.fromkeys(name for part in parts.values() for name in part)
+    return {
+        collection: {name: part[collection] for name, part in parts.items() if collection in part}
+        for collection in collections
+    }

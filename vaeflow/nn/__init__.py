@@ -7,7 +7,7 @@ from vaeflow.nn.causal_convolution import CausalConv
 from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork
 from vaeflow.nn.convolution import Conv, ZeroConv, convolution
 from vaeflow.nn.discriminator import LatentDiscriminator
-from vaeflow.nn.level_above import LevelAbove
+from vaeflow.nn.level_above import LevelAbove, enlarged
 from vaeflow.nn.lipschitz import LipschitzMLP, lip_swish
 from vaeflow.nn.masked import MaskedMLP
 from vaeflow.nn.normalization import NormalizedConv, from_first_batch
@@ -16,6 +16,7 @@ from vaeflow.nn.pixel_snail import CausalAttentionBlock, CausalResidualBlock, Pi
 from vaeflow.nn.raster import RasterNetwork
 from vaeflow.nn.spectral import contracted, spectral_bound
 from vaeflow.nn.time_dependent import TimeDependentMLP
+from vaeflow.nn.transposed import TransposedConv
 
 __all__ = [
     "MLP",
@@ -38,9 +39,11 @@ __all__ = [
     "ResidualBlock",
     "ResidualNetwork",
     "TimeDependentMLP",
+    "TransposedConv",
     "ZeroConv",
     "contracted",
     "convolution",
+    "enlarged",
     "from_first_batch",
     "lip_swish",
     "relu",

@@ -7,7 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from vaeflow.nn.activation import relu
 from vaeflow.nn.blocks import ResidualBlock
@@ -65,7 +65,14 @@ class LevelAbove(nn.Module):
         x = Conv(self.channels, (3, 3), dtype=self.dtype)(x)
         for _ in range(self.blocks):
             x = ResidualBlock(dtype=self.dtype)(x)
-        x = relu(x)
-        for axis, size in enumerate(self.shape, start=1):
-            x = jnp.take(x, jnp.arange(size) * x.shape[axis] // size, axis=axis)
+        x = enlarged(relu(x), self.shape)
         return x.reshape((*batch, *x.shape[1:]))
+
+
+def enlarged(
+    x: Float[Array, "*batch height width channel"], size: tuple[int, int]
+) -> Float[Array, "*batch out_height out_width channel"]:
+    """Repeats the pixels of h' x w' maps to h x w: (i, j) is what was at (i h' // h, j w' // w)."""
+    for axis, length in zip((-3, -2), size, strict=True):
+        x = jnp.take(x, jnp.arange(length) * x.shape[axis] // length, axis=axis)
+    return x

@@ -7,6 +7,7 @@ when a figure is drawn.
 
 from vaeflow.plotting.animation import save_animation
 from vaeflow.plotting.clouds import Cloud, aggregate_posterior
+from vaeflow.plotting.code_usage import code_usage
 from vaeflow.plotting.curves import training_curve
 from vaeflow.plotting.files import save_figure
 from vaeflow.plotting.images import (
@@ -38,6 +39,7 @@ __all__ = [
     "WarpedGrid",
     "aggregate_posterior",
     "change_of_volume",
+    "code_usage",
     "densities_by_step",
     "grid_lines",
     "image_grid",

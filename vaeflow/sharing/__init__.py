@@ -1,5 +1,6 @@
 """Trained models as files: variables with their configuration, and compiled functions."""
 
+from vaeflow.sharing.code_functions import code_functions
 from vaeflow.sharing.configuration import from_json
 from vaeflow.sharing.flow_functions import flow_functions
 from vaeflow.sharing.functions import (
@@ -17,6 +18,7 @@ __all__ = [
     "PLATFORMS",
     "Argument",
     "Function",
+    "code_functions",
     "export_function",
     "flow_functions",
     "from_json",

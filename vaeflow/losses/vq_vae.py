@@ -1,0 +1,120 @@
+"""What auto-encoders with codes minimise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.axis import LOCAL, Axis
+from vaeflow.losses.base import Aux, require
+from vaeflow.losses.evidence import split_rows
+from vaeflow.quantizers import Quantized
+
+
+class CodeEvidence(NamedTuple):
+    """Codes of images, and how well they explain them.
+
+    Attributes:
+      levels: What each quantizer answered, from the top.
+      log_likelihood: log p(x | c(x)) of each image, in nats, ``[batch]``; what an observation costs
+        is included.
+      state: Updated mutable collections, {} where there are none.
+    """
+
+    levels: tuple[Quantized, ...]
+    log_likelihood: Float[Array, " batch"]
+    state: dict[str, Any]
+
+
+def code_evidence(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = False,
+) -> CodeEvidence:
+    """Finds the codes of images and evaluates the model there; arguments as for `vq_vae`."""
+    require(model, "quantize")
+    images = batch["image"]
+    first, second = split_rows(rng, images.shape[0])
+    values, log_det = model.apply(variables, images, first, method="observe")
+    levels, state = model.apply(
+        variables, values, second, axis=axis, train=train, method="quantize", mutable=["codebook"]
+    )
+    latents = model.apply(variables, [level.values for level in levels], method="merge")
+    likelihood = model.apply(variables, latents, method="likelihood")
+    return CodeEvidence(levels, likelihood.log_prob(values) + log_det, state)
+
+
+def vq_vae(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = True,
+    commitment: Float[Array, ""] | float = 0.25,
+    codebook: Float[Array, ""] | float = 1.0,
+    entropy: Float[Array, ""] | float = 0.1,
+    kl: Float[Array, ""] | float = 1.0,
+) -> tuple[Float[Array, ""], Aux]:
+    """Computes the mean of -log p(x | c(x)) and of the losses of the quantizers, weighted.
+
+    Each quantizer has some of the four losses, see `vaeflow.quantizers.Quantized`; those of all
+    levels are added up. Where codes are moving averages, their sums are in the state returned.
+
+    With codes that are equally likely, of which each latent has K,
+    -log p(x) <= -log p(x | c(x)) + (number of latents) log K: this is the metric `bits_per_dim`. A
+    trained `vaeflow.models.CodePrior` makes the bound smaller.
+
+    Source: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural discrete representation learning",
+    equation 3; Yu et al. 2024, "Language model beats diffusion: tokenizer is key to visual
+    generation", equation 5 (entropy).
+
+    Args:
+      model: A `vaeflow.models.VQVAE` or `VQVAE2`.
+      variables: The model's variables.
+      batch: ``{"image": [batch, height, width, channel], ...}``.
+      rng: A typed key, or one for each row.
+      axis: How the batch is divided; codes are learned from all of it.
+      train: Whether codes are learned and drawn as in training.
+      commitment: Weight of the features' distance to their codes.
+      codebook: Weight of the codes' distance to their features.
+      entropy: Weight of lookup-free codes' entropies.
+      kl: Weight of the KL of Gumbel codes to equally likely ones.
+
+    Returns:
+      The loss, and the metrics `reconstruction` (-log p(x | c)) and the unweighted losses by name,
+      in nats or squared distances an example; `reconstruction_per_dim` and `bits_per_dim`.
+
+    Raises:
+      ValueError: If the model has no codes.
+    """
+    images = batch["image"]
+    found = code_evidence(model, variables, batch, rng, axis=axis, train=train)
+    reconstruction = -jnp.mean(found.log_likelihood)
+    weights = {"commitment": commitment, "codebook": codebook, "entropy": entropy, "kl": kl}
+    terms: dict[str, Array] = {}
+    for level in found.levels:
+        for name, of_rows in level.losses.items():
+            terms[name] = terms.get(name, 0.0) + jnp.mean(of_rows)
+    loss = reconstruction + sum(weights[name] * term for name, term in terms.items())
+    code_nats = sum(
+        math.prod(level.indices.shape[1:]) * math.log(level.counts.shape[-1])
+        for level in found.levels
+    )
+    bits = math.log(2) * math.prod(images.shape[1:])
+    metrics = {
+        "reconstruction": reconstruction,
+        "reconstruction_per_dim": reconstruction / bits,
+        "bits_per_dim": (reconstruction + code_nats) / bits,
+        **terms,
+    }
+    return loss, Aux(metrics, found.state)

@@ -1,0 +1,44 @@
+"""Transposed convolutions, which double height and width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.nn.convolution import Conv
+
+
+class TransposedConv(nn.Module):
+    """A 4x4 convolution of stride 2, transposed.
+
+    Rows 2i - 1 and 2i of the result see rows i - 1 and i of the input, likewise columns: so it is a
+    2x2 convolution to four times the features, one quarter for each pixel of a 2x2 square. As the
+    stride divides the size of the kernel, all pixels see equally many of the input.
+
+    Attributes:
+      features: Number of output channels.
+      dtype: Type to compute in.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channel"], size: tuple[int, int] | None = None
+    ) -> Float[Array, "batch out_height out_width feature"]:
+        """Maps ``[batch, height, width, channel]`` to twice the height and width.
+
+        Args:
+          x: Images.
+          size: Height and width to keep, at most twice those of x, or None for all.
+        """
+        squares = Conv(4 * self.features, (2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)(x)
+        batch, rows, columns, _ = squares.shape
+        squares = squares.reshape(batch, rows, columns, 2, 2, self.features)
+        y = squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, -1)
+        height, width = size or (2 * x.shape[1], 2 * x.shape[2])
+        return y[:, 1 : 1 + height, 1 : 1 + width]
