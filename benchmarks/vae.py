@@ -19,6 +19,7 @@ import tyro
 from benchmarks.comparison import TIMING_COLUMNS, alternate, paired_ratio, timing_cells
 from benchmarks.report import machine, table
 from benchmarks.sides import Side
+from benchmarks.training_steps import STEP_COLUMNS, training_steps
 from benchmarks.vae_size import VaeSize, step_operations
 
 Table = Literal["step", "flax", "importance", "epoch", "peak"]
@@ -109,27 +110,9 @@ def described(size: VaeSize) -> str:
 def steps(config: Config, kind: Table) -> None:
     """Prints times of training steps; all sides make equally many, on one batch."""
     with opened(config, kind) as sides:
-        found = {name: side("initialize") for name, side in sides.items()}
-        first = {name: side("run") for name, side in sides.items()}
-        measures = {
-            name: lambda side=side: side("run", config.calls) for name, side in sides.items()
-        }
-        times = alternate(measures, config.repeats)
+        rows = training_steps(sides, config.calls, config.repeats)
         print(f"\nA training step, {described(config.size(kind))}")
-        table(
-            ("side", "parameters", "of type", "first call, s", *TIMING_COLUMNS, "last loss, nats"),
-            (
-                (
-                    name,
-                    found[name]["parameters"],
-                    " ".join(found[name]["dtypes"]),
-                    f"{first[name]:.2f}",
-                    *timing_cells(values, times[OURS], 2),
-                    f"{sides[name]('loss'):.1f}",
-                )
-                for name, values in times.items()
-            ),
-        )
+        table(STEP_COLUMNS, rows)
 
 
 def epoch(config: Config) -> None:

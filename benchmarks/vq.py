@@ -17,9 +17,10 @@ import tyro
 from benchmarks.comparison import TIMING_COLUMNS, alternate, timing_cells
 from benchmarks.report import machine, table
 from benchmarks.sides import Side
-from benchmarks.vq_size import Kind, Network, PriorSize, QuantizerSize, Way
+from benchmarks.training_steps import STEP_COLUMNS, training_steps
+from benchmarks.vq_size import Kind, Network, PriorSize, QuantizerSize, VqStepSize, Way
 
-Table = Literal["quantize", "sampling"]
+Table = Literal["quantize", "sampling", "step"]
 OURS = "ours"
 PEER = "torch"
 KINDS: tuple[tuple[Kind, int], ...] = (
@@ -42,9 +43,9 @@ WAYS: tuple[Way, ...] = ("incremental", "naive")
 class Config:
     """Sizes of the benchmark."""
 
-    only: tuple[Table, ...] = ("quantize", "sampling")
+    only: tuple[Table, ...] = ("quantize", "sampling", "step")
     """Tables to measure. quantize: forward and backward in training. sampling: of priors over
-    codes."""
+    codes. step: a training step of an auto-encoder of digits."""
     peer: bool = True
     """Whether to measure vector-quantize-pytorch, which needs the extra bench."""
     kinds: tuple[tuple[Kind, int], ...] = KINDS
@@ -65,8 +66,10 @@ class Config:
     """Channels of each layer of the priors."""
     count: int = 16
     """Maps drawn at a time."""
+    step: VqStepSize = dataclasses.field(default_factory=VqStepSize)
+    """The auto-encoder."""
     calls: int = 5
-    """Calls of a quantizer in one turn."""
+    """Calls of a quantizer, or steps, in one turn."""
     repeats: int = 15
     """Turns of each side."""
     draws: int = 5
@@ -76,15 +79,18 @@ class Config:
 
 
 @contextlib.contextmanager
-def opened(config: Config, size: QuantizerSize) -> Iterator[dict[str, Side]]:
+def opened(
+    config: Config, module: str, size: QuantizerSize | VqStepSize, peer: bool = True
+) -> Iterator[dict[str, Side]]:
     """Starts the sides by name, ours first."""
-    peers = (PEER,) if config.peer and size.kind not in WITHOUT_PEER else ()
+    names = (OURS, PEER) if config.peer and peer else (OURS,)
+    options = dataclasses.asdict(size)
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(
-                Side(f"benchmarks.vq_{name}", threads=config.threads, **dataclasses.asdict(size))
+                Side(f"benchmarks.{module}_{name}", threads=config.threads, **options)
             )
-            for name in (OURS, *peers)
+            for name in names
         }
 
 
@@ -92,7 +98,7 @@ def quantized(config: Config) -> Iterator[Sequence[object]]:
     """Measures each quantizer; all sides make equally many calls."""
     for kind, codes in config.kinds:
         size = QuantizerSize(kind, codes, config.maps, config.map_side, config.vector)
-        with opened(config, size) as sides:
+        with opened(config, "vq", size, kind not in WITHOUT_PEER) as sides:
             for side in sides.values():
                 side("initialize")
             first = {name: side("run") for name, side in sides.items()}
@@ -161,6 +167,15 @@ def main(config: Config) -> None:
             sampled(config),
         )
         print("incremental is ours. naive: a pass over whole maps for each position.")
+    if "step" in config.only:
+        size = config.step
+        with opened(config, "vq_step", size) as sides:
+            rows = training_steps(sides, config.calls, config.repeats)
+        print(
+            f"\nA training step, channels {size.channels}, {size.blocks} residual blocks, "
+            f"{size.codes} codes of {size.latents}, batch {size.batch_size}"
+        )
+        table(STEP_COLUMNS, rows)
     print("Times ours: time of the side over ours, the median over neighbouring calls.")
 
 

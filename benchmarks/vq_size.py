@@ -1,4 +1,4 @@
-"""The quantizers and priors that are measured, and the vectors that every side is given."""
+"""The quantizers, priors and auto-encoders that are measured, and the vectors of every side."""
 
 from __future__ import annotations
 
@@ -76,11 +76,6 @@ class QuantizerSize:
         """Vectors in a batch."""
         return self.maps * self.side**2
 
-    @property
-    def even_use(self) -> float:
-        """Vectors of a batch for each code."""
-        return self.vectors / self.codes
-
     def clustered(self, count: int, seed: int) -> Float[np.ndarray, "vector channel"]:
         """Draws vectors around the same centres."""
         centres = np.random.default_rng(0).normal(size=(CENTRES, self.channels))
@@ -122,3 +117,27 @@ class PriorSize:
     """Maps drawn at a time."""
     seed: int = 0
     """Seed of the parameters and of the samples."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VqStepSize:
+    """A whole auto-encoder of images with one map of codes, and its batch."""
+
+    channels: tuple[int, ...] = (32, 64)
+    """Channels of the convolutions; each halves height and width."""
+    blocks: int = 2
+    """Residual blocks of the encoder, and of the decoder."""
+    hidden: int = 32
+    """Channels within a residual block."""
+    codes: int = 512
+    """Number of codes."""
+    latents: int = 64
+    """Channels of a code."""
+    batch_size: int = 128
+    """Images in a batch."""
+    images: int = 128
+    """Images, where they are generated."""
+    data: str = ""
+    """Path of a NumPy archive with the array `train_image`; empty for generated images."""
+    seed: int = 0
+    """Seed of the parameters and of the noise."""

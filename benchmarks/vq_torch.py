@@ -27,20 +27,9 @@ def make(**size: Any) -> Peer:
 
 
 def build(size: QuantizerSize) -> torch.nn.Module:
-    """Builds the quantizer.
-
-    Squares are averaged over channels, so that weights are larger by their number; the use below
-    which a code restarts is a number of vectors.
-    """
-    commitment = COMMITMENT * size.channels
-    averaged = {
-        "dim": size.channels,
-        "codebook_size": size.codes,
-        "decay": DECAY,
-        "commitment_weight": commitment,
-        "threshold_ema_dead_code": RESTART_BELOW * size.even_use,
-        "rotation_trick": False,
-    }
+    """Builds the quantizer."""
+    averaged = averages(size.codes, size.channels, size.vectors)
+    commitment = averaged["commitment_weight"]
     match size.kind:
         case "average":
             return VectorQuantize(**averaged)
@@ -68,6 +57,27 @@ def build(size: QuantizerSize) -> torch.nn.Module:
                 entropy_loss_weight=ENTROPY,
             )
     raise ValueError(f"kind {size.kind!r} has no peer")
+
+
+def averages(codes: int, channels: int, vectors: int) -> dict[str, Any]:
+    """Options of codes that are moving averages, for batches of so many vectors.
+
+    Squares are averaged over channels, so that weights are larger by their number; the use below
+    which a code restarts is a number of vectors.
+    """
+    return {
+        "dim": channels,
+        "codebook_size": codes,
+        "decay": DECAY,
+        "commitment_weight": COMMITMENT * channels,
+        "threshold_ema_dead_code": RESTART_BELOW * vectors / codes,
+        "rotation_trick": False,
+    }
+
+
+def restart_at_even_use(layer: VectorQuantize, vectors: int) -> None:
+    """Otherwise a code would restart with the use below which it is dead, and die again."""
+    layer._codebook.reset_cluster_size = vectors / layer.codebook_size
 
 
 class Peer:
@@ -118,5 +128,4 @@ class Peer:
             codebook = layer._codebook
             codebook.embed_avg.copy_(own)
             codebook.embed.data.copy_(codebook.transform_input(own))
-            # Otherwise a code would restart with the use below which it is dead.
-            codebook.reset_cluster_size = self.size.even_use
+            restart_at_even_use(layer, self.size.vectors)
