@@ -6,6 +6,9 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+TIMING_COLUMNS = ("median, ms", "least, ms", "times ours")
+"""Head of the cells of a time."""
+
 
 def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Calls each side in turn; the first call of each isn't counted.
@@ -29,6 +32,12 @@ def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
 def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
     """Median of the ratios of neighbouring calls."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def timing_cells(values: Sequence[float], ours: Sequence[float], digits: int) -> tuple[str, ...]:
+    """Median and least in milliseconds, and how often ours fits in; see `TIMING_COLUMNS`."""
+    milliseconds = (1e3 * statistics.median(values), 1e3 * min(values))
+    return *(f"{value:.{digits}f}" for value in milliseconds), f"{paired_ratio(values, ours):.2f}"
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:

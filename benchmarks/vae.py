@@ -11,14 +11,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import tyro
 
-from benchmarks.comparison import alternate, paired_ratio
+from benchmarks.comparison import TIMING_COLUMNS, alternate, paired_ratio, timing_cells
 from benchmarks.report import machine, table
 from benchmarks.sides import Side
+from benchmarks.training_steps import STEP_COLUMNS, training_steps
 from benchmarks.vae_size import VaeSize, step_operations
 
 Table = Literal["step", "flax", "importance", "epoch", "peak"]
@@ -106,39 +107,12 @@ def described(size: VaeSize) -> str:
     return f"784-{size.hidden}-{size.latents}, batch {size.batch_size}{samples}"
 
 
-def cells(values: Sequence[float], ours: Sequence[float], digits: int) -> tuple[str, ...]:
-    """Median and least in milliseconds, and how often ours fits in."""
-    milliseconds = (1e3 * statistics.median(values), 1e3 * min(values))
-    return *(f"{value:.{digits}f}" for value in milliseconds), f"{paired_ratio(values, ours):.2f}"
-
-
-COLUMNS = ("median, ms", "least, ms", "times ours")
-
-
 def steps(config: Config, kind: Table) -> None:
     """Prints times of training steps; all sides make equally many, on one batch."""
     with opened(config, kind) as sides:
-        found = {name: side("initialize") for name, side in sides.items()}
-        first = {name: side("run") for name, side in sides.items()}
-        measures = {
-            name: lambda side=side: side("run", config.calls) for name, side in sides.items()
-        }
-        times = alternate(measures, config.repeats)
+        rows = training_steps(sides, config.calls, config.repeats)
         print(f"\nA training step, {described(config.size(kind))}")
-        table(
-            ("side", "parameters", "of type", "first call, s", *COLUMNS, "last loss, nats"),
-            (
-                (
-                    name,
-                    found[name]["parameters"],
-                    " ".join(found[name]["dtypes"]),
-                    f"{first[name]:.2f}",
-                    *cells(values, times[OURS], 2),
-                    f"{sides[name]('loss'):.1f}",
-                )
-                for name, values in times.items()
-            ),
-        )
+        table(STEP_COLUMNS, rows)
 
 
 def epoch(config: Config) -> None:
@@ -153,7 +127,10 @@ def epoch(config: Config) -> None:
         times = alternate(measures, config.epochs)
     print(f"\nAn epoch, {described(size)}")
     ours = times[f"{OURS}, {WAYS[OURS][0]}"]
-    table(("side", *COLUMNS), ((name, *cells(values, ours, 0)) for name, values in times.items()))
+    table(
+        ("side", *TIMING_COLUMNS),
+        ((name, *timing_cells(values, ours, 0)) for name, values in times.items()),
+    )
     print(
         "scanned: one call over images on the device. streamed: a call for each batch, drawn ahead "
         "on the host. loader: a DataLoader in memory. trainer: pythae's own loop."

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import vaeflow as vf
 from benchmarks.vae_size import LEARNING_RATE, SHAPE, VaeSize, training_images
-from vaeflow import data, nn, training
+from benchmarks.vq_size import VqStepSize
+from vaeflow import data, training
 from vaeflow.training.batches import groups, prefetch
 
 
 def make(**size: Any) -> Ours:
     """Makes the side; nothing is computed yet but that JAX finds its device."""
     jax.devices()
-    return Ours(VaeSize(**size))
+    given = VaeSize(**size)
+    loss = vf.losses.elbo
+    if given.samples > 1:
+        loss = functools.partial(vf.losses.importance_weighted, samples=given.samples)
+    return Ours(given, build(given), loss)
 
 
 def build(size: VaeSize) -> vf.models.VAE:
     """Builds the model, which draws binary images anew at each step."""
     return vf.models.VAE(
         vf.encoders.Encoder(
-            vf.encoders.DenseEncoder((size.hidden,), nn.relu),
+            vf.encoders.DenseEncoder((size.hidden,), vf.nn.relu),
             vf.encoders.DiagonalGaussian(size.latents),
         ),
         vf.decoders.Decoder(
-            vf.decoders.DenseDecoder((size.hidden,), nn.relu), vf.decoders.Bernoulli(), SHAPE
+            vf.decoders.DenseDecoder((size.hidden,), vf.nn.relu), vf.decoders.Bernoulli(), SHAPE
         ),
         vf.models.Binarizer(),
     )
@@ -40,15 +46,12 @@ def build(size: VaeSize) -> vf.models.VAE:
 class Ours:
     """A model, its training state and its compiled steps."""
 
-    def __init__(self, size: VaeSize):
+    def __init__(self, size: VaeSize | VqStepSize, model: nn.Module, loss: Callable):
         self.size = size
-        self.model = build(size)
+        self.model = model
         self.optimizer = training.make_optimizer(
             training.TrainConfig(learning_rate=LEARNING_RATE, batch_size=size.batch_size)
         )
-        loss = vf.losses.elbo
-        if size.samples > 1:
-            loss = functools.partial(vf.losses.importance_weighted, samples=size.samples)
         arguments = (self.model, loss, self.optimizer)
         self.step = training.make_train_step(*arguments, seed=size.seed)
         self.scanned = training.make_scanned_train_step(*arguments, seed=size.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,12 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.vae_size import LEARNING_RATE, SHAPE, VaeSize, training_images
+from benchmarks.vq_size import VqStepSize
 
 
 def make(**size: Any) -> Torch:
     """Makes the side; nothing is computed yet."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    return Torch(VaeSize(**size))
+    given = VaeSize(**size)
+    return Torch(given, lambda: Network(given))
 
 
 class Network(nn.Module):
@@ -25,6 +28,7 @@ class Network(nn.Module):
 
     def __init__(self, size: VaeSize):
         super().__init__()
+        self.samples = size.samples
         pixels = math.prod(SHAPE)
         self.encoder = nn.Sequential(nn.Linear(pixels, size.hidden), nn.ReLU())
         self.mean = nn.Linear(size.hidden, size.latents)
@@ -32,6 +36,10 @@ class Network(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(size.latents, size.hidden), nn.ReLU(), nn.Linear(size.hidden, pixels)
         )
+
+    def loss(self, images: torch.Tensor) -> torch.Tensor:
+        """Computes the mean of the bound that is asked for, in nats, with the opposite sign."""
+        return self.negative_elbo(images) if self.samples == 1 else self.negative_bound(images)
 
     def negative_elbo(self, images: torch.Tensor) -> torch.Tensor:
         """Computes the mean of -log p(x | z) + KL(q || p) in nats, from one sample an image."""
@@ -44,24 +52,25 @@ class Network(nn.Module):
         )
         return (entropy + kl) / len(images)
 
-    def negative_bound(self, images: torch.Tensor, samples: int) -> torch.Tensor:
+    def negative_bound(self, images: torch.Tensor) -> torch.Tensor:
         """Computes the mean of -log (1/k) sum p(x, z) / q(z | x) in nats."""
         features = self.encoder(images)
         mean, log_variance = self.mean(features), self.log_variance(features)
-        noise = torch.randn(samples, *mean.shape)
+        noise = torch.randn(self.samples, *mean.shape)
         z = mean + torch.exp(log_variance / 2) * noise
         logits = self.decoder(z)
         log_likelihood = (images * logits - functional.softplus(logits)).sum(-1)
         log_ratio = 0.5 * (noise.square() + log_variance - z.square()).sum(-1)
         log_weights = log_likelihood + log_ratio
-        return (math.log(samples) - torch.logsumexp(log_weights, 0)).mean()
+        return (math.log(self.samples) - torch.logsumexp(log_weights, 0)).mean()
 
 
 class Torch:
     """A network and its optimiser."""
 
-    def __init__(self, size: VaeSize):
+    def __init__(self, size: VaeSize | VqStepSize, build: Callable[[], nn.Module]):
         self.size = size
+        self.build = build
 
     def initialize(self) -> dict[str, Any]:
         """Initialises; returns the number of parameters and their types."""
@@ -75,7 +84,7 @@ class Torch:
             shuffle=True,
             drop_last=True,
         )
-        self.network = Network(self.size)
+        self.network = self.build()
         self.optimizer = torch.optim.Adam(self.network.parameters(), LEARNING_RATE)
         leaves = list(self.network.parameters())
         dtypes = {str(leaf.dtype).removeprefix("torch.") for leaf in leaves}
@@ -113,10 +122,7 @@ class Torch:
 
     def _step(self, images: torch.Tensor) -> None:
         binary = torch.bernoulli(images)
-        if self.size.samples > 1:
-            loss = self.network.negative_bound(binary, self.size.samples)
-        else:
-            loss = self.network.negative_elbo(binary)
+        loss = self.network.loss(binary)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.comparison import alternate, paired_ratio, slope
+from benchmarks.comparison import TIMING_COLUMNS, alternate, paired_ratio, slope, timing_cells
 
 
 def test_sides_are_called_in_turn_and_the_first_call_is_free():
@@ -26,6 +26,15 @@ def test_paired_ratio_is_the_median_of_ratios_and_not_the_ratio_of_medians():
     assert paired_ratio([2.0, 30.0, 12.0], [1.0, 10.0, 3.0]) == 3.0  # medians: 12 and 3
     with pytest.raises(ValueError, match="zip"):
         paired_ratio([1.0], [1.0, 2.0])
+
+
+def test_cells_of_times_in_seconds():
+    cells = timing_cells([0.002, 0.03, 0.012], [0.001, 0.01, 0.003], 1)
+    assert dict(zip(TIMING_COLUMNS, cells, strict=True)) == {
+        "median, ms": "12.0",
+        "least, ms": "2.0",
+        "times ours": "3.00",
+    }
 
 
 @pytest.mark.parametrize("power", [-1.0, 0.0, 0.5, 2.0])

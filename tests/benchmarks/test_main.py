@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from benchmarks import density_2d, flows, glow, input, plane, scaling, vae
+from benchmarks import density_2d, flows, glow, input, plane, scaling, vae, vq
 from benchmarks.size import Size
+from benchmarks.vq_size import VqStepSize
 
 TINY = {"levels": 1, "width": 4, "batch_size": 2, "threads": 2, "repeats": 1}
 
@@ -137,6 +138,45 @@ def test_vae(capsys):
     assert [row[0] for row in flax[1:]] == ["ours", "flax"]
     assert [row[0] for row in epoch[1:]] == ["ours, scanned", "ours, streamed"]
     assert [row[0] for row in peak[1:]] == ["ours"]
+
+
+@pytest.mark.slow
+def test_vq(capsys):
+    kinds = ("average", "gradient", "rotation", "cosine", "residual", "lookup-free", "gumbel")
+    config = vq.Config(
+        peer=False,
+        kinds=(*((kind, 4) for kind in kinds), ("finite-scalar", 512)),
+        maps=3,
+        map_side=2,
+        vector=5,
+        networks=("GatedPixelCNN",),
+        sides=(3,),
+        codes=5,
+        channels=8,
+        count=2,
+        step=VqStepSize(channels=(4,), blocks=1, hidden=3, codes=6, latents=5, batch_size=8),
+        calls=3,
+        repeats=1,
+        draws=1,
+    )
+    vq.main(config)
+    quantize, sampling, step = tables(capsys.readouterr().out)
+    assert [row[:3] for row in quantize[1:]] == [
+        [kind, str(codes), "ours"] for kind, codes in config.kinds
+    ]
+    # Batches are taken in turn, and averages change.
+    assert all(row[-2] != row[-1] for row in quantize[1:])
+    assert [row[:2] for row in sampling[1:]] == [["GatedPixelCNN", "3x3"]] * 2
+    assert [row[3] for row in sampling[1:]] == ["incremental", "naive"]
+    for row in sampling[1:]:
+        assert row[7] == "1.0000"
+        assert float(row[8]) < 1e-5 < float(row[9])
+    blocks = 2 * (9 * 4 * 3 + 3 + 3 * 4 + 4)
+    ends = 16 * 4 + 4 + 4 * 5 + 5 + 9 * 5 * 4 + 4 + 16 * 4 + 4
+    (found,) = step[1:]
+    assert found[:3] == ["ours", str(blocks + ends + 784), "float32"]
+    # From the shares of white pixels on; a coin a pixel has 543 nats.
+    assert 0 < float(found[-1]) < 300
 
 
 @pytest.mark.slow
