@@ -61,6 +61,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         open_run_directory(str(tmp_path), Config())
 
 
+def test_parts_in_folders_of_their_own_count_the_seconds_of_the_whole_run(tmp_path):
+    directory = open_run_directory(str(tmp_path), Config())
+    for name, seconds in (("prior", 12.5), ("classifier", 7.0)):
+        (tmp_path / name).mkdir()
+        line = json.dumps({"step": 1, "wall_seconds": seconds})
+        (tmp_path / name / "metrics.jsonl").write_text(line + "\n")
+    assert directory.earlier_seconds == 0
+    assert open_run_directory(str(tmp_path), Config()).earlier_seconds == 12.5
+
+
 def test_lines_after_the_last_checkpoint_and_half_lines_are_made_again(tmp_path):
     directory = open_run_directory(str(tmp_path), Config())
     with MetricLog(directory, 0) as log:
