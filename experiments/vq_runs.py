@@ -159,7 +159,7 @@ class Stages:
         condition = tuple(condition) if len(condition) > 1 else next(iter(condition), None)
         options = {"data": name, "condition": condition}
         source, validation = self.codes.source("train"), self.codes.source("validation")
-        first = data.stack(source, 1)
+        first = data.stack(source, 5000)
         context = losses.context_of(first, condition)
 
         @jax.jit

@@ -90,17 +90,31 @@ def test_options_of_sampling_reach_the_distribution():
     assert (drawn != model.apply(variables, KEY, 4, method="sample")).any()
 
 
-def test_init_needs_no_maps_and_reads_none():
+def test_a_prior_starts_at_the_frequencies_of_the_maps_that_init_is_given():
     model = prior(classes=3)
-    with_maps = model.init(KEY, MAPS, LABELS)
+    beyond = MAPS.at[0, 0, 0].set(5).at[1, 0, 0].set(-1)  # counted nowhere
+    variables = model.init(KEY, beyond, LABELS)
+    for label in range(3):
+        drawn = model.apply(variables, None, jnp.int32(label))
+        logits = drawn.logits(MAPS)
+        for row, column in np.ndindex(3, 4):
+            counts = np.bincount(MAPS[:, row, column], minlength=5)
+            if (row, column) == (0, 0):
+                counts = np.bincount(MAPS[2:, row, column], minlength=5)
+            expected = np.log((counts + 0.5) / (counts.sum() + 2.5))
+            found = jax.nn.log_softmax(logits[0, row, column])
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
     without = model.init(KEY, context=jnp.int32(1))
-    jax.tree.map(np.testing.assert_array_equal, with_maps, without)
+    assert not jnp.any(without["params"]["network"]["offset"])
+    offset = {"offset": variables["params"]["network"]["offset"]}
+    without["params"]["network"] |= offset
+    jax.tree.map(np.testing.assert_array_equal, variables, without)
 
 
 def test_maximum_likelihood_starts_at_the_bits_of_a_code():
     options, context = CASES["labels and codes above"]
     model = prior(**options)
-    variables = model.init(KEY, MAPS, context)
+    variables = model.init(KEY, None, context)
     batch = {"codes": MAPS, "label": LABELS, "top": TOP}
 
     def loss(variables):

@@ -43,11 +43,15 @@ class CodeModel(nn.Module):
         images: UInt8[Array, "batch height width channel"],
         labels: Int[Array, " batch"] | None = None,
     ) -> Codes:
-        """Finds the codes of images and evaluates their priors; `init` calls it with a batch."""
+        """Finds the codes of images and builds their priors; `init` calls it with the first batch.
+
+        The auto-encoder and the priors are initialised from that batch.
+        """
         self.auto_encoder(images)
         rng = self.make_rng("params" if self.is_initializing() else "sample")
         codes = self.auto_encoder.encode(images, rng)
-        self.log_prior(codes, labels)
+        for level, (prior, maps) in enumerate(zip(self.priors, codes, strict=True)):
+            prior(maps, context_of_level(prior, codes[:level], labels))
         return codes
 
     def log_prior(

@@ -49,7 +49,8 @@ class CodePrior(nn.Module):
         """Builds the distribution of maps.
 
         Args:
-          maps: Ignored, as no parameter depends on data.
+          maps: In `init` alone: maps whose frequencies of codes at each position the prior starts
+            at; without them all codes are equally probable.
           context: Labels ``[*batch]`` or vectors ``[*batch, feature]``, the map above
             ``[*batch, height', width']`` or ``[*batch, height', width', channel]``, a pair of
             labels and map, or None.
@@ -63,13 +64,14 @@ class CodePrior(nn.Module):
         Raises:
           ValueError: If the context isn't what `classes` and `above` ask for.
         """
-        del maps
         features = self._features(context)
         context_ndims = 1 if self.above is None else 3
         if self.is_initializing():
             none = jnp.zeros((1, *self.network.shape), jnp.int32)
             shape = () if features is None else features.shape[features.ndim - context_ndims :]
             self.network(none, None if features is None else jnp.zeros((1, *shape)))
+            if maps is not None:
+                self.network.start_at_frequencies(maps)
         network, variables = self.network.unbind()
         conditioner = Conditioner(network, variables, features, 2, context_ndims)
         return CodeMaps(conditioner, temperature=temperature, top_k=top_k, top_p=top_p)

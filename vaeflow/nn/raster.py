@@ -24,7 +24,8 @@ class RasterNetwork(nn.Module):
     takes either whole maps or a piece of them, and then caches of what its layers have read in the
     pieces before: the layers are the same.
 
-    At first all logits are zero.
+    An offset of each position is added to its logits, which at first are nothing else: zero, or of
+    the frequencies that `start_at_frequencies` finds in data.
 
     Attributes:
       shape: Height and width of a map.
@@ -53,6 +54,7 @@ class RasterNetwork(nn.Module):
             embedding_init=nn.initializers.normal(1.0),
         )
         self.hidden = Conv(self.channels, (1, 1), dtype=self.dtype)
+        self.offset = self.param("offset", nn.initializers.zeros, (*self.shape, self.codes))
         self.outputs = Conv(self.codes, (1, 1), dtype=self.dtype, kernel_init=nn.initializers.zeros)
 
     def __call__(
@@ -78,6 +80,18 @@ class RasterNetwork(nn.Module):
             )
         return self.from_embedded(self.embed(maps), context)
 
+    def start_at_frequencies(self, maps: Int[Array, "batch height width"]) -> None:
+        """Makes the offset log((n + 1/2) / (N + K/2)), n of N maps having a code at a position.
+
+        To be called in `init` alone. Codes beyond the range count nowhere.
+        """
+        height, width = self.shape
+        places = jnp.arange(height)[:, None], jnp.arange(width)
+        counts = jnp.full((*self.shape, self.codes), 0.5)
+        counts = counts.at[(*places, jnp.where(maps < 0, self.codes, maps))].add(1.0, mode="drop")
+        total = maps.shape[0] + 0.5 * self.codes
+        self.put_variable("params", "offset", jnp.log(counts / total))
+
     def embed(self, maps: Int[Array, "*positions"]) -> Float[Array, "*positions channel"]:
         """Looks up the vector of each code."""
         return self.embedding(jnp.clip(maps, 0, self.codes - 1))
@@ -93,7 +107,7 @@ class RasterNetwork(nn.Module):
         sequence = x.reshape(x.shape[0], -1, x.shape[-1])
         before = jnp.pad(sequence, ((0, 0), (1, 0), (0, 0)))[:, :-1].reshape(x.shape)
         rows, _ = self.rows(above, conditions)
-        return self.positions(before, rows, conditions)[0]
+        return self.positions(before, rows, conditions)[0] + self.offset
 
     def conditions(self, context: Float[Array, "batch *positions feature"] | None) -> PyTree:
         """Computes what each block adds given the context, ``[batch, height, width, feature]``.
@@ -203,7 +217,7 @@ class RasterNetwork(nn.Module):
         rows = _cut(rows, (0, at[1]), (1, 1))
         conditions = _cut(conditions, at, (1, 1))
         logits, caches = self.positions(before, rows, conditions, caches, at)
-        return logits[:, 0, 0], caches
+        return logits[:, 0, 0] + self.offset[at], caches
 
     @nn.nowrap
     def solve(
