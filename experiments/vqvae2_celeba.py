@@ -60,6 +60,7 @@ PRESETS = {
         yields="100 real faces of 24x24 grey pixels, shipped with the dependencies: maps of 6x6 "
         "and 12x12 codes.",
         cost="5 minutes on 2 CPU cores",
+        expected={"bits_per_dim": common.Expected(6.77, "our run, fold 0, seed 0")},
     ),
     "celeba-64": common.Preset(
         Config(
