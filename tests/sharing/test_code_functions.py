@@ -31,7 +31,7 @@ def test_exported_functions_are_the_models(levels, classes, tmp_path):
     numbers = np.asarray(jax.random.key_data(keys))
     batch = {"image": IMAGES, "label": LABELS}
     bound = losses.code_bound(model, variables, batch, keys).total()
-    codes = model.apply(variables, IMAGES, rngs={"sample": KEY})
+    codes = model.apply(variables, IMAGES, *labels, rngs={"sample": KEY})
     images = model.apply(variables, codes, method=lambda m, codes: m.auto_encoder.decode(codes))
     for rows in (slice(0, 1), slice(1, 8)):
         given = [label[rows] for label in labels]
