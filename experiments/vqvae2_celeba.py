@@ -15,6 +15,44 @@ from vaeflow import data, training
 
 __all__ = ["PRESETS", "Config", "build", "functions", "run"]
 
+
+def large(
+    yields: str,
+    cost: str,
+    source: data.DataConfig,
+    prior: PriorConfig,
+    *,
+    steps: int,
+    batch_size: int,
+) -> common.Preset:
+    """A preset for many images; `steps` and `batch_size` are those of the priors."""
+    slow = {
+        "learning_rate": 3e-4,
+        "evaluate_every": 10_000,
+        "checkpoint_every": 5000,
+        "log_every": 100,
+    }
+    return common.Preset(
+        Config(
+            source,
+            ModelConfig(levels=2, channels=(128, 128), hidden=64),
+            prior,
+            training.TrainConfig(steps=250_000, batch_size=128, ema_decay=0.0, **slow),
+            training.TrainConfig(
+                steps=steps,
+                batch_size=batch_size,
+                warmup_steps=2000,
+                schedule="cosine",
+                clip_norm=1.0,
+                ema_decay=0.9999,
+                **slow,
+            ),
+        ),
+        yields=yields,
+        cost=cost,
+    )
+
+
 PRESETS = {
     "faces": common.Preset(
         Config(
@@ -62,66 +100,22 @@ PRESETS = {
         cost="5 minutes on 2 CPU cores",
         expected={"bits_per_dim": common.Expected(6.77, "our run, fold 0, seed 0")},
     ),
-    "celeba-64": common.Preset(
-        Config(
-            data.DataConfig("tfds:celeb_a", image_size=64, crop="celeba", flip=True),
-            ModelConfig(levels=2, channels=(128, 128), hidden=64),
-            PriorConfig(channels=256, blocks=4, residuals=4, lower_blocks=16),
-            training.TrainConfig(
-                steps=250_000,
-                batch_size=128,
-                learning_rate=3e-4,
-                ema_decay=0.0,
-                evaluate_every=10_000,
-                checkpoint_every=5000,
-                log_every=100,
-            ),
-            training.TrainConfig(
-                steps=500_000,
-                batch_size=256,
-                learning_rate=3e-4,
-                warmup_steps=2000,
-                schedule="cosine",
-                clip_norm=1.0,
-                ema_decay=0.9999,
-                evaluate_every=10_000,
-                checkpoint_every=5000,
-                log_every=100,
-            ),
-        ),
-        yields="CelebA at 64x64, maps of 8x8 and 16x16 codes.",
-        cost="days on an accelerator; not run by us",
+    "celeba-64": large(
+        "CelebA at 64x64, maps of 8x8 and 16x16 codes.",
+        "days on an accelerator; not run by us",
+        data.DataConfig("tfds:celeb_a", image_size=64, crop="celeba", flip=True),
+        PriorConfig(channels=256, blocks=4, residuals=4, lower_blocks=16),
+        steps=500_000,
+        batch_size=256,
     ),
-    "ffhq-256": common.Preset(
-        Config(
-            data.DataConfig("folder:PATH", image_size=256, flip=True),
-            ModelConfig(levels=2, channels=(128, 128), hidden=64),
-            PriorConfig(channels=512, blocks=4, residuals=5, lower_blocks=20),
-            training.TrainConfig(
-                steps=250_000,
-                batch_size=128,
-                learning_rate=3e-4,
-                ema_decay=0.0,
-                evaluate_every=10_000,
-                checkpoint_every=5000,
-                log_every=100,
-            ),
-            training.TrainConfig(
-                steps=1_000_000,
-                batch_size=512,
-                learning_rate=3e-4,
-                warmup_steps=2000,
-                schedule="cosine",
-                clip_norm=1.0,
-                ema_decay=0.9999,
-                evaluate_every=10_000,
-                checkpoint_every=5000,
-                log_every=100,
-            ),
-        ),
-        yields="Faces of 256x256, such as FFHQ, from a folder of image files: maps of 32x32 and "
-        "64x64 codes, sizes as in VQ-VAE-2 by a secondary source.",
-        cost="weeks on several accelerators; not run by us",
+    "ffhq-256": large(
+        "Faces of 256x256, such as FFHQ, from a folder of image files: maps of 32x32 and 64x64 "
+        "codes, sizes as in VQ-VAE-2 by a secondary source.",
+        "weeks on several accelerators; not run by us",
+        data.DataConfig("folder:PATH", image_size=256, flip=True),
+        PriorConfig(channels=512, blocks=4, residuals=5, lower_blocks=20),
+        steps=1_000_000,
+        batch_size=512,
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -110,16 +111,10 @@ class CodeModel(nn.Module):
         rng: Array,
         count: int,
         labels: Int[Array, " count"] | None = None,
-        *,
-        given: Codes = (),
-        temperature: float | Float[Array, ""] = 1.0,
-        top_k: int | None = None,
-        top_p: float | Float[Array, ""] | None = None,
+        **options: Any,
     ) -> UInt8[Array, "count height width channel"]:
         """Draws codes and shows the means of p(x | c) as images; arguments as `sample_codes`."""
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        codes = self.sample_codes(rng, count, labels, given=given, **options)
-        return self.auto_encoder.decode(codes)
+        return self.auto_encoder.decode(self.sample_codes(rng, count, labels, **options))
 
 
 def context_of_level(
