@@ -108,6 +108,11 @@ class PriorConfig:
         for name in ("channels", "blocks", "residuals", "lower_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"prior.{name} must be at least 1, got {getattr(self, name)}")
+        if self.channels % vf.nn.PixelSNAIL.heads:
+            raise ValueError(
+                f"prior.channels must be a multiple of {vf.nn.PixelSNAIL.heads}, got "
+                f"{self.channels}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"prior.dropout must be in [0, 1), got {self.dropout}")
 

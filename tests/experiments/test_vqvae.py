@@ -141,6 +141,7 @@ def test_another_configuration_is_refused_once_there_are_steps(capsys):
         (["--model.quantizer", "lookup-free", "--model.codes", "9"], "must be a power of 2"),
         (["--model.codes", "0"], "model.codes must be at least 1, got 0"),
         (["--model.restart-below", "1"], "model.restart_below must be in [0, 1), got 1.0"),
+        (["--prior.channels", "20"], "prior.channels must be a multiple of 8, got 20"),
         (["--prior.dropout", "1"], "prior.dropout must be in [0, 1), got 1.0"),
     ],
 )
