@@ -235,7 +235,7 @@ PRESETS = {
             data.DataConfig("embedded:digits"),
             training.TrainConfig(
                 steps=3000,
-                batch_size=100,
+                batch_size=128,
                 learning_rate=2e-3,
                 schedule="cosine",
                 scan_steps=100,

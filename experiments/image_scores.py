@@ -72,7 +72,7 @@ class Scorer:
         if not 2 <= self.count <= most:
             raise ValueError(
                 f"count must be from 2 to {most}, as many as there are training and test images "
-                f"and at most {MOST}, got {count}"
+                f"and at most {MOST}, got {self.count}"
             )
         self._classifier, self._variables, self._shape = classifier, variables, dataset.shape
         self._references = self._classify(_drawn(dataset.train, self.count))[1]
@@ -130,8 +130,8 @@ def open_scorer(
 ) -> Scorer:
     """Trains a classifier within a run, or takes the one that it has, and makes scores of it.
 
-    The folder `classifier` is left as a run of `experiments.image_classifier` of its own would be,
-    model included. Stopped on the way, it goes on as any run does.
+    Its checkpoints, metrics and model are in the folder `classifier`. Stopped on the way, it goes
+    on as any run does.
 
     Args:
       dataset: The labelled images, opened.

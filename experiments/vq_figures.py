@@ -128,10 +128,10 @@ class Drawing:
         return np.concatenate(drawn)[:count]
 
     def nearest(self, variables: PyTree) -> None:
-        """Samples above the training images that are nearest to them."""
+        """Samples above those of the first 20,000 training images that are nearest to them."""
         labels = self._labels(COLUMNS)
         drawn = np.asarray(self.sample(variables, jax.random.key(4), COLUMNS, labels))
-        train = data.stack(self.dataset.train, 60_000)["image"]
+        train = data.stack(self.dataset.train, 20_000)["image"]
         if self.flipped:
             train = np.concatenate([train, train[:, :, ::-1]])
         places = metrics.nearest_neighbors(drawn, train, count=2)[0]

@@ -20,8 +20,8 @@ FINITE_SCALAR_LEVELS = {
 }
 """Levels of each channel by about how many codes they make.
 
-Source: Mentzer et al. 2024, "Finite scalar quantization: VQ-VAE made simple", table 1; the third
-has fewer channels than theirs.
+Source: Mentzer et al. 2024, "Finite scalar quantization: VQ-VAE made simple", section 4.1: few
+channels, of at least five levels each.
 """
 
 
@@ -39,7 +39,7 @@ class ModelConfig:
     hidden: int = 32
     """Channels within a residual block."""
     codes: int = 512
-    """Codes of each level."""
+    """Codes of each level; about so many where they are finite-scalar."""
     latents: int = 64
     """Numbers that a code stands for; finite-scalar and lookup-free codes have their own."""
     quantizer: Literal["average", "gradient", "rotation", "finite-scalar", "lookup-free"] = (
@@ -55,7 +55,8 @@ class ModelConfig:
     likelihood: Literal[
         "bernoulli", "continuous-bernoulli", "gaussian", "discretized-logistic", "categorical"
     ] = "discretized-logistic"
-    """Of an entry of an image. bernoulli: images are binarised anew each time. The next two are
+    """Of an entry of an image. bernoulli: images are binarised anew each time, but once for the
+    codes that priors are trained on. The next two are
     densities of images with uniform noise; the last two probabilities of their 256 levels."""
 
     def __post_init__(self) -> None:
@@ -76,9 +77,10 @@ class ModelConfig:
                 f"model.codes must be one of {sorted(FINITE_SCALAR_LEVELS)} for finite-scalar "
                 f"codes, got {self.codes}"
             )
-        if self.quantizer == "lookup-free" and self.codes.bit_count() != 1:
+        if self.quantizer == "lookup-free" and (self.codes < 2 or self.codes.bit_count() != 1):
             raise ValueError(
-                f"model.codes must be a power of 2 for lookup-free codes, got {self.codes}"
+                f"model.codes must be a power of 2, at least 2, for lookup-free codes, got "
+                f"{self.codes}"
             )
 
 

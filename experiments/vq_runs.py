@@ -63,6 +63,8 @@ def run(config: Config, directory: training.RunDirectory, stage: str) -> common.
         raise ValueError(
             f"prior.classes must be that of the data, {dataset.classes}, got {config.prior.classes}"
         )
+    for name in ("train", "prior_train", "classifier_train"):  # before hours are lost
+        training.check_batch_size(getattr(config, name), name)
     stages = Stages(config, directory, dataset)
     last = STAGES[-1] if stage == common.ALL else stage
     for name in STAGES[: STAGES.index(last) + 1]:
@@ -79,6 +81,7 @@ class Stages:
         self.model = build(config, dataset.shape)
         self.drawing = Drawing(self.model, dataset, directory, self.names)
         self.parts: dict[str, PyTree] = {}
+        self.steps: dict[str, int] = {}
         self.codes: Codes | None = None
 
     def __call__(self, name: str, wanted: bool) -> common.Result | None:
@@ -100,7 +103,7 @@ class Stages:
         model = self.model.auto_encoder
         path = self.directory.path / "auto_encoder.safetensors"
         if _done(path, wanted, "auto-encoder"):
-            self.parts["auto_encoder"] = vf.sharing.load(path)[1]
+            self._take("auto_encoder", path)
             return
         first = data.stack(self.dataset.train, 500)["image"]
 
@@ -111,7 +114,7 @@ class Stages:
         def evaluate(step: int, variables: PyTree) -> dict[str, float]:
             return {RECONSTRUCTION: -_mean(measure, variables, self.dataset.validation)}
 
-        self.parts["auto_encoder"] = training.fit(
+        fitted = training.fit(
             model,
             functools.partial(losses.vq_vae, commitment=config.model.commitment),
             training.make_optimizer(train),
@@ -122,9 +125,20 @@ class Stages:
             figures=self.drawing.progress,
             evaluate=evaluate,
             best=RECONSTRUCTION,
-        ).variables
+        )
+        self._keep("auto_encoder", path, fitted)
+
+    def _take(self, part: str, path: Any) -> None:
+        """Reads a part of the model that was trained before."""
+        described, self.parts[part] = vf.sharing.load(path)
+        self.steps[part] = described["step"]
+
+    def _keep(self, part: str, path: Any, fitted: training.FitResult) -> None:
+        """Writes a part of the model, with the step that it is from."""
+        self.parts[part], self.steps[part] = fitted.variables, fitted.step
         if training.is_first():
-            vf.sharing.save(path, self.directory.config, self.parts["auto_encoder"])
+            described = {"step": fitted.step, "config": self.directory.config}
+            vf.sharing.save(path, described, fitted.variables)
 
     def _codes(self, wanted: bool) -> None:
         path = self.directory.path / "codes.npz"
@@ -142,16 +156,14 @@ class Stages:
             folder = self.directory.path / f"prior_{name}"
             path = folder / "prior.safetensors"
             if _done(path, wanted, "priors"):
-                self.parts[f"priors_{level}"] = vf.sharing.load(path)[1]
+                self._take(f"priors_{level}", path)
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             common.announce(f"prior of {name}")
-            variables = self._prior(level, dataclasses.replace(self.directory, path=folder))
-            if training.is_first():
-                vf.sharing.save(path, self.directory.config, variables)
-            self.parts[f"priors_{level}"] = variables
+            fitted = self._prior(level, dataclasses.replace(self.directory, path=folder))
+            self._keep(f"priors_{level}", path, fitted)
 
-    def _prior(self, level: int, directory: training.RunDirectory) -> PyTree:
+    def _prior(self, level: int, directory: training.RunDirectory) -> training.FitResult:
         """Trains the prior of a level."""
         prior, name, train = self.model.priors[level], self.names[level], self.config.prior_train
         condition = [] if prior.classes is None else ["label"]
@@ -182,7 +194,7 @@ class Stages:
             ),
             evaluate=evaluate,
             best=CODE_NATS,
-        ).variables
+        )
 
     def _samples(self, wanted: bool) -> common.Result:
         """Measures the whole model, and draws it."""
@@ -203,8 +215,9 @@ class Stages:
             "reconstruction_per_dim": metrics.bits_per_dim(reconstruction, dimensions),
             "reconstruction": reconstruction,
         }
-        for name, of_level in zip(self.names, nats, strict=True):
+        for level, (name, of_level) in enumerate(zip(self.names, nats, strict=True)):
             found[f"code_nats/{name}"] = of_level
+            found[f"prior_step/{name}"] = self.steps[f"priors_{level}"]
             found[f"live_codes/{name}"] = metrics.live_codes(counts[name])
             found[f"code_perplexity/{name}"] = metrics.code_perplexity(counts[name])
         if self.dataset.classes is not None:
@@ -214,7 +227,7 @@ class Stages:
         if training.is_first():
             self.drawing.final(variables, counts)
         remark = "bits_per_dim is a bound, by likelihood and prior of one code a latent"
-        return common.Result(self.config.train.steps, found, remark)
+        return common.Result(self.steps["auto_encoder"], found, remark)
 
 
 def _done(path: Any, wanted: bool, stage: str) -> bool:

@@ -83,6 +83,8 @@ def test_all_stages_are_gone_through_at_once_or_one_by_one(name, levels, capsys)
     nats = found["reconstruction"] + sum(found[f"code_nats/{level}"] for level in names)
     assert found["bits_per_dim"] == pytest.approx(nats / (36 * math.log(2)))
     assert "is a bound" in report("whole")["remark"]
+    assert report("whole")["step"] in (2, 4)
+    assert all(found[f"prior_step/{level}"] in (2, 4) for level in names)
     curves = [f"prior_curve_{level}" for level in names]
     for figure in (*FIGURES, *curves):
         with Image.open(f"whole/figures/{figure}.png") as image:

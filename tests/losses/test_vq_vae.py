@@ -133,3 +133,30 @@ def test_labels_reach_the_priors_of_a_bound():
     np.testing.assert_array_equal(found.log_likelihood, other.log_likelihood)
     for one, two in zip(found.log_prior, other.log_prior, strict=True):
         assert jnp.all(jnp.abs(one - two) > 1e-4)
+
+
+def test_a_bound_by_labels_needs_them():
+    model = code_model(1, classes=2)
+    variables = jax.eval_shape(model.init, KEY, IMAGES, BATCH["label"])
+    with pytest.raises(ValueError, match=r"an entry 'label' for priors of 2 classes, got \['image"):
+        losses.code_bound(model, variables, {"image": IMAGES}, KEYS)
+
+
+def test_a_temperature_reaches_gumbel_codes_and_is_refused_by_others():
+    run = functools.partial(losses.vq_vae, CODERS["gumbel"], variables_of("gumbel"), BATCH, KEYS)
+    own = {key: tree for key, tree in variables_of("gumbel").items() if key != "params"}
+
+    def gradient_at(temperature):
+        def loss(parameters):
+            variables = {"params": parameters, **own}
+            return losses.vq_vae(CODERS["gumbel"], variables, BATCH, KEYS, temperature=temperature)[
+                0
+            ]
+
+        found = jax.grad(loss)(variables_of("gumbel")["params"])
+        return found["quantizer"]["logits"]["kernel"]
+
+    np.testing.assert_allclose(run(temperature=1.0)[0], run()[0], rtol=1e-6)
+    assert jnp.abs(gradient_at(0.2) - gradient_at(1.0)).max() > 1e-3
+    with pytest.raises(TypeError, match="temperature"):
+        losses.vq_vae(CODERS["average"], variables_of("average"), BATCH, KEYS, temperature=1.0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.code_models import IMAGES, code_model, waved
+from tests.code_models import CODERS, IMAGES, code_model, prior, waved
 from vaeflow import models
 
 KEY = jax.random.key(0)
@@ -31,6 +31,13 @@ def test_parts_are_taken_out_and_put_together_again():
     again = models.assembled(parts)
     assert jax.tree.structure(again) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, again, variables)
+    model, _ = example()
+    for name, own in parts.items():
+        part, taken = models.player(model, variables, name)
+        assert part is (
+            model.auto_encoder if name == "auto_encoder" else model.priors[int(name[-1])]
+        )
+        jax.tree.map(np.testing.assert_array_equal, taken, own)
     assert "codebook" in parts["auto_encoder"]
     assert "codebook" not in parts["priors_0"]
 
@@ -89,3 +96,38 @@ def test_options_of_sampling_reach_every_level():
         jax.tree.map(np.testing.assert_array_equal, drawn, likeliest)
     for maps in likeliest:
         np.testing.assert_array_equal(maps, jnp.broadcast_to(maps[:1], maps.shape))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"priors": ()}, "priors must be one for each of 1 levels, got 0"),
+        ({"priors": (prior((4, 3), 6),)}, r"level 0 from the top has 5 codes .* a prior of 6"),
+        ({"priors": (prior((4, 3), 5, above=5),)}, "the prior of the top must have above=None"),
+        (
+            {"auto_encoder": CODERS["residual"], "priors": (prior((4, 3), 3),)},
+            r"codebooks of shape \(2,\), where there must be one",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(wrong, message):
+    model = code_model(1).clone(**wrong)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, KEY, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("classes", "arguments", "message"),
+    [
+        (None, {"labels": LABELS}, r"labels must have shape None for 8 images"),
+        (2, {}, r"labels must have shape \(8,\) for 8 images and classes=2, got None"),
+        (2, {"labels": LABELS[:3]}, r"labels must have shape \(8,\).* got \(3,\)"),
+        (None, {"given": (jnp.zeros((3, 2, 2), int),)}, r"given must be .* got \[\(3, 2, 2\)\]"),
+        (None, {"given": (jnp.zeros((8, 2, 2), int),) * 3}, "given must be maps of shapes"),
+    ],
+)
+def test_what_samples_are_given_must_fit(classes, arguments, message):
+    model, variables = example(2, classes)
+    draw = functools.partial(model.apply, variables, KEY, 8, method="sample_codes")
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(functools.partial(draw, **arguments))

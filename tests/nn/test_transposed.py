@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vaeflow.nn import TransposedConv, enlarged
 
@@ -26,6 +27,8 @@ def test_it_is_the_gradient_of_a_convolution_of_stride_two():
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
     kept = layer.apply(variables, x, (7, 9))
     np.testing.assert_allclose(kept, expected[:, :7, :9], atol=1e-5)
+    with pytest.raises(ValueError, match=r"size must be at most \(8, 10\).* got \(9, 9\)"):
+        layer.apply(variables, x, (9, 9))
 
 
 def test_enlarged_maps_repeat_their_pixels():

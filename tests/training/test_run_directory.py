@@ -68,7 +68,12 @@ def test_parts_in_folders_of_their_own_count_the_seconds_of_the_whole_run(tmp_pa
         line = json.dumps({"step": 1, "wall_seconds": seconds})
         (tmp_path / name / "metrics.jsonl").write_text(line + "\n")
     assert directory.earlier_seconds == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "metrics.jsonl").write_text('{"step": 1, "wall_seconds": 99.0}\n')
+    (tmp_path / "other" / "config.json").write_text("{}")  # another run
     assert open_run_directory(str(tmp_path), Config()).earlier_seconds == 12.5
+    with pytest.raises(ValueError, match="holds a run of another configuration"):
+        open_run_directory(str(tmp_path), Config(sizes=(3,)))
 
 
 def test_lines_after_the_last_checkpoint_and_half_lines_are_made_again(tmp_path):

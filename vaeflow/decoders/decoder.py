@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 class Decoder(nn.Module):
     """Computes p(x | z): a network makes numbers for each entry of x, a likelihood a distribution.
 
-    To what the network answers an offset is added for each entry of an image, initialised so that
-    before training the likelihood is that of the first batch, entry by entry, whatever z.
+    To what the network answers an offset is added for each entry of an image. It is initialised to
+    the likelihood of the first batch, entry by entry, whatever z: what z changes is the network's.
 
     Shapes: latents are ``[*batch, latent]``, or maps ``[*batch, map_height, map_width, latent]``,
     with any number of batch axes, which are those of the distribution; events are `shape`.

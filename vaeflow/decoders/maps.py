@@ -43,8 +43,11 @@ class MapDecoder(nn.Module):
         """Maps latents to images of `shape`: height, width and features.
 
         Raises:
-          ValueError: If the map isn't as large as halving the image once a level makes it.
+          ValueError: If the map isn't as large as halving the image once a level makes it, or there
+            are no channels.
         """
+        if not self.channels:
+            raise ValueError("MapDecoder: channels must be those of at least one level, got none")
         sizes = halvings(shape, len(self.channels))
         if latents.shape[1:3] != sizes[-1]:
             expected = (latents.shape[0], *sizes[-1], latents.shape[-1])

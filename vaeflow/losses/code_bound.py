@@ -40,7 +40,15 @@ def code_bound(
       batch: ``{"image": [batch, height, width, channel], ...}``, and "label" where the priors take
         labels.
       rng: A typed key, or one for each row.
+
+    Raises:
+      ValueError: If the priors take labels and the batch has none.
     """
+    if model.classes is not None and batch.get("label") is None:
+        raise ValueError(
+            f"batch must have an entry 'label' for priors of {model.classes} classes, got "
+            f"{sorted(batch)}"
+        )
     auto_encoder, own = player(model, variables, "auto_encoder")
     found = code_evidence(auto_encoder, own, batch, rng)
     codes = tuple(level.indices for level in found.levels)

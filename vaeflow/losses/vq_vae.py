@@ -38,6 +38,7 @@ def code_evidence(
     *,
     axis: Axis = LOCAL,
     train: bool = False,
+    **options: Array | float,
 ) -> CodeEvidence:
     """Finds the codes of images and evaluates the model there; arguments as for `vq_vae`."""
     require(model, "quantize")
@@ -45,7 +46,14 @@ def code_evidence(
     first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")
     levels, state = model.apply(
-        variables, values, second, axis=axis, train=train, method="quantize", mutable=["codebook"]
+        variables,
+        values,
+        second,
+        axis=axis,
+        train=train,
+        **options,
+        method="quantize",
+        mutable=["codebook"],
     )
     latents = model.apply(variables, [level.values for level in levels], method="merge")
     likelihood = model.apply(variables, latents, method="likelihood")
@@ -64,6 +72,7 @@ def vq_vae(
     codebook: Float[Array, ""] | float = 1.0,
     entropy: Float[Array, ""] | float = 0.1,
     kl: Float[Array, ""] | float = 1.0,
+    temperature: Float[Array, ""] | float | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of -log p(x | c(x)) and of the losses of the quantizers, weighted.
 
@@ -71,8 +80,9 @@ def vq_vae(
     levels are added up. Where codes are moving averages, their sums are in the state returned.
 
     With codes that are equally likely, of which each latent has K,
-    -log p(x) <= -log p(x | c(x)) + (number of latents) log K: this is the metric `bits_per_dim`. A
-    trained `vaeflow.models.CodePrior` makes the bound smaller.
+    -log p(x) <= -log p(x | c(x)) + (number of latents) log K: this is the metric `bits_per_dim`,
+    but for relaxed values in training, which are those of no codes. A trained
+    `vaeflow.models.CodePrior` makes the bound smaller.
 
     Source: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural discrete representation learning",
     equation 3; Yu et al. 2024, "Language model beats diffusion: tokenizer is key to visual
@@ -89,6 +99,7 @@ def vq_vae(
       codebook: Weight of the codes' distance to their features.
       entropy: Weight of lookup-free codes' entropies.
       kl: Weight of the KL of Gumbel codes to equally likely ones.
+      temperature: Of Gumbel codes, which alone have one; None for theirs.
 
     Returns:
       The loss, and the metrics `reconstruction` (-log p(x | c)) and the unweighted losses by name,
@@ -98,7 +109,8 @@ def vq_vae(
       ValueError: If the model has no codes.
     """
     images = batch["image"]
-    found = code_evidence(model, variables, batch, rng, axis=axis, train=train)
+    options = {} if temperature is None else {"temperature": temperature}
+    found = code_evidence(model, variables, batch, rng, axis=axis, train=train, **options)
     reconstruction = -jnp.mean(found.log_likelihood)
     weights = {"commitment": commitment, "codebook": codebook, "entropy": entropy, "kl": kl}
     terms: dict[str, Array] = {}

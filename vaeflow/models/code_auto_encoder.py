@@ -54,6 +54,7 @@ class CodeAutoEncoder(nn.Module):
         *,
         axis: Axis = LOCAL,
         train: bool = False,
+        **options: Array | float,
     ) -> tuple[Quantized, ...]:
         """Quantises observed values, level by level from the top.
 
@@ -62,6 +63,7 @@ class CodeAutoEncoder(nn.Module):
           rng: A typed key, or one for each row; needed by what is random in training.
           axis: As for `vaeflow.quantizers.Quantizer`.
           train: As for `vaeflow.quantizers.Quantizer`.
+          **options: Further arguments of the quantizers, such as a `temperature`.
         """
         raise NotImplementedError
 
@@ -100,7 +102,7 @@ class CodeAutoEncoder(nn.Module):
     def decode(
         self, codes: Sequence[Int[Array, "*batch map_height map_width *codebooks"]]
     ) -> UInt8[Array, "*batch height width channel"]:
-        """Shows the means of p(x | c) as images."""
+        """Shows the means of p(x | c) as images; a code out of range makes its image zeros."""
         return self.show(self.lookup(codes))
 
     def show(

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from vaeflow.models.code_auto_encoder import CodeAutoEncoder, Codes
@@ -47,7 +48,25 @@ class CodeModel(nn.Module):
         """Finds the codes of images and builds their priors; `init` calls it with the first batch.
 
         The auto-encoder and the priors are initialised from that batch.
+
+        Raises:
+          ValueError: If the priors aren't one for each quantizer, of its codes and of one codebook,
+            or the top's wants a map above it.
         """
+        quantizers = self.auto_encoder.quantizers
+        if len(self.priors) != len(quantizers):
+            raise ValueError(
+                f"priors must be one for each of {len(quantizers)} levels, got {len(self.priors)}"
+            )
+        for level, (prior, quantizer) in enumerate(zip(self.priors, quantizers, strict=True)):
+            if quantizer.codebooks or prior.network.codes != quantizer.codes:
+                raise ValueError(
+                    f"priors must be of the codes of their quantizers: level {level} from the top "
+                    f"has {quantizer.codes} codes and codebooks of shape {quantizer.codebooks}, "
+                    f"where there must be one of shape (), and a prior of {prior.network.codes}"
+                )
+        if self.priors[0].above is not None:
+            raise ValueError("the prior of the top must have above=None, as no map is above it")
         self.auto_encoder(images)
         rng = self.make_rng("params" if self.is_initializing() else "sample")
         codes = self.auto_encoder.encode(images, rng)
@@ -93,7 +112,24 @@ class CodeModel(nn.Module):
 
         Returns:
           Maps ``[count, height, width]`` from the top, those given among them.
+
+        Raises:
+          ValueError: If there isn't a label for each image where there are classes, or there are
+            labels where there are none, or what is given isn't maps of so many images and of some
+            of the levels.
         """
+        expected = None if self.classes is None else (count,)
+        if (None if labels is None else jnp.shape(labels)) != expected:
+            raise ValueError(
+                f"labels must have shape {expected} for {count} images and classes={self.classes}, "
+                f"got {None if labels is None else jnp.shape(labels)}"
+            )
+        shapes = [(count, *prior.network.shape) for prior in self.priors]
+        if [maps.shape for maps in given] != shapes[: len(given)]:
+            raise ValueError(
+                f"given must be maps of shapes {shapes} or the first of these, got "
+                f"{[maps.shape for maps in given]}"
+            )
         codes = tuple(given)
         for prior, key in list(
             zip(self.priors, jax.random.split(rng, len(self.priors)), strict=True)

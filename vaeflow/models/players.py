@@ -1,8 +1,8 @@
 """Models of several parts, trained against each other or one after another.
 
-Such a model is a Flax module that holds each part in an attribute of the part's name, so that its
-`init` gives ``{"params": {name: ...}}``, as `vaeflow.training` wants the parameters of players. Its
-losses take the parts with `player`.
+Such a model is a Flax module that holds each part in an attribute of the part's name, or in a
+sequence of the name before its number, so that its `init` gives ``{"params": {name: ...}}``, as
+`vaeflow.training` wants the parameters of players. Its losses take the parts with `player`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ def player(
     to share.
 
     Args:
-      model: A module that holds the player in an attribute of its name, such as `FactorVAE`.
+      model: A module that holds the player, such as `FactorVAE` or `CodeModel`.
       variables: The model's variables.
-      name: Name of the player, such as "model" or "discriminator".
+      name: Name of the player, such as "model" or "discriminator"; "priors_0" is the first of the
+        sequence `priors`.
 
     Returns:
       The player's module, and its part of each collection that it has a part of.
@@ -35,7 +36,10 @@ def player(
     if name not in variables["params"]:
         raise ValueError(f"name must be among {sorted(variables['params'])}, got {name!r}")
     own = {collection: tree[name] for collection, tree in variables.items() if name in tree}
-    return getattr(model, name), own
+    if hasattr(model, name):
+        return getattr(model, name), own
+    sequence, _, number = name.rpartition("_")
+    return getattr(model, sequence)[int(number)], own
 
 
 def assembled(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -41,9 +41,10 @@ class VQVAE(CodeAutoEncoder):
         *,
         axis: Axis = LOCAL,
         train: bool = False,
+        **options: Array | float,
     ) -> tuple[Quantized, ...]:
         """Quantises observed values; see `CodeAutoEncoder.quantize`."""
-        return (self.quantizer(self.encoder(values), rng, axis=axis, train=train),)
+        return (self.quantizer(self.encoder(values), rng, axis=axis, train=train, **options),)
 
     def merge(
         self, values: Sequence[Float[Array, "*batch map_height map_width latent"]]

@@ -54,6 +54,7 @@ class VQVAE2(CodeAutoEncoder):
         *,
         axis: Axis = LOCAL,
         train: bool = False,
+        **options: Array | float,
     ) -> tuple[Quantized, ...]:
         """Quantises observed values; see `CodeAutoEncoder.quantize`.
 
@@ -81,7 +82,7 @@ class VQVAE2(CodeAutoEncoder):
                 above = self.expanders[level - 1](levels[-1].values, shape=found.shape[1:])
                 both = jnp.concatenate([found, above], axis=-1)
                 found = Conv(self.channels, (1, 1), name=f"joined_{level}")(both)
-            levels.append(quantizer(found, keys[level], axis=axis, train=train))
+            levels.append(quantizer(found, keys[level], axis=axis, train=train, **options))
         return tuple(levels)
 
     def merge(

@@ -72,19 +72,26 @@ class RasterNetwork(nn.Module):
           ValueError: If the maps or the context have another height and width, or the maps aren't
             made of integers.
         """
+        self._check_maps(maps)
+        return self.from_embedded(self.embed(maps), context)
+
+    def _check_maps(self, maps: Array) -> None:
         if not jnp.issubdtype(maps.dtype, jnp.integer):
             raise ValueError(f"codes must be integers, got {maps.dtype} of shape {maps.shape}")
         if maps.ndim != 3 or maps.shape[1:] != tuple(self.shape):
             raise ValueError(
                 f"maps must have shape (batch, {self.shape[0]}, {self.shape[1]}), got {maps.shape}"
             )
-        return self.from_embedded(self.embed(maps), context)
 
     def start_at_frequencies(self, maps: Int[Array, "batch height width"]) -> None:
         """Makes the offset log((n + 1/2) / (N + K/2)), n of N maps having a code at a position.
 
         To be called in `init` alone. Codes beyond the range count nowhere.
+
+        Raises:
+          ValueError: As a call, of the maps.
         """
+        self._check_maps(maps)
         height, width = self.shape
         places = jnp.arange(height)[:, None], jnp.arange(width)
         counts = jnp.full((*self.shape, self.codes), 0.5)

@@ -35,10 +35,16 @@ class TransposedConv(nn.Module):
         Args:
           x: Images.
           size: Height and width to keep, at most twice those of x, or None for all.
+
+        Raises:
+          ValueError: If the size is larger.
         """
+        whole = (2 * x.shape[1], 2 * x.shape[2])
+        height, width = size or whole
+        if height > whole[0] or width > whole[1]:
+            raise ValueError(f"size must be at most {whole} for x of shape {x.shape}, got {size}")
         squares = Conv(4 * self.features, (2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)(x)
         batch, rows, columns, _ = squares.shape
         squares = squares.reshape(batch, rows, columns, 2, 2, self.features)
         y = squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, -1)
-        height, width = size or (2 * x.shape[1], 2 * x.shape[2])
         return y[:, 1 : 1 + height, 1 : 1 + width]

@@ -24,7 +24,8 @@ def code_usage(counts: Mapping[str, Int[np.ndarray, " code"]]) -> Figure:
       counts: Counts of codes by the name of the codebook.
 
     Raises:
-      ValueError: If there is no codebook, or as `code_perplexity`.
+      ValueError: If there is no codebook, the counts of one aren't ``[code]``, or as
+        `code_perplexity`.
     """
     from matplotlib.figure import Figure
 
@@ -35,6 +36,8 @@ def code_usage(counts: Mapping[str, Int[np.ndarray, " code"]]) -> Figure:
     )
     panels = figure.subplots(len(counts), 1, squeeze=False)[:, 0]
     for axes, (name, of_codes) in zip(panels, counts.items(), strict=True):
+        if np.ndim(of_codes) != 1:
+            raise ValueError(f"counts must be [code], got shape {np.shape(of_codes)} of {name}")
         used, perplexity = float(live_codes(of_codes)), float(code_perplexity(of_codes))
         shares = np.sort(of_codes)[::-1] / np.sum(of_codes)
         number = len(shares)

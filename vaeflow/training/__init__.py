@@ -3,7 +3,7 @@
 from vaeflow.training.batches import Batches, Rows
 from vaeflow.training.compiler import compiler_options
 from vaeflow.training.config import TrainConfig
-from vaeflow.training.fit import FitResult, fit
+from vaeflow.training.fit import FitResult, check_batch_size, fit
 from vaeflow.training.hosts import HostsConfig, is_first, join_hosts
 from vaeflow.training.interrupts import Interrupted
 from vaeflow.training.lock import run_lock
@@ -27,6 +27,7 @@ __all__ = [
     "Strategy",
     "TrainConfig",
     "TrainState",
+    "check_batch_size",
     "compiler_options",
     "create_train_state",
     "ema_decay_at",

@@ -167,14 +167,26 @@ def fit(
 
 def _strategy(config: TrainConfig) -> Strategy:
     """The strategy on all devices, which must be able to share the rows of a batch."""
-    strategy = make_strategy(config.strategy)
-    devices = strategy.mesh.size
+    check_batch_size(config)
+    return make_strategy(config.strategy)
+
+
+def check_batch_size(config: TrainConfig, name: str = "train") -> None:
+    """Refuses batches that all devices can't share: what `fit` does, for parts of a run to come.
+
+    Args:
+      config: How to train.
+      name: What the options of `config` begin with.
+
+    Raises:
+      ValueError: If the rows of a batch can't be divided.
+    """
+    devices = jax.device_count()
     if config.batch_size % (devices * config.accumulate):
         raise ValueError(
-            f"train.batch_size must be divisible by {devices} devices times train.accumulate "
+            f"{name}.batch_size must be divisible by {devices} devices times {name}.accumulate "
             f"{config.accumulate}, got {config.batch_size}"
         )
-    return strategy
 
 
 def _start(

@@ -176,9 +176,16 @@ def open_run_directory(
     try:
         before = read_json(root / "config.json")
         lines = read_json_lines(root / "metrics.jsonl")
-        of_parts = [read_json_lines(path) for path in root.glob("*/metrics.jsonl")]
+        # Parts, such as a prior, are in folders of their own; a folder with a configuration of its
+        # own is another run.
+        of_parts = [
+            read_json_lines(path)
+            for path in root.glob("*/metrics.jsonl")
+            if not (path.parent / "config.json").exists()
+        ]
         if before != now:
-            if before is not None and (lines or (root / "report.json").exists()):
+            made = bool(lines) or any(of_parts) or (root / "report.json").exists()
+            if before is not None and made:
                 raise ValueError(
                     f"workdir {path} holds a run of another configuration "
                     f"({difference(before, now)}); give the same options again or another --workdir"
@@ -194,7 +201,7 @@ def open_run_directory(
         preset=preset,
         config=settings,
         opened_at=time.monotonic(),
-        # Parts in folders of their own, such as a prior's, count the seconds of the whole run.
+        # Parts count the seconds of the whole run.
         earlier_seconds=max(
             (part[-1].get("wall_seconds", 0.0) for part in (lines, *of_parts) if part), default=0.0
         ),
