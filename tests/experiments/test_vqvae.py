@@ -112,12 +112,8 @@ def test_codes_are_those_of_the_model_and_survive_a_file():
     assert execute("vqvae2_celeba", "run", "--stage", "codes", "--data.flip") == 0
     codes = vq_codes.load_codes(pathlib.Path("run/codes.npz"), ("top", "bottom"))
     dataset = data.open_dataset(data.DataConfig("npz:images.npz"))
-    config = vqvae2_celeba.Config(
-        **{
-            **vars(vqvae2_celeba.PRESETS["faces"].config),
-            "model": vq_models.ModelConfig(levels=2, channels=(4,), codes=8, latents=4, hidden=4),
-        }
-    )
+    presets = vqvae2_celeba.PRESETS
+    config = common.parse("vqvae2_celeba", presets, TINY, vq_runs.STAGES).config
     model = vqvae2_celeba.build(config, dataset.shape).auto_encoder
     variables = vf.sharing.load("run/auto_encoder.safetensors")[1]
     images = data.stack(dataset.train)["image"]
