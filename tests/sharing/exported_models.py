@@ -50,7 +50,11 @@ def whole_flows() -> set[type]:
 
 def dequantizers() -> set[type]:
     """Modules that make reals of images, for densities; binary images and levels are no reals."""
-    observations = {value for value in modules(models) if hasattr(value, "quantize")}
+    observations = {
+        value
+        for value in modules(models)
+        if hasattr(value, "quantize") and not issubclass(value, models.CodeAutoEncoder)
+    }
     return observations - {models.Binarizer, models.Levels}
 
 
