@@ -15,12 +15,9 @@ import numpy as np
 import tyro
 
 from benchmarks.report import machine, table
-from experiments.image_scores import SampleScores, open_scorer
+from experiments.image_scores import SampleScores, draw_samples, open_scorer
 from vaeflow import data, training
 from vaeflow.export import open_run
-
-CHUNK = 500
-"""Samples that are drawn at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +45,7 @@ def samples(run: str, count: int, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"run {run} is of images of shape {opened.shape}, the data of {shape}")
     model = opened.module.build(opened.config, opened.shape)
     draw = jax.jit(functools.partial(model.apply, method="sample"), static_argnums=2)
-    keys = jax.random.split(jax.random.key(0), -(-count // CHUNK))
-    drawn = [np.asarray(draw(opened.variables, key, CHUNK)) for key in keys]
-    return np.concatenate(drawn)[:count]
+    return draw_samples(functools.partial(draw, opened.variables), jax.random.key(0), count)
 
 
 def main(config: Config) -> None:

@@ -8,9 +8,10 @@ published ones included, can't.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
@@ -20,6 +21,8 @@ from vaeflow.metrics.checks import as_images
 
 MOST = 10_000
 """Images that are scored, where the data have as many."""
+CHUNK = 500
+"""Samples that are drawn at once."""
 PRESET = "digits"
 
 Images = UInt8[np.ndarray | Array, "image height width channel"]
@@ -155,6 +158,12 @@ def open_scorer(
     )
     classifier, fitted = image_classifier.fit(dataset, own, beside)
     return Scorer(dataset, classifier, fitted.variables, count)
+
+
+def draw_samples(draw: Callable[[jax.Array, int], Array], key: jax.Array, count: int) -> np.ndarray:
+    """Draws `count` images by `draw(key, CHUNK)`, so that one shape is compiled."""
+    keys = jax.random.split(key, -(-count // CHUNK))
+    return np.concatenate([np.asarray(draw(each, CHUNK)) for each in keys])[:count]
 
 
 def _drawn(source: data.Source, count: int) -> UInt8[np.ndarray, "image height width channel"]:

@@ -44,14 +44,12 @@ class Codes:
     def save(self, path: epath.Path) -> None:
         """Writes a NumPy archive of arrays such as train/top, whole or not at all."""
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            **{
-                f"{split}/{n}": a
-                for split, arrays in self.splits.items()
-                for n, a in arrays.items()
-            },
-        )
+        arrays = {
+            f"{split}/{name}": array
+            for split, of_split in self.splits.items()
+            for name, array in of_split.items()
+        }
+        np.savez_compressed(buffer, **arrays)
         write_whole(path, buffer.getvalue())
 
 
@@ -94,10 +92,9 @@ def find_codes(
     splits = {}
     for split in SPLITS:
         source = getattr(dataset, split)
-        parts = [
-            found(source, mirror)
-            for mirror in ((False, True) if flip and split == "train" else (False,))
-        ]
+        parts = [found(source, False)]
+        if flip and split == "train":
+            parts.append(found(source, True))
         splits[split] = {
             name: np.concatenate([array for part in parts for array in part[name]])
             for name in parts[0]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vaeflow as vf
+from experiments.image_scores import draw_samples
 from vaeflow import data, metrics, plotting, training
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 TEMPERATURES = (0.7, 0.85, 1.0)
 COLUMNS = 8
 """Images in a row."""
-CHUNK = 500
-"""Images that are drawn at once."""
 
 PyTree = Any
 Counts = Mapping[str, np.ndarray]
@@ -121,11 +120,12 @@ class Drawing:
         )
 
     def many(self, variables: PyTree, count: int) -> np.ndarray:
-        """So many samples, drawn `CHUNK` at a time."""
-        keys = jax.random.split(jax.random.key(5), -(-count // CHUNK))
-        labels = self._labels(CHUNK)
-        drawn = [np.asarray(self.sample(variables, key, CHUNK, labels)) for key in keys]
-        return np.concatenate(drawn)[:count]
+        """So many samples, with labels in turn where the priors take them."""
+
+        def draw(key: jax.Array, number: int) -> jax.Array:
+            return self.sample(variables, key, number, self._labels(number))
+
+        return draw_samples(draw, jax.random.key(5), count)
 
     def nearest(self, variables: PyTree) -> None:
         """Samples above those of the first 20,000 training images that are nearest to them."""
