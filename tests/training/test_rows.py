@@ -23,6 +23,6 @@ def test_hosts_have_rows_of_their_own():
 def test_a_plan_gathers_what_the_stream_yields():
     rows = Rows(6)
     plan = next(rows.plan(0, 1, 2))
-    gathered = gather(rows.examples(), **plan)
+    gathered = gather(rows.examples(), plan)
     assert list(gathered) == ["index"]
     np.testing.assert_array_equal(gathered["index"], next(rows.stream(0, 1, 2))["index"])

@@ -21,7 +21,7 @@ def test_a_plan_gathers_the_batches_of_the_stream():
     plan = list(itertools.islice(BATCHES.plan(5), 6))
     examples = BATCHES.examples()
     for batch, rows in zip(stream, plan, strict=True):
-        gathered = gather(examples, rows["index"], rows["flip"])
+        gathered = gather(examples, rows)
         assert gathered.keys() == batch.keys()
         for name, value in batch.items():
             np.testing.assert_array_equal(gathered[name], value)

@@ -4,6 +4,7 @@ A `Decoder` is a network, which makes features of latents, and a likelihood, whi
 distribution of features.
 """
 
+from vaeflow.decoders.adaptive import AdaINDecoder
 from vaeflow.decoders.bernoulli import Bernoulli
 from vaeflow.decoders.continuous_bernoulli import ContinuousBernoulli
 from vaeflow.decoders.convolutional import ConvolutionalDecoder, GatedDecoder, ResidualDecoder
@@ -14,6 +15,7 @@ from vaeflow.decoders.levels import DiscretizedLogisticMixture, LevelCategorical
 from vaeflow.decoders.maps import MapDecoder
 
 __all__ = [
+    "AdaINDecoder",
     "Bernoulli",
     "ContinuousBernoulli",
     "ConvolutionalDecoder",

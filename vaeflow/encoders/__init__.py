@@ -4,6 +4,7 @@ An `Encoder` is a network, which makes features of images, and a posterior, whic
 distribution of features. A `MapEncoder` makes maps of features, for `vaeflow.quantizers`.
 """
 
+from vaeflow.encoders.content import ContentEncoder
 from vaeflow.encoders.convolutional import ConvolutionalEncoder, GatedEncoder, ResidualEncoder
 from vaeflow.encoders.dense import DenseEncoder
 from vaeflow.encoders.encoder import Encoder
@@ -11,9 +12,12 @@ from vaeflow.encoders.flow import FlowPosterior
 from vaeflow.encoders.gaussian import DiagonalGaussian, FullGaussian
 from vaeflow.encoders.grouped import Concrete, GroupedPosterior
 from vaeflow.encoders.maps import MapEncoder
+from vaeflow.encoders.point import PointMass
+from vaeflow.encoders.style import StyleEncoder
 
 __all__ = [
     "Concrete",
+    "ContentEncoder",
     "ConvolutionalEncoder",
     "DenseEncoder",
     "DiagonalGaussian",
@@ -23,5 +27,7 @@ __all__ = [
     "GatedEncoder",
     "GroupedPosterior",
     "MapEncoder",
+    "PointMass",
     "ResidualEncoder",
+    "StyleEncoder",
 ]

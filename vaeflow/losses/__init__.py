@@ -22,6 +22,7 @@ from vaeflow.losses.importance_weighted import (
 )
 from vaeflow.losses.likelihood import negative_log_likelihood
 from vaeflow.losses.moments import dip_vae, info_vae, maximum_mean_discrepancy
+from vaeflow.losses.munit import munit, munit_discriminator
 from vaeflow.losses.reconstruction import reconstruction
 from vaeflow.losses.reverse import reverse_kl, reverse_kl_terms
 from vaeflow.losses.schedules import cyclic_schedule, linear_schedule
@@ -53,6 +54,8 @@ __all__ = [
     "info_vae",
     "linear_schedule",
     "maximum_mean_discrepancy",
+    "munit",
+    "munit_discriminator",
     "negative_log_likelihood",
     "reconstruction",
     "reverse_kl",

@@ -9,6 +9,7 @@ from vaeflow.models.factor_vae import FactorVAE
 from vaeflow.models.flow_model import FlowModel
 from vaeflow.models.hierarchical_vae import HierarchicalVAE
 from vaeflow.models.latents import Latents
+from vaeflow.models.munit import MUNIT, ContentStyleCoder, Discriminators, MUNITGame
 from vaeflow.models.observation import Binarizer, Levels
 from vaeflow.models.players import assembled, player
 from vaeflow.models.vae import VAE
@@ -17,6 +18,7 @@ from vaeflow.models.vqvae import VQVAE
 from vaeflow.models.vqvae2 import VQVAE2
 
 __all__ = [
+    "MUNIT",
     "VAE",
     "VQVAE",
     "VQVAE2",
@@ -25,12 +27,15 @@ __all__ = [
     "CodeAutoEncoder",
     "CodeModel",
     "CodePrior",
+    "ContentStyleCoder",
     "Dequantized",
+    "Discriminators",
     "FactorVAE",
     "FlowModel",
     "HierarchicalVAE",
     "Latents",
     "Levels",
+    "MUNITGame",
     "UniformDequantizer",
     "VampPrior",
     "VariationalDequantizer",

@@ -34,7 +34,8 @@ def convolution(
       x: Images.
       kernel: One filter for each pair of input channel and feature.
       strides: Vertical and horizontal stride.
-      padding: "SAME", "VALID", or the rows and columns to add before and after.
+      padding: "SAME", "VALID", the rows and columns of zeros to add before and after, or "REFLECT":
+        as many as "SAME", mirrored at the outermost ones.
 
     Returns:
       The convolved images, of the dtype of x.
@@ -47,6 +48,9 @@ def convolution(
             "convolution: expected images [batch, height, width, channel] and a kernel "
             f"[height, width, channel, feature], got shapes {x.shape} and {kernel.shape}"
         )
+    if padding == "REFLECT":
+        same = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, "SAME")
+        x, padding = jnp.pad(x, ((0, 0), *same, (0, 0)), mode="reflect"), "VALID"
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     padding = tuple((int(before), int(after)) for before, after in padding)
@@ -90,7 +94,7 @@ class Conv(nn.Module):
       features: Number of output channels.
       kernel_size: Height and width of the kernel.
       strides: Vertical and horizontal stride.
-      padding: "SAME", "VALID", or the rows and columns to add before and after.
+      padding: As for `convolution`.
       use_bias: Whether to add a bias to each feature.
       dtype: Type to compute in; parameters are float32.
       kernel_init: Initialiser of the kernel.
@@ -108,12 +112,18 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Array:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, feature]``."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
+        kernel = self.effective(self.param("kernel", self.kernel_init, shape))
         y = convolution(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)
         return y
+
+    def effective(
+        self, kernel: Float[Array, "kernel_height kernel_width channel feature"]
+    ) -> Float[Array, "kernel_height kernel_width channel feature"]:
+        """What is convolved with, made of the parameter: here the kernel itself."""
+        return kernel
 
 
 class ZeroConv(nn.Module):

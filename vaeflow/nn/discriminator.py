@@ -32,8 +32,9 @@ class LatentDiscriminator(nn.Module):
     @nn.compact
     def __call__(self, latents: Float[Array, "batch latent"]) -> Float[Array, " batch"]:
         """Computes one logit for each vector."""
-        return MLP(1, self.hidden, _leaky_relu, self.dtype)(latents)[..., 0]
+        return MLP(1, self.hidden, leaky_relu, self.dtype)(latents)[..., 0]
 
 
-def _leaky_relu(x: Array) -> Array:
+def leaky_relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Computes max(x, 0.2 x)."""
     return jax.nn.leaky_relu(x, 0.2)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow.nn.convolution import Conv
+
 GRAM_ITERATIONS = 6
 """Number of times that `spectral_bound` squares the kernel."""
 
@@ -55,3 +57,22 @@ def contracted(
     "Invertible residual networks", equation 2.
     """
     return kernel * (coefficient / jnp.maximum(coefficient, spectral_bound(kernel)))
+
+
+class SpectralConv(Conv):
+    """A convolution whose kernel is divided by the spectral norm of its matrix.
+
+    The matrix has a row for each tap and channel and a column for each feature. Its norm is
+    `spectral_bound`, which depends on the kernel alone: no vector is carried from one update to the
+    next, and a model behaves alike in training and after it. That of a kernel of zeros stays zero.
+
+    Source: Miyato, Kataoka, Koyama & Yoshida 2018, "Spectral normalization for generative
+    adversarial networks", section 2.1.
+    """
+
+    def effective(
+        self, kernel: Float[Array, "kernel_height kernel_width channel feature"]
+    ) -> Float[Array, "kernel_height kernel_width channel feature"]:
+        """The kernel, divided by its norm."""
+        norm = spectral_bound(kernel.reshape(-1, kernel.shape[-1]))
+        return kernel / jnp.where(norm == 0, 1, norm)

@@ -1,6 +1,6 @@
 """Training: compiles any loss into a step, and runs, logs, saves and resumes it."""
 
-from vaeflow.training.batches import Batches, Rows
+from vaeflow.training.batches import Batches, Rows, UnpairedBatches
 from vaeflow.training.compiler import compiler_options
 from vaeflow.training.config import TrainConfig
 from vaeflow.training.fit import FitResult, check_batch_size, fit
@@ -27,6 +27,7 @@ __all__ = [
     "Strategy",
     "TrainConfig",
     "TrainState",
+    "UnpairedBatches",
     "check_batch_size",
     "compiler_options",
     "create_train_state",

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from vaeflow import data
@@ -69,6 +70,54 @@ class Batches:
             shard=shard,
             shards=shards,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class UnpairedBatches:
+    """Batches of two domains, ``{"a": {"image": ..., ...}, "b": ...}``, in independent orders.
+
+    What stands in one row of both has nothing to do with each other, even where the two splits hold
+    the same examples in the same order.
+
+    Attributes:
+      a: The training split of domain a.
+      b: That of domain b.
+      batch_size: Examples of each domain in a batch.
+      seed: Seed of the orders and of the flips.
+      flip: Whether images of both are mirrored left to right at random.
+    """
+
+    a: data.Source
+    b: data.Source
+    batch_size: int
+    seed: int
+    flip: bool = False
+
+    def stream(self, start_step: int, shard: int = 0, shards: int = 1) -> Iterator[Batch]:
+        """Yields batches as `Batches.stream` does, by domain; arguments as there."""
+        each = self._each()
+        for a, b in zip(*(own.stream(start_step, shard, shards) for own in each), strict=True):
+            yield {"a": a, "b": b}
+
+    def examples(self) -> Batch:
+        """Every example of both splits, by domain."""
+        a, b = (own.examples() for own in self._each())
+        return {"a": a, "b": b}
+
+    def plan(self, start_step: int, shard: int = 0, shards: int = 1) -> Iterator[Batch]:
+        """Yields plans as `Batches.plan` does, by domain; arguments as there."""
+        each = self._each()
+        for a, b in zip(*(own.plan(start_step, shard, shards) for own in each), strict=True):
+            yield {"a": a, "b": b}
+
+    def _each(self) -> tuple[Batches, Batches]:
+        # One seed for both would put examples of equal numbers side by side in every epoch.
+        apart = np.random.SeedSequence(self.seed).generate_state(2)
+        first, second = (
+            Batches(source, self.batch_size, int(seed), self.flip)
+            for source, seed in zip((self.a, self.b), apart, strict=True)
+        )
+        return first, second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,9 +187,9 @@ def groups(plan: Iterator[Batch], sizes: Iterator[int], length: int) -> Iterator
       length: Rows of every group, so that all have the same shape.
 
     Yields:
-      The size, and arrays of shape [length, batch] by name.
+      The size, and what a plan is made of, arrays of shape [length, batch].
     """
     for size in sizes:
         drawn = [next(plan) for _ in range(size)]
         drawn += [drawn[0]] * (length - size)
-        yield size, {name: np.stack([item[name] for item in drawn]) for name in drawn[0]}
+        yield size, jax.tree.map(lambda *rows: np.stack(rows), *drawn)

@@ -29,6 +29,8 @@ class TrainConfig:
     """Steps over which the learning rate rises linearly."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after the warm-up: constant, or a cosine that ends at 0 with the run."""
+    halve_every: int = 0
+    """Steps after which a constant learning rate is halved, over and over; 0 for never."""
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0 leaves it as it is."""
     weight_decay: float = 0.0
@@ -68,6 +70,7 @@ class TrainConfig:
         for name in (
             "seed",
             "warmup_steps",
+            "halve_every",
             "clip_norm",
             "weight_decay",
             "evaluate_every",
@@ -76,6 +79,9 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 0, "at least 0")
         self._require(
             "patience", not self.patience or self.evaluate_every > 0, "0 without evaluate_every"
+        )
+        self._require(
+            "halve_every", not self.halve_every or self.schedule == "constant", "0 with a cosine"
         )
         self._require("learning_rate", self.learning_rate > 0, "above 0")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import tqdm
 
-from vaeflow.training.batches import Batches, Rows, groups, prefetch
+from vaeflow.training.batches import Batches, Rows, UnpairedBatches, groups, prefetch
 from vaeflow.training.checkpoint import Checkpoints
 from vaeflow.training.config import TrainConfig
 from vaeflow.training.hosts import is_first
@@ -52,7 +52,7 @@ def fit(
     model: Any,
     losses: Loss | Mapping[str, Loss],
     optimizers: optax.GradientTransformation | Mapping[str, optax.GradientTransformation],
-    batches: Batches | Rows,
+    batches: Batches | UnpairedBatches | Rows,
     config: TrainConfig,
     directory: RunDirectory,
     *,
@@ -221,7 +221,11 @@ def _sizes(start: int, config: TrainConfig, pauses_at: Callable[[int], bool]) ->
 
 
 def _calls(
-    batches: Batches | Rows, scan_steps: int, start: int, sizes: Iterator[int], strategy: Strategy
+    batches: Batches | UnpairedBatches | Rows,
+    scan_steps: int,
+    start: int,
+    sizes: Iterator[int],
+    strategy: Strategy,
 ) -> Iterator[tuple[int, tuple[PyTree, ...]]]:
     """Yields how many steps each call makes and its arguments after the state, drawn ahead."""
     shard = (jax.process_index(), jax.process_count())

@@ -16,8 +16,8 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
     """The learning rate as a function of the step.
 
     It rises linearly from 0 over `config.warmup_steps`, step t (from 0) having
-    `learning_rate * (t + 1) / warmup_steps`, then stays constant, or falls to 0 along half a cosine
-    that ends with the run.
+    `learning_rate * (t + 1) / warmup_steps`, then stays constant, or is halved every
+    `config.halve_every` steps, or falls to 0 along half a cosine that ends with the run.
 
     Args:
       config: The training configuration.
@@ -28,6 +28,8 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
     peak, warmup = config.learning_rate, config.warmup_steps
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, max(config.steps - warmup, 1))
+    elif config.halve_every:
+        after = optax.exponential_decay(peak, config.halve_every, 0.5, staircase=True)
     else:
         after = optax.constant_schedule(peak)
     if not warmup:
@@ -54,7 +56,9 @@ def decayed(parameters: PyTree) -> PyTree:
     )
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+def make_optimizer(
+    config: TrainConfig, decays: tuple[float, float] = (0.9, 0.999)
+) -> optax.GradientTransformation:
     """The optimiser that a configuration describes.
 
     Gradients are clipped by their global norm, scaled by Adam (Kingma & Ba 2015, algorithm 1) or
@@ -63,12 +67,15 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
     Args:
       config: The training configuration.
+      decays: Of the averages of gradients and of their squares, the betas of the paper; players
+        that follow each other often have 0.5 for the first.
 
     Returns:
       An Optax transformation.
     """
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    parts.append(optax.scale_by_adamax() if config.optimizer == "adamax" else optax.scale_by_adam())
+    scale = optax.scale_by_adamax if config.optimizer == "adamax" else optax.scale_by_adam
+    parts.append(scale(*decays))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
     return optax.chain(*parts, optax.scale_by_learning_rate(make_schedule(config)))

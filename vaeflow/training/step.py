@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 from vaeflow.training.state import TrainState
 from vaeflow.training.strategy import Strategy, make_strategy
@@ -76,8 +76,9 @@ def make_scanned_train_step(
     Returns:
       `steps(state, examples, plan, count) -> (state, metrics)`. `examples` holds every training
       example, `plan` the rows of up to N batches: "index", int32 [N, batch], and "flip",
-      bool [N, batch], whether each image is mirrored. The first `count` are trained on, a traced
-      number, so that one compilation serves any. Metrics have shape [N], zero from `count` on.
+      bool [N, batch], whether each image is mirrored; or both hold that by domain. The first
+      `count` are trained on, a traced number, so that one compilation serves any. Metrics have
+      shape [N], zero from `count` on.
     """
     strategy = strategy or make_strategy()
     update = make_update(model, losses, optimizers, axis=strategy.axis, **options)
@@ -86,10 +87,10 @@ def make_scanned_train_step(
     def steps(
         state: TrainState, examples: Batch, plan: Batch, count: Int[Array, ""]
     ) -> tuple[TrainState, Metrics]:
-        length, rows = plan["index"].shape
+        length, rows = jax.tree.leaves(plan)[0].shape
 
         def one(position: Array, state: TrainState) -> tuple[TrainState, Metrics]:
-            batch = gather(examples, plan["index"][position], plan["flip"][position])
+            batch = gather(examples, jax.tree.map(lambda leaf: leaf[position], plan))
             return update(state, batch, strategy.keys(seed, state.step, rows))
 
         def body(position: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
@@ -104,19 +105,20 @@ def make_scanned_train_step(
     return strategy.compile(steps, rows=(None, 1, None))
 
 
-def gather(
-    examples: Batch, index: Int[Array, " batch"], flip: Bool[Array, " batch"]
-) -> dict[str, Array]:
-    """The batch of the rows `index`, images mirrored left to right where `flip` says so.
+def gather(examples: Batch, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch of some rows, images mirrored left to right where the plan says so.
 
     Args:
-      examples: Every example, each leaf of shape [examples, ...].
-      index: Rows to take.
-      flip: Whether each image, of shape [height, width, channel], is mirrored; unused where the
-        examples have no "image".
+      examples: Every example, each leaf of shape [examples, ...]; or those of each domain by name.
+      plan: "index", the rows to take, int32 [batch], and "flip", whether each image, of shape
+        [height, width, channel], is mirrored, bool [batch], unused where the examples have no
+        "image"; or such a plan for each domain by name.
     """
-    batch = {name: leaf[index] for name, leaf in examples.items()}
+    if "index" not in plan:
+        return {domain: gather(examples[domain], rows) for domain, rows in plan.items()}
+    batch = {name: leaf[plan["index"]] for name, leaf in examples.items()}
     if "image" in batch:
         image = batch["image"]
-        batch["image"] = jnp.where(flip[:, None, None, None], image[:, :, ::-1], image)
+        flip = plan["flip"][:, None, None, None]
+        batch["image"] = jnp.where(flip, image[:, :, ::-1], image)
     return batch

@@ -1,0 +1,103 @@
+"""MUNIT for pairs of domains: its networks, its players and what they minimise."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import vaeflow as vf
+from vaeflow import decoders, encoders, losses, nn, training
+
+Shape = tuple[int, int, int]
+PLAYERS = ("discriminator", "generator")
+"""The players in the order of their updates."""
+DECAYS = (0.5, 0.999)
+"""Of Adam's averages, as in the paper."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The networks of each domain."""
+
+    content_channels: tuple[int, ...] = (64, 128, 256)
+    """Channels of the convolutions that make the content, and in reverse of those that make images
+    of it; all but the first halve height and width."""
+    blocks: int = 4
+    """Residual blocks of the encoder of the content, and of the decoder."""
+    style_channels: tuple[int, ...] = (64, 128, 256, 256, 256)
+    """Channels of the convolutions that make the style; all but the first halve."""
+    styles: int = 8
+    """Number of entries of a style."""
+    hidden: int = 256
+    """Units of the two hidden layers that make of a style what it does to features."""
+    discriminator_channels: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of the convolutions of a discriminator, each of which halves."""
+    scales: int = 3
+    """Sizes of an image that are judged, each half the one before."""
+    spectral: bool = False
+    """Divide kernels of the discriminators by their spectral norms."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of what the auto-encoders minimise, beside what the discriminators say."""
+
+    reconstruction: float = 10.0
+    """Of an image, from its own content and style."""
+    content: float = 1.0
+    """Of the content, from its translation."""
+    style: float = 1.0
+    """Of the style, from a translation in it."""
+    cycle: float = 0.0
+    """Of an image, from its translation and its own style."""
+
+    def __post_init__(self) -> None:
+        """Refuses weights below zero.
+
+        Raises:
+          ValueError: Naming the field, the value given and what is allowed.
+        """
+        for name, value in dataclasses.asdict(self).items():
+            if not value >= 0:
+                raise ValueError(f"loss.{name} must be at least 0, got {value}")
+
+
+def build(config: ModelConfig, shapes: Mapping[str, Shape]) -> vf.models.MUNITGame:
+    """Builds both players for images of the shapes of domains "a" and "b"."""
+
+    def coder(shape: Shape) -> vf.models.ContentStyleCoder:
+        return vf.models.ContentStyleCoder(
+            content=encoders.ContentEncoder(config.content_channels, config.blocks),
+            style=encoders.Encoder(
+                encoders.StyleEncoder(config.style_channels), encoders.PointMass(config.styles)
+            ),
+            decoder=decoders.AdaINDecoder(
+                config.content_channels[::-1], config.blocks, (config.hidden, config.hidden)
+            ),
+            shape=tuple(shape),
+        )
+
+    def judge() -> nn.MultiScaleDiscriminator:
+        return nn.MultiScaleDiscriminator(
+            config.scales, config.discriminator_channels, config.spectral
+        )
+
+    return vf.models.MUNITGame(
+        vf.models.MUNIT(coder(shapes["a"]), coder(shapes["b"])),
+        vf.models.Discriminators(judge(), judge()),
+    )
+
+
+def losses_of(config: LossConfig) -> dict[str, Any]:
+    """The loss of each player."""
+    return {
+        "discriminator": losses.munit_discriminator,
+        "generator": functools.partial(losses.munit, **dataclasses.asdict(config)),
+    }
+
+
+def optimizers_of(config: training.TrainConfig) -> dict[str, Any]:
+    """The optimiser of each player, in the order of their updates."""
+    return {player: training.make_optimizer(config, DECAYS) for player in PLAYERS}

@@ -1,0 +1,47 @@
+"""Networks from images to features of how things are shown, wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.nn import Conv, relu
+
+
+class StyleEncoder(nn.Module):
+    """A 7x7 convolution, 4x4 convolutions of stride 2, and the mean over all positions; no norms.
+
+    It is the network of an `Encoder`, whose posterior makes styles of the features.
+
+    Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
+    section 5.1 and appendix B, whose sizes for images of 256 pixels are the default.
+
+    Attributes:
+      channels: Channels of each convolution; all but the first halve height and width, rounded up.
+      dtype: Type to compute in; the features are float32 or wider.
+    """
+
+    channels: Sequence[int] = (64, 128, 256, 256, 256)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, values: Float[Array, "batch height width channel"], context: None = None
+    ) -> Float[Array, "batch feature"]:
+        """Maps images with values from -1 to 1 to features; there is no context."""
+        x = values.astype(self.dtype)
+        for level, channels in enumerate(self.channels):
+            x = Conv(
+                channels,
+                (4, 4) if level else (7, 7),
+                (2, 2) if level else (1, 1),
+                padding="REFLECT",
+                dtype=self.dtype,
+                kernel_init=nn.initializers.he_normal(),
+            )(x)
+            x = relu(x)
+        return jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2))

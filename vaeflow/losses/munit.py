@@ -1,0 +1,201 @@
+"""The objectives of MUNIT: the auto-encoders', and that of the discriminators beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.axis import LOCAL, Axis
+from vaeflow.distributions.rows import sample_rows
+from vaeflow.losses.base import Aux
+from vaeflow.models.munit import DOMAINS, MUNIT, Domain, observe, other
+from vaeflow.models.players import player
+from vaeflow.randomness import row_keys
+
+GENERATOR, DISCRIMINATOR = "generator", "discriminator"
+
+Values = Float[Array, "batch height width channel"]
+
+
+def munit(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, dict[str, Array]],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = True,
+    reconstruction: Float[Array, ""] | float = 10.0,
+    content: Float[Array, ""] | float = 1.0,
+    style: Float[Array, ""] | float = 1.0,
+    cycle: Float[Array, ""] | float = 0.0,
+) -> tuple[Float[Array, ""], Aux]:
+    r"""Computes what MUNIT's auto-encoders minimise, the player "generator".
+
+    The sum over both domains, here for images a of the one and b of the other, of
+
+    - `adversarial`: (D_b(x_ab) - 1)^2 of the translation x_ab = G_b(c_a, s'), with s' ~ N(0, I),
+      averaged over patches and summed over scales;
+    - `reconstruction`: ``|G_a(c_a, s_a) - x_a|``, of what the domain's own style makes;
+    - `content`: ``|c(x_ab) - c_a|``, of the translation's content;
+    - `style`: ``|s(x_ab) - s'|``, of its style;
+    - `cycle`: ``|G_a(c(x_ab), s_a) - x_a|``, of the translation back,
+
+    each an average over entries, times its weight. Values of images are from -1 to 1.
+
+    Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
+    equations 1 to 5 and section 5.1, with the squares of Mao et al. 2017, "Least squares generative
+    adversarial networks"; cycle: section 3.2 there, style-augmented cycle consistency.
+
+    Args:
+      model: A `vaeflow.models.MUNITGame`, or a module with its two players.
+      variables: The model's variables, those of each player under its name.
+      batch: ``{"a": {"image": [batch, height, width, channel]}, "b": ...}``, whose rows have
+        nothing to do with each other.
+      rng: A typed key, or one for each row.
+      axis: Unused, as the rows aren't coupled.
+      train: Unused, as the model behaves alike in training and in evaluation.
+      reconstruction: Weight.
+      content: Weight.
+      style: Weight.
+      cycle: Weight; the number 0 leaves the term out, and what it costs.
+
+    Returns:
+      The loss, and as metrics each term that isn't left out, without its weight, under its name and
+      that of the domain whose image is judged, such as `reconstruction_a`.
+
+    Raises:
+      ValueError: If the model has no such players, or images have the wrong shape.
+    """
+    del axis, train
+    generator, own = player(model, variables, GENERATOR)
+    keys = row_keys(rng, len(batch["a"]["image"]))
+    values = {domain: observe(batch[domain]["image"]) for domain in DOMAINS}
+    contents, styles = {}, {}
+    for number, domain in enumerate(DOMAINS):
+        contents[domain], posterior = _encode(generator, own, values[domain], domain)
+        of_domain = jax.vmap(jax.random.fold_in, (0, None))(keys, len(DOMAINS) + number)
+        styles[domain] = sample_rows(posterior, of_domain, 1)[0][0]
+    drawn, translated = _translations(generator, own, contents, keys)
+    judge = player(model, variables, DISCRIMINATOR)
+    terms: dict[str, Array] = {}
+    for to in DOMAINS:
+        source = other(to)
+        judgements = _judge(judge, translated[to], to)
+        recovered, posterior = _encode(generator, own, translated[to], to)
+        again = _decode(generator, own, contents[to], styles[to], to)
+        terms[f"adversarial_{to}"] = _squares(judgements, 1.0)
+        terms[f"reconstruction_{to}"] = _distance(again, values[to])
+        terms[f"content_{source}"] = _distance(recovered, contents[source])
+        terms[f"style_{to}"] = _distance(posterior.mean(), drawn[to])
+        if _is_used(cycle):
+            back = _decode(generator, own, recovered, styles[source], source)
+            terms[f"cycle_{source}"] = _distance(back, values[source])
+    weights = {
+        "adversarial": 1.0,
+        "reconstruction": reconstruction,
+        "content": content,
+        "style": style,
+        "cycle": cycle,
+    }
+    loss = sum(weights[name.rpartition("_")[0]] * value for name, value in terms.items())
+    return loss, Aux(terms, {})
+
+
+def munit_discriminator(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, dict[str, Array]],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = True,
+) -> tuple[Float[Array, ""], Aux]:
+    """Computes what MUNIT's discriminators minimise, the player "discriminator".
+
+    (D(x) - 1)^2 + D(x')^2 of images x of a domain and translations x' to it, averaged over patches,
+    summed over scales and both domains. No gradient reaches the auto-encoders.
+
+    Source: Huang et al. 2018, section 5.1; Mao, Li, Xie, Lau, Wang & Smolley 2017, "Least squares
+    generative adversarial networks", equation 9, without its halves.
+
+    Args:
+      model: As for `munit`.
+      variables: As for `munit`.
+      batch: As for `munit`.
+      rng: As for `munit`.
+      axis: As for `munit`.
+      train: As for `munit`.
+
+    Returns:
+      The loss, and the metrics `real_a`, `translated_a`, `real_b` and `translated_b`: the terms for
+      images of each domain, and for translations to it.
+
+    Raises:
+      ValueError: As for `munit`.
+    """
+    del axis, train
+    generator, own = player(model, variables, GENERATOR)
+    judge = player(model, variables, DISCRIMINATOR)
+    keys = row_keys(rng, len(batch["a"]["image"]))
+    values = {domain: observe(batch[domain]["image"]) for domain in DOMAINS}
+    contents = {domain: _encode(generator, own, values[domain], domain)[0] for domain in DOMAINS}
+    _, translated = _translations(generator, own, contents, keys)
+    terms = {}
+    for domain in DOMAINS:
+        fake = jax.lax.stop_gradient(translated[domain])
+        terms[f"real_{domain}"] = _squares(_judge(judge, values[domain], domain), 1.0)
+        terms[f"translated_{domain}"] = _squares(_judge(judge, fake, domain), 0.0)
+    return sum(terms.values()), Aux(terms, {})
+
+
+def _encode(
+    generator: MUNIT, own: dict[str, Any], values: Values, domain: Domain
+) -> tuple[Float[Array, "batch map_height map_width content"], distrax.Distribution]:
+    return generator.apply(own, values, domain, method="encode_values")
+
+
+def _decode(
+    generator: MUNIT, own: dict[str, Any], content: Array, style: Array, domain: Domain
+) -> Values:
+    return generator.apply(own, content, style, domain, method="decode_values")
+
+
+def _translations(
+    generator: MUNIT, own: dict[str, Any], contents: dict[Domain, Array], keys: Array
+) -> tuple[dict[Domain, Float[Array, "batch style"]], dict[Domain, Values]]:
+    """Draws styles of each domain, and translates the content of the other to them."""
+    drawn, translated = {}, {}
+    for number, to in enumerate(DOMAINS):
+        content = contents[other(to)]
+        of_domain = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+        drawn[to] = generator.apply(own, of_domain, len(content), to, method="draw_styles")
+        translated[to] = _decode(generator, own, content, drawn[to], to)
+    return drawn, translated
+
+
+def _judge(
+    judge: tuple[nn.Module, dict[str, Any]], values: Values, domain: Domain
+) -> tuple[Float[Array, "batch map_height map_width"], ...]:
+    discriminator, own = judge
+    return discriminator.apply(own, values, domain)
+
+
+def _squares(judgements: tuple[Array, ...], target: float) -> Float[Array, ""]:
+    """Squared distances from a target, averaged over patches and summed over scales."""
+    return sum(jnp.mean(jnp.square(judgement - target)) for judgement in judgements)
+
+
+def _distance(first: Array, second: Array) -> Float[Array, ""]:
+    """The mean of absolute differences."""
+    return jnp.mean(jnp.abs(first - second))
+
+
+def _is_used(weight: Array | float) -> bool:
+    """Whether a term has to be computed: a traced weight may be anything."""
+    return isinstance(weight, jax.Array) or weight != 0

@@ -1,0 +1,235 @@
+"""Translation between two domains of images that are only known unpaired."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import distrax
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float, UInt8
+
+from vaeflow.models.dequantizer import quantize_levels, quantize_values
+from vaeflow.randomness import row_keys
+
+Domain = Literal["a", "b"]
+DOMAINS: tuple[Domain, Domain] = ("a", "b")
+
+
+class ContentStyleCoder(nn.Module):
+    """An auto-encoder of one domain, which takes content and style apart.
+
+    Attributes:
+      content: From values to a map of content, such as `vaeflow.encoders.ContentEncoder`.
+      style: q(s | x): a `vaeflow.encoders.Encoder`, such as of a `StyleEncoder` network and a
+        `PointMass` posterior, whose `standard` is the prior of styles.
+      decoder: ``decoder(content, style, shape=...)`` to values, such as
+        `vaeflow.decoders.AdaINDecoder`.
+      shape: Height, width and channels of an image.
+    """
+
+    content: nn.Module
+    style: nn.Module
+    decoder: nn.Module
+    shape: tuple[int, int, int]
+
+    def __call__(
+        self, values: Float[Array, "batch height width channel"]
+    ) -> tuple[Float[Array, "batch map_height map_width content"], distrax.Distribution]:
+        """Takes values apart: see `MUNIT.encode_values`."""
+        if values.shape[1:] != tuple(self.shape):
+            raise ValueError(f"images must be [batch, *{self.shape}], got shape {values.shape}")
+        return self.content(values), self.style(values)
+
+    def decode(
+        self,
+        content: Float[Array, "batch map_height map_width content"],
+        style: Float[Array, "batch style"],
+    ) -> Float[Array, "batch height width channel"]:
+        """Puts content and style together to values from -1 to 1."""
+        return self.decoder(content, style, shape=self.shape)
+
+
+class MUNIT(nn.Module):
+    """Two auto-encoders whose maps of content are exchanged: one content, many styles.
+
+    An image of a domain is x = G(c, s), its content c shared by both domains and its style s, with
+    s ~ N(0, I), of its own. A translation puts the content of an image of one domain together with
+    a style of the other: one that is drawn, or that of an example.
+
+    It is the player "generator" of a `MUNITGame`, which trains it; see `vaeflow.losses.munit`. The
+    domains are called "a" and "b"; their images agree in height and width, but needn't in channels.
+
+    Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation".
+
+    Attributes:
+      a: The auto-encoder of domain a, a `ContentStyleCoder`.
+      b: That of domain b.
+    """
+
+    a: ContentStyleCoder
+    b: ContentStyleCoder
+
+    def __call__(
+        self,
+        a: UInt8[Array, "batch height width channel_a"],
+        b: UInt8[Array, "batch height width channel_b"],
+    ) -> dict[Domain, Float[Array, "batch height width channel"]]:
+        """Translates images in both directions, each in the style of the image in its row.
+
+        It goes once through all of the model, and so is what `init` calls.
+
+        Returns:
+          Values of each domain, under its name.
+        """
+        given = {"a": self.encode_values(observe(a), "a"), "b": self.encode_values(observe(b), "b")}
+        return {
+            to: self.decode_values(given[other(to)][0], given[to][1].mean(), to) for to in DOMAINS
+        }
+
+    def encode_values(
+        self, values: Float[Array, "batch height width channel"], domain: Domain
+    ) -> tuple[Float[Array, "batch map_height map_width content"], distrax.Distribution]:
+        """Takes values from -1 to 1 apart: the content, and the distribution of the style.
+
+        Raises:
+          ValueError: If there is no such domain, or its images are of another shape.
+        """
+        return self.coder(domain)(values)
+
+    def decode_values(
+        self,
+        content: Float[Array, "batch map_height map_width content"],
+        style: Float[Array, "batch style"],
+        domain: Domain,
+    ) -> Float[Array, "batch height width channel"]:
+        """Puts content and style together to values from -1 to 1 of a domain."""
+        return self.coder(domain).decode(content, style)
+
+    def encode(
+        self, images: UInt8[Array, "batch height width channel"], domain: Domain
+    ) -> tuple[Float[Array, "batch map_height map_width content"], distrax.Distribution]:
+        """Takes images of a domain apart: the content, and the distribution of the style.
+
+        Raises:
+          ValueError: As for `encode_values`, or if the images aren't uint8.
+        """
+        return self.encode_values(observe(images), domain)
+
+    def decode(
+        self,
+        content: Float[Array, "batch map_height map_width content"],
+        style: Float[Array, "batch style"],
+        domain: Domain,
+    ) -> UInt8[Array, "batch height width channel"]:
+        """Shows content in a style of a domain."""
+        return show(self.decode_values(content, style, domain))
+
+    def translate(
+        self,
+        images: UInt8[Array, "batch height width channel"],
+        to: Domain,
+        style: Float[Array, "batch style"] | None = None,
+        rng: Array | None = None,
+    ) -> UInt8[Array, "batch height width channel"]:
+        """Translates images of the other domain.
+
+        Args:
+          images: Images of the domain that isn't `to`.
+          to: The domain to translate to.
+          style: Styles of that domain, such as ``encode(examples, to)[1].mean()``; None draws them
+            from the prior.
+          rng: A typed key, or one for each row, to draw styles with.
+
+        Raises:
+          ValueError: As for `encode`, or if there are both or neither of style and rng.
+        """
+        if (style is None) == (rng is None):
+            raise ValueError("translate takes either style or rng, got both or neither")
+        if style is None:
+            style = self.draw_styles(rng, images.shape[0], to)
+        content, _ = self.encode(images, other(to))
+        return self.decode(content, style, to)
+
+    def draw_styles(self, rng: Array, count: int, domain: Domain) -> Float[Array, "count style"]:
+        """Draws styles of a domain from the prior.
+
+        Args:
+          rng: A typed key, or one for each style.
+          count: Number of styles.
+          domain: The domain.
+        """
+        prior = self.coder(domain).style.posterior.standard()
+        return jax.vmap(lambda key: prior.sample(seed=key))(row_keys(rng, count))
+
+    def coder(self, domain: Domain) -> ContentStyleCoder:
+        """The auto-encoder of a domain."""
+        if domain not in DOMAINS:
+            raise ValueError(f"domain must be 'a' or 'b', got {domain!r}")
+        return getattr(self, domain)
+
+
+class Discriminators(nn.Module):
+    """A discriminator of each domain, such as `vaeflow.nn.MultiScaleDiscriminator`.
+
+    Attributes:
+      a: From values from -1 to 1 of domain a to judgements, a tuple of maps.
+      b: Likewise of domain b.
+    """
+
+    a: nn.Module
+    b: nn.Module
+
+    def __call__(
+        self, values: Float[Array, "batch height width channel"], domain: Domain
+    ) -> tuple[Float[Array, "batch map_height map_width"], ...]:
+        """Judges values of a domain."""
+        return (self.a if domain == "a" else self.b)(values)
+
+
+class MUNITGame(nn.Module):
+    """A `MUNIT` and the discriminators that it is trained against.
+
+    The parameters of the two, of players called as the attributes, are trained by
+    `vaeflow.losses.munit` and `vaeflow.losses.munit_discriminator`, and taken apart by
+    `vaeflow.models.player`.
+
+    Attributes:
+      generator: The `MUNIT`.
+      discriminator: The `Discriminators`.
+    """
+
+    generator: MUNIT
+    discriminator: Discriminators
+
+    def __call__(
+        self,
+        a: UInt8[Array, "batch height width channel_a"],
+        b: UInt8[Array, "batch height width channel_b"],
+    ) -> dict[Domain, tuple[Float[Array, "batch map_height map_width"], ...]]:
+        """Judges translations in both directions once; `init` calls it with the first batch."""
+        translated = self.generator(a, b)
+        return {domain: self.discriminator(translated[domain], domain) for domain in DOMAINS}
+
+
+def other(domain: Domain) -> Domain:
+    """The domain that isn't `domain`."""
+    return "b" if domain == "a" else "a"
+
+
+def observe(
+    images: UInt8[Array, "batch height width channel"],
+) -> Float[Array, "batch height width channel"]:
+    """Turns images into values from -1 to 1, the middles of 256 cells.
+
+    Raises:
+      ValueError: If the images aren't uint8.
+    """
+    return (quantize_levels(images, 8) + 0.5) / 128 - 1
+
+
+def show(
+    values: Float[Array, "*batch height width channel"],
+) -> UInt8[Array, "*batch height width channel"]:
+    """Turns values from -1 to 1 into images."""
+    return quantize_values(values / 2, 8)
