@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import distrax
@@ -74,22 +75,23 @@ def munit(
     """
     del axis, train
     generator, own = player(model, variables, GENERATOR)
+    judge = player(model, variables, DISCRIMINATOR)
     keys = row_keys(rng, len(batch["a"]["image"]))
     values = {domain: observe(batch[domain]["image"]) for domain in DOMAINS}
     contents, styles = {}, {}
     for number, domain in enumerate(DOMAINS):
         contents[domain], posterior = _encode(generator, own, values[domain], domain)
-        of_domain = jax.vmap(jax.random.fold_in, (0, None))(keys, len(DOMAINS) + number)
+        of_domain = _folded(keys, len(DOMAINS) + number)
         styles[domain] = sample_rows(posterior, of_domain, 1)[0][0]
-    drawn, translated = _translations(generator, own, contents, keys)
-    judge = player(model, variables, DISCRIMINATOR)
+    drawn = _draw_styles(generator, own, keys)
     terms: dict[str, Array] = {}
     for to in DOMAINS:
         source = other(to)
-        judgements = _judge(judge, translated[to], to)
-        recovered, posterior = _encode(generator, own, translated[to], to)
-        again = _decode(generator, own, contents[to], styles[to], to)
-        terms[f"adversarial_{to}"] = _squares(judgements, 1.0)
+        both = _side_by_side(contents[to], contents[source])
+        made = _decode(generator, own, both, _side_by_side(styles[to], drawn[to]), to)
+        again, translated = _apart(made)
+        recovered, posterior = _encode(generator, own, translated, to)
+        terms[f"adversarial_{to}"] = _squares(_judge(judge, translated, to), 1.0)
         terms[f"reconstruction_{to}"] = _distance(again, values[to])
         terms[f"content_{source}"] = _distance(recovered, contents[source])
         terms[f"style_{to}"] = _distance(posterior.mean(), drawn[to])
@@ -144,13 +146,15 @@ def munit_discriminator(
     judge = player(model, variables, DISCRIMINATOR)
     keys = row_keys(rng, len(batch["a"]["image"]))
     values = {domain: observe(batch[domain]["image"]) for domain in DOMAINS}
-    contents = {domain: _encode(generator, own, values[domain], domain)[0] for domain in DOMAINS}
-    _, translated = _translations(generator, own, contents, keys)
+    drawn = _draw_styles(generator, own, keys)
     terms = {}
-    for domain in DOMAINS:
-        fake = jax.lax.stop_gradient(translated[domain])
-        terms[f"real_{domain}"] = _squares(_judge(judge, values[domain], domain), 1.0)
-        terms[f"translated_{domain}"] = _squares(_judge(judge, fake, domain), 0.0)
+    for to in DOMAINS:
+        content, _ = _encode(generator, own, values[other(to)], other(to))
+        translated = jax.lax.stop_gradient(_decode(generator, own, content, drawn[to], to))
+        judgements = _judge(judge, _side_by_side(values[to], translated), to)
+        real, fake = zip(*map(_apart, judgements), strict=True)
+        terms[f"real_{to}"] = _squares(real, 1.0)
+        terms[f"translated_{to}"] = _squares(fake, 0.0)
     return sum(terms.values()), Aux(terms, {})
 
 
@@ -166,17 +170,32 @@ def _decode(
     return generator.apply(own, content, style, domain, method="decode_values")
 
 
-def _translations(
-    generator: MUNIT, own: dict[str, Any], contents: dict[Domain, Array], keys: Array
-) -> tuple[dict[Domain, Float[Array, "batch style"]], dict[Domain, Values]]:
-    """Draws styles of each domain, and translates the content of the other to them."""
-    drawn, translated = {}, {}
-    for number, to in enumerate(DOMAINS):
-        content = contents[other(to)]
-        of_domain = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-        drawn[to] = generator.apply(own, of_domain, len(content), to, method="draw_styles")
-        translated[to] = _decode(generator, own, content, drawn[to], to)
-    return drawn, translated
+def _draw_styles(
+    generator: MUNIT, own: dict[str, Any], keys: Array
+) -> dict[Domain, Float[Array, "batch style"]]:
+    """Draws a style of each domain for each row."""
+    return {
+        domain: generator.apply(own, _folded(keys, number), len(keys), domain, method="draw_styles")
+        for number, domain in enumerate(DOMAINS)
+    }
+
+
+def _folded(keys: Array, number: int) -> Array:
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def _side_by_side(first: Array, second: Array) -> Array:
+    """Puts the rows of two arrays in turn into one of twice as many, which is one call of a network.
+
+    So the two rows stay on one device.
+    """
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+
+
+def _apart(both: Array) -> tuple[Array, Array]:
+    """Undoes `_side_by_side`."""
+    pairs = both.reshape(-1, 2, *both.shape[1:])
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _judge(
@@ -186,7 +205,7 @@ def _judge(
     return discriminator.apply(own, values, domain)
 
 
-def _squares(judgements: tuple[Array, ...], target: float) -> Float[Array, ""]:
+def _squares(judgements: Sequence[Array], target: float) -> Float[Array, ""]:
     """Squared distances from a target, averaged over patches and summed over scales."""
     return sum(jnp.mean(jnp.square(judgement - target)) for judgement in judgements)
 
