@@ -161,7 +161,11 @@ def test_too_few_to_carve_and_empty_splits():
         ({"image_size": 32}, "image_size=32: embedded:faces is never resampled"),
         ({"image_size": 0}, "image_size=0: allowed"),
         ({"crop": "celeba"}, "crop='celeba': only for folder: and tfds:"),
-        ({"source": "folder:x", "crop": "wide"}, "crop='wide': allowed are center, celeba"),
+        ({"crop": "left"}, "crop='left': only for folder: and tfds:, not embedded:faces"),
+        (
+            {"source": "folder:x", "crop": "wide"},
+            "crop='wide': allowed are center, celeba, left, right",
+        ),
         ({"data_dir": "x"}, "data_dir='x': only for tfds:"),
         ({"source": "embedded:sprites", "image_size": 8}, "image_size=8: .* at least 16"),
     ],

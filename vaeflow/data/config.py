@@ -38,7 +38,8 @@ class DataConfig:
 
     crop: Crop = "center"
     """What is cut out before resizing, for folder: and tfds:. center: the largest centred square.
-    celeba: the 148x148 pixels of an aligned CelebA image that published bits/dim are about."""
+    celeba: the 148x148 pixels of an aligned CelebA image that published bits/dim are about. left
+    and right: the largest centred square of that half, where files hold two images side by side."""
 
     fold: int = 0
     """Which of ten folds to hold out, 0 to 9, where the data don't come with splits."""
