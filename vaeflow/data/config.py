@@ -77,12 +77,11 @@ def open_dataset(config: DataConfig) -> Dataset:
     kind, _, rest = config.source.partition(":")
     if config.image_size is not None and config.image_size < 1:
         raise ValueError(f"image_size={config.image_size}: allowed are None and sizes from 1 up")
-    files = kind in ("folder", "tfds")
-    if config.crop != "center" and not files:
+    if config.crop != "center" and kind not in ("folder", "tfds"):
         raise ValueError(f"crop={config.crop!r}: only for folder: and tfds:, not {config.source}")
-    if config.data_dir is not None and kind != "tfds":
+    if config.data_dir is not None and not takes_data_dir(config.source):
         raise ValueError(f"data_dir={config.data_dir!r}: only for tfds:, not {config.source}")
-    if config.image_size is not None and not files and config.source != "embedded:sprites":
+    if config.image_size is not None and not takes_image_size(config.source):
         raise ValueError(
             f"image_size={config.image_size}: {config.source} is never resampled, which would"
             " change its bits/dim; allowed is None"
@@ -113,3 +112,13 @@ def open_dataset(config: DataConfig) -> Dataset:
             name, rest, fold, config.image_size, config.crop, config.data_dir
         )
     raise ValueError(f"source={name!r} is unknown; allowed are {', '.join(SOURCES)}")
+
+
+def takes_image_size(source: str) -> bool:
+    """Says whether images of `source` can be brought to another size."""
+    return source.startswith(("folder:", "tfds:")) or source == "embedded:sprites"
+
+
+def takes_data_dir(source: str) -> bool:
+    """Says whether `source` is looked for where TensorFlow Datasets keeps its data."""
+    return source.startswith("tfds:")
