@@ -27,6 +27,7 @@ def indices(dataset: data.Dataset, split: str) -> set[int]:
     ("source", "shape", "classes", "counts"),
     [
         ("embedded:faces", (24, 24, 1), None, (80, 10, 10)),
+        ("embedded:face-edges", (24, 24, 1), None, (80, 10, 10)),
         ("embedded:digits", (28, 28, 1), 10, (4000, 500, 500)),
         ("embedded:drawings", (28, 28, 3), 10, (4000, 500, 500)),
         ("embedded:sprites", (64, 64, 1), None, (589824, 73728, 73728)),
@@ -160,7 +161,11 @@ def test_too_few_to_carve_and_empty_splits():
         ({"image_size": 32}, "image_size=32: embedded:faces is never resampled"),
         ({"image_size": 0}, "image_size=0: allowed"),
         ({"crop": "celeba"}, "crop='celeba': only for folder: and tfds:"),
-        ({"source": "folder:x", "crop": "wide"}, "crop='wide': allowed are center, celeba"),
+        ({"crop": "left"}, "crop='left': only for folder: and tfds:, not embedded:faces"),
+        (
+            {"source": "folder:x", "crop": "wide"},
+            "crop='wide': allowed are center, celeba, left, right",
+        ),
         ({"data_dir": "x"}, "data_dir='x': only for tfds:"),
         ({"source": "embedded:sprites", "image_size": 8}, "image_size=8: .* at least 16"),
     ],

@@ -165,6 +165,43 @@ def test_centre_crop_takes_the_middle_square():
     assert crop_and_resize(square, 10, "center") is square
 
 
+@pytest.mark.parametrize("width", [24, 25])
+@pytest.mark.parametrize("crop", ["left", "right"])
+def test_halves_are_cropped_like_images_of_their_own(width, crop):
+    image = colour(10, width)
+    half = image[:, :12] if crop == "left" else image[:, width - 12 :]
+    np.testing.assert_array_equal(crop_and_resize(image, None, crop), half)
+    for size in (5, 10):
+        expected = crop_and_resize(half, size, "center")
+        np.testing.assert_array_equal(crop_and_resize(image, size, crop), expected)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_files_of_two_images_side_by_side(tmp_path, monkeypatch, in_memory):
+    if not in_memory:
+        monkeypatch.setattr(folder, "_IN_MEMORY_BYTES", 0)
+    both = {f"{number:02d}.png": colour(8, 16) for number in range(20)}
+    for name, image in both.items():
+        save(tmp_path / name, image)
+    for crop, columns in (("left", slice(0, 8)), ("right", slice(8, 16))):
+        dataset = open_folder(tmp_path, crop=crop)
+        assert dataset.shape == (8, 8, 3)
+        for name, image in by_name(dataset, list(both)).items():
+            np.testing.assert_array_equal(image, both[name][:, columns])
+        assert open_folder(tmp_path, crop=crop, image_size=4).shape == (4, 4, 3)
+
+
+def test_half_of_a_column_is_refused(tmp_path):
+    fill(tmp_path)
+    save(tmp_path / "line.png", grey(12, 1))
+    with pytest.raises(
+        ValueError, match=r"crop='left': .*line.png has 1 column, hence no halves; all"
+    ):
+        open_folder(tmp_path, image_size=8, crop="left")
+    with pytest.raises(ValueError, match="crop='right': the image has 1 column, hence no halves"):
+        crop_and_resize(grey(12, 1)[..., np.newaxis], None, "right")
+
+
 def test_shrinking_does_not_alias():
     stripes = np.tile(np.array([[0, 255]], np.uint8), (64, 32))[..., np.newaxis]
     small = crop_and_resize(stripes, 16, "center").astype(int)

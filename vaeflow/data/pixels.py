@@ -7,10 +7,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-Crop = Literal["center", "celeba"]
+Crop = Literal["center", "celeba", "left", "right"]
 
 _CELEBA_ALIGNED_SHAPE = (218, 178)
-CELEBA_CROP_SHAPE = (148, 148)
 
 
 def check_crop(shape: tuple[int | None, ...], crop: Crop, *, name: str) -> None:
@@ -21,6 +20,21 @@ def check_crop(shape: tuple[int | None, ...], crop: Crop, *, name: str) -> None:
             f"crop='celeba': {name} is {size} and not an aligned CelebA image; allowed"
             " are 218 rows by 178 columns, or crop='center'"
         )
+    if crop in ("left", "right") and shape[1] == 1:
+        raise ValueError(
+            f"crop={crop!r}: {name} has 1 column, hence no halves; allowed are 2 or more"
+        )
+
+
+def cropped_size(
+    height: int | None, width: int | None, crop: Crop
+) -> tuple[int | None, int | None]:
+    """Returns the height and width that are left of an image that isn't resized."""
+    if crop == "celeba":
+        return 148, 148
+    if crop in ("left", "right") and width is not None:
+        width //= 2
+    return height, width
 
 
 def crop_and_resize(
@@ -29,7 +43,9 @@ def crop_and_resize(
     """Crops an image and brings it to `image_size` by `image_size` pixels.
 
     ``center`` takes the largest centred square and resizes it with a bicubic filter that is
-    widened when shrinking, so nothing aliases. ``celeba`` is the protocol of RealNVP's bits/dim
+    widened when shrinking, so nothing aliases. ``left`` and ``right`` do so with that half of the
+    image, for files that hold two images side by side; the middle one of an odd number of columns
+    is in neither. ``celeba`` is the protocol of RealNVP's bits/dim
     on CelebA (Dinh et al. 2017, section 4.1, and their published code): of the aligned image of
     218 rows and 178 columns, rows 40 to 187 and columns 15 to 162, hence 148 by 148, resized with
     plain bilinear interpolation of the four nearest pixels (half-pixel centres), *without*
@@ -39,15 +55,18 @@ def crop_and_resize(
 
     Args:
       image: Shape [height, width, channel].
-      image_size: New height and width, or None to leave the image (with ``celeba``: the crop) as
-        it is.
-      crop: ``center`` or ``celeba``.
+      image_size: New height and width, or None to leave the image (with ``celeba``: the crop, with
+        ``left`` and ``right``: the half) as it is.
+      crop: ``center``, ``celeba``, ``left`` or ``right``.
 
     Raises:
-      ValueError: ``celeba`` of an image that isn't 218 by 178.
+      ValueError: ``celeba`` of an image that isn't 218 by 178, or a half of a single column.
     """
+    check_crop(image.shape, crop, name="the image")
+    if crop in ("left", "right"):
+        half = cropped_size(*image.shape[:2], crop)[1]
+        image = image[:, :half] if crop == "left" else image[:, -half:]
     if crop == "celeba":
-        check_crop(image.shape, crop, name="the image")
         image = image[40:188, 15:163]
         return image if image_size is None else _bilinear(image, image_size)
     if image_size is None or image.shape[:2] == (image_size, image_size):

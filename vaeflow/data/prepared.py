@@ -6,7 +6,7 @@ import numpy as np
 
 from vaeflow.data.dataset import Dataset
 from vaeflow.data.packages import missing_package
-from vaeflow.data.pixels import CELEBA_CROP_SHAPE, Crop, check_crop, crop_and_resize
+from vaeflow.data.pixels import Crop, check_crop, crop_and_resize, cropped_size
 from vaeflow.data.splits import SPLITS, Part, make_splits
 
 
@@ -134,7 +134,7 @@ def _shape(
         return image_size, image_size, channel
     if height is None or width is None:
         raise ValueError(f"source={name!r}: images of different sizes; give image_size")
-    return (*CELEBA_CROP_SHAPE, channel) if crop == "celeba" else (height, width, channel)
+    return (*cropped_size(height, width, crop), channel)
 
 
 def _part(examples, image_size: int | None, crop: Crop, labelled: bool) -> Part:
