@@ -1,0 +1,92 @@
+"""MUNIT between digits and coloured, textured drawings of digits: one content, many styles.
+
+One command trains it, measures whether digits stay what they are, how many styles they get and how
+near translations are to drawings, and draws them: in styles that are drawn at random and in those
+of examples, between styles, and there and back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import common, munit_models, munit_runs
+from experiments.munit_runs import build, functions
+from experiments.translation_scores import TRAIN, open_translation_scorer
+from vaeflow import data, training
+
+__all__ = ["PRESETS", "Config", "build", "functions", "run"]
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(munit_runs.Config):
+    """A run."""
+
+    classifier_train: training.TrainConfig = TRAIN
+    """Of each of the classifiers that translations are scored by."""
+
+
+def run(config: Config, directory: training.RunDirectory) -> common.Result:
+    """Trains, measures and draws."""
+    pair = munit_runs.open_pair(config)
+    scorer = open_translation_scorer(
+        pair, directory, fold=config.data.fold, train=config.classifier_train
+    )
+    step, variables, terms = munit_runs.trained(config, pair, directory)
+    model = build(config, {domain: each.shape for domain, each in pair._asdict().items()})
+    to = {domain: munit_runs.translator(model, domain) for domain in ("a", "b")}
+
+    def translate_b(images: np.ndarray, samples: int) -> np.ndarray:
+        keys = jax.random.split(jax.random.key(1), samples)
+        return np.stack([to["b"](variables, images, key) for key in keys], axis=1)
+
+    def translate_a(images: np.ndarray) -> np.ndarray:
+        return np.asarray(to["a"](variables, images, jax.random.key(2)))
+
+    return common.Result(step, scorer.report(translate_b, translate_a) | terms)
+
+
+def preset(yields: str, cost: str, **train: Any) -> common.Preset:
+    """A preset that differs from others in its training."""
+    settings = {
+        "steps": 3000,
+        "batch_size": 8,
+        "learning_rate": 5e-4,
+        "weight_decay": 1e-4,
+        "ema_decay": 0.999,
+        "scan_steps": 20,
+        "log_every": 20,
+        "checkpoint_every": 500,
+    }
+    return common.Preset(
+        Config(
+            data.PairConfig(),
+            munit_models.ModelConfig(
+                content_channels=(16, 32, 64),
+                blocks=2,
+                style_channels=(16, 32, 64),
+                hidden=64,
+                discriminator_channels=(32, 64, 128),
+                scales=2,
+            ),
+            munit_models.LossConfig(),
+            training.TrainConfig(**settings | train),
+        ),
+        yields=yields,
+        cost=cost,
+    )
+
+
+PRESETS = {
+    "digits": preset(
+        "Digits and their drawings, which are embedded.", "10 minutes on 2 CPU cores"
+    ),
+}
+
+if __name__ == "__main__":
+    common.main("munit_digits", PRESETS, run)
