@@ -213,7 +213,7 @@ import sys
 from vaeflow import data
 heavy = ["PIL", "grain", "tensorflow_datasets", "skimage", "mlxtend", "tensorflow"]
 loaded = [name for name in heavy if name in sys.modules]
-for source in ("faces", "digits", "sprites"):
+for source in ("faces", "digits", "drawings", "sprites"):
     data.stack(data.open_dataset(data.DataConfig("embedded:" + source)).test, 2)
 loaded += [name for name in heavy if name in sys.modules]
 config = data.DataConfig("tfds:sixes", image_size=4, data_dir={str(tmp_path)!r})

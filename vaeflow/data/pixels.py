@@ -79,13 +79,13 @@ def _antialiased(image: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def _bilinear(image: np.ndarray, image_size: int) -> np.ndarray:
-    rows = _interpolation(image.shape[0], image_size)
-    columns = _interpolation(image.shape[1], image_size)
+    rows = interpolation(image.shape[0], image_size)
+    columns = interpolation(image.shape[1], image_size)
     values = np.einsum("ih,jw,hwc->ijc", rows, columns, image.astype(np.float64), optimize=True)
     return np.round(values).astype(np.uint8)
 
 
-def _interpolation(length: int, new_length: int) -> Float[np.ndarray, "new_length length"]:
+def interpolation(length: int, new_length: int) -> Float[np.ndarray, "new_length length"]:
     """Linear interpolation of `length` values at the centres of `new_length` equal cells."""
     centers = (np.arange(new_length) + 0.5) * length / new_length - 0.5
     centers = np.clip(centers, 0, length - 1)
