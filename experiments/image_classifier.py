@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -163,18 +164,47 @@ def _classify(model: Classifier, variables: PyTree, images: Array) -> Classified
     return Classified(jax.nn.log_softmax(logits), features)
 
 
-def classify(
-    model: Classifier, variables: PyTree, images: UInt8[np.ndarray, "image height width channel"]
-) -> tuple[Float[np.ndarray, "image class"], Float[np.ndarray, "image feature"]]:
-    """Computes log p(class | image), in nats, and features of any number of images."""
+@functools.partial(jax.jit, static_argnames="model")
+def _feature_maps(model: Classifier, variables: PyTree, images: Array) -> list[Array]:
+    found = model.apply(
+        variables,
+        images,
+        capture_intermediates=lambda module, _: isinstance(module, vf.nn.Conv),
+        mutable="intermediates",
+    )[1]
+    return list(map(vf.nn.relu, jax.tree.leaves(found)))  # sorted by name: Conv_0, Conv_1
+
+
+def _by_chunks(
+    function: Callable[[Array], Sequence[Array]],
+    images: UInt8[np.ndarray, "image height width channel"],
+) -> list[Float[np.ndarray, "image *values"]]:
+    """Applies a compiled function to any number of images, always so many at once."""
     found = []
     for start in range(0, len(images), CHUNK):
         part = images[start : start + CHUNK]
         filled = part[np.arange(CHUNK) % len(part)]  # one shape is compiled
-        rows = jax.device_get(_classify(model, variables, filled))
-        found.append([values[: len(part)].astype(np.float64) for values in rows])
-    log_probabilities, features = map(np.concatenate, zip(*found, strict=True))
+        found.append([values[: len(part)] for values in jax.device_get(function(filled))])
+    return list(map(np.concatenate, zip(*found, strict=True)))
+
+
+def classify(
+    model: Classifier, variables: PyTree, images: UInt8[np.ndarray, "image height width channel"]
+) -> tuple[Float[np.ndarray, "image class"], Float[np.ndarray, "image feature"]]:
+    """Computes log p(class | image), in nats, and features of any number of images."""
+    found = _by_chunks(functools.partial(_classify, model, variables), images)
+    log_probabilities, features = (values.astype(np.float64) for values in found)
     return log_probabilities, features
+
+
+def feature_maps(
+    model: Classifier, variables: PyTree, images: UInt8[np.ndarray, "image height width channel"]
+) -> list[Float[np.ndarray, "image map_height map_width feature"]]:
+    """Computes what each convolution of a classifier finds in any number of images.
+
+    They are the values after the activation, float32, for `vaeflow.metrics.perceptual_distance`.
+    """
+    return _by_chunks(functools.partial(_feature_maps, model, variables), images)
 
 
 def costs(

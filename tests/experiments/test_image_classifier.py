@@ -77,6 +77,27 @@ def test_any_number_of_images_is_classified_as_one_is(monkeypatch):
         np.testing.assert_allclose(found[1], features[:count], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_feature_maps_are_what_the_layers_pass_on(channels, monkeypatch):
+    monkeypatch.setattr(image_classifier, "CHUNK", 7)
+    model = image_classifier.Classifier(4)
+    images = np.random.RandomState(0).randint(0, 256, (16, 10, 8, channels)).astype(np.uint8)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    maps = image_classifier.feature_maps(model, variables, images)
+    assert [layer.shape for layer in maps] == [(16, 5, 4, 16), (16, 3, 2, 32)]
+    assert [layer.dtype for layer in maps] == [np.float32] * 2
+    network = variables["params"]["ConvolutionalEncoder_0"]
+    x = np.float32(images) / 255
+    for name, layer in zip(("Conv_0", "Conv_1"), maps, strict=True):
+        x = vf.nn.relu(vf.nn.convolution(x, network[name]["kernel"], (2, 2)))  # biases are 0 yet
+        np.testing.assert_allclose(layer, x, rtol=1e-4, atol=1e-5)
+    # The last one is what the hidden layer sees.
+    dense = network["Dense_0"]
+    hidden = vf.nn.relu(maps[1].reshape(16, -1) @ dense["kernel"] + dense["bias"])
+    _, features = image_classifier.classify(model, variables, images)
+    np.testing.assert_allclose(features, hidden, rtol=1e-4, atol=1e-5)
+
+
 def test_images_move_by_a_pixel_at_most_and_all_ways():
     image = np.arange(1, 21, dtype=np.uint8).reshape(4, 5, 1)
     rows, columns = np.arange(4)[:, None], np.arange(5)

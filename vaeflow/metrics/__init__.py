@@ -4,6 +4,7 @@ They compute in float64 with numpy, outside of JAX; only those of importance wei
 take a model, are functions to compile.
 """
 
+from vaeflow.metrics.agreement import agreement
 from vaeflow.metrics.annealed_importance import annealed_importance_log_likelihood
 from vaeflow.metrics.attribute_predictability import separated_attribute_predictability
 from vaeflow.metrics.beta_vae import beta_vae_score
@@ -34,6 +35,7 @@ from vaeflow.metrics.marginal_likelihood import importance_weighted_log_likeliho
 from vaeflow.metrics.modularity import modularity
 from vaeflow.metrics.mutual_information import mutual_information_gap, mutual_information_matrix
 from vaeflow.metrics.neighbors import nearest_neighbors
+from vaeflow.metrics.perceptual_distance import diversity, perceptual_distance
 from vaeflow.metrics.predictor_importance import (
     PredictorImportance,
     disentanglement_completeness_informativeness,
@@ -49,6 +51,7 @@ __all__ = [
     "ShrunkGaussian",
     "TargetDiagnostics",
     "active_units",
+    "agreement",
     "annealed_importance_log_likelihood",
     "beta_vae_score",
     "bits_per_dim",
@@ -57,6 +60,7 @@ __all__ = [
     "conditional_inception_score",
     "disentanglement_completeness_informativeness",
     "disentanglement_scores",
+    "diversity",
     "expectation",
     "factor_vae_score",
     "fit_diagonal_gaussian",
@@ -74,6 +78,7 @@ __all__ = [
     "mutual_information_gap",
     "mutual_information_matrix",
     "nearest_neighbors",
+    "perceptual_distance",
     "separated_attribute_predictability",
     "target_diagnostics",
 ]

@@ -29,6 +29,7 @@ from vaeflow.plotting.plane import (
     plane_points,
     plane_table,
 )
+from vaeflow.plotting.translations import translations
 from vaeflow.plotting.transport import noise_colors, transport_frames, unexchanged
 from vaeflow.plotting.traversals import traversal_frames, traversals
 
@@ -58,6 +59,7 @@ __all__ = [
     "save_figure",
     "temperature_samples",
     "training_curve",
+    "translations",
     "transport_frames",
     "traversal_frames",
     "traversals",

@@ -50,6 +50,7 @@ def draw_mosaic(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
     wide_gap_after_row: int | None = None,
+    wide_gap_after_column: int | None = None,
     gap: int = _GAP,
 ) -> Figure:
     """Draws a table of images.
@@ -59,6 +60,7 @@ def draw_mosaic(
       row_labels: One for each row, to its left, or none.
       column_labels: One for each column, above it, or none.
       wide_gap_after_row: Which row is set off from those below it.
+      wide_gap_after_column: Which column is set off from those to its right.
       gap: Screen pixels between images elsewhere.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,9 +69,8 @@ def draw_mosaic(
     rows, columns, height, width, _ = images.shape
     fitting = min(_WIDTH // (columns * width), _HEIGHT // (rows * height), _LARGEST_SCALE)
     scale = max(1, fitting)
-    gaps = [_WIDE_GAP if row == wide_gap_after_row else gap for row in range(rows)]
-    tops = [sum(gaps[:row]) + row * height * scale for row in range(rows)]
-    lefts = [column * (width * scale + gap) for column in range(columns)]
+    tops = _starts(rows, height * scale, gap, wide_gap_after_row)
+    lefts = _starts(columns, width * scale, gap, wide_gap_after_column)
     canvas = np.full((tops[-1] + height * scale, lefts[-1] + width * scale, 3), 255, np.uint8)
     for row, top in enumerate(tops):
         for column, left in enumerate(lefts):
@@ -101,6 +102,12 @@ def draw_mosaic(
         text.set_position((center / total_width, 1 - (top_edge - _MARGIN) / total_height))
     figure.figimage(canvas, xo=left_edge, yo=_GAP, origin="upper")
     return figure
+
+
+def _starts(count: int, size: int, gap: int, wide_gap_after: int | None) -> list[int]:
+    """Where each of `count` rows or columns of a size begins, in screen pixels."""
+    gaps = [_WIDE_GAP if place == wide_gap_after else gap for place in range(count)]
+    return [sum(gaps[:place]) + place * size for place in range(count)]
 
 
 def drawn_pixels(figure: Figure) -> np.ndarray:
