@@ -83,9 +83,7 @@ def preset(yields: str, cost: str, **train: Any) -> common.Preset:
 
 
 PRESETS = {
-    "digits": preset(
-        "Digits and their drawings, which are embedded.", "10 minutes on 2 CPU cores"
-    ),
+    "digits": preset("Digits and their drawings, which are embedded.", "10 minutes on 2 CPU cores"),
 }
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import vaeflow as vf
 from vaeflow import data, plotting, training
 from vaeflow.models.munit import DOMAINS, Domain, other
+from vaeflow.plotting.mosaic import as_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,9 +27,7 @@ Images = np.ndarray
 class Drawing:
     """The figures of a run, each in both directions."""
 
-    def __init__(
-        self, model: vf.models.MUNIT, pair: data.Pair, directory: training.RunDirectory
-    ):
+    def __init__(self, model: vf.models.MUNIT, pair: data.Pair, directory: training.RunDirectory):
         self.model, self.pair, self.directory = model, pair._asdict(), directory
         self.decode = jax.jit(functools.partial(model.apply, method="decode"), static_argnums=3)
         self.draw = jax.jit(
@@ -83,7 +82,7 @@ class Drawing:
         styles = self.draw(variables, jax.random.key(1), len(images), to)
         there = self.decode(variables, content, styles, to)
         back = self.decode(variables, self._encode(variables, there, to)[0], own, source)
-        columns = [plotting.as_pixels(each, "images", 4) for each in (again, there, back)]
+        columns = [as_pixels(each, "images", 4) for each in (again, there, back)]
         return plotting.translations(
             images,
             np.stack(columns, axis=1),

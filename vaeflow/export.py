@@ -66,14 +66,14 @@ class OpenedRun(NamedTuple):
       variables: The model's variables.
       module: The experiment's module.
       config: The run's configuration, of the module's `Config`.
-      shape: Shape of one example of its data.
+      shape: Shape of one example of its data, or of each domain by name.
     """
 
     described: dict[str, Any]
     variables: dict[str, Any]
     module: ModuleType
     config: Any
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | dict[str, tuple[int, ...]]
 
 
 def open_run(run: str) -> OpenedRun:
@@ -99,7 +99,12 @@ def open_run(run: str) -> OpenedRun:
         raise ValueError(f"{path} wasn't written by an experiment: it has no {', '.join(missing)}")
     module = _experiment(described["experiment"])
     config = sharing.from_json(module.Config, described["config"])
-    return OpenedRun(described, variables, module, config, tuple(described["shape"]))
+    shape = described["shape"]
+    if isinstance(shape, dict):
+        shape = {domain: tuple(sizes) for domain, sizes in shape.items()}
+    else:
+        shape = tuple(shape)
+    return OpenedRun(described, variables, module, config, shape)
 
 
 def _experiment(name: str) -> ModuleType:

@@ -185,9 +185,9 @@ def _folded(keys: Array, number: int) -> Array:
 
 
 def _side_by_side(first: Array, second: Array) -> Array:
-    """Puts the rows of two arrays in turn into one of twice as many, which is one call of a network.
+    """Puts the rows of two arrays in turn into one, for a single call of a network.
 
-    So the two rows stay on one device.
+    Rows of equal number stay on one device.
     """
     return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
 

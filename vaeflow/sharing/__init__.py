@@ -12,6 +12,7 @@ from vaeflow.sharing.functions import (
     save_exported,
 )
 from vaeflow.sharing.latent_functions import latent_functions
+from vaeflow.sharing.translation_functions import translation_functions
 from vaeflow.sharing.variables import load, save
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "load_exported",
     "save",
     "save_exported",
+    "translation_functions",
 ]

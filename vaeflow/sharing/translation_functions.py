@@ -49,9 +49,7 @@ def _functions_of(model: MUNIT, domain: Domain) -> dict[str, Function]:
         return model.apply(variables, images, domain, method="encode")[1].mean()
 
     def sample_style(variables, keys: UInt32[Array, "batch 2"]) -> Array:
-        return model.apply(
-            variables, typed_keys(keys), keys.shape[0], domain, method="draw_styles"
-        )
+        return model.apply(variables, typed_keys(keys), keys.shape[0], domain, method="draw_styles")
 
     style_of = f"styles of domain {domain}"
     return {

@@ -90,7 +90,9 @@ class RunDirectory:
         """
         return read_json(self.report_file)
 
-    def write_model(self, variables: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+    def write_model(
+        self, variables: Mapping[str, Any], shape: tuple[int, ...] | Mapping[str, tuple[int, ...]]
+    ) -> None:
         """Writes `model.safetensors`, for others to use and for `python -m vaeflow.export`.
 
         Of several hosts the first one does. The configuration in it is a dict of "experiment",
@@ -98,12 +100,12 @@ class RunDirectory:
 
         Args:
           variables: The model's Flax variables.
-          shape: Shape of one example of the data.
+          shape: Shape of one example of the data, or of each domain by name.
         """
         described = {
             "experiment": self.experiment,
             "preset": self.preset,
-            "shape": list(shape),
+            "shape": shape,
             "config": self.config,
         }
         if is_first():
