@@ -78,8 +78,8 @@ class Scorer:
                 f"and at most {MOST}, got {self.count}"
             )
         self._classifier, self._variables, self._shape = classifier, variables, dataset.shape
-        self._references = self._classify(_drawn(dataset.train, self.count))[1]
-        self.held_out = self(_drawn(dataset.test, self.count))
+        self._references = self._classify(drawn(dataset.train, self.count))[1]
+        self.held_out = self(drawn(dataset.test, self.count))
         test = data.stack(dataset.test)
         taken = self._classify(test["image"])[0].argmax(axis=1)
         self.accuracy = float(np.mean(taken == test["label"]))
@@ -146,18 +146,34 @@ def open_scorer(
     Raises:
       ValueError: If the images have no labels, or `count` is out of range.
     """
+    classifier, variables = open_classifier(dataset, config, directory, train=train)
+    return Scorer(dataset, classifier, variables, count)
+
+
+def open_classifier(
+    dataset: data.Dataset,
+    config: data.DataConfig,
+    directory: training.RunDirectory,
+    *,
+    folder: str = "classifier",
+    train: training.TrainConfig = image_classifier.PRESETS[PRESET].config.train,
+) -> tuple[image_classifier.Classifier, image_classifier.PyTree]:
+    """Trains a classifier in a folder of a run, or takes the one that it has, with its variables.
+
+    Arguments and errors are those of `open_scorer`.
+    """
     own = image_classifier.Config(dataclasses.replace(config, flip=False), train, dataset.classes)
-    folder = directory.path / "classifier"
-    folder.mkdir(parents=True, exist_ok=True)
+    path = directory.path / folder
+    path.mkdir(parents=True, exist_ok=True)
     beside = dataclasses.replace(
         directory,
-        path=folder,
+        path=path,
         experiment="image_classifier",
         preset=PRESET,
         config=dataclasses.asdict(own),
     )
     classifier, fitted = image_classifier.fit(dataset, own, beside)
-    return Scorer(dataset, classifier, fitted.variables, count)
+    return classifier, fitted.variables
 
 
 def draw_samples(draw: Callable[[jax.Array, int], Array], key: jax.Array, count: int) -> np.ndarray:
@@ -166,7 +182,7 @@ def draw_samples(draw: Callable[[jax.Array, int], Array], key: jax.Array, count:
     return np.concatenate([np.asarray(draw(each, CHUNK)) for each in keys])[:count]
 
 
-def _drawn(source: data.Source, count: int) -> UInt8[np.ndarray, "image height width channel"]:
+def drawn(source: data.Source, count: int) -> UInt8[np.ndarray, "image height width channel"]:
     """Images of a split, drawn at random but always the same: splits may be in order of class."""
     # RandomState's stream is frozen for ever.
     return source.gather(np.random.RandomState(0).permutation(len(source))[:count])["image"]
