@@ -169,7 +169,9 @@ def _feature_maps(model: Classifier, variables: PyTree, images: Array) -> list[A
     found = model.apply(
         variables,
         images,
-        capture_intermediates=lambda module, _: isinstance(module, vf.nn.Conv),
+        capture_intermediates=lambda module, method: (
+            isinstance(module, vf.nn.Conv) and method == "__call__"
+        ),
         mutable="intermediates",
     )[1]
     return list(map(vf.nn.relu, jax.tree.leaves(found)))  # sorted by name: Conv_0, Conv_1
