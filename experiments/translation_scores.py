@@ -28,6 +28,8 @@ SEEN_BY = {"a": ("a",), "b": ("b", "style")}
 TRAIN = dataclasses.replace(
     image_classifier.PRESETS["digits"].config.train, steps=4000, batch_size=64, evaluate_every=800
 )
+"""A minute on a CPU core for each classifier; with 3,000 steps that of digits in drawings is right
+on less than 97 % of the test images."""
 
 Domain = Literal["a", "b"]
 Images = UInt8[np.ndarray, "image height width channel"]
