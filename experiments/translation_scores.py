@@ -117,10 +117,11 @@ class TranslationScorer:
     def diversity(self, translations: Samples) -> float:
         """Computes how much translations to b of an input differ (`vaeflow.metrics.diversity`).
 
-        The layers are the convolutions of both classifiers of b.
+        The layers are the convolutions of the classifier of styles. In those of the classifier of
+        digits it is the digits that differ, and styles hardly do.
         """
         images, shape = self._samples(translations)
-        maps = [layer for name in SEEN_BY["b"] for layer in self._classifiers[name].maps(images)]
+        maps = self._classifiers["style"].maps(images)
         return metrics.diversity([layer.reshape(*shape, *layer.shape[1:]) for layer in maps])
 
     def conditional_inception_score(self, translations: Samples) -> float:
@@ -148,7 +149,8 @@ class TranslationScorer:
     ) -> dict[str, float]:
         """Computes all scores of a model, by name, and the references, for `report.json`.
 
-        ``diversity_ratio`` is to that of true styles, 1 of a perfect model; ``frechet_ratio`` to
+        ``diversity_ratio`` is to that of true styles, 1 of a perfect model, and to that of real
+        drawings, which is less as their digits differ too; ``frechet_ratio`` to
         the distance of the untranslated images, which a model that does nothing has for 1.
 
         Args:
@@ -164,7 +166,9 @@ class TranslationScorer:
             "diversity": self.diversity(several),
             "conditional_inception_score": self.conditional_inception_score(several),
         }
-        found["diversity_ratio"] = found["diversity"] / self.references["diversity/true_styles"]
+        for name in ("true_styles", "real"):
+            reference = self.references[f"diversity/{name}"]
+            found[f"diversity_ratio/{name}"] = found["diversity"] / reference
         for target, images in one.items():
             source = _other(target)
             way = f"{source}_to_{target}"

@@ -96,8 +96,8 @@ def test_perfect_translations_score_as_true_ones(scorer, pair):
     lowest = found["classifier_accuracy/a"] + found["classifier_accuracy/b"] - 1
     for way in ("a_to_b", "b_to_a"):
         assert found[f"content_agreement/{way}"] > lowest - 0.03
-    assert found["diversity_ratio"] == pytest.approx(1, abs=0.05)
-    expected = found["diversity_ratio"] * found["diversity/true_styles"]
+    assert found["diversity_ratio/true_styles"] == pytest.approx(1, abs=0.05)
+    expected = found["diversity_ratio/true_styles"] * found["diversity/true_styles"]
     assert found["diversity"] == pytest.approx(expected)
     score = "conditional_inception_score"
     assert found[score] == pytest.approx(found[f"{score}/true_styles"], rel=0.05)
@@ -117,7 +117,7 @@ def test_a_single_style_is_seen(scorer, pair):
     single = OneStyle(scorer, pair[1].drawings)
     found = scorer.report(single.to_b, single.to_a)
     assert found["diversity"] < 1e-9
-    assert found["diversity_ratio"] < 1e-9
+    assert found["diversity_ratio/true_styles"] < 1e-9
     assert found["conditional_inception_score"] == pytest.approx(1, abs=1e-6)
     assert found["frechet_distance/a_to_b"] > 3 * found["frechet_distance/a_to_b/held_out"]
 
