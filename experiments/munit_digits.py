@@ -51,39 +51,17 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     return common.Result(step, scorer.report(translate_b, translate_a) | terms)
 
 
-def preset(yields: str, cost: str, **train: Any) -> common.Preset:
-    """A preset that differs from others in its training."""
-    settings = {
-        "steps": 3000,
-        "batch_size": 8,
-        "learning_rate": 5e-4,
-        "weight_decay": 1e-4,
-        "ema_decay": 0.999,
-        "scan_steps": 20,
-        "log_every": 20,
-        "checkpoint_every": 500,
-    }
-    return common.Preset(
+PRESETS = {
+    "digits": common.Preset(
         Config(
             data.PairConfig(),
-            munit_models.ModelConfig(
-                content_channels=(16, 32, 64),
-                blocks=2,
-                style_channels=(16, 32, 64),
-                hidden=64,
-                discriminator_channels=(32, 64, 128),
-                scales=2,
-            ),
+            munit_models.SMALL,
             munit_models.LossConfig(),
-            training.TrainConfig(**settings | train),
+            munit_models.TRAIN,
         ),
-        yields=yields,
-        cost=cost,
-    )
-
-
-PRESETS = {
-    "digits": preset("Digits and their drawings, which are embedded.", "10 minutes on 2 CPU cores"),
+        yields="Digits and their drawings, which are embedded.",
+        cost="10 minutes on 2 CPU cores",
+    ),
 }
 
 if __name__ == "__main__":

@@ -64,6 +64,29 @@ class LossConfig:
                 raise ValueError(f"loss.{name} must be at least 0, got {value}")
 
 
+SMALL = ModelConfig(
+    content_channels=(16, 32, 64),
+    blocks=2,
+    style_channels=(16, 32, 64),
+    hidden=64,
+    discriminator_channels=(32, 64, 128),
+    scales=2,
+)
+"""For images of about 28 pixels."""
+
+TRAIN = training.TrainConfig(
+    steps=3000,
+    batch_size=8,
+    learning_rate=5e-4,
+    weight_decay=1e-4,
+    ema_decay=0.999,
+    scan_steps=20,
+    log_every=20,
+    checkpoint_every=500,
+)
+"""For those."""
+
+
 def build(config: ModelConfig, shapes: Mapping[str, Shape]) -> vf.models.MUNITGame:
     """Builds both players for images of the shapes of domains "a" and "b"."""
 

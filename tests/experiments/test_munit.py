@@ -1,0 +1,146 @@
+"""Translation between two domains end to end, at a tiny size."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vaeflow as vf
+from experiments import common, munit_digits, munit_folders
+from vaeflow.export import export_run, open_run
+
+EXPERIMENTS = {"munit_digits": munit_digits, "munit_folders": munit_folders}
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
+SMALL = [
+    *("--model.content-channels", "2", "4", "--model.blocks", "1"),
+    *("--model.style-channels", "2", "4", "--model.styles", "3", "--model.hidden", "4"),
+    *("--model.discriminator-channels", "2", "--model.scales", "1"),
+    *("--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "4"),
+    *("--train.log-every", "1", "--train.checkpoint-every", "2"),
+]
+CLASSIFIERS = [
+    *("--classifier-train.steps", "2", "--classifier-train.scan-steps", "2"),
+    *("--classifier-train.evaluate-every", "2", "--classifier-train.batch-size", "8"),
+]
+FIGURES = ("drawn_styles", "styles_of_examples", "style_interpolation", "and_back")
+CURVES = ("reconstruction", "style", "content", "adversarial")
+TERMS = ("adversarial", "content", "cycle", "reconstruction", "style")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.RandomState(0)
+    for domain, channels in (("a", 1), ("b", 3)):
+        pathlib.Path(domain).mkdir()
+        for number in range(40):
+            pixels = random.randint(0, 256, (8, 8, channels)).astype(np.uint8)
+            Image.fromarray(pixels.squeeze()).save(f"{domain}/{number}.png")
+
+
+def execute(name, workdir, *options):
+    arguments = ["--workdir", workdir, *SMALL, *options]
+    return common.execute(name, EXPERIMENTS[name].PRESETS, EXPERIMENTS[name].run, arguments)
+
+
+def report(workdir):
+    return json.loads(pathlib.Path(workdir, "report.json").read_text())
+
+
+def folders(here="."):
+    return ["--data.a", f"folder:{here}/a", "--data.b", f"folder:{here}/b"]
+
+
+def test_digits_are_translated_scored_and_drawn():
+    assert execute("munit_digits", "run", *CLASSIFIERS) == 0
+    found = report("run")["metrics"]
+    assert all(math.isfinite(value) for value in found.values())
+    scores = ("content_agreement/a_to_b", "diversity_ratio/real", "frechet_ratio/b_to_a")
+    terms = [f"held_out/{term}_{domain}" for term in TERMS for domain in "ab"]
+    assert {*scores, *terms, "conditional_inception_score"} <= set(found)
+    names = [f"{way}_{name}" for way in ("a_to_b", "b_to_a") for name in FIGURES]
+    for name in (*names, *(f"{curve}_curve" for curve in CURVES), "a_to_b_step_0000004"):
+        with Image.open(f"run/figures/{name}.png") as image:
+            assert np.asarray(image).std() > 1
+    model = pathlib.Path("run/model.safetensors").read_bytes()
+    assert execute("munit_digits", "run", *CLASSIFIERS) == 0
+    assert pathlib.Path("run/model.safetensors").read_bytes() == model
+
+
+def test_folders_of_grey_and_coloured_images_are_translated_and_exported():
+    assert execute("munit_folders", "run", *folders(), "--loss.cycle", "1") == 0
+    found = report("run")["metrics"]
+    assert sorted(found) == [f"held_out/{term}_{domain}" for term in TERMS for domain in "ab"]
+    records = list(map(json.loads, pathlib.Path("run/metrics.jsonl").read_text().splitlines()))
+    assert "generator/cycle_a" in records[0]
+    opened = open_run("run")
+    assert opened.shape == {"a": (8, 8, 1), "b": (8, 8, 3)}
+    model = opened.module.build(opened.config, opened.shape)
+    assert isinstance(model, vf.models.MUNIT)
+    images = np.random.RandomState(1).randint(0, 256, (5, 8, 8, 1)).astype(np.uint8)
+    styles = np.random.RandomState(1).normal(size=(5, 3)).astype(np.float32)
+    expected = model.apply(opened.variables, images, "b", styles, method="translate")
+    assert expected.shape == (5, 8, 8, 3)
+    names = export_run("run", "run.zip")
+    assert len(names) == 8
+    call = vf.sharing.load_exported("run.zip")["translate_a_to_b"]
+    difference = np.asarray(call(images, styles), int) - np.asarray(expected, int)
+    assert np.abs(difference).max() <= 1  # of 255 levels
+
+
+def test_domains_of_different_sizes_are_refused(capsys):
+    options = ["--data.a", "embedded:face-edges", "--data.b", "folder:b"]
+    assert execute("munit_folders", "run", *options) == 1
+    assert "24x24x1 and b=folder:b is 8x8x3" in capsys.readouterr().err
+
+
+def test_domains_whose_styles_are_unknown_are_refused_by_the_scores(capsys):
+    assert execute("munit_digits", "run", *folders(), *CLASSIFIERS) == 1
+    assert "b must be drawings, whose styles are known, got folder:b" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--loss.style", "-1"], "loss.style must be at least 0, got -1.0"),
+        (["--train.halve-every", "-1"], "train.halve_every must be at least 0, got -1"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        execute("munit_folders", "run", *options)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_ends_as_one_that_was_not():
+    here = pathlib.Path.cwd()
+    command = [sys.executable, "-m", "experiments.munit_folders", *SMALL, *folders(here)]
+    command += ["--train.steps", "12", "--train.ema-decay", "0.9"]
+    options = {"cwd": REPOSITORY, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*command, "--workdir", here / "whole"], check=True, **options)
+    for mark in ("checkpoints/2", "checkpoints/6", "model.safetensors"):
+        with subprocess.Popen([*command, "--workdir", here / "killed"], **options) as process:
+            while not (here / "killed" / mark).exists() and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+    subprocess.run([*command, "--workdir", here / "killed"], check=True, **options)
+    assert report("killed")["metrics"] == report("whole")["metrics"]
+    first, second = ((here / run / "model.safetensors").read_bytes() for run in ("whole", "killed"))
+    assert first == second
+    # The last checkpoint holds both players and their optimisers.
+    digests = [
+        json.loads((here / run / "checkpoints/12/beside/metadata").read_text())["crc32"]
+        for run in ("whole", "killed")
+    ]
+    assert digests[0] == digests[1]
