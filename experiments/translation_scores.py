@@ -18,6 +18,7 @@ from experiments import image_classifier
 from experiments.image_scores import drawn, open_classifier
 from vaeflow import data, metrics, training
 from vaeflow.metrics.checks import as_images
+from vaeflow.models.munit import Domain, other
 
 INPUTS = 100
 """Inputs that are translated to several samples, as in Huang et al. 2018, section 5.2."""
@@ -31,7 +32,6 @@ TRAIN = dataclasses.replace(
 """A minute on a CPU core for each classifier; with 3,000 steps that of digits in drawings is right
 on less than 97 % of the test images."""
 
-Domain = Literal["a", "b"]
 Images = UInt8[np.ndarray, "image height width channel"]
 Samples = UInt8[np.ndarray, "input sample height width channel"]
 
@@ -107,7 +107,7 @@ class TranslationScorer:
         The classifier of the other domain looks at `images`, that of the `target` at
         `translations`.
         """
-        source = _other(target)
+        source = other(target)
         before = self._checked(images, "images", source)
         after = self._checked(translations, "translations", target)
         return metrics.agreement(
@@ -170,7 +170,7 @@ class TranslationScorer:
             reference = self.references[f"diversity/{name}"]
             found[f"diversity_ratio/{name}"] = found["diversity"] / reference
         for target, images in one.items():
-            source = _other(target)
+            source = other(target)
             way = f"{source}_to_{target}"
             distance = self.frechet_distance(images, target)
             untranslated = self.references[f"frechet_distance/{way}/untranslated"]
@@ -293,7 +293,3 @@ def _checked(a: data.Dataset, b: data.Dataset) -> tuple[data.Dataset, data.Datas
             f"{a.name} with {a.classes} classes of shape {a.shape}"
         )
     return a, b
-
-
-def _other(domain: Domain) -> Domain:
-    return "b" if domain == "a" else "a"
