@@ -75,7 +75,7 @@ SMALL = ModelConfig(
 """For images of about 28 pixels, whose lines a map of a quarter of the size wouldn't hold."""
 
 TRAIN = training.TrainConfig(
-    steps=3000,
+    steps=2500,
     batch_size=8,
     learning_rate=5e-4,
     weight_decay=1e-4,
