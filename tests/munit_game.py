@@ -46,7 +46,9 @@ def game(
 GAME = game()
 
 
-@functools.cache
-def variables(posterior: type[nn.Module] = encoders.PointMass) -> dict:
-    """Variables of `game(posterior)`."""
+def initialize(posterior: type[nn.Module] = encoders.PointMass) -> dict:
+    """Makes variables of `game(posterior)`."""
     return jax.jit(game(posterior).init)(jax.random.key(0), IMAGES["a"], IMAGES["b"])
+
+
+variables = functools.cache(initialize)
