@@ -131,6 +131,17 @@ def test_values_of_other_shapes_are_refused_with_both_shapes(shape):
     assert f"images must be [batch, *(9, 8, 1)], got shape {shape}" in str(error.value)
 
 
+@pytest.mark.parametrize("shape", [(ROWS, 2), (3,), (ROWS, 3, 1)])
+def test_styles_of_other_shapes_are_refused(shape):
+    for method, given in (
+        ("translate", (IMAGES["a"], "b", jnp.zeros(shape))),
+        ("decode", (jnp.zeros((ROWS, 5, 4, 4)), jnp.zeros(shape), "b")),
+    ):
+        with pytest.raises(ValueError, match=r"styles must be \[batch, 3\], got shape") as error:
+            apply(method, *given)
+        assert str(error.value).endswith(f"got shape {shape}")
+
+
 def test_images_of_other_shapes_and_types_are_refused():
     with pytest.raises(ValueError, match=r"\*\(9, 8, 3\)\], got shape \(3, 9, 8, 1\)"):
         apply("encode", IMAGES["a"], "b")
