@@ -44,7 +44,7 @@ def test_equals_native_convolution(channels, features, size, stride, padding, he
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 8), (2, 2), (1, 5), (1, 1)])
-@pytest.mark.parametrize(("size", "stride"), [(7, 1), (4, 2), (3, 1)])
+@pytest.mark.parametrize(("size", "stride"), [(7, 1), (4, 2), (3, 2)])
 def test_reflection_mirrors_at_the_outermost_pixels(size, stride, height, width):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (2, height, width, 3))
