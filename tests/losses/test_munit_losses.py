@@ -183,3 +183,6 @@ def test_what_does_not_fit_is_refused(loss):
     reals = BATCH | {"a": {"image": np.float32(BATCH["a"]["image"])}}
     with pytest.raises(ValueError, match="images must be uint8"):
         loss(GAME, variables(), reals, KEY)
+    fewer = BATCH | {"b": {"image": BATCH["b"]["image"][:2]}}
+    with pytest.raises(ValueError, match="as many images of a as of b, got 3 and 2"):
+        loss(GAME, variables(), fewer, KEY)
