@@ -153,7 +153,7 @@ class MUNIT(nn.Module):
           rng: A typed key, or one for each row, to draw styles with.
 
         Raises:
-          ValueError: As for `encode` and `decode`, or if both or neither of style and rng are given.
+          ValueError: As for `encode` and `decode`, or unless one of style and rng is given.
         """
         if (style is None) == (rng is None):
             raise ValueError("translate takes either style or rng, got both or neither")
