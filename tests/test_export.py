@@ -168,6 +168,32 @@ def test_a_damaged_model_and_an_unwritable_file_are_one_line(capsys, monkeypatch
     assert second.startswith("error: run/model.safetensors isn't a safetensors file, or is damaged")
 
 
+def test_a_run_of_several_domains_is_exported_with_the_shape_of_each(monkeypatch):
+    given = {}
+
+    def functions(config, shape):
+        given.update(shape)
+        return {
+            f"scale_{domain}": sharing.Function(
+                lambda v, x: v["w"] * x,
+                {"x": sharing.Argument(("b", *sizes), np.float32, "numbers")},
+                "numbers",
+            )
+            for domain, sizes in shape.items()
+        }
+
+    toy = types.ModuleType("experiments.toy")
+    toy.Config, toy.functions = dataclasses.make_dataclass("Config", []), functions
+    monkeypatch.setitem(sys.modules, "experiments.toy", toy)
+    model_of(shape={"a": (4, 4, 1), "b": (4, 4, 3)})
+    assert export.open_run("run").shape == {"a": (4, 4, 1), "b": (4, 4, 3)}
+    assert export.main(["run", "--out", "out"]) == 0
+    assert given == {"a": (4, 4, 1), "b": (4, 4, 3)}
+    loaded = sharing.load_exported("out")
+    x = np.ones((2, 4, 4, 3), np.float32)
+    np.testing.assert_array_equal(loaded["scale_b"](x), 3 * x)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import reflection
 from vaeflow import nn
 
 CASES = [
@@ -39,6 +40,26 @@ def test_equals_native_convolution(channels, features, size, stride, padding, he
     dy = jax.random.normal(keys[2], expected.shape)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
     for got, want in zip(pull_back(dy), expected_pull_back(dy), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 8), (2, 2), (1, 5), (1, 1)])
+@pytest.mark.parametrize(("size", "stride"), [(7, 1), (4, 2), (3, 2)])
+def test_reflection_mirrors_at_the_outermost_pixels(size, stride, height, width):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, height, width, 3))
+    kernel = jax.random.normal(keys[1], (size, size, 3, 2))
+    rows, columns = (reflection.mirrored(length, size, stride) for length in (height, width))
+    y, pull_back = jax.vjp(lambda x, k: nn.convolution(x, k, (stride,) * 2, "REFLECT"), x, kernel)
+    assert y.shape == (2, -(-height // stride), -(-width // stride), 2)
+    np.testing.assert_allclose(
+        y, reflection.reflected_convolution(x, kernel, stride), rtol=1e-5, atol=1e-4
+    )
+    dy = jax.random.normal(keys[2], y.shape)
+    expected = jax.vjp(
+        lambda x, k: native(x[:, rows][:, :, columns], k, stride, "VALID"), x, kernel
+    )
+    for got, want in zip(pull_back(dy), expected[1](dy), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
 
 

@@ -105,3 +105,43 @@ def test_starts_at_zero_with_gradients_and_refuses_other_bounds():
     assert jnp.abs(gradient["params"]["kernel_1"]).min() > 0
     with pytest.raises(ValueError, match=r"lipschitz must be in \(0, 1\), got 1.0"):
         nn.LipschitzMLP(3, (8,), 1.0).init(KEY, x)
+
+
+def matrix(kernel):
+    """What a convolution multiplies the pixels of one window with."""
+    return np.float64(kernel).reshape(-1, kernel.shape[-1])
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3, 8), (4, 4, 64, 32), (1, 1, 5, 1), (3, 3, 1, 20)])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_spectral_convolutions_have_norm_one_at_most_and_nearly(shape, scale):
+    kernel = scale * jax.random.normal(KEY, shape)
+    effective = nn.SpectralConv(shape[-1]).effective(kernel)
+    assert 0.95 <= np.linalg.norm(matrix(effective), 2) <= 1 + 1e-6
+    np.testing.assert_allclose(effective / kernel, (effective / kernel).mean(), rtol=1e-5)
+
+
+def test_spectral_convolutions_convolve_with_the_divided_kernel_and_add_a_bias():
+    x = jax.random.normal(KEY, (2, 6, 5, 3))
+    layer = nn.SpectralConv(4, (4, 4), (2, 2), padding="REFLECT")
+    parameters = {"kernel": 7 * jax.random.normal(KEY, (4, 4, 3, 4)), "bias": jnp.arange(4.0)}
+    effective = layer.effective(parameters["kernel"])
+    expected = nn.convolution(x, effective, (2, 2), "REFLECT") + jnp.arange(4.0)
+    found = layer.apply({"params": parameters}, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert layer.init(KEY, x)["params"]["kernel"].shape == (4, 4, 3, 4)
+
+
+@pytest.mark.parametrize("fill", [0.0, 1e-15, 1.0, 1e15])
+def test_spectral_convolutions_and_their_gradients_are_finite_for_any_kernel(fill):
+    x = jax.random.normal(KEY, (2, 5, 5, 3))
+    layer = nn.SpectralConv(4)
+    parameters = {"kernel": jnp.full((3, 3, 3, 4), fill), "bias": jnp.zeros(4)}
+
+    def loss(parameters):
+        return jnp.sum(layer.apply({"params": parameters}, x) ** 3)
+
+    value, gradient = jax.value_and_grad(loss)(parameters)
+    assert (value == 0) == (fill == 0)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

@@ -1,8 +1,8 @@
 """An experiment whose batch is divided over devices and hosts, in processes of their own.
 
 Its presets: a loss whose rows are coupled through `axis`, with codes that are averaged over the
-whole batch; quantizers that learn from the whole batch; and a small Glow. It leaves `state.npz`
-beside the report.
+whole batch; quantizers that learn from the whole batch; a small Glow; and a MUNIT, two players on
+unpaired batches. It leaves `state.npz` beside the report.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import optax
 
 import vaeflow as vf
 from experiments import common
+from tests import munit_game
 from vaeflow import training
 from vaeflow.data.arrays import array_part
 from vaeflow.losses.base import Aux
@@ -37,6 +38,8 @@ class Config:
     """Train the Glow."""
     quantizers: bool = False
     """Train the quantizers."""
+    munit: bool = False
+    """Train the MUNIT."""
     kill_at: tuple[int, ...] = ()
     """Evaluations at which every process kills itself, the first time that it is there."""
     stop_at: tuple[int, ...] = ()
@@ -116,11 +119,27 @@ def quantizing_loss(model, variables, batch, rng, *, axis, train):
     return error + 0.1 * codes, Aux({"error": error}, state)
 
 
+def source_of(images: np.ndarray) -> vf.data.Source:
+    """A split of these images."""
+    return vf.data.Source(array_part(images, None).read, np.arange(len(images)))
+
+
 def run(config: Config, directory: training.RunDirectory) -> common.Result:
     """Trains, and leaves the state behind."""
+    train = config.train
     images = np.random.default_rng(0).integers(0, 256, (48, SIZE, SIZE, 1), dtype=np.uint8)
-    source = vf.data.Source(array_part(images, None).read, np.arange(len(images)))
-    if config.glow:
+    batches = training.Batches(source_of(images), train.batch_size, train.seed, flip=True)
+    optimizer = training.make_optimizer(train)
+    if config.munit:
+        model, initialize = munit_game.GAME, munit_game.initialize
+        loss = {
+            "discriminator": vf.losses.munit_discriminator,
+            "generator": functools.partial(vf.losses.munit, cycle=1.0),
+        }
+        optimizer = {player: training.make_optimizer(train, (0.5, 0.999)) for player in loss}
+        sources = (source_of(munit_game.images(shape, 48)) for shape in munit_game.SHAPES.values())
+        batches = training.UnpairedBatches(*sources, train.batch_size, train.seed, flip=True)
+    elif config.glow:
         flow = vf.flows.Glow((SIZE, SIZE, 1), 2, 2, 8)
         model = vf.models.FlowModel(flow, vf.models.UniformDequantizer())
         loss = vf.losses.negative_log_likelihood
@@ -144,12 +163,11 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         sign = -1.0 if config.contrary and host > 0 else 1.0
         return {"size": sign * float(optax.tree.norm(variables["params"]))}
 
-    train = config.train
     fitted = training.fit(
         model,
         loss,
-        training.make_optimizer(train),
-        training.Batches(source, train.batch_size, train.seed, flip=True),
+        optimizer,
+        batches,
         train,
         directory,
         initialize=initialize,
@@ -179,6 +197,12 @@ PRESETS = {
         Config(TRAIN, quantizers=True), yields="Quantizers.", cost="seconds"
     ),
     "glow": common.Preset(Config(TRAIN, glow=True), yields="A Glow.", cost="seconds"),
+    # Faster, players that follow each other would make much of how sums are rounded.
+    "munit": common.Preset(
+        Config(dataclasses.replace(TRAIN, learning_rate=1e-4), munit=True),
+        yields="A MUNIT.",
+        cost="seconds",
+    ),
 }
 
 if __name__ == "__main__":

@@ -65,20 +65,22 @@ def run_hosts(workdir, *options, count=2, devices=4) -> list[tuple[int, str]]:
     return [end(process) for process in processes]
 
 
-def losses(workdir) -> list[tuple[int, float]]:
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+def losses(workdir) -> list[tuple[float, ...]]:
+    """Each step, and the loss of each player there."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    names = ("step", "loss", "discriminator/loss", "generator/loss")
+    return [tuple(line[name] for name in names if name in line) for line in lines]
 
 
-def assert_agree(found, expected, tolerance=1e-5) -> None:
+def assert_agree(found, expected, of_losses=1e-5, of_state=1e-5) -> None:
     """Losses agree relatively; every leaf of the state relatively to its largest entry."""
-    assert [step for step, _ in losses(found)] == list(range(1, 21))
-    np.testing.assert_allclose(losses(found), losses(expected), rtol=tolerance)
+    assert [step for step, *_ in losses(found)] == list(range(1, 21))
+    np.testing.assert_allclose(losses(found), losses(expected), rtol=of_losses)
     with np.load(found / "state.npz") as state, np.load(expected / "state.npz") as other:
         assert set(state) == set(other)
         assert any("ema" in name for name in state)
         for name in state:
-            allowed = tolerance * np.abs(other[name]).max()
+            allowed = of_state * np.abs(other[name]).max()
             np.testing.assert_allclose(state[name], other[name], 0, allowed, err_msg=name)
 
 
@@ -106,14 +108,24 @@ def quantizers(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def munit(tmp_path_factory):
+    """The MUNIT on one device."""
+    path = tmp_path_factory.mktemp("munit")
+    assert run(path, "--preset", "munit")[0] == 0
+    return path
+
+
 @pytest.mark.parametrize("strategy", ["jit", "pmap"])
-@pytest.mark.parametrize("preset", ["coupled", "glow", "quantizers"])
+@pytest.mark.parametrize("preset", ["coupled", "glow", "quantizers", "munit"])
 def test_eight_devices_do_as_one(request, tmp_path, preset, strategy):
     options = ("--preset", preset, "--train.strategy", strategy)
     code, line = run(tmp_path, *options, devices=8)
     assert code == 0, line
     assert json.loads((tmp_path / "report.json").read_text())["metrics"]["devices"] == 8
-    assert_agree(tmp_path, request.getfixturevalue(preset))
+    # A difference of images that is rounded to the other side of zero turns a slope of MUNIT's.
+    of_state = 5e-3 if preset == "munit" else 1e-5
+    assert_agree(tmp_path, request.getfixturevalue(preset), of_state=of_state)
 
 
 @pytest.mark.parametrize("strategy", ["jit", "pmap"])
@@ -160,7 +172,7 @@ def test_two_hosts_lose_patience_together(tmp_path):
     ends = run_hosts(tmp_path, "--contrary", "--train.patience", "2")
     assert [code for code, _ in ends] == [0, 0], ends
     assert json.loads((tmp_path / "report.json").read_text())["step"] == 5
-    assert max(step for step, _ in losses(tmp_path)) == 15
+    assert max(step for step, *_ in losses(tmp_path)) == 15
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 15
 
 
@@ -179,7 +191,7 @@ def test_a_full_disk_ends_with_one_line_and_loses_nothing(tmp_path, glow):
     assert len([part for part in before if part and not part.startswith(bars)]) == 1
     assert set(kept) <= {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert run(tmp_path, *options)[0] == 0
-    assert_agree(tmp_path, glow, tolerance=0)
+    assert_agree(tmp_path, glow, 0, 0)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):

@@ -26,6 +26,27 @@ def test_the_learning_rate_rises_and_stays_or_falls_to_zero_with_the_run():
     assert [float(one(t)) for t in range(2)] == pytest.approx([0.4, 0.4])
 
 
+def test_a_constant_learning_rate_is_halved_over_and_over():
+    halved = make_schedule(TrainConfig(learning_rate=0.8, halve_every=3))
+    expected = [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2, 0.2, 0.1]
+    np.testing.assert_allclose([halved(t) for t in range(10)], expected, rtol=1e-6)
+    np.testing.assert_allclose(halved(3 * 20 + 2), 0.8 / 2**20, rtol=1e-5)
+    # The first halving is that many steps after the warm-up.
+    warmed = make_schedule(TrainConfig(learning_rate=0.8, halve_every=3, warmup_steps=2))
+    np.testing.assert_allclose([warmed(t) for t in range(12)], [0.4, 0.8, *expected], rtol=1e-6)
+
+
+def test_decays_are_those_of_the_averages():
+    given = make_optimizer(TrainConfig(learning_rate=0.1), (0.5, 0.9))
+    reference = optax.adam(0.1, b1=0.5, b2=0.9)
+    parameters = {"kernel": jnp.array([1.0, -2.0])}
+    state, other = given.init(parameters), reference.init(parameters)
+    for slope in ([1.0, 2.0], [-3.0, 0.5], [0.1, 4.0]):
+        change, state = given.update({"kernel": jnp.array(slope)}, state, parameters)
+        expected, other = reference.update({"kernel": jnp.array(slope)}, other, parameters)
+        np.testing.assert_allclose(change["kernel"], expected["kernel"], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "reference"), [("adam", optax.adam(0.1)), ("adamax", optax.adamax(0.1))]
 )
@@ -70,6 +91,11 @@ def test_weight_decay_shrinks_kernels_alone():
         ({"learning_rate": 0.0}, "train.learning_rate must be above 0, got 0.0"),
         ({"learning_rate": float("nan")}, "train.learning_rate must be above 0, got nan"),
         ({"ema_decay": 1.0}, r"train.ema_decay must be in \[0, 1\), got 1.0"),
+        ({"halve_every": -1}, "train.halve_every must be at least 0, got -1"),
+        (
+            {"halve_every": 5, "schedule": "cosine"},
+            "train.halve_every must be 0 with a cosine, got 5",
+        ),
         ({"optimizer": "sgd"}, r"train.optimizer must be one of \('adam', 'adamax'\), got 'sgd'"),
     ],
 )

@@ -210,3 +210,10 @@ def test_the_model_lies_beside_the_report_with_all_that_builds_it_again(tmp_path
         "config": dataclasses.asdict(config),
     }
     np.testing.assert_array_equal(variables["params"]["w"], [1, 2])
+
+
+def test_the_model_of_several_domains_has_a_shape_for_each(tmp_path):
+    directory = open_run_directory(str(tmp_path), TrainConfig())
+    directory.write_model({"w": np.float32([1])}, {"a": (4, 4, 1), "b": (4, 4, 3)})
+    described, _ = vaeflow.load(tmp_path / "model.safetensors")
+    assert described["shape"] == {"a": [4, 4, 1], "b": [4, 4, 3]}

@@ -71,13 +71,14 @@ def munit(
       that of the domain whose image is judged, such as `reconstruction_a`.
 
     Raises:
-      ValueError: If the model has no such players, or images have the wrong shape.
+      ValueError: If the model has no such players, or images have the wrong shape or type, or
+        aren't as many of both domains.
     """
     del axis, train
     generator, own = player(model, variables, GENERATOR)
     judge = player(model, variables, DISCRIMINATOR)
-    keys = row_keys(rng, len(batch["a"]["image"]))
-    values = {domain: observe(batch[domain]["image"]) for domain in DOMAINS}
+    values = _observe(batch)
+    keys = row_keys(rng, len(values["a"]))
     contents, styles = {}, {}
     for number, domain in enumerate(DOMAINS):
         contents[domain], posterior = _encode(generator, own, values[domain], domain)
@@ -144,8 +145,8 @@ def munit_discriminator(
     del axis, train
     generator, own = player(model, variables, GENERATOR)
     judge = player(model, variables, DISCRIMINATOR)
-    keys = row_keys(rng, len(batch["a"]["image"]))
-    values = {domain: observe(batch[domain]["image"]) for domain in DOMAINS}
+    values = _observe(batch)
+    keys = row_keys(rng, len(values["a"]))
     drawn = _draw_styles(generator, own, keys)
     terms = {}
     for to in DOMAINS:
@@ -156,6 +157,21 @@ def munit_discriminator(
         terms[f"real_{to}"] = _squares(real, 1.0)
         terms[f"translated_{to}"] = _squares(fake, 0.0)
     return sum(terms.values()), Aux(terms, {})
+
+
+def _observe(batch: dict[str, dict[str, Array]]) -> dict[Domain, Values]:
+    """Values of the images of both domains.
+
+    Raises:
+      ValueError: If they aren't as many, or aren't uint8.
+    """
+    values = {domain: observe(batch[domain]["image"]) for domain in DOMAINS}
+    rows = [len(of_domain) for of_domain in values.values()]
+    if len(set(rows)) > 1:
+        raise ValueError(
+            f"batch must hold as many images of a as of b, got {rows[0]} and {rows[1]}"
+        )
+    return values
 
 
 def _encode(

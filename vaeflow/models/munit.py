@@ -47,6 +47,9 @@ class ContentStyleCoder(nn.Module):
         style: Float[Array, "batch style"],
     ) -> Float[Array, "batch height width channel"]:
         """Puts content and style together to values from -1 to 1."""
+        latents = self.style.posterior.latents
+        if style.shape[1:] != (latents,):
+            raise ValueError(f"styles must be [batch, {latents}], got shape {style.shape}")
         return self.decoder(content, style, shape=self.shape)
 
 
@@ -103,7 +106,11 @@ class MUNIT(nn.Module):
         style: Float[Array, "batch style"],
         domain: Domain,
     ) -> Float[Array, "batch height width channel"]:
-        """Puts content and style together to values from -1 to 1 of a domain."""
+        """Puts content and style together to values from -1 to 1 of a domain.
+
+        Raises:
+          ValueError: If there is no such domain, or its contents or styles are of another shape.
+        """
         return self.coder(domain).decode(content, style)
 
     def encode(
@@ -122,7 +129,11 @@ class MUNIT(nn.Module):
         style: Float[Array, "batch style"],
         domain: Domain,
     ) -> UInt8[Array, "batch height width channel"]:
-        """Shows content in a style of a domain."""
+        """Shows content in a style of a domain.
+
+        Raises:
+          ValueError: As for `decode_values`.
+        """
         return show(self.decode_values(content, style, domain))
 
     def translate(
@@ -142,7 +153,7 @@ class MUNIT(nn.Module):
           rng: A typed key, or one for each row, to draw styles with.
 
         Raises:
-          ValueError: As for `encode`, or if there are both or neither of style and rng.
+          ValueError: As for `encode` and `decode`, or unless one of style and rng is given.
         """
         if (style is None) == (rng is None):
             raise ValueError("translate takes either style or rng, got both or neither")

@@ -1,0 +1,134 @@
+"""What content forgets and style keeps, sizes of maps, and styles without uncertainty."""
+
+from __future__ import annotations
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.reflection import reflected_convolution
+from vaeflow import encoders
+from vaeflow.distributions.rows import sample_rows
+
+KEY = jax.random.key(0)
+CONTENT = encoders.ContentEncoder((3, 4, 5), blocks=1)
+STYLE = encoders.StyleEncoder((3, 4, 5))
+SIZES = [(28, 28), (27, 24), (24, 32), (9, 5), (1, 2)]
+
+
+def values(*shape):
+    return np.random.RandomState(0).uniform(-0.7, 0.7, shape).astype(np.float32)
+
+
+def fitted(network, x):
+    """Apply with variables whose biases aren't zero."""
+    variables = jax.jit(network.init)(KEY, x)
+    variables = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.shape[-1])), variables
+    )
+    return variables["params"], jax.jit(lambda x: network.apply(variables, x))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_maps_halve_rounded_up_and_features_are_one_vector(size):
+    x = jnp.ones((2, *size, 3))
+    content = jax.eval_shape(lambda x: CONTENT.init_with_output(KEY, x)[0], x)
+    assert content.shape == (2, -(-size[0] // 4), -(-size[1] // 4), 5)
+    style = jax.eval_shape(lambda x: STYLE.init_with_output(KEY, x)[0], x)
+    assert style.shape == (2, 5)
+
+
+def normed(x):
+    return (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5)
+
+
+def test_content_is_made_by_normalised_convolutions_and_blocks():
+    x = values(2, 9, 7, 2)
+    parameters, encode = fitted(CONTENT, x)
+    expected = x
+    for level in range(3):
+        kernel = parameters[f"Conv_{level}"]["kernel"]
+        convolved = reflected_convolution(expected, kernel, 2 if level else 1)
+        expected = np.maximum(normed(convolved), 0)
+    block = parameters["InstanceNormBlock_0"]
+    hidden = normed(reflected_convolution(expected, block["Conv_0"]["kernel"]))
+    change = reflected_convolution(np.maximum(hidden, 0), block["Conv_1"]["kernel"])
+    np.testing.assert_allclose(encode(x), expected + normed(change), atol=1e-3)
+    assert len(jax.tree.leaves(parameters)) == 5  # no biases, which the norms would subtract
+
+
+def test_style_is_the_mean_of_convolutions_without_norms():
+    x = values(2, 9, 7, 2)
+    parameters, encode = fitted(STYLE, x)
+    expected = x
+    for level in range(3):
+        layer = parameters[f"Conv_{level}"]
+        convolved = reflected_convolution(expected, layer["kernel"], 2 if level else 1)
+        expected = np.maximum(convolved + layer["bias"], 0)
+    np.testing.assert_allclose(encode(x), expected.mean((1, 2)), atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_contrast_and_brightness_are_style_and_not_content(channels):
+    x = values(2, 12, 11, channels)
+    # A contrast of all channels and a brightness of each; mirrored edges hold no other constant.
+    other = 0.6 * x + np.float32([0.2, -0.3, 0.1])[:channels]
+    content, style = fitted(CONTENT, x)[1], fitted(STYLE, x)[1]
+    spread = np.std(content(x))
+    assert np.abs(content(other) - content(x)).max() < 2e-3 * spread
+    assert np.abs(style(other) - style(x)).max() > 0.05
+    # Content isn't blind: what is shown elsewhere, or inverted, is another.
+    assert np.abs(content(x[:, ::-1]) - content(x)).max() > 0.3 * spread
+    assert np.abs(content(-x) - content(x)).max() > 0.3 * spread
+
+
+def test_networks_compute_in_bfloat16_and_return_float32():
+    x = values(2, 8, 8, 1)
+    for network in (CONTENT, STYLE):
+        variables = network.init(KEY, x)
+        exact = network.apply(variables, x)
+        half = network.clone(dtype=jnp.bfloat16).apply(variables, x)
+        assert half.dtype == jnp.float32
+        assert 0 < np.abs(half - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_a_point_mass_is_its_mean_and_linear_in_the_features():
+    features = values(4, 3)
+    posterior = encoders.PointMass(2)
+    variables = posterior.init(KEY, features)
+    found = posterior.apply(variables, features)
+    (dense,) = variables["params"].values()
+    np.testing.assert_allclose(found.mean(), features @ dense["kernel"] + dense["bias"], rtol=1e-5)
+    assert (found.batch_shape, found.event_shape) == ((4,), (2,))
+    np.testing.assert_array_equal(found.sample(seed=KEY), found.mean())
+    assert isinstance(found, distrax.Distribution)
+
+
+def test_point_masses_are_sampled_row_by_row():
+    features = values(4, 3)
+    posterior = encoders.PointMass(2)
+    variables = posterior.init(KEY, features)
+
+    @jax.jit
+    def draw(features):
+        found = posterior.apply(variables, features)
+        return sample_rows(found, jax.random.split(KEY, 4), 5)[0]
+
+    mean = posterior.apply(variables, features).mean()
+    np.testing.assert_allclose(draw(features), np.broadcast_to(mean, (5, 4, 2)), rtol=1e-5)
+    slope = jax.grad(lambda x: draw(x).sum())(features)
+    kernel = next(iter(variables["params"].values()))["kernel"]
+    np.testing.assert_allclose(slope, np.broadcast_to(5 * kernel.sum(1), (4, 3)), rtol=1e-5)
+
+
+def test_the_prior_of_a_point_mass_is_standard_normal():
+    prior = encoders.PointMass(3).standard(2.0)
+    z = np.float32([0.5, -1.0, 3.0])
+    expected = -0.5 * np.sum((z / 2) ** 2) - 3 * np.log(2 * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(prior.log_prob(z), expected, rtol=1e-6)
+    assert (prior.batch_shape, prior.event_shape) == ((), (3,))
+    assert encoders.PointMass(3).standard().log_prob(np.zeros(3)) == pytest.approx(
+        -1.5 * np.log(2 * np.pi), rel=1e-6
+    )

@@ -1,0 +1,188 @@
+"""Both objectives of MUNIT: each term against a plain computation, and where gradients go."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import linear_gaussian
+from tests.munit_game import BATCH, GAME, ROWS, SHAPES, game, variables
+from vaeflow import encoders, losses, models
+
+KEY = jax.random.key(5)
+KEYS = jax.random.split(KEY, ROWS)
+DOMAINS = ("a", "b")
+OTHER = {"a": "b", "b": "a"}
+WEIGHTS = {"reconstruction": 3.0, "content": 5.0, "style": 7.0, "cycle": 11.0}
+POSTERIORS = {"point": encoders.PointMass, "normal": encoders.DiagonalGaussian}
+NAMES = {
+    f"{term}_{domain}"
+    for term in ("adversarial", "reconstruction", "content", "style")
+    for domain in DOMAINS
+}
+CONSTANT = {
+    fill: {
+        domain: {"image": np.full((ROWS, *shape), fill, np.uint8)}
+        for domain, shape in SHAPES.items()
+    }
+    for fill in (0, 255)
+}
+
+
+@functools.cache
+def compiled(name, kind="point"):
+    """A loss with traced weights, and its gradient by all parameters of both players."""
+    model, loss = game(POSTERIORS[kind]), getattr(losses, name)
+
+    def value(params, batch, keys, weights):
+        return loss(model, {"params": params}, batch, keys, **weights)
+
+    return jax.jit(jax.value_and_grad(value, has_aux=True))
+
+
+def evaluated(name, kind="point", batch=BATCH):
+    """The loss, its metrics and the gradient of each player."""
+    params = variables(POSTERIORS[kind])["params"]
+    weights = WEIGHTS if name == "munit" else {}
+    (value, aux), gradient = compiled(name, kind)(params, batch, KEYS, weights)
+    assert aux.state == {}
+    return value, aux.metrics, gradient
+
+
+@functools.cache
+def plainly(kind):
+    """Every term of both losses, one row and one network after another."""
+    model, made = game(POSTERIORS[kind]), variables(POSTERIORS[kind])
+    own = models.player(model, made, "generator")[1]
+    judge = models.player(model, made, "discriminator")[1]
+
+    def apply(method, *arguments):
+        return model.generator.apply(own, *arguments, method=method)
+
+    def squares(values, domain, target):
+        maps = model.discriminator.apply(judge, values, domain)
+        return sum(jnp.mean((judgements - target) ** 2) for judgements in maps)
+
+    def distance(first, second):
+        return jnp.mean(jnp.abs(first - second))
+
+    @jax.jit
+    def of_row(images, key):
+        folded = [jax.random.fold_in(key, number) for number in range(4)]
+        x = {d: (jnp.float32(images[d][None]) + 0.5) / 128 - 1 for d in DOMAINS}
+        content, style, drawn, terms = {}, {}, {}, {}
+        for number, d in enumerate(DOMAINS):
+            content[d], posterior = apply("encode_values", x[d], d)
+            row = jax.tree.map(lambda leaf: leaf[0], posterior)
+            style[d] = row.sample(seed=folded[2 + number], sample_shape=1)
+            drawn[d] = apply("draw_styles", folded[number][None], 1, d)
+        for d in DOMAINS:
+            translated = apply("decode_values", content[OTHER[d]], drawn[d], d)
+            recovered, posterior = apply("encode_values", translated, d)
+            again = apply("decode_values", content[d], style[d], d)
+            back = apply("decode_values", recovered, style[OTHER[d]], OTHER[d])
+            terms |= {
+                f"adversarial_{d}": squares(translated, d, 1.0),
+                f"reconstruction_{d}": distance(again, x[d]),
+                f"content_{OTHER[d]}": distance(recovered, content[OTHER[d]]),
+                f"style_{d}": distance(posterior.mean(), drawn[d]),
+                f"cycle_{OTHER[d]}": distance(back, x[OTHER[d]]),
+                f"real_{d}": squares(x[d], d, 1.0),
+                f"translated_{d}": squares(translated, d, 0.0),
+            }
+        return terms
+
+    rows = [of_row({d: BATCH[d]["image"][row] for d in DOMAINS}, KEYS[row]) for row in range(ROWS)]
+    return {name: np.mean([np.float64(row[name]) for row in rows]) for name in rows[0]}
+
+
+def assert_terms(found, expected):
+    for name, value in found.items():
+        assert value.shape == ()
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", POSTERIORS)
+def test_the_generator_minimises_what_is_computed_plainly(kind):
+    value, metrics, _ = evaluated("munit", kind)
+    # A traced weight may be anything, so its term is there.
+    assert set(metrics) == NAMES | {"cycle_a", "cycle_b"}
+    assert_terms(metrics, plainly(kind))
+    weights = {"adversarial": 1.0, **WEIGHTS}
+    expected = sum(weights[name[:-2]] * term for name, term in metrics.items())
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", POSTERIORS)
+def test_the_discriminators_minimise_what_is_computed_plainly(kind):
+    value, metrics, _ = evaluated("munit_discriminator", kind)
+    assert set(metrics) == {f"{what}_{d}" for what in ("real", "translated") for d in DOMAINS}
+    assert_terms(metrics, plainly(kind))
+    np.testing.assert_allclose(value, sum(metrics.values()), rtol=1e-6)
+
+
+def test_weights_are_those_of_the_paper_and_cycles_are_left_out():
+    value, aux = jax.jit(functools.partial(losses.munit, GAME))(variables(), BATCH, KEY)
+    assert set(aux.metrics) == NAMES
+    assert_terms(aux.metrics, plainly("point"))  # one key is split over the rows
+    paper = {"adversarial": 1, "reconstruction": 10, "content": 1, "style": 1}
+    expected = sum(paper[name[:-2]] * term for name, term in aux.metrics.items())
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for weight, cycles in ((0, False), (np.float32(0), False), (2.0, True)):
+        loss = functools.partial(losses.munit, GAME, cycle=weight)
+        found = jax.eval_shape(loss, variables(), BATCH, KEY)[1].metrics
+        assert set(found) == (NAMES | {"cycle_a", "cycle_b"} if cycles else NAMES)
+
+
+def test_the_discriminators_loss_moves_the_discriminators_alone():
+    gradient = evaluated("munit_discriminator")[2]
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient["generator"]))
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["discriminator"]))
+
+
+def test_the_generators_loss_reaches_every_part_of_both_auto_encoders():
+    gradient = evaluated("munit")[2]
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["generator"]))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("fill", CONSTANT)
+@pytest.mark.parametrize("name", ["munit", "munit_discriminator"])
+def test_white_and_black_images_have_finite_losses_and_gradients(name, fill):
+    value, metrics, gradient = evaluated(name, batch=CONSTANT[fill])
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((metrics, gradient)))
+    mixed = jax.tree.map(np.copy, BATCH)
+    for domain in DOMAINS:
+        mixed[domain]["image"][0] = fill
+    _, _, gradient = evaluated(name, batch=mixed)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_noise_follows_the_keys():
+    metrics = evaluated("munit")[1]
+    other = compiled("munit")(
+        variables()["params"], BATCH, jax.random.split(jax.random.key(6), ROWS), WEIGHTS
+    )[0][1].metrics
+    for name in NAMES:
+        assert (metrics[name] == other[name]) == name.startswith("reconstruction"), name
+
+
+@pytest.mark.parametrize("loss", [losses.munit, losses.munit_discriminator])
+def test_what_does_not_fit_is_refused(loss):
+    vae = linear_gaussian.model(encoders.DiagonalGaussian(2))
+    with pytest.raises(ValueError, match=r"among \['decoder', 'encoder'\], got 'generator'"):
+        loss(vae, {"params": {"encoder": {}, "decoder": {}}}, BATCH, KEY)
+    small = BATCH | {"b": {"image": BATCH["b"]["image"][:, :8]}}
+    with pytest.raises(ValueError, match=r"\*\(9, 8, 3\)\], got shape \(3, 8, 8, 3\)"):
+        loss(GAME, variables(), small, KEY)
+    reals = BATCH | {"a": {"image": np.float32(BATCH["a"]["image"])}}
+    with pytest.raises(ValueError, match="images must be uint8"):
+        loss(GAME, variables(), reals, KEY)
+    fewer = BATCH | {"b": {"image": BATCH["b"]["image"][:2]}}
+    with pytest.raises(ValueError, match="as many images of a as of b, got 3 and 2"):
+        loss(GAME, variables(), fewer, KEY)

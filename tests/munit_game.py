@@ -1,0 +1,54 @@
+"""A MUNIT and its discriminators at a tiny size: grey images of odd height, and coloured ones."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from vaeflow import decoders, encoders, models
+from vaeflow.nn import MultiScaleDiscriminator
+
+SHAPES = {"a": (9, 8, 1), "b": (9, 8, 3)}
+STYLES = {"a": 2, "b": 3}
+ROWS = 3
+
+
+def images(shape: tuple[int, int, int], rows: int = ROWS, seed: int = 0) -> np.ndarray:
+    """Noise."""
+    return np.random.RandomState(seed).randint(0, 256, (rows, *shape)).astype(np.uint8)
+
+
+IMAGES = {domain: images(shape) for domain, shape in SHAPES.items()}
+BATCH = {domain: {"image": of_domain} for domain, of_domain in IMAGES.items()}
+
+
+def coder(shape: tuple[int, int, int], posterior: nn.Module) -> models.ContentStyleCoder:
+    return models.ContentStyleCoder(
+        content=encoders.ContentEncoder((3, 4), blocks=1),
+        style=encoders.Encoder(encoders.StyleEncoder((3, 4)), posterior),
+        decoder=decoders.AdaINDecoder((4, 3), blocks=1, hidden=(5,)),
+        shape=shape,
+    )
+
+
+def game(
+    posterior: type[nn.Module] = encoders.PointMass, spectral: bool = False
+) -> models.MUNITGame:
+    """Players of their own for each call."""
+    coders = {domain: coder(SHAPES[domain], posterior(STYLES[domain])) for domain in SHAPES}
+    judges = {domain: MultiScaleDiscriminator(2, (3, 4), spectral) for domain in SHAPES}
+    return models.MUNITGame(models.MUNIT(**coders), models.Discriminators(**judges))
+
+
+GAME = game()
+
+
+def initialize(posterior: type[nn.Module] = encoders.PointMass) -> dict:
+    """Makes variables of `game(posterior)`."""
+    return jax.jit(game(posterior).init)(jax.random.key(0), IMAGES["a"], IMAGES["b"])
+
+
+variables = functools.cache(initialize)
