@@ -55,7 +55,7 @@ class AdaINDecoder(nn.Module):
           ValueError: If content or style are of another shape.
         """
         sizes = halvings(shape, len(self.channels) - 1)
-        expected = (style.shape[0], *sizes[-1], self.channels[0])
+        expected = (*style.shape[:1], *sizes[-1], self.channels[0])
         if content.shape != expected or style.ndim != 2:
             raise ValueError(
                 f"AdaINDecoder: expected content of shape {expected} and style [batch, style] for "
