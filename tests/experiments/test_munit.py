@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -10,12 +11,13 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import vaeflow as vf
-from experiments import common, munit_digits, munit_folders
+from experiments import common, munit_digits, munit_folders, munit_models
 from vaeflow.export import export_run, open_run
 
 EXPERIMENTS = {"munit_digits": munit_digits, "munit_folders": munit_folders}
@@ -120,6 +122,29 @@ def test_options_out_of_range_are_refused(options, message, capsys):
         execute("munit_folders", "run", *options)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_paper_preset_has_the_sizes_of_the_paper():
+    config = munit_folders.PRESETS["paper"].config
+    shapes = {"a": (256, 256, 3), "b": (256, 256, 3)}
+    game = munit_models.build(config.model, shapes)
+    images = jax.ShapeDtypeStruct((1, 256, 256, 3), np.uint8)
+    judgements, variables = jax.eval_shape(game.init_with_output, jax.random.key(0), images, images)
+    assert [tree.shape for tree in judgements["b"]] == [(1, 16, 16), (1, 8, 8), (1, 4, 4)]
+    model, own = vf.models.player(game, variables, "generator")
+    content, style = jax.eval_shape(
+        lambda own, images: model.apply(own, images, "a", method="encode"), own, images
+    )
+    assert content.shape == (1, 64, 64, 256)
+    assert style.event_shape == (8,)
+    train = config.train
+    assert (train.batch_size, train.learning_rate, train.halve_every) == (1, 1e-4, 100_000)
+    assert dataclasses.asdict(config.loss) == {
+        "reconstruction": 10,
+        "content": 1,
+        "style": 1,
+        "cycle": 0,
+    }
 
 
 @pytest.mark.slow
