@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import vaeflow as vf
 from benchmarks.munit_size import LEARNING_RATE, SHAPES, WEIGHTS, MunitSize
 from experiments import munit_models
 from vaeflow import training
@@ -20,19 +19,16 @@ def make(**size: Any) -> Ours:
     return Ours(MunitSize(**size))
 
 
-def build(size: MunitSize) -> vf.models.MUNITGame:
-    """Builds both players."""
-    return munit_models.build(
-        munit_models.ModelConfig(
-            content_channels=tuple(size.content_channels),
-            blocks=size.blocks,
-            style_channels=tuple(size.style_channels),
-            styles=size.styles,
-            hidden=size.hidden,
-            discriminator_channels=tuple(size.discriminator_channels),
-            scales=size.scales,
-        ),
-        SHAPES,
+def model_config(size: MunitSize) -> munit_models.ModelConfig:
+    """What the experiments call these sizes."""
+    return munit_models.ModelConfig(
+        content_channels=tuple(size.content_channels),
+        blocks=size.blocks,
+        style_channels=tuple(size.style_channels),
+        styles=size.styles,
+        hidden=size.hidden,
+        discriminator_channels=tuple(size.discriminator_channels),
+        scales=size.scales,
     )
 
 
@@ -41,7 +37,7 @@ class Ours:
 
     def __init__(self, size: MunitSize):
         self.size = size
-        self.game = build(size)
+        self.game = munit_models.build(model_config(size), SHAPES)
         self.losses = munit_models.losses_of(munit_models.LossConfig(**WEIGHTS))
         self.optimizers = munit_models.optimizers_of(
             training.TrainConfig(learning_rate=LEARNING_RATE, batch_size=size.batch_size)

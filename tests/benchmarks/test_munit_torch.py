@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+import vaeflow as vf
 from benchmarks import munit_ours
 from benchmarks.munit_size import SHAPES, MunitSize
+from experiments import munit_models
 from vaeflow.randomness import row_keys
 
 torch = pytest.importorskip("torch")
@@ -25,11 +27,16 @@ STEPS = 3
 """The first compares losses, the second gradients, the third averages of gradients."""
 
 
+def game(size: MunitSize) -> vf.models.MUNITGame:
+    """Both players of ours."""
+    return munit_models.build(munit_ours.model_config(size), SHAPES)
+
+
 def matched(network: torch.nn.Module, player: str) -> dict[tuple[str, ...], torch.Tensor]:
     """The parameters of a player of torch, by where ours has them."""
     images = (np.zeros((1, *shape), np.uint8) for shape in SHAPES.values())
     # Not compiled, so that layers come in the order of the calls that make them.
-    parameters = munit_ours.build(TINY).init(jax.random.key(0), *images)["params"][player]
+    parameters = game(TINY).init(jax.random.key(0), *images)["params"][player]
     ours = itertools.groupby(traverse_util.flatten_dict(parameters), lambda path: path[:-1])
     theirs = (m for m in network.get_submodule(player).modules() if list(m.parameters(False)))
     return {
@@ -90,7 +97,7 @@ def both():
 def test_as_many_parameters(player):
     size = MunitSize()
     images = (np.zeros((1, *shape), np.uint8) for shape in SHAPES.values())
-    ours = jax.eval_shape(munit_ours.build(size).init, jax.random.key(0), *images)["params"]
+    ours = jax.eval_shape(game(size).init, jax.random.key(0), *images)["params"]
     theirs = munit_torch.Network(size).get_submodule(player)
     assert sum(leaf.size for leaf in jax.tree.leaves(ours[player])) == sum(
         leaf.numel() for leaf in theirs.parameters()
