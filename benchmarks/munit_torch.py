@@ -95,15 +95,15 @@ class Torch:
         """Initialises; returns the number of parameters and their types."""
         torch.manual_seed(self.size.seed)
         self.batch = {
-            domain: torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+            domain: torch.from_numpy(images).permute(0, 3, 1, 2)  # channels last in memory
             for domain, images in self.size.images().items()
         }
-        self.network = Network(self.size)
+        self.network = Network(self.size).to(memory_format=torch.channels_last)
         self.parameters = {
             name: list(player.parameters()) for name, player in self.network.named_children()
         }
         self.optimizers = {
-            name: torch.optim.Adam(own, LEARNING_RATE, DECAYS)
+            name: torch.optim.Adam(own, LEARNING_RATE, DECAYS, fused=True)
             for name, own in self.parameters.items()
         }
         leaves = list(self.network.parameters())
