@@ -74,7 +74,7 @@ class StyleEncoder(nn.Sequential):
             *(layer for convolution in convolutions for layer in (convolution, nn.ReLU())),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(size.style_channels[-1], size.styles),
+            nn.Linear(size.style_channels[-1], size.style_size),
         )
 
 
@@ -85,7 +85,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels = size.content_channels[::-1]
         self.modulation = nn.Sequential(
-            nn.Linear(size.styles, size.hidden),
+            nn.Linear(size.style_size, size.hidden),
             nn.ReLU(),
             nn.Linear(size.hidden, size.hidden),
             nn.ReLU(),

@@ -25,7 +25,7 @@ def model_config(size: MunitSize) -> munit_models.ModelConfig:
         content_channels=tuple(size.content_channels),
         blocks=size.blocks,
         style_channels=tuple(size.style_channels),
-        styles=size.styles,
+        style_size=size.style_size,
         hidden=size.hidden,
         discriminator_channels=tuple(size.discriminator_channels),
         scales=size.scales,

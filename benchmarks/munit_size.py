@@ -29,7 +29,7 @@ class MunitSize:
     """Residual blocks of the encoder of the content, and of the decoder."""
     style_channels: tuple[int, ...] = (16, 32, 64)
     """Channels of the convolutions that make the style; all but the first halve."""
-    styles: int = 8
+    style_size: int = 8
     """Number of entries of a style."""
     hidden: int = 64
     """Units of the two hidden layers that make of a style what it does to features."""

@@ -132,7 +132,9 @@ class Torch:
         self._update("generator", terms)
 
     def _draw_styles(self) -> Tensors:
-        return {domain: torch.randn(self.size.batch_size, self.size.styles) for domain in DOMAINS}
+        return {
+            domain: torch.randn(self.size.batch_size, self.size.style_size) for domain in DOMAINS
+        }
 
     def _update(self, player: str, terms: Tensors) -> None:
         self.optimizers[player].zero_grad()

@@ -28,11 +28,13 @@ class Config(munit_runs.Config):
     """A run."""
 
     classifier_train: training.TrainConfig = TRAIN
-    """Of each of the classifiers that translations are scored by."""
+    """How to train each of the three classifiers that translations are scored by: of digits in
+    both domains, and of styles."""
 
 
 def run(config: Config, directory: training.RunDirectory) -> common.Result:
     """Trains, measures and draws."""
+    training.check_batch_size(config.classifier_train, "classifier_train")
     pair = munit_runs.open_pair(config)
     scorer = open_translation_scorer(
         pair, directory, fold=config.data.fold, train=config.classifier_train
@@ -59,7 +61,8 @@ PRESETS = {
             munit_models.LossConfig(),
             munit_models.TRAIN,
         ),
-        yields="Digits and their drawings, which are embedded.",
+        yields="Digits and their drawings, which are embedded. The scores need known styles, so b "
+        "is always embedded:drawings, and a the digits.",
         cost="10 minutes on 2 CPU cores",
     ),
 }

@@ -45,7 +45,7 @@ PRESETS = {
         steps=1500,
     ),
     "paper": preset(
-        "Images of 256 pixels, with the paper's networks and training: --data.a folder:PATH "
+        "Images of 256 pixels, with the paper's sizes, rates and batches: --data.a folder:PATH "
         "--data.b folder:PATH. Where files hold a drawing and a photograph side by side, as in "
         "edges2shoes, both are one folder, with --data.crop-a left --data.crop-b right.",
         "days on one GPU",
@@ -55,6 +55,7 @@ PRESETS = {
         batch_size=1,
         learning_rate=1e-4,
         halve_every=100_000,
+        weight_decay=1e-4,
         scan_steps=1,
         log_every=100,
         checkpoint_every=10_000,

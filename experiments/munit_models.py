@@ -7,6 +7,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import optax
+
 import vaeflow as vf
 from vaeflow import decoders, encoders, losses, nn, training
 
@@ -28,7 +30,7 @@ class ModelConfig:
     """Residual blocks of the encoder of the content, and of the decoder."""
     style_channels: tuple[int, ...] = (64, 128, 256, 256, 256)
     """Channels of the convolutions that make the style; all but the first halve."""
-    styles: int = 8
+    style_size: int = 8
     """Number of entries of a style."""
     hidden: int = 256
     """Units of the two hidden layers that make of a style what it does to features."""
@@ -39,19 +41,35 @@ class ModelConfig:
     spectral: bool = False
     """Divide kernels of the discriminators by their spectral norms."""
 
+    def __post_init__(self) -> None:
+        """Refuses sizes out of range.
+
+        Raises:
+          ValueError: Naming the field, the value given and what is allowed.
+        """
+        for name in ("content_channels", "style_channels", "discriminator_channels"):
+            channels = getattr(self, name)
+            if not channels or min(channels) < 1:
+                raise ValueError(f"model.{name} must be one or more from 1 up, got {channels}")
+        for name in ("style_size", "hidden", "scales"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if self.blocks < 0:
+            raise ValueError(f"model.blocks must be at least 0, got {self.blocks}")
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
     """Weights of what the auto-encoders minimise, beside what the discriminators say."""
 
     reconstruction: float = 10.0
-    """Of an image, from its own content and style."""
+    """Weight of the error of an image made of its own content and style."""
     content: float = 1.0
-    """Of the content, from its translation."""
+    """Weight of the error of the content found in a translation."""
     style: float = 1.0
-    """Of the style, from a translation in it."""
+    """Weight of the error of the style found in a translation."""
     cycle: float = 0.0
-    """Of an image, from its translation and its own style."""
+    """Weight of the error of an image translated there and back; 0 does without, and is faster."""
 
     def __post_init__(self) -> None:
         """Refuses weights below zero.
@@ -78,7 +96,6 @@ TRAIN = training.TrainConfig(
     steps=2500,
     batch_size=8,
     learning_rate=5e-4,
-    weight_decay=1e-4,
     ema_decay=0.999,
     scan_steps=20,
     log_every=20,
@@ -94,7 +111,7 @@ def build(config: ModelConfig, shapes: Mapping[str, Shape]) -> vf.models.MUNITGa
         return vf.models.ContentStyleCoder(
             content=encoders.ContentEncoder(config.content_channels, config.blocks),
             style=encoders.Encoder(
-                encoders.StyleEncoder(config.style_channels), encoders.PointMass(config.styles)
+                encoders.StyleEncoder(config.style_channels), encoders.PointMass(config.style_size)
             ),
             decoder=decoders.AdaINDecoder(
                 config.content_channels[::-1], config.blocks, (config.hidden, config.hidden)
@@ -122,5 +139,10 @@ def losses_of(config: LossConfig) -> dict[str, Any]:
 
 
 def optimizers_of(config: training.TrainConfig) -> dict[str, Any]:
-    """The optimiser of each player, in the order of their updates."""
-    return {player: training.make_optimizer(config, DECAYS) for player in PLAYERS}
+    """The optimiser of each player, in the order of their updates.
+
+    Weight decay is added to the gradient, as in the paper's program, before Adam scales it.
+    """
+    plain = training.make_optimizer(dataclasses.replace(config, weight_decay=0), DECAYS)
+    penalty = optax.add_decayed_weights(config.weight_decay, mask=training.decayed)
+    return {player: optax.chain(penalty, plain) for player in PLAYERS}

@@ -52,10 +52,22 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
 
 
 def open_pair(config: Config) -> data.Pair:
-    """Opens both domains, and says what they are."""
+    """Opens both domains, and says what they are.
+
+    Raises:
+      ValueError: If the options don't fit the data, before anything is trained.
+    """
+    training.check_batch_size(config.train)
     pair = data.open_pair(config.data)
     for domain, dataset in pair._asdict().items():
         print(f"{domain}: {dataset}")
+        if len(dataset.train) < config.train.batch_size:
+            raise ValueError(
+                f"train.batch_size must be at most the {len(dataset.train)} training images of "
+                f"domain {domain}, got {config.train.batch_size}"
+            )
+        if len(dataset.test) < 2:
+            raise ValueError(f"domain {domain} must have 2 test images, to go between styles")
     return pair
 
 

@@ -17,7 +17,7 @@ TINY = {
     "content_channels": [4, 6, 8],  # lists, as sizes travel as JSON
     "blocks": 1,
     "style_channels": [3, 5],
-    "styles": 2,
+    "style_size": 2,
     "hidden": 5,
     "discriminator_channels": [3, 4],
     "scales": 2,

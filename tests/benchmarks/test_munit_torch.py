@@ -14,6 +14,7 @@ import vaeflow as vf
 from benchmarks import munit_ours
 from benchmarks.munit_size import SHAPES, MunitSize
 from experiments import munit_models
+from vaeflow.losses.munit import NOISE
 from vaeflow.randomness import row_keys
 
 torch = pytest.importorskip("torch")
@@ -60,7 +61,7 @@ def styles_of(side: munit_ours.Ours, step: int, player: str) -> dict[str, torch.
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
     drawn = {}
     for number, domain in enumerate(SHAPES):
-        own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, NOISE + number)
         arguments = ({}, own, TINY.batch_size, domain)
         styles = side.game.generator.apply(*arguments, method="draw_styles")
         drawn[domain] = torch.from_numpy(np.array(styles))

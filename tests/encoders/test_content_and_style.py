@@ -15,7 +15,7 @@ from vaeflow.distributions.rows import sample_rows
 KEY = jax.random.key(0)
 CONTENT = encoders.ContentEncoder((3, 4, 5), blocks=1)
 STYLE = encoders.StyleEncoder((3, 4, 5))
-SIZES = [(28, 28), (27, 24), (24, 32), (9, 5), (1, 2)]
+SIZES = [(28, 28), (27, 24), (24, 32), (9, 5), (1, 6)]
 
 
 def values(*shape):

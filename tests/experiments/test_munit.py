@@ -24,7 +24,7 @@ EXPERIMENTS = {"munit_digits": munit_digits, "munit_folders": munit_folders}
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 SMALL = [
     *("--model.content-channels", "2", "4", "--model.blocks", "1"),
-    *("--model.style-channels", "2", "4", "--model.styles", "3", "--model.hidden", "4"),
+    *("--model.style-channels", "2", "4", "--model.style-size", "3", "--model.hidden", "4"),
     *("--model.discriminator-channels", "2", "--model.scales", "1"),
     *("--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "4"),
     *("--train.log-every", "1", "--train.checkpoint-every", "2"),
@@ -114,6 +114,9 @@ def test_domains_whose_styles_are_unknown_are_refused_by_the_scores(capsys):
     ("options", "message"),
     [
         (["--loss.style", "-1"], "loss.style must be at least 0, got -1.0"),
+        (["--model.scales", "0"], "model.scales must be at least 1, got 0"),
+        (["--model.blocks", "-1"], "model.blocks must be at least 0, got -1"),
+        (["--model.style-channels", "4", "0"], "must be one or more from 1 up, got (4, 0)"),
         (["--train.halve-every", "-1"], "train.halve_every must be at least 0, got -1"),
     ],
 )

@@ -188,11 +188,7 @@ def test_the_scores_are_those_of_the_metrics(scorer, pair):
     assert scorer.content_agreement(drawings, digits, "a") == expected
 
     samples = drawings[:24].reshape(4, 6, *drawings.shape[1:])
-    layers = [
-        layer
-        for each in (b, style)
-        for layer in image_classifier.feature_maps(*each, drawings[:24])
-    ]
+    layers = image_classifier.feature_maps(*style, drawings[:24])
     expected = metrics.diversity([layer.reshape(4, 6, *layer.shape[1:]) for layer in layers])
     assert scorer.diversity(samples) == pytest.approx(expected, rel=1e-9)
     probabilities = np.exp(image_classifier.classify(*style, drawings[:24])[0]).reshape(4, 6, 18)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,7 +73,7 @@ def plainly(kind):
 
     @jax.jit
     def of_row(images, key):
-        folded = [jax.random.fold_in(key, number) for number in range(4)]
+        folded = [jax.random.fold_in(key, 16 + number) for number in range(4)]
         x = {d: (jnp.float32(images[d][None]) + 0.5) / 128 - 1 for d in DOMAINS}
         content, style, drawn, terms = {}, {}, {}, {}
         for number, d in enumerate(DOMAINS):
@@ -186,3 +187,21 @@ def test_what_does_not_fit_is_refused(loss):
     fewer = BATCH | {"b": {"image": BATCH["b"]["image"][:2]}}
     with pytest.raises(ValueError, match="as many images of a as of b, got 3 and 2"):
         loss(GAME, variables(), fewer, KEY)
+
+
+def test_no_key_is_used_twice_by_both_players():
+    """A step gives the second player its keys folded by 1 (`vaeflow.training.make_update`)."""
+    used = {"discriminator": KEYS, "generator": jax.vmap(jax.random.fold_in, (0, None))(KEYS, 1)}
+    found = [np.asarray(jax.random.key_data(keys)) for keys in used.values()]
+
+    def record(call, arguments, keywords, context):
+        if context.method_name == "draw_styles":
+            found.append(np.asarray(jax.random.key_data(arguments[0])))
+        return call(*arguments, **keywords)
+
+    with nn.intercept_methods(record):
+        losses.munit_discriminator(GAME, variables(), BATCH, used["discriminator"])
+        losses.munit(GAME, variables(), BATCH, used["generator"])
+    keys = np.concatenate(found)
+    assert len(keys) == 6 * ROWS
+    assert len(np.unique(keys, axis=0)) == len(keys)

@@ -68,11 +68,6 @@ class Drawings:
     """
 
     @property
-    def textures(self) -> tuple[str, ...]:
-        """Names of the textures."""
-        return TEXTURES
-
-    @property
     def style_count(self) -> int:
         """Number of classes of styles."""
         return len(INKS) * len(TEXTURES)

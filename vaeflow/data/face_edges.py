@@ -32,7 +32,15 @@ def draw_edges(
     With g the magnitude of the gradient (derivatives of a Gaussian of 0.5 pixels, grey levels from
     0 to 1) and m its mean in the neighbourhood (a Gaussian of 4 pixels), a pixel is white up to
     g / (m + 0.02) = 0.8, black from 1.8 on, and linear between: soft lines, of faint faces too.
+
+    Raises:
+      ValueError: If the images aren't grey, or not uint8.
     """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 1:
+        raise ValueError(
+            f"images: {images.dtype} of shape {images.shape} isn't allowed; allowed is uint8 of "
+            "shape (batch, height, width, 1)"
+        )
     grey = images[..., 0] / 255
     down = ndimage.gaussian_filter(grey, (0, _SCALE, _SCALE), order=(0, 1, 0))
     right = ndimage.gaussian_filter(grey, (0, _SCALE, _SCALE), order=(0, 0, 1))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from vaeflow.decoders.convolutional import halvings
 from vaeflow.nn import Conv, DoubledConv, ImageLayerNorm, InstanceNormBlock, relu
-from vaeflow.nn.normalized_block import NUMBERS
+from vaeflow.nn.normalized_block import MODULATIONS
 
 
 class AdaINDecoder(nn.Module):
@@ -64,7 +64,7 @@ class AdaINDecoder(nn.Module):
         numbers = style.astype(self.dtype)
         for size in self.hidden:
             numbers = relu(nn.Dense(size, dtype=self.dtype)(numbers))
-        own = NUMBERS * self.channels[0]
+        own = MODULATIONS * self.channels[0]
         modulation = nn.Dense(self.blocks * own, dtype=self.dtype)(numbers)
         x = content.astype(self.dtype)
         for block in range(self.blocks):

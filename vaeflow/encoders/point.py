@@ -13,7 +13,8 @@ from vaeflow.distributions import standard_normal
 class PointMass(nn.Module):
     """A single value, q(z | x) = delta(z - m(h)), with m linear in the features h.
 
-    It has no density, so no bound on a likelihood takes it; `vaeflow.losses.munit` does.
+    It has no density, so no bound on a likelihood takes it (`vaeflow.models.VAE.infer` refuses it);
+    `vaeflow.losses.munit` does.
 
     Attributes:
       latents: Number of latents.

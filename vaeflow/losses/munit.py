@@ -19,6 +19,8 @@ from vaeflow.models.players import player
 from vaeflow.randomness import row_keys
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
+NOISE = 16
+"""Number of a row's first draw, beyond those by which a step tells the keys of players apart."""
 
 Values = Float[Array, "batch height width channel"]
 
@@ -50,8 +52,8 @@ def munit(
     each an average over entries, times its weight. Values of images are from -1 to 1.
 
     Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
-    equations 1 to 5 and section 5.1, with the squares of Mao et al. 2017, "Least squares generative
-    adversarial networks"; cycle: section 3.2 there, style-augmented cycle consistency.
+    equations 1 to 5 and section 5.1, for the cycle section 4; the squares are of Mao, Li, Xie, Lau,
+    Wang & Smolley 2017, "Least squares generative adversarial networks".
 
     Args:
       model: A `vaeflow.models.MUNITGame`, or a module with its two players.
@@ -67,8 +69,9 @@ def munit(
       cycle: Weight; the number 0 leaves the term out, and what it costs.
 
     Returns:
-      The loss, and as metrics each term that isn't left out, without its weight, under its name and
-      that of the domain whose image is judged, such as `reconstruction_a`.
+      The loss, and as metrics each term that isn't left out, without its weight: under its name and
+      the domain of the original for `reconstruction`, `content` and `cycle`, such as `content_a`,
+      and the domain translated to for `adversarial` and `style`.
 
     Raises:
       ValueError: If the model has no such players, or images have the wrong shape or type, or
@@ -82,7 +85,7 @@ def munit(
     contents, styles = {}, {}
     for number, domain in enumerate(DOMAINS):
         contents[domain], posterior = _encode(generator, own, values[domain], domain)
-        of_domain = _folded(keys, len(DOMAINS) + number)
+        of_domain = _folded(keys, NOISE + len(DOMAINS) + number)
         styles[domain] = sample_rows(posterior, of_domain, 1)[0][0]
     drawn = _draw_styles(generator, own, keys)
     terms: dict[str, Array] = {}
@@ -191,7 +194,9 @@ def _draw_styles(
 ) -> dict[Domain, Float[Array, "batch style"]]:
     """Draws a style of each domain for each row."""
     return {
-        domain: generator.apply(own, _folded(keys, number), len(keys), domain, method="draw_styles")
+        domain: generator.apply(
+            own, _folded(keys, NOISE + number), len(keys), domain, method="draw_styles"
+        )
         for number, domain in enumerate(DOMAINS)
     }
 

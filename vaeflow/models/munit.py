@@ -175,9 +175,7 @@ class MUNIT(nn.Module):
 
     def coder(self, domain: Domain) -> ContentStyleCoder:
         """The auto-encoder of a domain."""
-        if domain not in DOMAINS:
-            raise ValueError(f"domain must be 'a' or 'b', got {domain!r}")
-        return getattr(self, domain)
+        return getattr(self, checked(domain))
 
 
 class Discriminators(nn.Module):
@@ -195,7 +193,7 @@ class Discriminators(nn.Module):
         self, values: Float[Array, "batch height width channel"], domain: Domain
     ) -> tuple[Float[Array, "batch map_height map_width"], ...]:
         """Judges values of a domain."""
-        return (self.a if domain == "a" else self.b)(values)
+        return getattr(self, checked(domain))(values)
 
 
 class MUNITGame(nn.Module):
@@ -225,7 +223,18 @@ class MUNITGame(nn.Module):
 
 def other(domain: Domain) -> Domain:
     """The domain that isn't `domain`."""
-    return "b" if domain == "a" else "a"
+    return "b" if checked(domain) == "a" else "a"
+
+
+def checked(domain: Domain) -> Domain:
+    """Returns the domain.
+
+    Raises:
+      ValueError: If there is no such domain.
+    """
+    if domain not in DOMAINS:
+        raise ValueError(f"domain must be 'a' or 'b', got {domain!r}")
+    return domain
 
 
 def observe(

@@ -129,8 +129,16 @@ class VAE(LatentVariableModel):
           rng: A typed key, or one for each row.
           samples: Number of samples of each row.
           context: Labels ``[batch]``, or None.
+
+        Raises:
+          ValueError: If the posterior is a `vaeflow.encoders.PointMass`.
         """
         posterior, prior = self.posterior(values, context), self.prior(context)
+        if isinstance(getattr(posterior, "distribution", None), distrax.Deterministic):
+            raise ValueError(
+                "a posterior must have a density for there to be a bound, got a PointMass; an "
+                "AutoEncoder takes single values"
+            )
         z, log_q = sample_rows(posterior, row_keys(rng, values.shape[0]), samples)
         kl = kl_of_entries(posterior, prior)
         if isinstance(posterior, Grouped) and isinstance(prior, Grouped):

@@ -20,7 +20,8 @@ class DoubledConv(nn.Module):
     (2, 2, 1) in even rows and (1, 2, 2) in odd ones. So it is computed as a 3x3 convolution of the
     input to four times the features, one quarter for each pixel of a 2x2 square, whose kernel is
     made of sums of taps: 36 products in place of 100. Beyond its edges the input is continued by
-    its outermost pixels, as the doubled image is by its mirror image.
+    its outermost pixels. So the doubled image is mirrored with its outermost pixels repeated, where
+    "REFLECT", and the published program, leave them out.
 
     Source of the layer: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image
     translation", appendix B; of what it is for: Odena, Dumoulin & Olah 2016, "Deconvolution and

@@ -32,11 +32,17 @@ def instance_norm(
 ) -> Float[Array, "batch height width channel"]:
     """Gives each feature of each image mean zero and variance one over its positions.
 
-    Where a feature is the same everywhere it becomes zero, with finite gradients.
+    A variance v becomes v / (v + `EPSILON`): where a feature is the same everywhere nothing is left
+    of it but rounding, and gradients are finite.
 
     Source: Ulyanov, Vedaldi & Lempitsky 2016, "Instance normalization: the missing ingredient for
-    fast stylization", equation 2.
+    fast stylization".
+
+    Raises:
+      ValueError: If there is a single position, of which nothing would be left.
     """
+    if x.shape[1] * x.shape[2] == 1:
+        raise ValueError(f"instance_norm: x must have 2 positions or more, got shape {x.shape}")
     return standardized(x, (1, 2))
 
 

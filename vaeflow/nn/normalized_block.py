@@ -12,7 +12,7 @@ from vaeflow.nn.activation import relu
 from vaeflow.nn.convolution import Conv
 from vaeflow.nn.instance_norm import adaptive_instance_norm, instance_norm
 
-NUMBERS = 4
+MODULATIONS = 4
 """Numbers for each channel that modulate a block: deviations and means after two convolutions."""
 
 
@@ -41,17 +41,20 @@ class InstanceNormBlock(nn.Module):
         Args:
           x: Maps of features.
           modulation: Deviations less one and means of all features after the first convolution,
-            then those after the second: `NUMBERS` for each channel. None for deviations of one and
-            means of zero.
+            then those after the second: `MODULATIONS` for each channel. None for deviations of one
+            and means of zero.
 
         Raises:
           ValueError: If the modulation is of another shape.
         """
         channels = x.shape[-1]
-        if modulation is not None and modulation.shape != (x.shape[0], NUMBERS * channels):
+        if modulation is not None and modulation.shape != (
+            x.shape[0],
+            MODULATIONS * channels,
+        ):
             raise ValueError(
-                f"modulation must be of shape {(x.shape[0], NUMBERS * channels)} for x of shape "
-                f"{x.shape}, got {modulation.shape}"
+                f"modulation must be of shape {(x.shape[0], MODULATIONS * channels)} for x of "
+                f"shape {x.shape}, got {modulation.shape}"
             )
 
         def convolved(x: Array, position: int) -> Array:
@@ -65,7 +68,7 @@ class InstanceNormBlock(nn.Module):
             )(x)
             if modulation is None:
                 return instance_norm(x)
-            own = modulation.reshape(-1, NUMBERS, channels)[:, 2 * position : 2 * position + 2]
+            own = modulation.reshape(-1, MODULATIONS, channels)[:, 2 * position : 2 * position + 2]
             return adaptive_instance_norm(x, 1 + own[:, 0], own[:, 1])
 
         return x + convolved(relu(convolved(x, 0)), 1)

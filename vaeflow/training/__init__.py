@@ -7,7 +7,7 @@ from vaeflow.training.fit import FitResult, check_batch_size, fit
 from vaeflow.training.hosts import HostsConfig, is_first, join_hosts
 from vaeflow.training.interrupts import Interrupted
 from vaeflow.training.lock import run_lock
-from vaeflow.training.optimizer import make_optimizer, make_schedule
+from vaeflow.training.optimizer import decayed, make_optimizer, make_schedule
 from vaeflow.training.progress import NonFiniteError
 from vaeflow.training.run_directory import RunDirectory, open_run_directory
 from vaeflow.training.state import Player, TrainState, create_train_state, variables_of
@@ -31,6 +31,7 @@ __all__ = [
     "check_batch_size",
     "compiler_options",
     "create_train_state",
+    "decayed",
     "ema_decay_at",
     "fit",
     "is_first",

@@ -95,9 +95,7 @@ class UnpairedBatches:
 
     def stream(self, start_step: int, shard: int = 0, shards: int = 1) -> Iterator[Batch]:
         """Yields batches as `Batches.stream` does, by domain; arguments as there."""
-        each = self._each()
-        for a, b in zip(*(own.stream(start_step, shard, shards) for own in each), strict=True):
-            yield {"a": a, "b": b}
+        return _by_domain(*(own.stream(start_step, shard, shards) for own in self._each()))
 
     def examples(self) -> Batch:
         """Every example of both splits, by domain."""
@@ -106,9 +104,7 @@ class UnpairedBatches:
 
     def plan(self, start_step: int, shard: int = 0, shards: int = 1) -> Iterator[Batch]:
         """Yields plans as `Batches.plan` does, by domain; arguments as there."""
-        each = self._each()
-        for a, b in zip(*(own.plan(start_step, shard, shards) for own in each), strict=True):
-            yield {"a": a, "b": b}
+        return _by_domain(*(own.plan(start_step, shard, shards) for own in self._each()))
 
     def _each(self) -> tuple[Batches, Batches]:
         # One seed for both would put examples of equal numbers side by side in every epoch.
@@ -118,6 +114,10 @@ class UnpairedBatches:
             for source, seed in zip((self.a, self.b), apart, strict=True)
         )
         return first, second
+
+
+def _by_domain(first: Iterator[Batch], second: Iterator[Batch]) -> Iterator[Batch]:
+    return ({"a": a, "b": b} for a, b in zip(first, second, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)

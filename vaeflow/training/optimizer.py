@@ -72,7 +72,12 @@ def make_optimizer(
 
     Returns:
       An Optax transformation.
+
+    Raises:
+      ValueError: If a decay isn't in [0, 1).
     """
+    if not all(0 <= decay < 1 for decay in decays):
+        raise ValueError(f"decays must be in [0, 1), got {decays}")
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     scale = optax.scale_by_adamax if config.optimizer == "adamax" else optax.scale_by_adam
     parts.append(scale(*decays))
