@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 def test_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names = {}
     for code in blocks:
         exec(compile(code, "README.md", "exec"), names)
