@@ -28,6 +28,11 @@ def test_code_runs(tmp_path, monkeypatch):
     sample = functools.partial(whole.apply, method="sample")
     drawn = jax.eval_shape(lambda tree: sample(tree, names["key"], 2), variables)
     assert drawn.shape == (2, 24, 24, 1)
+    images = names["jax"].ShapeDtypeStruct((2, 24, 24, 3), "uint8")
+    judged = jax.eval_shape(
+        names["game"].init_with_output, names["key"], names["images"][:2], images
+    )
+    assert [judgement.shape for judgement in judged[0]["b"]] == [(2, 3, 3), (2, 2, 2)]
     assert names["density"].log_prob(names["images"][:2] / 256 - 0.5).shape == (2,)
 
 

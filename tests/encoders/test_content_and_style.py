@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.reflection import reflected_convolution
-from vaeflow import encoders
+from vaeflow import decoders, encoders, models
 from vaeflow.distributions.rows import sample_rows
 
 KEY = jax.random.key(0)
@@ -132,3 +132,19 @@ def test_the_prior_of_a_point_mass_is_standard_normal():
     assert encoders.PointMass(3).standard().log_prob(np.zeros(3)) == pytest.approx(
         -1.5 * np.log(2 * np.pi), rel=1e-6
     )
+
+
+def test_there_is_no_bound_of_a_single_value():
+    vae = models.VAE(
+        encoder=encoders.Encoder(encoders.DenseEncoder((4,)), encoders.PointMass(2)),
+        decoder=decoders.Decoder(decoders.DenseDecoder((4,)), decoders.Bernoulli(), (3, 2, 1)),
+        observation=models.Binarizer(),
+    )
+    images = np.zeros((2, 3, 2, 1), np.uint8)
+    with pytest.raises(ValueError, match=r"a posterior must have a density .* got a PointMass"):
+        vae.init(KEY, images)
+
+
+def test_a_single_position_is_refused():
+    with pytest.raises(ValueError, match=r"2 positions or more, got shape \(2, 1, 1, 4\)"):
+        jax.eval_shape(lambda x: CONTENT.init_with_output(KEY, x)[0], jnp.ones((2, 1, 2, 3)))

@@ -105,6 +105,41 @@ def test_domains_of_different_sizes_are_refused(capsys):
     assert "24x24x1 and b=folder:b is 8x8x3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "munit_folders",
+            ["--train.batch-size", "33"],
+            "train.batch_size must be at most the 32 training images of domain a, got 33",
+        ),
+        (
+            "munit_digits",
+            [
+                *CLASSIFIERS,
+                "--classifier-train.batch-size",
+                "7",
+                "--classifier-train.accumulate",
+                "2",
+            ],
+            "classifier_train.batch_size must be divisible by",
+        ),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused_first(name, options, message, capsys):
+    assert execute(name, "run", *(folders() if name == "munit_folders" else []), *options) == 1
+    assert message in capsys.readouterr().err
+    assert not list(pathlib.Path("run").glob("classifier*"))
+
+
+def test_a_domain_of_a_single_test_image_is_refused_first(capsys):
+    for number in range(10, 40):
+        pathlib.Path(f"b/{number}.png").unlink()
+    assert execute("munit_folders", "run", *folders()) == 1
+    assert "domain b must have 2 test images" in capsys.readouterr().err
+    assert not pathlib.Path("run/metrics.jsonl").exists()
+
+
 def test_domains_whose_styles_are_unknown_are_refused_by_the_scores(capsys):
     assert execute("munit_digits", "run", *folders(), *CLASSIFIERS) == 1
     assert "b must be drawings, whose styles are known, got folder:" in capsys.readouterr().err
