@@ -30,10 +30,11 @@ class PairConfig:
     """Which two domains to translate between."""
 
     a: str = "embedded:digits"
-    """Source of the first domain, any that open_dataset takes."""
+    """Source of the first domain: embedded:faces, face-edges, digits, drawings or sprites,
+    npz:PATH, idx:PATH, folder:PATH or tfds:NAME, as `vaeflow.data.open_dataset` lists them."""
 
     b: str = "embedded:drawings"
-    """Source of the second domain, likewise."""
+    """Source of the second domain, one of the same."""
 
     image_size: int | None = None
     """Height and width in pixels that images are brought to, for the domains from folder:, tfds:
@@ -44,7 +45,7 @@ class PairConfig:
     halves, where files hold a drawing and a photograph side by side."""
 
     crop_b: Crop = "center"
-    """What is cut out of the images of b before resizing, likewise."""
+    """What is cut out of the images of b before resizing, as for a."""
 
     fold: int = 0
     """Which of ten folds to hold out of both, 0 to 9, where the data don't come with splits."""
