@@ -22,10 +22,10 @@ SHAPES = {"a": (28, 28, 1), "b": (28, 28, 3)}
 class MunitSize:
     """The networks of each domain, and a batch."""
 
-    content_channels: tuple[int, ...] = (16, 32, 64)
+    content_channels: tuple[int, ...] = (16, 32)
     """Channels of the convolutions that make the content, and in reverse of those that make images
     of it; all but the first halve height and width."""
-    blocks: int = 2
+    blocks: int = 3
     """Residual blocks of the encoder of the content, and of the decoder."""
     style_channels: tuple[int, ...] = (16, 32, 64)
     """Channels of the convolutions that make the style; all but the first halve."""

@@ -214,7 +214,7 @@ def test_what_does_not_fit_is_refused(scorer, pair):
         scorer.frechet_distance(drawings, "a")
     with pytest.raises(ValueError, match=r"target must be one of .*, got 'c'"):
         scorer.frechet_distance(drawings, "c")
-    with pytest.raises(ValueError, match=r"target must be one of .*, got 'c'"):
+    with pytest.raises(ValueError, match=r"domain must be 'a' or 'b', got 'c'"):
         scorer.content_agreement(digits, drawings, "c")
     with pytest.raises(ValueError, match=r"images must have images of shape \(28, 28, 3\), got"):
         scorer.content_agreement(digits, digits, "a")
