@@ -151,6 +151,22 @@ def test_the_generators_loss_reaches_every_part_of_both_auto_encoders():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("part", ["content", "style", "decoder"])
+def test_gradients_of_the_generator_are_slopes_of_its_loss(domain, part):
+    params, slope = variables()["params"], evaluated("munit")[2]["generator"][domain][part]
+    length = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(slope)))
+
+    def moved(step):
+        generator = params["generator"]
+        own = jax.tree.map(lambda p, s: p + step * s / length, generator[domain][part], slope)
+        coder = {**generator[domain], part: own}
+        players = {**params, "generator": {**generator, domain: coder}}
+        return float(compiled("munit")(players, BATCH, KEYS, WEIGHTS)[0][0])
+
+    np.testing.assert_allclose((moved(1e-3) - moved(-1e-3)) / 2e-3, length, rtol=0.03)
+
+
 @pytest.mark.parametrize("fill", CONSTANT)
 @pytest.mark.parametrize("name", ["munit", "munit_discriminator"])
 def test_white_and_black_images_have_finite_losses_and_gradients(name, fill):
