@@ -164,7 +164,8 @@ def test_gradients_of_the_generator_are_slopes_of_its_loss(domain, part):
         players = {**params, "generator": {**generator, domain: coder}}
         return float(compiled("munit")(players, BATCH, KEYS, WEIGHTS)[0][0])
 
-    np.testing.assert_allclose((moved(1e-3) - moved(-1e-3)) / 2e-3, length, rtol=0.03)
+    # So near that few slopes of absolute values turn on the way.
+    np.testing.assert_allclose((moved(1e-4) - moved(-1e-4)) / 2e-4, length, rtol=0.03)
 
 
 @pytest.mark.parametrize("fill", CONSTANT)
