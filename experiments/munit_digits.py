@@ -40,7 +40,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         pair, directory, fold=config.data.fold, train=config.classifier_train
     )
     step, variables, terms = munit_runs.trained(config, pair, directory)
-    model = build(config, {domain: each.shape for domain, each in pair._asdict().items()})
+    model = build(config, munit_runs.shapes_of(pair))
     to = {domain: munit_runs.translator(model, domain) for domain in ("a", "b")}
 
     def translate_b(images: np.ndarray, samples: int) -> np.ndarray:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import vaeflow as vf
@@ -71,6 +69,11 @@ def open_pair(config: Config) -> data.Pair:
     return pair
 
 
+def shapes_of(pair: data.Pair) -> dict[str, munit_models.Shape]:
+    """Height, width and channels of the images of each domain."""
+    return {domain: dataset.shape for domain, dataset in pair._asdict().items()}
+
+
 def trained(
     config: Config, pair: data.Pair, directory: training.RunDirectory
 ) -> tuple[int, PyTree, dict[str, float]]:
@@ -80,7 +83,7 @@ def trained(
       The number of updates, the variables of the `vaeflow.models.MUNIT`, and figures by name.
     """
     train = config.train
-    shapes = {domain: dataset.shape for domain, dataset in pair._asdict().items()}
+    shapes = shapes_of(pair)
     game = munit_models.build(config.model, shapes)
     first = [data.stack(dataset.train, 1)["image"] for dataset in pair]
     drawing = Drawing(game.generator, pair, directory)
@@ -136,8 +139,8 @@ def held_out_terms(
 
 def translator(model: vf.models.MUNIT, to: str):
     """A compiled `translate(variables, images, key)` to a domain, in styles drawn at random."""
-    return jax.jit(functools.partial(_translate, model, to))
-
-
-def _translate(model: vf.models.MUNIT, to: str, variables: PyTree, images, key) -> jnp.ndarray:
-    return model.apply(variables, images, to, rng=key, method="translate")
+    return jax.jit(
+        lambda variables, images, key: model.apply(
+            variables, images, to, rng=key, method="translate"
+        )
+    )

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vaeflow.nn.convolution import convolution, default_kernel_init
+from vaeflow.nn.phases import doubled_size, interleaved
 
 
 class DoubledConv(nn.Module):
@@ -52,13 +53,8 @@ class DoubledConv(nn.Module):
         Raises:
           ValueError: If the size is larger.
         """
-        batch, rows, columns, channels = x.shape
-        height, width = size or (2 * rows, 2 * columns)
-        if height > 2 * rows or width > 2 * columns:
-            raise ValueError(
-                f"size must be at most {(2 * rows, 2 * columns)} for x of shape {x.shape}, got "
-                f"{size}"
-            )
+        height, width = doubled_size(x.shape, size)
+        channels = x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (5, 5, channels, self.features))
         # [tap of 3, phase of 2, tap of 5]
         falls_on = np.zeros((3, 2, 5), np.float32)
@@ -69,9 +65,7 @@ class DoubledConv(nn.Module):
         summed = summed.reshape(3, 3, channels, 4 * self.features)
         padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
         squares = convolution(padded, summed.astype(self.dtype), padding="VALID")
-        squares = squares.reshape(batch, rows, columns, 2, 2, self.features)
-        y = squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, -1)
-        y = y[:, :height, :width]
+        y = interleaved(squares)[:, :height, :width]
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y

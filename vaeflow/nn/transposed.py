@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.nn.convolution import Conv
+from vaeflow.nn.phases import doubled_size, interleaved
 
 
 class TransposedConv(nn.Module):
@@ -39,12 +40,6 @@ class TransposedConv(nn.Module):
         Raises:
           ValueError: If the size is larger.
         """
-        whole = (2 * x.shape[1], 2 * x.shape[2])
-        height, width = size or whole
-        if height > whole[0] or width > whole[1]:
-            raise ValueError(f"size must be at most {whole} for x of shape {x.shape}, got {size}")
+        height, width = doubled_size(x.shape, size)
         squares = Conv(4 * self.features, (2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)(x)
-        batch, rows, columns, _ = squares.shape
-        squares = squares.reshape(batch, rows, columns, 2, 2, self.features)
-        y = squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, -1)
-        return y[:, 1 : 1 + height, 1 : 1 + width]
+        return interleaved(squares)[:, 1 : 1 + height, 1 : 1 + width]
