@@ -25,8 +25,8 @@ def build(size: FlowSize) -> nn.Module:
     """Builds the flow."""
     shared = {"event_shape": (size.entries,), "steps": size.steps, "width": size.width}
     if size.kind == "affine-autoregressive":
-        return vf.flows.MaskedAutoregressive(**shared)
-    return vf.flows.NeuralSpline(
+        return vf.flows.MaskedAutoregressiveFlow(**shared)
+    return vf.flows.NeuralSplineFlow(
         **shared,
         bins=size.bins,
         bound=BOUND,

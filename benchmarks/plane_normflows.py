@@ -27,7 +27,7 @@ class Normflows:
     def initialize(self) -> None:
         """Initialises."""
         torch.manual_seed(self.size.seed)
-        maps = [nf.flows.Planar((2,)) for _ in range(self.size.steps)]
+        maps = [nf.flows.PlanarFlow((2,)) for _ in range(self.size.steps)]
         base = nf.distributions.DiagGaussian(2, trainable=False)
         self.model = nf.NormalizingFlow(base, maps, Target(self.size.energy))
         self.optimizer = torch.optim.Adam(self.model.parameters())

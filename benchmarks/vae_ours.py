@@ -34,10 +34,12 @@ def build(size: VaeSize) -> vf.models.VAE:
     return vf.models.VAE(
         vf.encoders.Encoder(
             vf.encoders.DenseEncoder((size.hidden,), vf.nn.relu),
-            vf.encoders.DiagonalGaussian(size.latents),
+            vf.encoders.DiagonalGaussianPosterior(size.latents),
         ),
         vf.decoders.Decoder(
-            vf.decoders.DenseDecoder((size.hidden,), vf.nn.relu), vf.decoders.Bernoulli(), SHAPE
+            vf.decoders.DenseDecoder((size.hidden,), vf.nn.relu),
+            vf.decoders.BernoulliLikelihood(),
+            SHAPE,
         ),
         vf.models.Binarizer(),
     )

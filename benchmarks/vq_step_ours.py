@@ -29,7 +29,7 @@ def build(size: VqStepSize) -> vf.models.VQVAE:
         vf.quantizers.VectorQuantizer(size.codes, average),
         vf.decoders.Decoder(
             vf.decoders.MapDecoder(size.channels[::-1], **sizes),
-            vf.decoders.Bernoulli(),
+            vf.decoders.BernoulliLikelihood(),
             SHAPE,
             latent_ndims=3,
         ),

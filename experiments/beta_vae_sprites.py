@@ -75,16 +75,18 @@ class Config:
 def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
     """Builds the model for images of a shape, which it binarises."""
     model = config.model
-    posterior = vf.encoders.DiagonalGaussian(model.latents)
+    posterior = vf.encoders.DiagonalGaussianPosterior(model.latents)
     if model.groups > 1:
         size = model.latents // model.groups
         posterior = vf.encoders.GroupedPosterior(
-            {f"g{i}": vf.encoders.DiagonalGaussian(size) for i in range(model.groups)}
+            {f"g{i}": vf.encoders.DiagonalGaussianPosterior(size) for i in range(model.groups)}
         )
     return vf.models.VAE(
         vf.encoders.Encoder(vf.encoders.DenseEncoder(model.hidden, nn.relu), posterior),
         vf.decoders.Decoder(
-            vf.decoders.DenseDecoder(model.hidden[::-1], nn.relu), vf.decoders.Bernoulli(), shape
+            vf.decoders.DenseDecoder(model.hidden[::-1], nn.relu),
+            vf.decoders.BernoulliLikelihood(),
+            shape,
         ),
         vf.models.Binarizer(),
     )

@@ -126,7 +126,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         model,
         functools.partial(negative_log_likelihood, target=target),
         training.make_optimizer(train),
-        training.Rows(train.batch_size),
+        training.IndexBatches(train.batch_size),
         train,
         directory,
         initialize=initialize,

@@ -118,7 +118,7 @@ def fit(
         model,
         functools.partial(every_negative_log_likelihood, targets=targets),
         training.make_optimizer(train),
-        training.Rows(train.batch_size),
+        training.IndexBatches(train.batch_size),
         train,
         directory,
         initialize=initialize,

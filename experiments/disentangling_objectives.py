@@ -88,7 +88,7 @@ class Training:
         """The variables of the VAE alone."""
         if not self._adversarial:
             return variables
-        return vf.models.player(self.model, variables, "model")[1]
+        return vf.models.submodel(self.model, variables, "model")[1]
 
 
 def _loss(objective: ObjectiveConfig, steps: int, batch_size: int) -> tuple[Any, dict[str, Any]]:

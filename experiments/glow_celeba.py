@@ -77,11 +77,11 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.FlowModel:
         **options,
     )
     if model.standardize:
-        flow = vf.flows.Standardized(flow)
+        flow = vf.flows.StandardizedFlow(flow)
     if model.margin < 0:
         raise ValueError(f"model.margin must be at least 0, got {model.margin}")
     if model.margin > 0:
-        flow = vf.flows.Bounded(flow, -0.5 - model.margin, 0.5 + model.margin)
+        flow = vf.flows.BoundedFlow(flow, -0.5 - model.margin, 0.5 + model.margin)
     if model.dequantization == "uniform":
         return vf.models.FlowModel(flow, vf.models.UniformDequantizer(model.bits))
     noise = vf.flows.Glow(shape, 1, 4, max(model.width // 2, 8), context_ndims=3, **options)

@@ -70,8 +70,8 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
     model = config.model
     posterior = vf.encoders.GroupedPosterior(
         {
-            "style": vf.encoders.DiagonalGaussian(model.styles),
-            "category": vf.encoders.Concrete(model.categories, model.temperature),
+            "style": vf.encoders.DiagonalGaussianPosterior(model.styles),
+            "category": vf.encoders.ConcretePosterior(model.categories, model.temperature),
         }
     )
     if model.network == "dense":
@@ -82,7 +82,7 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
         decoder = vf.decoders.ConvolutionalDecoder()
     return vf.models.VAE(
         vf.encoders.Encoder(network, posterior),
-        vf.decoders.Decoder(decoder, vf.decoders.Bernoulli(), shape),
+        vf.decoders.Decoder(decoder, vf.decoders.BernoulliLikelihood(), shape),
         vf.models.Binarizer(),
     )
 

@@ -196,4 +196,4 @@ def _kl_of_styles(posterior: PyTree) -> jax.Array:
     """KL of each style latent to the standard normal, [example, style], in nats."""
     style = posterior.groups["style"]
     prior = vf.distributions.standard_normal(style.event_shape)
-    return vf.distributions.kl_of_entries(style, prior)["z"]
+    return vf.distributions.per_dim_kl(style, prior)["z"]

@@ -75,11 +75,17 @@ NETWORKS = {
 
 
 LIKELIHOODS = {
-    "bernoulli": (vf.decoders.Bernoulli, vf.models.Binarizer),
-    "continuous-bernoulli": (vf.decoders.ContinuousBernoulli, vf.models.UniformDequantizer),
-    "gaussian": (vf.decoders.Gaussian, vf.models.UniformDequantizer),
-    "discretized-logistic": (vf.decoders.DiscretizedLogisticMixture, vf.models.Levels),
-    "categorical": (vf.decoders.LevelCategorical, vf.models.Levels),
+    "bernoulli": (vf.decoders.BernoulliLikelihood, vf.models.Binarizer),
+    "continuous-bernoulli": (
+        vf.decoders.ContinuousBernoulliLikelihood,
+        vf.models.UniformDequantizer,
+    ),
+    "gaussian": (vf.decoders.GaussianLikelihood, vf.models.UniformDequantizer),
+    "discretized-logistic": (
+        vf.decoders.DiscretizedLogisticMixtureLikelihood,
+        vf.models.Discretizer,
+    ),
+    "categorical": (vf.decoders.CategoricalLikelihood, vf.models.Discretizer),
 }
 """Likelihoods by name, and what becomes of images for each."""
 
@@ -87,15 +93,15 @@ LIKELIHOODS = {
 def posterior(config: ModelConfig) -> nn.Module:
     """The module that makes q(z | x) of features."""
     if config.posterior == "full":
-        return vf.encoders.FullGaussian(config.latents)
-    diagonal = vf.encoders.DiagonalGaussian(config.latents)
+        return vf.encoders.FullGaussianPosterior(config.latents)
+    diagonal = vf.encoders.DiagonalGaussianPosterior(config.latents)
     if config.posterior == "diagonal":
         return diagonal
     shape, steps = (config.latents,), config.posterior_steps
     flows: dict[str, Any] = {
-        "planar": vf.flows.Planar(shape, steps=steps),
-        "sylvester": vf.flows.Sylvester(shape, steps=steps, basis=vf.flows.OrthogonalBasis(16)),
-        "iaf": vf.flows.InverseAutoregressive(shape, steps=steps, width=320),
+        "planar": vf.flows.PlanarFlow(shape, steps=steps),
+        "sylvester": vf.flows.SylvesterFlow(shape, steps=steps, basis=vf.flows.OrthogonalBasis(16)),
+        "iaf": vf.flows.InverseAutoregressiveFlow(shape, steps=steps, width=320),
     }
     return vf.encoders.FlowPosterior(diagonal, flows[config.posterior])
 
@@ -103,13 +109,13 @@ def posterior(config: ModelConfig) -> nn.Module:
 def prior(config: ModelConfig, shape: tuple[int, int, int]) -> nn.Module | None:
     """The module that gives p(z), or None for a standard normal."""
     if config.prior == "mixture":
-        return vf.bases.GaussianMixture((config.latents,), config.components)
+        return vf.bases.GaussianMixtureBase((config.latents,), config.components)
     if config.prior == "vamp":
         return vf.models.VampPrior(config.components, shape)
     if config.prior == "flow":
         return vf.models.FlowModel(vf.flows.RealNVP((config.latents,), steps=6, width=128))
     if config.prior == "autoregressive":  # one step: a second one would go through them backwards
-        flow = vf.flows.MaskedAutoregressive((config.latents,), steps=1, width=256)
+        flow = vf.flows.MaskedAutoregressiveFlow((config.latents,), steps=1, width=256)
         return vf.models.FlowModel(flow)
     return None
 

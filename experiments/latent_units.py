@@ -32,7 +32,7 @@ def units_of(model) -> list[Unit]:
     start = 0
     if isinstance(posterior, encoders.GroupedPosterior):
         for name, group in posterior.groups.items():
-            if isinstance(group, encoders.Concrete):
+            if isinstance(group, encoders.ConcretePosterior):
                 found.append(Unit(name, start, group.latents))
             else:
                 found += [Unit(f"{name}.{i}", start + i) for i in range(group.latents)]

@@ -111,7 +111,8 @@ def build(config: ModelConfig, shapes: Mapping[str, Shape]) -> vf.models.MUNITGa
         return vf.models.ContentStyleCoder(
             content=encoders.ContentEncoder(config.content_channels, config.blocks),
             style=encoders.Encoder(
-                encoders.StyleEncoder(config.style_channels), encoders.PointMass(config.style_size)
+                encoders.StyleEncoder(config.style_channels),
+                encoders.PointMassPosterior(config.style_size),
             ),
             decoder=decoders.AdaINDecoder(
                 config.content_channels[::-1], config.blocks, (config.hidden, config.hidden)
@@ -144,5 +145,5 @@ def optimizers_of(config: training.TrainConfig) -> dict[str, Any]:
     Weight decay is added to the gradient, as in the paper's program, before Adam scales it.
     """
     plain = training.make_optimizer(dataclasses.replace(config, weight_decay=0), DECAYS)
-    penalty = optax.add_decayed_weights(config.weight_decay, mask=training.decayed)
+    penalty = optax.add_decayed_weights(config.weight_decay, mask=training.weight_decay_mask)
     return {player: optax.chain(penalty, plain) for player in PLAYERS}

@@ -108,7 +108,7 @@ def trained(
 
 def generator_of(game: vf.models.MUNITGame, variables: PyTree) -> PyTree:
     """The variables of the `vaeflow.models.MUNIT` alone."""
-    return vf.models.player(game, variables, "generator")[1]
+    return vf.models.submodel(game, variables, "generator")[1]
 
 
 def held_out_terms(

@@ -95,10 +95,10 @@ class Config:
 def build(config: ModelConfig) -> dict[str, vf.models.FlowModel]:
     """Builds the models by name, the planar ones from shallow to deep."""
     flows: dict[str, Any] = {
-        f"planar_{depth}": vf.flows.Planar((2,), steps=depth) for depth in sorted(config.depths)
+        f"planar_{depth}": vf.flows.PlanarFlow((2,), steps=depth) for depth in sorted(config.depths)
     }
     if config.spline_steps:
-        flows[SPLINE] = vf.flows.NeuralSpline(
+        flows[SPLINE] = vf.flows.NeuralSplineFlow(
             (2,), steps=config.spline_steps, width=config.spline_width
         )
     return {name: vf.models.FlowModel(flow) for name, flow in flows.items()}
@@ -150,7 +150,7 @@ def fit(
         model,
         functools.partial(every_reverse_kl, names=config.energies),
         training.make_optimizer(train),
-        training.Rows(train.batch_size),
+        training.IndexBatches(train.batch_size),
         train,
         directory,
         initialize=initialize,

@@ -82,18 +82,18 @@ def build(config: Config, shape: tuple[int]) -> vf.models.FlowModel:
     model = config.model
     sizes = {"steps": model.steps, "width": model.width, "blocks": model.blocks}
     if model.flow == "maf":
-        flow = vf.flows.MaskedAutoregressive(shape, **sizes)
+        flow = vf.flows.MaskedAutoregressiveFlow(shape, **sizes)
     elif model.flow == "real-nvp":
         flow = vf.flows.RealNVP(shape, **sizes)
     else:
-        flow = vf.flows.NeuralSpline(
+        flow = vf.flows.NeuralSplineFlow(
             shape,
             bins=model.bins,
             bound=model.bound,
             autoregressive=model.flow == "spline-autoregressive",
             **sizes,
         )
-    return vf.models.FlowModel(vf.flows.Standardized(flow, learned=False))
+    return vf.models.FlowModel(vf.flows.StandardizedFlow(flow, learned=False))
 
 
 def functions(config: Config, shape: tuple[int]) -> dict[str, vf.sharing.Function]:

@@ -11,19 +11,19 @@ from typing import Any, Literal
 import vaeflow as vf
 
 FLOWS: dict[str, Callable[..., Any]] = {
-    "planar": vf.flows.Planar,
-    "radial": vf.flows.Radial,
-    "sylvester": vf.flows.Sylvester,
+    "planar": vf.flows.PlanarFlow,
+    "radial": vf.flows.RadialFlow,
+    "sylvester": vf.flows.SylvesterFlow,
     "nice": vf.flows.NICE,
     "real-nvp": vf.flows.RealNVP,
-    "maf": vf.flows.MaskedAutoregressive,
-    "iaf": vf.flows.InverseAutoregressive,
-    "spline-coupling": vf.flows.NeuralSpline,
-    "spline-autoregressive": functools.partial(vf.flows.NeuralSpline, autoregressive=True),
-    "block-autoregressive": vf.flows.BlockAutoregressive,
-    "gaussianization": vf.flows.Gaussianization,
-    "residual": vf.flows.Residual,
-    "continuous": lambda shape, steps, width: vf.flows.Continuous(shape, steps, width),
+    "maf": vf.flows.MaskedAutoregressiveFlow,
+    "iaf": vf.flows.InverseAutoregressiveFlow,
+    "spline-coupling": vf.flows.NeuralSplineFlow,
+    "spline-autoregressive": functools.partial(vf.flows.NeuralSplineFlow, autoregressive=True),
+    "block-autoregressive": vf.flows.BlockAutoregressiveFlow,
+    "gaussianization": vf.flows.GaussianizationFlow,
+    "residual": vf.flows.ResidualFlow,
+    "continuous": lambda shape, steps, width: vf.flows.ContinuousFlow(shape, steps, width),
 }
 """Makes each flow from a shape, `steps` and, where its networks have one, `width`."""
 

@@ -68,7 +68,7 @@ class Drawing:
         """
         batch = data.stack(self.dataset.test, COLUMNS)
         images, labels = batch["image"], self._labels(len(batch["image"]), batch.get("label"))
-        own = vf.models.player(self.model, variables, "auto_encoder")[1]
+        own = vf.models.submodel(self.model, variables, "auto_encoder")[1]
         codes = self.encode(own, images, jax.random.key(2))
         whole = np.asarray(self.decode(own, codes))
         if len(self.names) == 1:

@@ -189,6 +189,6 @@ def build(
         network = vf.nn.GatedPixelCNN(
             size, codes, prior.channels, prior.lower_blocks, prior.dropout
         )
-        above = vf.nn.LevelAbove(size, codes, prior.channels)
+        above = vf.nn.UpsampledConditioner(size, codes, prior.channels)
         priors.append(vf.models.CodePrior(network, prior.classes, above))
     return vf.models.CodeModel(build_auto_encoder(config, shape), tuple(priors))

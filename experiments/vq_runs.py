@@ -199,7 +199,7 @@ class Stages:
     def _samples(self, wanted: bool) -> common.Result:
         """Measures the whole model, and draws it."""
         del wanted
-        variables = vf.models.assembled(self.parts)
+        variables = vf.models.merge_submodels(self.parts)
         self.directory.write_model(variables, self.dataset.shape)
 
         @jax.jit

@@ -36,13 +36,15 @@ def coder(channels, features) -> encoders.MapEncoder:
 
 def decoder(channels) -> decoders.Decoder:
     network = decoders.MapDecoder(channels, blocks=1)
-    return decoders.Decoder(network, decoders.DiscretizedLogisticMixture(), SHAPE, latent_ndims=3)
+    return decoders.Decoder(
+        network, decoders.DiscretizedLogisticMixtureLikelihood(), SHAPE, latent_ndims=3
+    )
 
 
 def vqvae(quantizer=None) -> models.VQVAE:
     """One map of 4x3 codes."""
     quantizer = average() if quantizer is None else quantizer
-    return models.VQVAE(coder((6,), CHANNELS), quantizer, decoder((6,)), models.Levels())
+    return models.VQVAE(coder((6,), CHANNELS), quantizer, decoder((6,)), models.Discretizer())
 
 
 def vqvae2(levels: int) -> models.VQVAE2:
@@ -53,7 +55,7 @@ def vqvae2(levels: int) -> models.VQVAE2:
         tuple(expanders),
         tuple(average(5 - level) for level in reversed(range(1, levels + 1))),
         decoder((6,)),
-        models.Levels(),
+        models.Discretizer(),
         CHANNELS,
     )
 
@@ -73,7 +75,7 @@ def every_coder(names=CODERS):
 
 
 def prior(shape, codes, classes=None, above=None) -> models.CodePrior:
-    given = None if above is None else nn.LevelAbove(shape, above, channels=3, blocks=1)
+    given = None if above is None else nn.UpsampledConditioner(shape, above, channels=3, blocks=1)
     network = nn.GatedPixelCNN(shape, codes, channels=4, blocks=1)
     return models.CodePrior(network, classes, given)
 

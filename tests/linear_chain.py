@@ -28,7 +28,7 @@ def model(levels: int, **more) -> models.HierarchicalVAE:
         encoders.DenseEncoder(hidden=()),
         SIZES[:levels],
         decoders.Decoder(
-            decoders.DenseDecoder(hidden=()), decoders.Gaussian(exact.NOISE), exact.SHAPE
+            decoders.DenseDecoder(hidden=()), decoders.GaussianLikelihood(exact.NOISE), exact.SHAPE
         ),
         exact.Observed(),
         hidden=(),

@@ -38,9 +38,11 @@ def model(posterior=None, prior_model=None) -> models.VAE:
     """x = z W + b + noise e, for standard normal z and e."""
     return models.VAE(
         encoders.Encoder(
-            encoders.DenseEncoder(hidden=()), posterior or encoders.FullGaussian(LATENTS)
+            encoders.DenseEncoder(hidden=()), posterior or encoders.FullGaussianPosterior(LATENTS)
         ),
-        decoders.Decoder(decoders.DenseDecoder(hidden=()), decoders.Gaussian(NOISE), SHAPE),
+        decoders.Decoder(
+            decoders.DenseDecoder(hidden=()), decoders.GaussianLikelihood(NOISE), SHAPE
+        ),
         Observed(),
         prior_model,
     )

@@ -47,7 +47,7 @@ def block_autoregressive(
     dimension: int, width: int = 3, blocks: int = 2
 ) -> Callable[..., bijectors.BlockAutoregressive]:
     """Makes block autoregressive maps."""
-    step = flows.BlockAutoregressiveStep(dimension, width, blocks)
+    step = flows._BlockAutoregressiveStep(dimension, width, blocks)
 
     def make(key: Array, context: Array | None = None) -> bijectors.BlockAutoregressive:
         rows = jax.random.normal(jax.random.key(1), (4, dimension))

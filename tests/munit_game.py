@@ -35,7 +35,7 @@ def coder(shape: tuple[int, int, int], posterior: nn.Module) -> models.ContentSt
 
 
 def game(
-    posterior: type[nn.Module] = encoders.PointMass, spectral: bool = False
+    posterior: type[nn.Module] = encoders.PointMassPosterior, spectral: bool = False
 ) -> models.MUNITGame:
     """Players of their own for each call."""
     coders = {domain: coder(SHAPES[domain], posterior(STYLES[domain])) for domain in SHAPES}
@@ -46,7 +46,7 @@ def game(
 GAME = game()
 
 
-def initialize(posterior: type[nn.Module] = encoders.PointMass) -> dict:
+def initialize(posterior: type[nn.Module] = encoders.PointMassPosterior) -> dict:
     """Makes variables of `game(posterior)`."""
     return jax.jit(game(posterior).init)(jax.random.key(0), IMAGES["a"], IMAGES["b"])
 

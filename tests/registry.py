@@ -318,13 +318,15 @@ def _step(step, variant, event_shape, context_shape=None, **fields) -> Entry:
 
 
 def _basis(basis, channels, context_shape=None) -> Entry:
-    make = makers.flow(flows.Sylvester((channels,), 2, basis=basis), context_shape=context_shape)
+    make = makers.flow(
+        flows.SylvesterFlow((channels,), 2, basis=basis), context_shape=context_shape
+    )
     return Entry(type(basis), "sylvester", make, (channels,), context_shape)
 
 
 def _stack(variant, **options) -> Entry:
-    module = flows.Stack(flows.RealNVPStep(3, 1, width=4, blocks=1), depth=3, **options)
-    return Entry(flows.Stack, variant, makers.flow(module), (3,))
+    module = flows.StackedFlow(flows._RealNVPStep(3, 1, width=4, blocks=1), depth=3, **options)
+    return Entry(flows.StackedFlow, variant, makers.flow(module), (3,))
 
 
 def _glow(**options) -> flows.Glow:
@@ -335,8 +337,8 @@ def _real_nvp(*event_shape, **options) -> flows.RealNVP:
     return flows.RealNVP(event_shape, **({"steps": 2, "width": 4, "blocks": 1} | options))
 
 
-def _neural_spline(channels, **options) -> flows.NeuralSpline:
-    return flows.NeuralSpline(
+def _neural_spline(channels, **options) -> flows.NeuralSplineFlow:
+    return flows.NeuralSplineFlow(
         (channels,), **({"steps": 2, "bins": 3, "width": 4, "blocks": 1} | options)
     )
 
@@ -356,49 +358,49 @@ FLOWS: Sequence[Entry] = (
     _flow(_real_nvp(3, reversible=True), "vector-context", (2,)),
     _flow(_real_nvp(2, 2, 3, levels=1), "image-context", (2,), slow=True),
     _flow(_real_nvp(2, 2, 1, levels=1, steps=1), "image"),
-    _flow(flows.Bounded(_real_nvp(3), -8, 8), "vector"),
-    _flow(flows.Standardized(_real_nvp(3)), "vector"),
-    _flow(flows.Standardized(_real_nvp(3), learned=False), "fixed-vector", slow=True),
+    _flow(flows.BoundedFlow(_real_nvp(3), -8, 8), "vector"),
+    _flow(flows.StandardizedFlow(_real_nvp(3)), "vector"),
+    _flow(flows.StandardizedFlow(_real_nvp(3), learned=False), "fixed-vector", slow=True),
     _flow(_neural_spline(3), "vector", constant=_FACTORS),
     _flow(_neural_spline(2, reversible=True), "vector-context", (2,), constant=_FACTORS, slow=True),
     _flow(_neural_spline(3, autoregressive=True), "autoregressive", (2,), constant=_FACTORS),
-    _flow(_autoregressive(flows.MaskedAutoregressive, 3), "vector"),
-    _flow(_autoregressive(flows.MaskedAutoregressive, 2, reversible=True), "context", (2,)),
-    _flow(_autoregressive(flows.InverseAutoregressive, 3), "context", (2,)),
-    _step(flows.MaskedAutoregressiveStep(3, bijectors.SplineTransformer(3), 4, 1), "spline", (3,)),
-    _step(flows.NeuralSplineStep(3, 3, 4.0, 4, 1), "vector", (3,), (2,), constant=_FACTORS),
-    _flow(flows.BlockAutoregressive((2,), steps=2, width=3), "flow-context", (2,)),
-    _step(flows.BlockAutoregressiveStep(3, 3), "vector", (3,)),
+    _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 3), "vector"),
+    _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 2, reversible=True), "context", (2,)),
+    _flow(_autoregressive(flows.InverseAutoregressiveFlow, 3), "context", (2,)),
+    _step(flows._MaskedAutoregressiveStep(3, bijectors.SplineTransformer(3), 4, 1), "spline", (3,)),
+    _step(flows._NeuralSplineStep(3, 3, 4.0, 4, 1), "vector", (3,), (2,), constant=_FACTORS),
+    _flow(flows.BlockAutoregressiveFlow((2,), steps=2, width=3), "flow-context", (2,)),
+    _step(flows._BlockAutoregressiveStep(3, 3), "vector", (3,)),
     _flow(flows.NICE((3,), steps=2, width=4, blocks=1), "vector-context", (2,)),
-    _step(flows.NICEStep(1, 1, 4, 1), "one-entry", (1,)),
-    _flow(flows.Residual((2,), steps=2, width=4), "flow"),
+    _step(flows._NICEStep(1, 1, 4, 1), "one-entry", (1,)),
+    _flow(flows.ResidualFlow((2,), steps=2, width=4), "flow"),
     _flow(
-        flows.Residual((1,), steps=2, width=4, reversible=True),
+        flows.ResidualFlow((1,), steps=2, width=4, reversible=True),
         "one-entry-context",
         (2,),
         slow=True,
     ),
-    _step(flows.ResidualStep(2, 4, 1), "vector", (2,)),
-    _flow(flows.Planar((3,), steps=2), "flow"),
-    _flow(flows.Planar((2,), steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
-    _step(flows.PlanarStep(2), "context", (2,), (2,)),
-    _flow(flows.Radial((3,), steps=2), "flow"),
-    _step(flows.RadialStep(2), "context", (2,), (2,)),
-    _flow(flows.Sylvester((3,), steps=2), "flow"),
-    _step(flows.SylvesterStep(2, flows.OrthogonalBasis(2)), "context", (2,), (2,)),
+    _step(flows._ResidualStep(2, 4, 1), "vector", (2,)),
+    _flow(flows.PlanarFlow((3,), steps=2), "flow"),
+    _flow(flows.PlanarFlow((2,), steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
+    _step(flows._PlanarStep(2), "context", (2,), (2,)),
+    _flow(flows.RadialFlow((3,), steps=2), "flow"),
+    _step(flows._RadialStep(2), "context", (2,), (2,)),
+    _flow(flows.SylvesterFlow((3,), steps=2), "flow"),
+    _step(flows._SylvesterStep(2, flows.OrthogonalBasis(2)), "context", (2,), (2,)),
     _basis(flows.OrthogonalBasis(2), 3, (2,)),
     _basis(flows.HouseholderBasis(2), 2),
     _basis(flows.IdentityBasis(), 2, (2,)),
-    _flow(flows.Gaussianization((2,), steps=2, kernels=3), "flow", slow=True),
-    _step(flows.GaussianizationStep(2, 3, 1), "context", (2,), (2,)),
-    _flow(flows.Continuous((2,), width=4, layers=1), "flow"),
-    _flow(flows.Continuous((2,), blocks=2, width=4, layers=1), "flow-context", (2,), slow=True),
+    _flow(flows.GaussianizationFlow((2,), steps=2, kernels=3), "flow", slow=True),
+    _step(flows._GaussianizationStep(2, 3, 1), "context", (2,), (2,)),
+    _flow(flows.ContinuousFlow((2,), width=4, layers=1), "flow"),
+    _flow(flows.ContinuousFlow((2,), blocks=2, width=4, layers=1), "flow-context", (2,), slow=True),
     _stack("plain"),
     _stack("reversible", reversible=True),
-    _step(flows.GlowStep(3, 4), "image", (2, 2, 3)),
-    _step(flows.GlowStep(4, 4, plu=True), "plu-context", (2, 2, 4), (2,), constant=_FACTORS),
-    _step(flows.RealNVPStep(3, 1, 4, 1), "vector-context", (3,), (2,)),
-    _step(flows.RealNVPStep(3, 3, 4, 1), "image", (2, 2, 3)),
+    _step(flows._GlowStep(3, 4), "image", (2, 2, 3)),
+    _step(flows._GlowStep(4, 4, plu=True), "plu-context", (2, 2, 4), (2,), constant=_FACTORS),
+    _step(flows._RealNVPStep(3, 1, 4, 1), "vector-context", (3,), (2,)),
+    _step(flows._RealNVPStep(3, 3, 4, 1), "image", (2, 2, 3)),
 )
 """Flows, with noise on every parameter so that layers which start at zero do something."""
 

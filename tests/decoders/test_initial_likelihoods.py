@@ -17,7 +17,7 @@ DATA = (RANDOM.uniform(-0.1, 0.1, (200, *SHAPE)) + np.linspace(-0.3, 0.3, 6).res
 
 
 def test_a_gaussian_has_the_means_and_the_deviations():
-    likelihood = decoders.Gaussian()
+    likelihood = decoders.GaussianLikelihood()
     found = likelihood.apply({}, likelihood.initial(DATA))
     np.testing.assert_allclose(found.mean(), DATA.mean(0), atol=1e-5)
     np.testing.assert_allclose(found.stddev(), DATA.std(0), rtol=1e-4)
@@ -26,7 +26,7 @@ def test_a_gaussian_has_the_means_and_the_deviations():
 
 
 def test_a_continuous_bernoulli_has_about_the_means():
-    likelihood = decoders.ContinuousBernoulli()
+    likelihood = decoders.ContinuousBernoulliLikelihood()
     found = likelihood.apply({}, likelihood.initial(DATA))
     np.testing.assert_allclose(found.mean(), DATA.mean(0), atol=0.04)
     edge = likelihood.initial(jnp.full((3, *SHAPE), 0.5))
@@ -34,7 +34,7 @@ def test_a_continuous_bernoulli_has_about_the_means():
 
 
 def test_a_bernoulli_has_the_shares_of_ones():
-    likelihood = decoders.Bernoulli()
+    likelihood = decoders.BernoulliLikelihood()
     binary = (DATA > 0.05).astype(np.float32)
     share = np.clip(binary.mean(0), 1e-3, 1 - 1e-3)
     found = likelihood.apply({}, likelihood.initial(binary)).mean()
@@ -45,7 +45,7 @@ def test_a_bernoulli_has_the_shares_of_ones():
 
 @pytest.mark.parametrize("components", [1, 3])
 def test_logistic_distributions_share_the_deviation(components):
-    likelihood = decoders.DiscretizedLogisticMixture(components, bits=5)
+    likelihood = decoders.DiscretizedLogisticMixtureLikelihood(components, bits=5)
     numbers = likelihood.initial(DATA)
     assert numbers.shape == (*SHAPE, likelihood.parameters)
     means, raw = numbers[..., :components], numbers[..., components : 2 * components]
@@ -58,7 +58,7 @@ def test_logistic_distributions_share_the_deviation(components):
 
 
 def test_levels_have_their_frequencies_and_one_more_count():
-    likelihood = decoders.LevelCategorical(2)
+    likelihood = decoders.CategoricalLikelihood(2)
     data = jnp.array([-0.375, -0.375, -0.125, 0.375]).reshape(4, 1, 1, 1)  # none of the third
     logits = likelihood.initial(data)
     np.testing.assert_allclose(np.exp(logits).ravel(), np.array([3, 2, 1, 2]) / 8, rtol=1e-5)

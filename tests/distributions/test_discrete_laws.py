@@ -34,7 +34,7 @@ def logistic(*batch, components=3):
 
 
 def categorical(*batch):
-    return distributions.LevelCategorical(numbers(*batch, 2, 4), 1)
+    return distributions.PixelCategorical(numbers(*batch, 2, 4), 1)
 
 
 def code_maps(*batch):

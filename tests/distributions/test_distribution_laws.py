@@ -78,7 +78,7 @@ def around(factor, above):
 
 def top_down(*batch):
     below = jax.tree_util.Partial(around, jnp.full((*batch, 1), 0.7))
-    return distributions.TopDown(distributions.standard_normal((1,), batch), [below])
+    return distributions.HierarchicalPrior(distributions.standard_normal((1,), batch), [below])
 
 
 def learned(base):
@@ -103,14 +103,14 @@ REGISTRY = {
     "Histogram": histogram,
     "Mixture": mixture,
     "UniformBox": box,
-    "Box": learned(bases.Box((2,), -1.5, 1)),
+    "Box": learned(bases.BoxBase((2,), -1.5, 1)),
     "ContinuousBernoulli": continuous_bernoulli,
     "Grouped": grouped,
-    "CorrelatedGaussian": learned(bases.CorrelatedGaussian((2,))),
-    "DiagonalGaussian": learned(bases.DiagonalGaussian((2,))),
-    "GaussianMixture": learned(bases.GaussianMixture((2,), 3)),
-    "Resampled": learned(bases.Resampled((2,), (8,), truncation=5)),
-    "LabelledGaussian": learned(bases.LabelledGaussian((2,), 3)),
+    "CorrelatedGaussian": learned(bases.CorrelatedGaussianBase((2,))),
+    "DiagonalGaussian": learned(bases.DiagonalGaussianBase((2,))),
+    "GaussianMixture": learned(bases.GaussianMixtureBase((2,), 3)),
+    "Resampled": learned(bases.ResampledBase((2,), (8,), truncation=5)),
+    "LabelledGaussian": learned(bases.LabelledGaussianBase((2,), 3)),
 }
 """Distributions of vectors by name, each made for any batch shape."""
 

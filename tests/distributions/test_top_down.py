@@ -34,7 +34,7 @@ SECOND = Linear(jnp.array([[0.4, -1.0, 2.0]]), 0.8)
 
 def chain(batch=()):
     top = distributions.standard_normal((1,), batch)
-    return distributions.TopDown(top, [FIRST, SECOND])
+    return distributions.HierarchicalPrior(top, [FIRST, SECOND])
 
 
 def covariance():
@@ -75,7 +75,7 @@ def test_it_crosses_jit_and_is_taken_apart():
     assert [part.tolist() for part in parts] == [[0, 1], [2, 3, 4], [5]]
     with pytest.raises(ValueError, match=r"\(6,\), got an array of shape \(2, 5\)"):
         chain().log_prob(jnp.zeros((2, 5)))
-    alone = distributions.TopDown(distributions.standard_normal((3,)))
+    alone = distributions.HierarchicalPrior(distributions.standard_normal((3,)))
     np.testing.assert_allclose(
         alone.log_prob(jnp.ones(3)), distributions.standard_normal((3,)).log_prob(jnp.ones(3))
     )

@@ -10,7 +10,7 @@ import pytest
 
 from tests.reflection import reflected_convolution
 from vaeflow import decoders, encoders, models
-from vaeflow.distributions.rows import sample_rows
+from vaeflow.distributions.rows import sample_per_example
 
 KEY = jax.random.key(0)
 CONTENT = encoders.ContentEncoder((3, 4, 5), blocks=1)
@@ -96,7 +96,7 @@ def test_networks_compute_in_bfloat16_and_return_float32():
 
 def test_a_point_mass_is_its_mean_and_linear_in_the_features():
     features = values(4, 3)
-    posterior = encoders.PointMass(2)
+    posterior = encoders.PointMassPosterior(2)
     variables = posterior.init(KEY, features)
     found = posterior.apply(variables, features)
     (dense,) = variables["params"].values()
@@ -108,13 +108,13 @@ def test_a_point_mass_is_its_mean_and_linear_in_the_features():
 
 def test_point_masses_are_sampled_row_by_row():
     features = values(4, 3)
-    posterior = encoders.PointMass(2)
+    posterior = encoders.PointMassPosterior(2)
     variables = posterior.init(KEY, features)
 
     @jax.jit
     def draw(features):
         found = posterior.apply(variables, features)
-        return sample_rows(found, jax.random.split(KEY, 4), 5)[0]
+        return sample_per_example(found, jax.random.split(KEY, 4), 5)[0]
 
     mean = posterior.apply(variables, features).mean()
     np.testing.assert_allclose(draw(features), np.broadcast_to(mean, (5, 4, 2)), rtol=1e-5)
@@ -124,20 +124,22 @@ def test_point_masses_are_sampled_row_by_row():
 
 
 def test_the_prior_of_a_point_mass_is_standard_normal():
-    prior = encoders.PointMass(3).standard(2.0)
+    prior = encoders.PointMassPosterior(3).standard(2.0)
     z = np.float32([0.5, -1.0, 3.0])
     expected = -0.5 * np.sum((z / 2) ** 2) - 3 * np.log(2 * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(prior.log_prob(z), expected, rtol=1e-6)
     assert (prior.batch_shape, prior.event_shape) == ((), (3,))
-    assert encoders.PointMass(3).standard().log_prob(np.zeros(3)) == pytest.approx(
+    assert encoders.PointMassPosterior(3).standard().log_prob(np.zeros(3)) == pytest.approx(
         -1.5 * np.log(2 * np.pi), rel=1e-6
     )
 
 
 def test_there_is_no_bound_of_a_single_value():
     vae = models.VAE(
-        encoder=encoders.Encoder(encoders.DenseEncoder((4,)), encoders.PointMass(2)),
-        decoder=decoders.Decoder(decoders.DenseDecoder((4,)), decoders.Bernoulli(), (3, 2, 1)),
+        encoder=encoders.Encoder(encoders.DenseEncoder((4,)), encoders.PointMassPosterior(2)),
+        decoder=decoders.Decoder(
+            decoders.DenseDecoder((4,)), decoders.BernoulliLikelihood(), (3, 2, 1)
+        ),
         observation=models.Binarizer(),
     )
     images = np.zeros((2, 3, 2, 1), np.uint8)

@@ -60,10 +60,13 @@ def grouped_run(monkeypatch) -> tuple[models.VAE, dict]:
         encoders.Encoder(
             encoders.DenseEncoder(()),
             encoders.GroupedPosterior(
-                {"style": encoders.DiagonalGaussian(2), "digit": encoders.Concrete(3)}
+                {
+                    "style": encoders.DiagonalGaussianPosterior(2),
+                    "digit": encoders.ConcretePosterior(3),
+                }
             ),
         ),
-        decoders.Decoder(decoders.DenseDecoder(()), decoders.Bernoulli(), SHAPE),
+        decoders.Decoder(decoders.DenseDecoder(()), decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
     )
     return model, toy_run(monkeypatch, model)
@@ -139,8 +142,8 @@ def test_labels_are_set_and_swept(start, monkeypatch):
     labels = np.arange(60) % 3
     np.savez("digits.npz", image=IMAGES, label=labels)
     model = models.VAE(
-        encoders.Encoder(encoders.DenseEncoder(()), encoders.DiagonalGaussian(2)),
-        decoders.Decoder(decoders.DenseDecoder(()), decoders.Bernoulli(), SHAPE),
+        encoders.Encoder(encoders.DenseEncoder(()), encoders.DiagonalGaussianPosterior(2)),
+        decoders.Decoder(decoders.DenseDecoder(()), decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
         classes=3,
     )

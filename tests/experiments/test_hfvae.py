@@ -170,7 +170,7 @@ def test_measures_cover_every_example_once(monkeypatch):
     assert z.shape == (48, 5)
     np.testing.assert_array_equal(np.sort(z[:, 2:], axis=-1), [[0, 0, 1]] * 48)
     prior = model.apply(variables, method="prior")
-    kl = distributions.kl_of_entries(posterior, prior)
+    kl = distributions.per_dim_kl(posterior, prior)
     found = evaluation.bound(variables, dataset.train)
     for name, values in kl.items():
         assert found[f"kl/{name}"] == pytest.approx(float(values.sum(-1).mean()), rel=1e-4)

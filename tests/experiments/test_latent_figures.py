@@ -33,8 +33,12 @@ def dataset(labels: np.ndarray | None = None) -> data.Dataset:
 
 def vae(latents: int = 3, prior=None) -> tuple[models.VAE, dict]:
     model = models.VAE(
-        encoders.Encoder(encoders.DenseEncoder(hidden=()), encoders.DiagonalGaussian(latents)),
-        decoders.Decoder(decoders.DenseDecoder(hidden=()), decoders.Bernoulli(), (2, 2, 1)),
+        encoders.Encoder(
+            encoders.DenseEncoder(hidden=()), encoders.DiagonalGaussianPosterior(latents)
+        ),
+        decoders.Decoder(
+            decoders.DenseDecoder(hidden=()), decoders.BernoulliLikelihood(), (2, 2, 1)
+        ),
         models.Binarizer(),
         prior,
     )
@@ -64,7 +68,7 @@ class Kept(Drawing):
 
 def with_mixture(latents: int) -> tuple[models.VAE, dict]:
     """A prior of two components, one on each side of the data's second latent."""
-    model, variables = vae(latents, bases.GaussianMixture((latents,), 2))
+    model, variables = vae(latents, bases.GaussianMixtureBase((latents,), 2))
     mean = np.zeros((2, latents), np.float32)
     mean[:, 1] = -1.5, 1.5
     prior = {
@@ -164,10 +168,13 @@ def test_manifolds_are_over_quantiles_or_over_the_data(standard, tmp_path):
 
 def test_units_are_named_by_their_group():
     assert units_of(vae()[0]) == [Unit("z0", 0), Unit("z1", 1), Unit("z2", 2)]
-    groups = {"style": encoders.DiagonalGaussian(2), "digit": encoders.Concrete(10)}
+    groups = {
+        "style": encoders.DiagonalGaussianPosterior(2),
+        "digit": encoders.ConcretePosterior(10),
+    }
     model = models.VAE(
         encoders.Encoder(encoders.DenseEncoder(()), encoders.GroupedPosterior(groups)),
-        decoders.Decoder(decoders.DenseDecoder(()), decoders.Bernoulli(), (2, 2, 1)),
+        decoders.Decoder(decoders.DenseDecoder(()), decoders.BernoulliLikelihood(), (2, 2, 1)),
         vf.models.Binarizer(),
     )
     assert units_of(model) == [Unit("style.0", 0), Unit("style.1", 1), Unit("digit", 2, 10)]

@@ -169,7 +169,7 @@ def test_the_paper_preset_has_the_sizes_of_the_paper():
     images = jax.ShapeDtypeStruct((1, 256, 256, 3), np.uint8)
     judgements, variables = jax.eval_shape(game.init_with_output, jax.random.key(0), images, images)
     assert [tree.shape for tree in judgements["b"]] == [(1, 16, 16), (1, 8, 8), (1, 4, 4)]
-    model, own = vf.models.player(game, variables, "generator")
+    model, own = vf.models.submodel(game, variables, "generator")
     content, style = jax.eval_shape(
         lambda own, images: model.apply(own, images, "a", method="encode"), own, images
     )

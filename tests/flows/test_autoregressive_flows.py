@@ -9,8 +9,8 @@ from tests.makers import flow as make_flow
 from vaeflow import bijectors, flows
 
 KINDS = {
-    "masked": flows.MaskedAutoregressive,
-    "inverse": flows.InverseAutoregressive,
+    "masked": flows.MaskedAutoregressiveFlow,
+    "inverse": flows.InverseAutoregressiveFlow,
 }
 
 
@@ -25,7 +25,7 @@ def initialised(module, data, context=None):
 
 def test_masked_flow_standardises_its_first_batch_and_does_no_more():
     data = 3 + 2 * jax.random.normal(jax.random.key(1), (50, 3))
-    _, bijector = initialised(small(flows.MaskedAutoregressive), data)
+    _, bijector = initialised(small(flows.MaskedAutoregressiveFlow), data)
     noise, _ = bijector.inverse_and_log_det(data)
     expected = (data - data.mean(0)) / data.std(0)
     np.testing.assert_allclose(noise, expected, atol=1e-4)
@@ -33,7 +33,7 @@ def test_masked_flow_standardises_its_first_batch_and_does_no_more():
 
 def test_inverse_flow_starts_as_the_identity():
     data = 3 + 2 * jax.random.normal(jax.random.key(1), (50, 3))
-    _, bijector = initialised(small(flows.InverseAutoregressive), data)
+    _, bijector = initialised(small(flows.InverseAutoregressiveFlow), data)
     x, log_det = bijector.forward_and_log_det(data)
     np.testing.assert_array_equal(x, data)
     np.testing.assert_array_equal(log_det, 0)
@@ -77,9 +77,9 @@ def test_labels_choose_the_density_of_one_entry(kind, transformer):
 
 def test_autoregressive_splines_take_one_channel_and_couplings_refuse_it():
     options = {"steps": 2, "bins": 3, "width": 4, "blocks": 1}
-    module = flows.NeuralSpline((1,), autoregressive=True, **options)
+    module = flows.NeuralSplineFlow((1,), autoregressive=True, **options)
     bijector = make_flow(module)(jax.random.key(0))
     x = jnp.linspace(-2, 2, 5)[:, None]
     np.testing.assert_allclose(bijector.forward(bijector.inverse(x)), x, atol=1e-5)
     with pytest.raises(ValueError, match=r"at least 2 channels, got \(1,\)"):
-        flows.NeuralSpline((1,), **options).init(jax.random.key(0))
+        flows.NeuralSplineFlow((1,), **options).init(jax.random.key(0))

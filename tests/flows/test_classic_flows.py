@@ -10,12 +10,12 @@ import pytest
 from vaeflow import flows
 
 FLOWS = {
-    "planar": flows.Planar,
-    "leaky": functools.partial(flows.Planar, negative_slope=0.1),
-    "radial": flows.Radial,
-    "orthogonal": functools.partial(flows.Sylvester, basis=flows.OrthogonalBasis(2)),
-    "householder": functools.partial(flows.Sylvester, basis=flows.HouseholderBasis(3)),
-    "triangular": functools.partial(flows.Sylvester, basis=flows.IdentityBasis()),
+    "planar": flows.PlanarFlow,
+    "leaky": functools.partial(flows.PlanarFlow, negative_slope=0.1),
+    "radial": flows.RadialFlow,
+    "orthogonal": functools.partial(flows.SylvesterFlow, basis=flows.OrthogonalBasis(2)),
+    "householder": functools.partial(flows.SylvesterFlow, basis=flows.HouseholderBasis(3)),
+    "triangular": functools.partial(flows.SylvesterFlow, basis=flows.IdentityBasis()),
 }
 
 
@@ -57,7 +57,7 @@ def test_every_parameter_depends_on_the_context(name):
 
 
 def test_labels_are_contexts():
-    flow = flows.Planar((3,), steps=2, classes=4)
+    flow = flows.PlanarFlow((3,), steps=2, classes=4)
     labels = jnp.array([0, 3, 3])
     variables = flow.init(jax.random.key(0), labels)
     y = flow.apply(variables, labels).forward(jnp.ones((3, 3)))
@@ -66,7 +66,7 @@ def test_labels_are_contexts():
 
 
 def test_refuses_another_context_than_in_init():
-    flow = flows.Radial((3,), steps=2)
+    flow = flows.RadialFlow((3,), steps=2)
     without = flow.init(jax.random.key(0))
     with pytest.raises(ValueError, match=r"None, got 2 in shape \(4, 2\)"):
         flow.apply(without, jnp.ones((4, 2))).forward(jnp.ones((4, 3)))
@@ -91,7 +91,7 @@ def test_density_integrates_to_one(name, dimension):
 
 
 def test_64_planar_steps_stay_finite():
-    flow = flows.Planar((8,), steps=64)
+    flow = flows.PlanarFlow((8,), steps=64)
     bijector = far_from_identity(flow, jax.random.key(0))
     x = jnp.concatenate([jax.random.normal(jax.random.key(1), (16, 8)), jnp.full((1, 8), 1e6)])
 

@@ -9,7 +9,7 @@ from vaeflow import bijectors, distributions, flows, models
 
 
 def small(channels, **options):
-    return flows.Continuous((channels,), **({"width": 8, "layers": 1} | options))
+    return flows.ContinuousFlow((channels,), **({"width": 8, "layers": 1} | options))
 
 
 def noisy(module, data, context=None, scale=0.5):
@@ -93,7 +93,7 @@ def test_labels_choose_the_density():
 
 def test_wrong_fields_are_refused():
     with pytest.raises(ValueError, match=r"event_shape must be \(channel,\).*got \(2, 2\)"):
-        flows.Continuous((2, 2)).init(jax.random.key(0))
+        flows.ContinuousFlow((2, 2)).init(jax.random.key(0))
     with pytest.raises(ValueError, match=r"blocks must be at least 1 .* got 0 and 0"):
         small(2, blocks=0).init(jax.random.key(0))
     with pytest.raises(ValueError, match="probes at least 0, got 1 and -1"):

@@ -11,11 +11,11 @@ from vaeflow.testing import CHECKS, Case, run_check
 
 AT_INITIALISATION = {
     "glow": flows.Glow((4, 4, 1), levels=2, steps=2, width=4),
-    "neural-spline": flows.NeuralSpline((3,), steps=2, bins=3, width=4, blocks=1),
-    "planar": flows.Planar((3,), steps=2),
+    "neural-spline": flows.NeuralSplineFlow((3,), steps=2, bins=3, width=4, blocks=1),
+    "planar": flows.PlanarFlow((3,), steps=2),
     "real-nvp": flows.RealNVP((3,), steps=2, width=4, blocks=1),
-    "residual": flows.Residual((3,), steps=2, width=4, blocks=1),
-    "sylvester": flows.Sylvester((3,), steps=2),
+    "residual": flows.ResidualFlow((3,), steps=2, width=4, blocks=1),
+    "sylvester": flows.SylvesterFlow((3,), steps=2),
 }
 
 CONSTANT = ("*.permutation", "*.sign")

@@ -14,7 +14,7 @@ INNER = flows.RealNVP((5,), steps=2, width=4, blocks=1)
 
 @pytest.fixture(scope="module")
 def fitted():
-    model = models.FlowModel(flows.Standardized(INNER, learned=False))
+    model = models.FlowModel(flows.StandardizedFlow(INNER, learned=False))
     rows = (ROWS * UNITS).astype(np.float32)
     return model, jax.jit(model.init)(jax.random.key(0), rows), rows
 
@@ -49,7 +49,7 @@ def test_samples_have_the_units_of_the_data(fitted):
 
 
 def test_an_entry_that_is_constant_is_shifted_alone():
-    flow = flows.Standardized(INNER, learned=False)
+    flow = flows.StandardizedFlow(INNER, learned=False)
     rows = jnp.asarray(ROWS, jnp.float32).at[:, 2].set(7.0)
     constants = flow.init(jax.random.key(0), data=rows)["constants"]
     assert (constants["shift"][2], constants["log_scale"][2]) == (7.0, 0.0)
@@ -58,7 +58,7 @@ def test_an_entry_that_is_constant_is_shifted_alone():
 
 
 def test_learned_ones_are_parameters():
-    flow = flows.Standardized(INNER)
+    flow = flows.StandardizedFlow(INNER)
     variables = flow.init(jax.random.key(0), data=jnp.asarray(ROWS, jnp.float32))
     assert variables.keys() == {"params"}
     np.testing.assert_allclose(variables["params"]["shift"], ROWS.mean(0), rtol=1e-5, atol=1e-5)

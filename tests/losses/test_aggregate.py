@@ -123,8 +123,8 @@ def grouped_model(**more):
     return exact.model(
         encoders.GroupedPosterior(
             {
-                "style": encoders.DiagonalGaussian(2),
-                "shape": encoders.DiagonalGaussian(3),
+                "style": encoders.DiagonalGaussianPosterior(2),
+                "shape": encoders.DiagonalGaussianPosterior(3),
                 **more,
             }
         )
@@ -141,7 +141,7 @@ def grouped_case(model):
 
 @pytest.fixture(scope="module")
 def grouped():
-    return grouped_case(grouped_model(digit=encoders.Concrete(4)))
+    return grouped_case(grouped_model(digit=encoders.ConcretePosterior(4)))
 
 
 @pytest.mark.parametrize("loss", [losses.hfvae, losses.beta_tcvae])
@@ -218,7 +218,7 @@ def test_kls_of_groups_are_those_of_the_bound(grouped):
 
 
 def test_one_group_is_the_total_correlation_vae():
-    model = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+    model = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
     run = {"model": model, "variables": exact.diagonal_variables(), "batch": exact.BATCH}
     left = losses.hfvae(**run, rng=KEY, dataset_size=9, gamma=7.0)[0]
     right = losses.beta_tcvae(**run, rng=KEY, dataset_size=9, beta=7.0)[0]
@@ -253,12 +253,10 @@ def test_correlated_posteriors_are_refused():
 
 def test_divergences_of_entries():
     q, p = normals(jnp.array([1.0, 0.0]), jnp.array([0.5, 2.0])), normals(jnp.zeros(2), jnp.ones(2))
-    found = distributions.kl_of_entries(q, p)["z"]
+    found = distributions.per_dim_kl(q, p)["z"]
     np.testing.assert_allclose(found.sum(), q.kl_divergence(p), rtol=1e-6)
     concrete = distributions.Concrete(jnp.log(jnp.array([0.5, 0.25, 0.25])), 0.5)
     even = distributions.Concrete(jnp.zeros(3), 0.5)
     expected = 0.5 * np.log(1.5) + 0.5 * np.log(0.75)
-    np.testing.assert_allclose(
-        distributions.kl_of_entries(concrete, even)["z"], [expected], rtol=1e-5
-    )
-    assert distributions.kl_of_entries(q, even) == {}
+    np.testing.assert_allclose(distributions.per_dim_kl(concrete, even)["z"], [expected], rtol=1e-5)
+    assert distributions.per_dim_kl(q, even) == {}

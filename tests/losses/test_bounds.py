@@ -13,7 +13,7 @@ from tests import linear_gaussian as exact
 from vaeflow import axis, encoders, flows, losses, metrics
 
 KEY = jax.random.key(0)
-DIAGONAL = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+DIAGONAL = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
 BOUNDS = {
     "elbo": losses.elbo,
     "importance_weighted": losses.importance_weighted,
@@ -112,8 +112,8 @@ def test_no_gradient_reaches_the_exact_posterior():
 
 
 def test_gradients_are_defined_for_posteriors_that_are_flows():
-    flow = flows.Planar((exact.LATENTS,), steps=2)
-    posterior = encoders.FlowPosterior(encoders.DiagonalGaussian(exact.LATENTS), flow)
+    flow = flows.PlanarFlow((exact.LATENTS,), steps=2)
+    posterior = encoders.FlowPosterior(encoders.DiagonalGaussianPosterior(exact.LATENTS), flow)
     model = exact.model(posterior)
     variables = exact.inexact_variables(model)
     plain = gradients("importance_weighted", model, variables, 2000, 1)[0]

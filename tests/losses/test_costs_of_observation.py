@@ -35,7 +35,7 @@ class Costly(nn.Module):
         return Dequantized(images, -jnp.asarray(COSTS))
 
 
-FREE = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+FREE = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
 DEAR = FREE.clone(observation=Costly())
 
 

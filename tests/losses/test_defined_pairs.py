@@ -47,12 +47,14 @@ OBJECTIVES = {
     ),
 }
 MODELS = {
-    "VAE": exact.model(encoders.DiagonalGaussian(exact.LATENTS)),
+    "VAE": exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS)),
     "HierarchicalVAE": chain.model(2),
     "AutoEncoder": models.AutoEncoder(
         encoders.DenseEncoder(hidden=()),
         2,
-        decoders.Decoder(decoders.DenseDecoder(hidden=()), decoders.Gaussian(1.0), exact.SHAPE),
+        decoders.Decoder(
+            decoders.DenseDecoder(hidden=()), decoders.GaussianLikelihood(1.0), exact.SHAPE
+        ),
         exact.Observed(),
     ),
     "FlowModel": models.FlowModel(flows.NICE((exact.SIZE,), steps=1, width=2, blocks=1)),
@@ -60,7 +62,7 @@ MODELS = {
         encoders.MapEncoder((2,), 2, blocks=1),
         quantizers.FiniteScalarQuantizer((3, 3)),
         decoders.Decoder(
-            decoders.MapDecoder((2,), blocks=1), decoders.Gaussian(1.0), exact.SHAPE, 3
+            decoders.MapDecoder((2,), blocks=1), decoders.GaussianLikelihood(1.0), exact.SHAPE, 3
         ),
         exact.Observed(),
     ),

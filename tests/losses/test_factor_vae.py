@@ -20,7 +20,7 @@ from vaeflow.losses.factor_vae import entry_numbers
 from vaeflow.nn import LatentDiscriminator
 
 KEY = jax.random.key(0)
-VAE = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+VAE = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
 MODEL = models.FactorVAE(VAE, LatentDiscriminator((32, 32)))
 MIXING = np.array([[1.0, 0.8], [0.0, 0.6], [0.0, 0.0], [0.0, 0.0]], np.float32)
 SCALE = 0.3
@@ -153,7 +153,7 @@ def test_the_discriminators_loss_is_the_cross_entropy_of_both_kinds():
     data = images(2, 7)  # so that right and wrong can't be as many
     value, aux = losses.factor_vae_discriminator(model, made, {"image": data}, KEY)
     _, second = split_rows(KEY, 7)
-    own = models.player(model, made, "model")[1]
+    own = models.submodel(model, made, "model")[1]
     z, others = VAE.apply(own, data, second, 2, method="infer").z[..., 0]
     joint, product = (1 / (1 + np.exp(-(3 * np.asarray(part) + 1))) for part in (z, others))
     expected = -0.5 * (np.log(joint).mean() + np.log(1 - product).mean())
@@ -187,9 +187,9 @@ def test_an_entry_comes_from_any_other_row_alike():
 
 def test_a_discrete_variable_is_one_entry():
     groups = {
-        "style": encoders.DiagonalGaussian(2),
-        "digit": encoders.Concrete(3),
-        "rest": encoders.FullGaussian(1),
+        "style": encoders.DiagonalGaussianPosterior(2),
+        "digit": encoders.ConcretePosterior(3),
+        "rest": encoders.FullGaussianPosterior(1),
     }
     grouped = exact.model(encoders.GroupedPosterior(groups))
     made = jax.jit(grouped.init)(KEY, BATCH["image"])

@@ -29,7 +29,7 @@ def samples(count):
 def fitted():
     """Standard normal through the identity, with a base that can be moved; and its variables."""
     flow = flows.RealNVP((2,), steps=1, width=4, blocks=1)
-    model = models.FlowModel(flow, base=bases.DiagonalGaussian((2,)))
+    model = models.FlowModel(flow, base=bases.DiagonalGaussianBase((2,)))
     return model, jax.tree.map(jnp.zeros_like, jax.jit(model.init)(KEY))
 
 
@@ -75,7 +75,7 @@ def test_a_divided_batch_has_the_diagnostics_of_the_whole(fitted):
 
 def test_condition_names_the_context_of_each_row():
     flow = flows.RealNVP((2,), steps=1, width=4, blocks=1)
-    model = models.FlowModel(flow, base=bases.LabelledGaussian((2,), 3))
+    model = models.FlowModel(flow, base=bases.LabelledGaussianBase((2,), 3))
     labels = jnp.array([0, 1, 2, 0])
     variables = model.init(KEY, context=labels)
     batch = {**samples(4), "label": labels}

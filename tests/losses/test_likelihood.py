@@ -78,7 +78,7 @@ def test_condition_names_the_entry_of_the_batch():
 
 
 def test_log_dets_are_estimated_in_training_alone():
-    model = models.FlowModel(flows.Residual((3,), steps=2, width=4, probes=1))
+    model = models.FlowModel(flows.ResidualFlow((3,), steps=2, width=4, probes=1))
     data = jax.random.normal(KEY, (6, 3))
     variables = jax.tree.map(lambda leaf: leaf + 0.5, model.init(KEY, data))
 

@@ -13,7 +13,7 @@ from tests import linear_gaussian as exact
 from vaeflow import axis, encoders, losses
 
 KEY = jax.random.key(0)
-MODEL = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+MODEL = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
 BATCH = {"image": np.random.RandomState(2).normal(size=(8, *exact.SHAPE)).astype(np.float32)}
 
 

@@ -19,7 +19,7 @@ KEYS = jax.random.split(KEY, ROWS)
 DOMAINS = ("a", "b")
 OTHER = {"a": "b", "b": "a"}
 WEIGHTS = {"reconstruction": 3.0, "content": 5.0, "style": 7.0, "cycle": 11.0}
-POSTERIORS = {"point": encoders.PointMass, "normal": encoders.DiagonalGaussian}
+POSTERIORS = {"point": encoders.PointMassPosterior, "normal": encoders.DiagonalGaussianPosterior}
 NAMES = {
     f"{term}_{domain}"
     for term in ("adversarial", "reconstruction", "content", "style")
@@ -58,8 +58,8 @@ def evaluated(name, kind="point", batch=BATCH):
 def plainly(kind):
     """Every term of both losses, one row and one network after another."""
     model, made = game(POSTERIORS[kind]), variables(POSTERIORS[kind])
-    own = models.player(model, made, "generator")[1]
-    judge = models.player(model, made, "discriminator")[1]
+    own = models.submodel(model, made, "generator")[1]
+    judge = models.submodel(model, made, "discriminator")[1]
 
     def apply(method, *arguments):
         return model.generator.apply(own, *arguments, method=method)
@@ -192,7 +192,7 @@ def test_noise_follows_the_keys():
 
 @pytest.mark.parametrize("loss", [losses.munit, losses.munit_discriminator])
 def test_what_does_not_fit_is_refused(loss):
-    vae = linear_gaussian.model(encoders.DiagonalGaussian(2))
+    vae = linear_gaussian.model(encoders.DiagonalGaussianPosterior(2))
     with pytest.raises(ValueError, match=r"among \['decoder', 'encoder'\], got 'generator'"):
         loss(vae, {"params": {"encoder": {}, "decoder": {}}}, BATCH, KEY)
     small = BATCH | {"b": {"image": BATCH["b"]["image"][:, :8]}}

@@ -25,7 +25,7 @@ def energy(x):
 def model():
     """Standard normal through the identity, but for a base that can be moved."""
     flow = flows.RealNVP((2,), steps=1, width=4, blocks=1)
-    return models.FlowModel(flow, base=bases.DiagonalGaussian((2,)))
+    return models.FlowModel(flow, base=bases.DiagonalGaussianBase((2,)))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_divided_batch_has_the_metrics_of_the_whole(variables):
 
 def test_condition_names_the_context_of_each_row():
     conditional = models.FlowModel(
-        flows.RealNVP((2,), steps=1, width=4, blocks=1), base=bases.LabelledGaussian((2,), 3)
+        flows.RealNVP((2,), steps=1, width=4, blocks=1), base=bases.LabelledGaussianBase((2,), 3)
     )
     labels = jnp.array([0, 1, 2, 0])
     made = conditional.init(KEY, context=labels)

@@ -105,7 +105,7 @@ def test_the_bound_is_one_term_of_the_likelihood(levels):
     model = code_model(levels)
     variables = jax.jit(model.init)(KEY, IMAGES)
     found = losses.code_bound(model, variables, BATCH, KEYS)
-    coder, own = models.player(model, variables, "auto_encoder")
+    coder, own = models.submodel(model, variables, "auto_encoder")
     codes = coder.apply(own, IMAGES, KEYS, method="encode")
     images = coder.apply(own, IMAGES, KEYS, method="observe").values
 

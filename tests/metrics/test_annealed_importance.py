@@ -14,7 +14,7 @@ from tests import linear_gaussian as exact
 from vaeflow import bases, encoders, losses, metrics, models
 
 KEY = jax.random.key(0)
-DIAGONAL = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+DIAGONAL = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
 
 
 def estimate(model, variables, images=exact.DATA, rng=KEY, **settings):
@@ -55,7 +55,8 @@ def test_few_temperatures_leave_the_mean_weight_unbiased():
 def test_step_sizes_follow_the_scale_of_a_labelled_prior():
     # Wide latents in one class, narrow ones in the other, and a shift of the images for each.
     model = exact.model(
-        encoders.DiagonalGaussian(exact.LATENTS), bases.LabelledGaussian((exact.LATENTS,), 2)
+        encoders.DiagonalGaussianPosterior(exact.LATENTS),
+        bases.LabelledGaussianBase((exact.LATENTS,), 2),
     ).clone(classes=2)
     mean, scale = np.array([[0.0, 5.0], [-3.0, 1.0]]), np.array([3.0, 0.1])
     shift = np.random.RandomState(1).normal(size=(2, exact.SIZE))
@@ -113,7 +114,7 @@ def test_what_an_observation_costs_is_included():
 
 
 def test_what_has_no_gradients_is_refused():
-    groups = {"a": encoders.DiagonalGaussian(1), "b": encoders.Concrete(2)}
+    groups = {"a": encoders.DiagonalGaussianPosterior(1), "b": encoders.ConcretePosterior(2)}
     model = exact.model(encoders.GroupedPosterior(groups))
     with pytest.raises(ValueError, match="latents must be continuous for AIS, got Concrete ones"):
         estimate(model, exact.inexact_variables(exact.model()))

@@ -13,7 +13,7 @@ from tests import linear_gaussian as exact
 from vaeflow import encoders, metrics
 
 KEY = jax.random.key(0)
-MODEL = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+MODEL = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "chunk"))

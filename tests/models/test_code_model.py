@@ -28,12 +28,12 @@ def test_parts_are_taken_out_and_put_together_again():
     parts = {
         name: {key: tree[name] for key, tree in variables.items() if name in tree} for name in names
     }
-    again = models.assembled(parts)
+    again = models.merge_submodels(parts)
     assert jax.tree.structure(again) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, again, variables)
     model, _ = example()
     for name, own in parts.items():
-        part, taken = models.player(model, variables, name)
+        part, taken = models.submodel(model, variables, name)
         assert part is (
             model.auto_encoder if name == "auto_encoder" else model.priors[int(name[-1])]
         )

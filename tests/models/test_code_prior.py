@@ -17,7 +17,7 @@ FEATURES = jax.random.normal(KEY, (3, 2, 2, 2))
 
 
 def above(**options):
-    return nn.LevelAbove((3, 4), channels=4, blocks=1, **options)
+    return nn.UpsampledConditioner((3, 4), channels=4, blocks=1, **options)
 
 
 def prior(make=gated, blocks=1, **options):
@@ -160,7 +160,11 @@ def test_channels_are_dropped_in_training_alone():
         ({"classes": 3, "above": above(codes=6)}, TOP, "a pair of labels and the map above"),
         ({"classes": 3}, (LABELS, TOP), "one array .* got a tuple"),
         ({"classes": 3}, LABELS[:2], r"\(2, 3\) for maps of shape \(3, 3, 4\)"),
-        ({"above": nn.LevelAbove((2, 2), 6)}, TOP, r"\(batch, 3, 4, feature\), got \(1, 2, 2"),
+        (
+            {"above": nn.UpsampledConditioner((2, 2), 6)},
+            TOP,
+            r"\(batch, 3, 4, feature\), got \(1, 2, 2",
+        ),
     ],
 )
 def test_other_contexts_are_refused(options, context, message):

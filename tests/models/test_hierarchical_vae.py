@@ -24,7 +24,7 @@ def ladder(sizes=LEVELS, **more):
     return models.HierarchicalVAE(
         encoders.DenseEncoder((8,)),
         sizes,
-        decoders.Decoder(decoders.DenseDecoder((8,)), decoders.Bernoulli(), SHAPE),
+        decoders.Decoder(decoders.DenseDecoder((8,)), decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
         hidden=(8,),
         **more,
@@ -104,7 +104,7 @@ def test_the_weight_of_inexact_posteriors_rises_to_the_evidence():
 
 
 def test_one_level_is_a_plain_auto_encoder():
-    flat = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+    flat = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
     variables = exact.inexact_variables(flat)
     model = chain.model(1)
     own = {

@@ -11,7 +11,7 @@ import pytest
 
 from tests.munit_game import GAME, IMAGES, ROWS, SHAPES, STYLES, coder, variables
 from vaeflow import encoders, models
-from vaeflow.models.munit import observe, other, show
+from vaeflow.models.munit import observe, other, to_uint8
 
 KEY = jax.random.key(0)
 MODEL = GAME.generator
@@ -21,7 +21,7 @@ DOMAINS = ("a", "b")
 @functools.cache
 def own():
     """The generator's variables, as its own discriminators leave them."""
-    return models.player(GAME, variables(), "generator")[1]
+    return models.submodel(GAME, variables(), "generator")[1]
 
 
 def apply(method, *arguments, **options):
@@ -46,7 +46,7 @@ def test_images_are_taken_apart_and_put_together(domain):
     assert (values.shape, values.dtype) == ((ROWS, *SHAPES[domain]), jnp.float32)
     assert np.abs(values).max() <= 1
     images = apply("decode", content, style.mean(), domain)
-    np.testing.assert_array_equal(images, show(values))
+    np.testing.assert_array_equal(images, to_uint8(values))
     assert images.dtype == jnp.uint8
 
 
@@ -71,7 +71,7 @@ def test_a_call_translates_both_ways_in_the_styles_of_the_rows():
     for to in DOMAINS:
         style = apply("encode", IMAGES[to], to)[1].mean()
         expected = apply("translate", IMAGES[other(to)], to, style)
-        np.testing.assert_array_equal(show(found[to]), expected)
+        np.testing.assert_array_equal(to_uint8(found[to]), expected)
 
 
 def test_domains_have_networks_of_their_own():
@@ -157,19 +157,19 @@ def test_images_of_other_shapes_and_types_are_refused():
 def test_every_level_is_shown_as_it_was_observed():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     values = observe(levels)
-    np.testing.assert_array_equal(show(values), levels)
+    np.testing.assert_array_equal(to_uint8(values), levels)
     np.testing.assert_array_equal(values.ravel(), -values.ravel()[::-1])
     np.testing.assert_allclose(np.diff(values.ravel()), 1 / 128, rtol=1e-6)
     assert values.max() == 1 - 1 / 256
     # Up to half a level away it is the same; a tanh reaches both ends.
-    np.testing.assert_array_equal(show(values + 0.99 / 256), levels)
-    np.testing.assert_array_equal(show(values - 0.99 / 256), levels)
-    ends = show(jnp.float32([-1, 1]).reshape(1, 1, 2, 1))
+    np.testing.assert_array_equal(to_uint8(values + 0.99 / 256), levels)
+    np.testing.assert_array_equal(to_uint8(values - 0.99 / 256), levels)
+    ends = to_uint8(jnp.float32([-1, 1]).reshape(1, 1, 2, 1))
     np.testing.assert_array_equal(ends.ravel(), [0, 255])
 
 
 def test_the_generator_is_taken_out_of_the_game():
-    module, found = models.player(GAME, variables(), "generator")
+    module, found = models.submodel(GAME, variables(), "generator")
     assert module is GAME.generator
     alone = jax.eval_shape(module.init, KEY, IMAGES["a"], IMAGES["b"])
     assert jax.tree.structure(found) == jax.tree.structure(alone)
@@ -190,7 +190,9 @@ def test_a_game_judges_translations_by_the_discriminator_of_their_domain():
 
 
 def test_a_posterior_with_uncertainty_is_a_style_too():
-    model = models.MUNIT(*(coder(SHAPES[d], encoders.DiagonalGaussian(STYLES[d])) for d in DOMAINS))
+    model = models.MUNIT(
+        *(coder(SHAPES[d], encoders.DiagonalGaussianPosterior(STYLES[d])) for d in DOMAINS)
+    )
     made = jax.jit(model.init)(KEY, IMAGES["a"], IMAGES["b"])
     style = model.apply(made, IMAGES["b"], "b", method="encode")[1]
     assert np.all(np.asarray(style.distribution.scale) > 0)

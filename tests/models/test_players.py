@@ -13,7 +13,7 @@ from vaeflow import encoders, losses, models, sharing
 from vaeflow.nn import LatentDiscriminator
 
 KEY = jax.random.key(0)
-VAE = exact.model(encoders.DiagonalGaussian(exact.LATENTS))
+VAE = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
 MODEL = models.FactorVAE(VAE, LatentDiscriminator((8,)))
 
 
@@ -38,7 +38,7 @@ class Pair(nn.Module):
 
 def test_the_model_of_a_factor_vae_is_any_vae(tmp_path):
     variables = jax.jit(MODEL.init)(KEY, exact.DATA)
-    module, own = models.player(MODEL, variables, "model")
+    module, own = models.submodel(MODEL, variables, "model")
     assert module is VAE
     alone = jax.eval_shape(VAE.init, KEY, exact.DATA)
     assert jax.tree.structure(own) == jax.tree.structure(alone)
@@ -47,16 +47,18 @@ def test_the_model_of_a_factor_vae_is_any_vae(tmp_path):
     value, _ = losses.elbo(VAE, loaded, exact.BATCH, KEY)
     assert np.isfinite(value)
     with pytest.raises(ValueError, match=r"among \['discriminator', 'model'\], got 'critic'"):
-        models.player(MODEL, variables, "critic")
+        models.submodel(MODEL, variables, "critic")
 
 
 def test_collections_go_with_their_player():
     pair = Pair(nn.Dense(3), Counting())
     variables = pair.init(KEY, jnp.ones((2, 4)))
-    assert set(models.player(pair, variables, "generator")[1]) == {"params"}
-    module, own = models.player(pair, variables, "critic")
+    assert set(models.submodel(pair, variables, "generator")[1]) == {"params"}
+    module, own = models.submodel(pair, variables, "critic")
     assert set(own) == {"params", "statistics"}
-    hidden = pair.generator.apply(models.player(pair, variables, "generator")[1], jnp.ones((2, 4)))
+    hidden = pair.generator.apply(
+        models.submodel(pair, variables, "generator")[1], jnp.ones((2, 4))
+    )
     np.testing.assert_array_equal(
         module.apply(own, hidden), pair.apply(variables, jnp.ones((2, 4)))
     )

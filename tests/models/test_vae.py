@@ -16,33 +16,36 @@ KEY = jax.random.key(0)
 SHAPE = (6, 5, 2)
 IMAGES = np.random.RandomState(0).randint(0, 256, (8, *SHAPE)).astype(np.uint8)
 LATENTS = 3
-DIAGONAL = encoders.DiagonalGaussian(LATENTS)
+DIAGONAL = encoders.DiagonalGaussianPosterior(LATENTS)
 
 POSTERIORS = {
     "diagonal": DIAGONAL,
-    "full": encoders.FullGaussian(LATENTS),
-    "planar": encoders.FlowPosterior(DIAGONAL, flows.Planar((LATENTS,), steps=2)),
+    "full": encoders.FullGaussianPosterior(LATENTS),
+    "planar": encoders.FlowPosterior(DIAGONAL, flows.PlanarFlow((LATENTS,), steps=2)),
     "shared-flow": encoders.FlowPosterior(
         DIAGONAL, flows.NICE((LATENTS,), steps=2, width=4, blocks=1), amortised=False
     ),
     "grouped": encoders.GroupedPosterior(
-        {"style": encoders.DiagonalGaussian(1), "digit": encoders.Concrete(2)}
+        {"style": encoders.DiagonalGaussianPosterior(1), "digit": encoders.ConcretePosterior(2)}
     ),
 }
 PRIORS = {
     "standard": None,
-    "mixture": bases.GaussianMixture((LATENTS,), 4),
+    "mixture": bases.GaussianMixtureBase((LATENTS,), 4),
     "vamp": models.VampPrior(5, SHAPE),
     "flow": models.FlowModel(flows.RealNVP((LATENTS,), steps=2, width=4, blocks=1)),
 }
 LIKELIHOODS = {
-    "bernoulli": (decoders.Bernoulli(), models.Binarizer()),
-    "continuous-bernoulli": (decoders.ContinuousBernoulli(), models.UniformDequantizer()),
-    "gaussian": (decoders.Gaussian(), models.UniformDequantizer()),
-    "gaussian-shared": (decoders.Gaussian(shared=True), models.UniformDequantizer()),
-    "logistic": (decoders.DiscretizedLogisticMixture(bits=5), models.Levels(5)),
-    "logistic-mixture": (decoders.DiscretizedLogisticMixture(3, 5), models.Levels(5)),
-    "categorical": (decoders.LevelCategorical(3), models.Levels(3)),
+    "bernoulli": (decoders.BernoulliLikelihood(), models.Binarizer()),
+    "continuous-bernoulli": (decoders.ContinuousBernoulliLikelihood(), models.UniformDequantizer()),
+    "gaussian": (decoders.GaussianLikelihood(), models.UniformDequantizer()),
+    "gaussian-shared": (decoders.GaussianLikelihood(shared=True), models.UniformDequantizer()),
+    "logistic": (decoders.DiscretizedLogisticMixtureLikelihood(bits=5), models.Discretizer(5)),
+    "logistic-mixture": (
+        decoders.DiscretizedLogisticMixtureLikelihood(3, 5),
+        models.Discretizer(5),
+    ),
+    "categorical": (decoders.CategoricalLikelihood(3), models.Discretizer(3)),
 }
 NETWORKS = {
     "dense": (encoders.DenseEncoder((8,)), decoders.DenseDecoder((8,))),
@@ -192,8 +195,8 @@ def test_temperature_is_a_factor_of_the_deviations_of_the_noise(prior):
 
 
 def test_a_flow_as_prior_starts_from_the_first_posteriors():
-    flow = flows.MaskedAutoregressive((exact.LATENTS,), steps=1, width=4, blocks=1)
-    model = exact.model(encoders.DiagonalGaussian(exact.LATENTS), models.FlowModel(flow))
+    flow = flows.MaskedAutoregressiveFlow((exact.LATENTS,), steps=1, width=4, blocks=1)
+    model = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS), models.FlowModel(flow))
     images = 100 * np.random.RandomState(4).normal(size=(64, *exact.SHAPE)).astype(np.float32)
     variables = model.init(KEY, images)
     means = model.apply(variables, images, KEY, method="encode")
@@ -224,11 +227,11 @@ def test_encoding_carries_the_mean_through_the_flow(posterior):
     "prior",
     [
         None,
-        bases.LabelledGaussian((LATENTS,), 3),
+        bases.LabelledGaussianBase((LATENTS,), 3),
         models.FlowModel(flows.NICE((LATENTS,), steps=1, width=4, blocks=1)),
         models.FlowModel(
             flows.NICE((LATENTS,), steps=1, width=4, blocks=1),
-            base=bases.LabelledGaussian((LATENTS,), 3),
+            base=bases.LabelledGaussianBase((LATENTS,), 3),
         ),
     ],
     ids=["standard", "labelled", "flow", "flow-of-labelled"],
@@ -236,7 +239,7 @@ def test_encoding_carries_the_mean_through_the_flow(posterior):
 def test_labels_reach_all_three_distributions(prior):
     model = models.VAE(
         encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),
-        decoders.Decoder(NETWORKS["dense"][1], decoders.Bernoulli(), SHAPE),
+        decoders.Decoder(NETWORKS["dense"][1], decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
         prior,
         classes=3,
@@ -270,7 +273,7 @@ def test_labels_reach_all_three_distributions(prior):
 
 def test_an_auto_encoder_brings_its_input_back():
     # Linear, with as many latents as entries: the identity can be learned, and here is set.
-    head = decoders.Gaussian(exact.NOISE)
+    head = decoders.GaussianLikelihood(exact.NOISE)
     model = models.AutoEncoder(
         encoders.DenseEncoder(hidden=()),
         exact.SIZE,
@@ -296,13 +299,15 @@ def test_an_auto_encoder_starts_from_the_first_batch():
     model = models.AutoEncoder(
         NETWORKS["dense"][0],
         3,
-        decoders.Decoder(NETWORKS["dense"][1], decoders.Bernoulli(), SHAPE),
+        decoders.Decoder(NETWORKS["dense"][1], decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
     )
     values = model.observation(IMAGES, jax.random.split(KEY, 8)).values
     variables = model.init(KEY, values)
     found = variables["params"]["decoder"]["offset"][..., 0]
-    np.testing.assert_allclose(found, decoders.Bernoulli().initial(values)[..., 0], rtol=1e-5)
+    np.testing.assert_allclose(
+        found, decoders.BernoulliLikelihood().initial(values)[..., 0], rtol=1e-5
+    )
     one, other = (
         model.apply(variables, IMAGES, jax.random.key(seed), method="observe").values
         for seed in (0, 1)
@@ -328,11 +333,11 @@ def test_an_exported_model_is_the_model(tmp_path):
     assert loaded["sample"](data, np.float32(0.7)).shape == (8, *SHAPE)
 
 
-@pytest.mark.parametrize("prior", [None, bases.LabelledGaussian((LATENTS,), 3)])
+@pytest.mark.parametrize("prior", [None, bases.LabelledGaussianBase((LATENTS,), 3)])
 def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
     model = models.VAE(
         encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),
-        decoders.Decoder(NETWORKS["dense"][1], decoders.Bernoulli(), SHAPE),
+        decoders.Decoder(NETWORKS["dense"][1], decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
         prior,
         classes=3,
@@ -365,7 +370,7 @@ def test_binary_images_and_levels():
     np.testing.assert_array_equal(models.Binarizer().quantize(image / 255.0), image)
     shown = models.Binarizer().quantize(jnp.array([-0.2, 0.9 / 255, 1.3]))
     np.testing.assert_array_equal(shown, [0, 1, 255])
-    levels = models.Levels(2)
+    levels = models.Discretizer(2)
     values = levels(image, None).values
     np.testing.assert_allclose(np.ravel(values), [-0.375, -0.125, 0.375])
     np.testing.assert_array_equal(np.ravel(levels.quantize(values)), [0, 64, 192])
@@ -381,8 +386,8 @@ def test_shapes_that_do_not_fit_are_refused():
         model.decoder.apply(
             {"params": variables["params"]["decoder"]}, z, context=jnp.zeros((3, 2))
         )
-    wrong = encoders.FlowPosterior(DIAGONAL, flows.Planar((5,), steps=1))
+    wrong = encoders.FlowPosterior(DIAGONAL, flows.PlanarFlow((5,), steps=1))
     with pytest.raises(ValueError, match=r"samples, \(3,\), got \(5,\)"):
         wrong.init(KEY, jnp.zeros((2, 4)))
     with pytest.raises(ValueError, match=r"scale must be above 0, got 0\.0"):
-        decoders.Gaussian(0.0).init(KEY, jnp.zeros((*SHAPE, 1)))
+        decoders.GaussianLikelihood(0.0).init(KEY, jnp.zeros((*SHAPE, 1)))

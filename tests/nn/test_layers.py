@@ -17,7 +17,7 @@ def perturbed(variables, scale=0.1):
 
 def test_normalized_conv_standardises_the_first_batch_only():
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (8, 6, 6, 3))
-    layer = nn.NormalizedConv(5)
+    layer = nn.ActNormConv(5)
     variables = layer.init(jax.random.key(1), x)
     y = layer.apply(variables, x)
     np.testing.assert_allclose(jnp.mean(y, (0, 1, 2)), 0, atol=1e-4)
@@ -28,7 +28,7 @@ def test_normalized_conv_standardises_the_first_batch_only():
 
 def test_normalized_conv_equals_convolution_then_actnorm():
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
-    layer = nn.NormalizedConv(5)
+    layer = nn.ActNormConv(5)
     parameters = perturbed(layer.init(jax.random.key(1), x))["params"]
     convolved = nn.convolution(x, parameters["kernel"])
     expected = (convolved + parameters["shift"]) * jnp.exp(parameters["log_scale"])

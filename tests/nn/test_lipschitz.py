@@ -34,16 +34,16 @@ def test_bound_is_above_the_largest_singular_value_and_close(name, scale):
 def test_a_kernel_of_zeros_has_bound_zero_and_is_left_alone():
     zeros = jnp.zeros((3, 2))
     assert nn.spectral_bound(zeros) == 0
-    np.testing.assert_array_equal(nn.contracted(zeros, 0.9), zeros)
-    jacobian = jax.jacobian(lambda kernel: nn.contracted(kernel, 0.9))(zeros)
+    np.testing.assert_array_equal(nn.clip_spectral_norm(zeros, 0.9), zeros)
+    jacobian = jax.jacobian(lambda kernel: nn.clip_spectral_norm(kernel, 0.9))(zeros)
     np.testing.assert_array_equal(jacobian.reshape(6, 6), np.eye(6))
 
 
 def test_kernels_are_scaled_down_and_never_up():
     kernel = KERNELS["square"]
     small = 0.5 * kernel / np.linalg.norm(kernel, 2)
-    np.testing.assert_array_equal(nn.contracted(small, 0.9), small)
-    large = nn.contracted(kernel, 0.9)
+    np.testing.assert_array_equal(nn.clip_spectral_norm(small, 0.9), small)
+    large = nn.clip_spectral_norm(kernel, 0.9)
     np.testing.assert_allclose(np.linalg.norm(large, 2), 0.9, rtol=1e-3)
     np.testing.assert_allclose(large / kernel, (large / kernel)[0, 0], rtol=1e-5)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaeflow.nn import TransposedConv, enlarged
+from vaeflow.nn import TransposedConv, resize_nearest
 
 KEY = jax.random.key(0)
 
@@ -34,7 +34,7 @@ def test_it_is_the_gradient_of_a_convolution_of_stride_two():
 def test_enlarged_maps_repeat_their_pixels():
     x = jnp.arange(6.0).reshape(1, 2, 3, 1)
     np.testing.assert_array_equal(
-        enlarged(x, (3, 6))[0, :, :, 0],
+        resize_nearest(x, (3, 6))[0, :, :, 0],
         [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5]],
     )
-    np.testing.assert_array_equal(enlarged(x, (2, 3)), x)
+    np.testing.assert_array_equal(resize_nearest(x, (2, 3)), x)

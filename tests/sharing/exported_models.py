@@ -18,17 +18,17 @@ from vaeflow import bases, flows, models
 SHAPE = (4, 4, 1)
 
 VECTOR_FLOWS = {
-    flows.BlockAutoregressive,
-    flows.Continuous,
-    flows.Gaussianization,
-    flows.InverseAutoregressive,
-    flows.MaskedAutoregressive,
+    flows.BlockAutoregressiveFlow,
+    flows.ContinuousFlow,
+    flows.GaussianizationFlow,
+    flows.InverseAutoregressiveFlow,
+    flows.MaskedAutoregressiveFlow,
     flows.NICE,
-    flows.NeuralSpline,
-    flows.Planar,
-    flows.Radial,
-    flows.Residual,
-    flows.Sylvester,
+    flows.NeuralSplineFlow,
+    flows.PlanarFlow,
+    flows.RadialFlow,
+    flows.ResidualFlow,
+    flows.SylvesterFlow,
 }
 """Flows over vectors alone, which have no use for dequantizers of images."""
 
@@ -55,7 +55,7 @@ def dequantizers() -> set[type]:
         for value in modules(models)
         if hasattr(value, "quantize") and not issubclass(value, models.CodeAutoEncoder)
     }
-    return observations - {models.Binarizer, models.Levels}
+    return observations - {models.Binarizer, models.Discretizer}
 
 
 def density_models() -> set[type]:
@@ -88,8 +88,8 @@ def _real_nvp(*shape: int, **options) -> flows.RealNVP:
     return flows.RealNVP(shape or SHAPE, **options)
 
 
-def _neural_spline(channels: int) -> flows.NeuralSpline:
-    return flows.NeuralSpline((channels,), steps=2, bins=3, width=4, blocks=1)
+def _neural_spline(channels: int) -> flows.NeuralSplineFlow:
+    return flows.NeuralSplineFlow((channels,), steps=2, bins=3, width=4, blocks=1)
 
 
 def _autoregressive(kind: type[nn.Module]) -> nn.Module:
@@ -99,8 +99,8 @@ def _autoregressive(kind: type[nn.Module]) -> nn.Module:
 _FLOWS = {
     "glow": _glow(),
     "real-nvp": _real_nvp(),
-    "bounded": flows.Bounded(_glow(), -0.6, 0.6),
-    "standardized": flows.Standardized(_glow()),
+    "bounded": flows.BoundedFlow(_glow(), -0.6, 0.6),
+    "standardized": flows.StandardizedFlow(_glow()),
 }
 _DEQUANTIZERS = {
     "uniform": models.UniformDequantizer(bits=5),
@@ -127,18 +127,18 @@ MODELS: dict[str, nn.Module] = {
         for name, flow in _OPTIONS.items()
     },
     "vectors": models.FlowModel(_real_nvp(3)),
-    "masked-autoregressive": models.FlowModel(_autoregressive(flows.MaskedAutoregressive)),
-    "inverse-autoregressive": models.FlowModel(_autoregressive(flows.InverseAutoregressive)),
-    "mixture-base": models.FlowModel(_real_nvp(3), base=bases.GaussianMixture((3,), 2)),
+    "masked-autoregressive": models.FlowModel(_autoregressive(flows.MaskedAutoregressiveFlow)),
+    "inverse-autoregressive": models.FlowModel(_autoregressive(flows.InverseAutoregressiveFlow)),
+    "mixture-base": models.FlowModel(_real_nvp(3), base=bases.GaussianMixtureBase((3,), 2)),
     "neural-spline": models.FlowModel(_neural_spline(3)),
     "nice": models.FlowModel(flows.NICE((3,), steps=2, width=4, blocks=1)),
-    "block-autoregressive": models.FlowModel(flows.BlockAutoregressive((2,), steps=2, width=3)),
-    "continuous": models.FlowModel(flows.Continuous((2,), width=4, layers=1)),
-    "gaussianization": models.FlowModel(flows.Gaussianization((2,), steps=2, kernels=3)),
-    "planar": models.FlowModel(flows.Planar((3,), steps=2)),
-    "radial": models.FlowModel(flows.Radial((3,), steps=2)),
-    "residual": models.FlowModel(flows.Residual((3,), steps=2, width=4)),
-    "sylvester": models.FlowModel(flows.Sylvester((3,), steps=2)),
+    "block-autoregressive": models.FlowModel(flows.BlockAutoregressiveFlow((2,), steps=2, width=3)),
+    "continuous": models.FlowModel(flows.ContinuousFlow((2,), width=4, layers=1)),
+    "gaussianization": models.FlowModel(flows.GaussianizationFlow((2,), steps=2, kernels=3)),
+    "planar": models.FlowModel(flows.PlanarFlow((3,), steps=2)),
+    "radial": models.FlowModel(flows.RadialFlow((3,), steps=2)),
+    "residual": models.FlowModel(flows.ResidualFlow((3,), steps=2, width=4)),
+    "sylvester": models.FlowModel(flows.SylvesterFlow((3,), steps=2)),
 }
 
 CONTEXTS: Sequence[tuple[str, nn.Module, tuple[int, ...], type]] = (

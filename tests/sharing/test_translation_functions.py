@@ -19,7 +19,7 @@ OTHER = {"a": "b", "b": "a"}
 
 @functools.cache
 def own():
-    return models.player(GAME, variables(), "generator")[1]
+    return models.submodel(GAME, variables(), "generator")[1]
 
 
 @pytest.fixture(scope="module")

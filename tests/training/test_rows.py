@@ -4,24 +4,24 @@ import itertools
 
 import numpy as np
 
-from vaeflow.training import Rows
+from vaeflow.training import IndexBatches
 from vaeflow.training.step import gather
 
 
 def test_every_batch_numbers_its_rows():
-    for batch in itertools.islice(Rows(6).stream(3), 2):
+    for batch in itertools.islice(IndexBatches(6).stream(3), 2):
         assert list(batch) == ["index"]
         np.testing.assert_array_equal(batch["index"], np.arange(6))
         assert batch["index"].dtype == np.int32
 
 
 def test_hosts_have_rows_of_their_own():
-    parts = [next(Rows(6).stream(0, host, 3))["index"] for host in range(3)]
+    parts = [next(IndexBatches(6).stream(0, host, 3))["index"] for host in range(3)]
     np.testing.assert_array_equal(np.concatenate(parts), np.arange(6))
 
 
 def test_a_plan_gathers_what_the_stream_yields():
-    rows = Rows(6)
+    rows = IndexBatches(6)
     plan = next(rows.plan(0, 1, 2))
     gathered = gather(rows.examples(), plan)
     assert list(gathered) == ["index"]

@@ -6,16 +6,20 @@ decides them, they are the context's. The temperature scales deviations from the
 component where there are several.
 """
 
-from vaeflow.bases.box import Box
-from vaeflow.bases.gaussian import CorrelatedGaussian, DiagonalGaussian, LabelledGaussian
-from vaeflow.bases.mixture import GaussianMixture
-from vaeflow.bases.resampled import Resampled
+from vaeflow.bases.box import BoxBase
+from vaeflow.bases.gaussian import (
+    CorrelatedGaussianBase,
+    DiagonalGaussianBase,
+    LabelledGaussianBase,
+)
+from vaeflow.bases.mixture import GaussianMixtureBase
+from vaeflow.bases.resampled import ResampledBase
 
 __all__ = [
-    "Box",
-    "CorrelatedGaussian",
-    "DiagonalGaussian",
-    "GaussianMixture",
-    "LabelledGaussian",
-    "Resampled",
+    "BoxBase",
+    "CorrelatedGaussianBase",
+    "DiagonalGaussianBase",
+    "GaussianMixtureBase",
+    "LabelledGaussianBase",
+    "ResampledBase",
 ]

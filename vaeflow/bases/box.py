@@ -9,7 +9,7 @@ from jaxtyping import Array
 from vaeflow.distributions import UniformBox
 
 
-class Box(nn.Module):
+class BoxBase(nn.Module):
     """A uniform distribution on a box that isn't learned.
 
     Attributes:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 from vaeflow.distributions import FullGaussian
 
 
-class DiagonalGaussian(nn.Module):
+class DiagonalGaussianBase(nn.Module):
     """Independent normals with learned means and deviations, standard at first.
 
     Attributes:
@@ -45,7 +45,7 @@ class DiagonalGaussian(nn.Module):
         )
 
 
-class LabelledGaussian(nn.Module):
+class LabelledGaussianBase(nn.Module):
     """Independent normals with learned means and deviations for each class.
 
     The means are drawn from a standard normal at first, so that classes differ from the start, and
@@ -100,7 +100,7 @@ class LabelledGaussian(nn.Module):
         return independent_normals(mean, log_scale, temperature, self)
 
 
-class CorrelatedGaussian(nn.Module):
+class CorrelatedGaussianBase(nn.Module):
     """A Gaussian of vectors with a learned mean and Cholesky factor, standard at first.
 
     The factor L is unit lower triangular with its rows scaled by exp(log_scale): its diagonal stays
@@ -122,7 +122,7 @@ class CorrelatedGaussian(nn.Module):
         batch_shape: tuple[int, ...] = (),
         temperature: float = 1.0,
     ) -> FullGaussian:
-        """Builds the distribution; arguments as for `DiagonalGaussian`.
+        """Builds the distribution; arguments as for `DiagonalGaussianBase`.
 
         Raises:
           ValueError: If events aren't vectors.

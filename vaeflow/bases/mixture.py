@@ -10,7 +10,7 @@ from vaeflow.bases.gaussian import independent_normals
 from vaeflow.distributions import Mixture
 
 
-class GaussianMixture(nn.Module):
+class GaussianMixtureBase(nn.Module):
     """A mixture of K diagonal Gaussians with learned weights, means and deviations.
 
     At first the weights are equal, the means standard normal and the deviations one. The

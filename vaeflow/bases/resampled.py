@@ -11,11 +11,11 @@ import scipy.stats
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Conditioner
-from vaeflow.distributions import Resampled as ResampledDistribution
+from vaeflow.distributions import Resampled
 from vaeflow.nn import MLP
 
 
-class Resampled(nn.Module):
+class ResampledBase(nn.Module):
     """A standard normal whose draws are accepted with a learned probability: modes, holes, rings.
 
     A flow can't tear its base apart; this one may have gaps. The share that is accepted, which the
@@ -47,7 +47,7 @@ class Resampled(nn.Module):
         *,
         batch_shape: tuple[int, ...] = (),
         temperature: float = 1.0,
-    ) -> ResampledDistribution:
+    ) -> Resampled:
         """Builds the distribution; the context is ignored.
 
         Args:
@@ -70,9 +70,7 @@ class Resampled(nn.Module):
             parameters = self.get_variable("params", "network")
         acceptance = Conditioner(network, {"params": parameters})
         share = jnp.mean(nn.sigmoid(acceptance(points)))
-        return ResampledDistribution(
-            acceptance, share, dimension, self.truncation, batch_shape, temperature
-        )
+        return Resampled(acceptance, share, dimension, self.truncation, batch_shape, temperature)
 
 
 def normal_points(dimension: int, log_count: int) -> Float[np.ndarray, "point dimension"]:

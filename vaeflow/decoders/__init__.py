@@ -5,26 +5,26 @@ distribution of features.
 """
 
 from vaeflow.decoders.adaptive import AdaINDecoder
-from vaeflow.decoders.bernoulli import Bernoulli
-from vaeflow.decoders.continuous_bernoulli import ContinuousBernoulli
+from vaeflow.decoders.bernoulli import BernoulliLikelihood
+from vaeflow.decoders.continuous_bernoulli import ContinuousBernoulliLikelihood
 from vaeflow.decoders.convolutional import ConvolutionalDecoder, GatedDecoder, ResidualDecoder
 from vaeflow.decoders.decoder import Decoder
 from vaeflow.decoders.dense import DenseDecoder
-from vaeflow.decoders.gaussian import Gaussian
-from vaeflow.decoders.levels import DiscretizedLogisticMixture, LevelCategorical
+from vaeflow.decoders.gaussian import GaussianLikelihood
+from vaeflow.decoders.levels import CategoricalLikelihood, DiscretizedLogisticMixtureLikelihood
 from vaeflow.decoders.maps import MapDecoder
 
 __all__ = [
     "AdaINDecoder",
-    "Bernoulli",
-    "ContinuousBernoulli",
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ContinuousBernoulliLikelihood",
     "ConvolutionalDecoder",
     "Decoder",
     "DenseDecoder",
-    "DiscretizedLogisticMixture",
+    "DiscretizedLogisticMixtureLikelihood",
     "GatedDecoder",
-    "Gaussian",
-    "LevelCategorical",
+    "GaussianLikelihood",
     "MapDecoder",
     "ResidualDecoder",
 ]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.decoders.convolutional import halvings
-from vaeflow.nn import Conv, DoubledConv, ImageLayerNorm, InstanceNormBlock, relu
+from vaeflow.nn import Conv, ImageLayerNorm, InstanceNormBlock, UpsampleConv, relu
 from vaeflow.nn.normalized_block import MODULATIONS
 
 
@@ -71,8 +71,14 @@ class AdaINDecoder(nn.Module):
             part = modulation[:, block * own : (block + 1) * own]
             x = InstanceNormBlock(self.dtype)(x, part)
         he_normal = nn.initializers.he_normal()
-        for channels, size in zip(self.channels[1:], sizes[-2::-1], strict=True):
-            x = DoubledConv(channels, dtype=self.dtype, kernel_init=he_normal)(x, size)
+        for stage, (channels, size) in enumerate(
+            zip(self.channels[1:], sizes[-2::-1], strict=True)
+        ):
+            # The name of saved parameters, which outlives that of the class.
+            upsample = UpsampleConv(
+                channels, dtype=self.dtype, kernel_init=he_normal, name=f"DoubledConv_{stage}"
+            )
+            x = upsample(x, size)
             x = relu(ImageLayerNorm(self.dtype)(x))
         x = Conv(shape[-1], (7, 7), padding="REFLECT", dtype=self.dtype)(x)
         return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))

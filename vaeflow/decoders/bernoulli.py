@@ -6,22 +6,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.distributions import Bernoulli as BernoulliDistribution
+from vaeflow.distributions import Bernoulli
 
 LEAST_PROBABILITY = 1e-3
 """Of an entry that was never seen to be 1, or 0, in the first batch."""
 
 
-class Bernoulli(nn.Module):
+class BernoulliLikelihood(nn.Module):
     """Entries that are 0 or 1, with one logit each; for images that are binarised."""
 
     parameters = 1
 
-    def __call__(
-        self, numbers: Float[Array, "*batch height width channel parameter"]
-    ) -> BernoulliDistribution:
+    def __call__(self, numbers: Float[Array, "*batch height width channel parameter"]) -> Bernoulli:
         """Builds the distributions of images."""
-        return BernoulliDistribution(numbers[..., 0], 3)
+        return Bernoulli(numbers[..., 0], 3)
 
     def initial(
         self, data: Float[Array, "rows height width channel"]

@@ -6,19 +6,19 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
+from vaeflow.distributions import ContinuousBernoulli
 
 
-class ContinuousBernoulli(nn.Module):
+class ContinuousBernoulliLikelihood(nn.Module):
     """Entries of [-1/2, 1/2], with one logit each; for images that are dequantized."""
 
     parameters = 1
 
     def __call__(
         self, numbers: Float[Array, "*batch height width channel parameter"]
-    ) -> ContinuousBernoulliDistribution:
+    ) -> ContinuousBernoulli:
         """Builds the distributions of images."""
-        return ContinuousBernoulliDistribution(numbers[..., 0], 3)
+        return ContinuousBernoulli(numbers[..., 0], 3)
 
     def initial(
         self, data: Float[Array, "rows height width channel"]

@@ -27,7 +27,7 @@ class Decoder(nn.Module):
         to ``[rows, height, width, feature]``, such as `DenseDecoder`; or from maps, such as
         `MapDecoder`.
       likelihood: ``likelihood(numbers)`` from ``[*batch, height, width, channel, parameter]`` to a
-        distribution, such as `Bernoulli`.
+        distribution, such as `BernoulliLikelihood`.
       shape: Height, width and channels of an image.
       latent_ndims: Number of axes of the latents of one image: 1 for vectors, 3 for maps.
     """

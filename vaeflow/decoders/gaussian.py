@@ -11,7 +11,7 @@ SMALLEST_SCALE = 1e-3
 """Least deviation of an entry: a quarter of a grey level of 8 bits."""
 
 
-class Gaussian(nn.Module):
+class GaussianLikelihood(nn.Module):
     """Independent normals around a mean; for images that are dequantized.
 
     The scale is fixed, or one learned number for all entries, or learned for each entry as the

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.distributions import DiscretizedLogisticMixture as LogisticDistribution
-from vaeflow.distributions import LevelCategorical as CategoricalDistribution
+from vaeflow.distributions import DiscretizedLogisticMixture, PixelCategorical
 
 SMALLEST_SCALE = 1e-4
 """Least scale of a logistic distribution, under a tenth of a cell of 8 bits."""
@@ -18,7 +17,7 @@ DEVIATION = math.pi / math.sqrt(3)
 """Deviation of a logistic distribution over its scale."""
 
 
-class DiscretizedLogisticMixture(nn.Module):
+class DiscretizedLogisticMixtureLikelihood(nn.Module):
     """Logistic distributions integrated over the cells of the levels, mixed for each entry.
 
     One component has a mean and a scale for each entry; K components have K of both and K logits.
@@ -38,12 +37,12 @@ class DiscretizedLogisticMixture(nn.Module):
 
     def __call__(
         self, numbers: Float[Array, "*batch height width channel parameter"]
-    ) -> LogisticDistribution:
+    ) -> DiscretizedLogisticMixture:
         """Builds the distributions of images."""
         mean, raw, *logits = jnp.split(numbers, self.parameters // self.components, axis=-1)
         logits = logits[0] if logits else jnp.zeros_like(mean)
         scale = SMALLEST_SCALE + jax.nn.softplus(raw)
-        return LogisticDistribution(logits, mean, scale, 3, self.bits)
+        return DiscretizedLogisticMixture(logits, mean, scale, 3, self.bits)
 
     def initial(
         self, data: Float[Array, "rows height width channel"]
@@ -60,7 +59,7 @@ class DiscretizedLogisticMixture(nn.Module):
         return jnp.concatenate(parts[: self.parameters // self.components], axis=-1)
 
 
-class LevelCategorical(nn.Module):
+class CategoricalLikelihood(nn.Module):
     """One logit for each level of each entry.
 
     Attributes:
@@ -76,9 +75,9 @@ class LevelCategorical(nn.Module):
 
     def __call__(
         self, numbers: Float[Array, "*batch height width channel parameter"]
-    ) -> CategoricalDistribution:
+    ) -> PixelCategorical:
         """Builds the distributions of images."""
-        return CategoricalDistribution(numbers, 3)
+        return PixelCategorical(numbers, 3)
 
     def initial(
         self, data: Float[Array, "rows height width channel"]

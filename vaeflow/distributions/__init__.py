@@ -10,11 +10,11 @@ from vaeflow.distributions.energies import (
     ring_energy,
     wave_energy,
 )
-from vaeflow.distributions.entries import groups_of, kl_of_entries, log_prob_of_entries
+from vaeflow.distributions.entries import groups_of, per_dim_kl, per_dim_log_prob
 from vaeflow.distributions.gaussian import FullGaussian
 from vaeflow.distributions.grouped import Grouped
 from vaeflow.distributions.histogram import Histogram
-from vaeflow.distributions.levels import DiscretizedLogisticMixture, LevelCategorical
+from vaeflow.distributions.levels import DiscretizedLogisticMixture, PixelCategorical
 from vaeflow.distributions.mixture import Mixture
 from vaeflow.distributions.noise import standard_normal
 from vaeflow.distributions.plane import (
@@ -27,8 +27,8 @@ from vaeflow.distributions.plane import (
 )
 from vaeflow.distributions.product import product_of_normals
 from vaeflow.distributions.resampled import Resampled
-from vaeflow.distributions.rows import sample_rows
-from vaeflow.distributions.top_down import TopDown
+from vaeflow.distributions.rows import sample_per_example
+from vaeflow.distributions.top_down import HierarchicalPrior
 from vaeflow.distributions.transformed import Transformed
 from vaeflow.distributions.uniform import UniformBox
 
@@ -40,11 +40,11 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "FullGaussian",
     "Grouped",
+    "HierarchicalPrior",
     "Histogram",
-    "LevelCategorical",
     "Mixture",
+    "PixelCategorical",
     "Resampled",
-    "TopDown",
     "Transformed",
     "UniformBox",
     "bulging_wave_energy",
@@ -53,12 +53,12 @@ __all__ = [
     "forked_wave_energy",
     "groups_of",
     "image_density",
-    "kl_of_entries",
-    "log_prob_of_entries",
+    "per_dim_kl",
+    "per_dim_log_prob",
     "pinwheel",
     "product_of_normals",
     "ring_energy",
-    "sample_rows",
+    "sample_per_example",
     "standard_normal",
     "truncated_logits",
     "two_moons",

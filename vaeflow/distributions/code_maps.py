@@ -42,7 +42,7 @@ class CodeMaps(distrax.Distribution):
         """Builds the distribution.
 
         Args:
-          network: Its module is a `vaeflow.nn.RasterNetwork`; ``event_ndims=2``.
+          network: Its module is a `vaeflow.nn.AutoregressiveMapNetwork`; ``event_ndims=2``.
           temperature: What logits are divided by: below 1, samples are more typical and less
             diverse; at 0 each code is the most probable one.
           top_k: Number of most probable codes that each is drawn from, or None for all.

@@ -26,7 +26,7 @@ def pieces_of(
     return distribution.split(value) if grouped else {WHOLE: value}
 
 
-def log_prob_of_entries(
+def per_dim_log_prob(
     distribution: distrax.Distribution, value: Float[Array, "*batch latent"]
 ) -> dict[str, Float[Array, "*batch entry"]]:
     """Computes the log-density of each independent entry, in nats, by group.
@@ -49,7 +49,7 @@ def _of_entries(part: distrax.Distribution, value: Array) -> Array:
     return whole[..., None]
 
 
-def kl_of_entries(
+def per_dim_kl(
     q: distrax.Distribution, p: distrax.Distribution
 ) -> dict[str, Float[Array, "*batch entry"]]:
     """Computes KL(q || p) of each independent entry, in nats, by group, where it is known.

@@ -87,10 +87,10 @@ class DiscretizedLogisticMixture(Entrywise):
             jnp.take_along_axis(jnp.broadcast_to(leaf, (n, *leaf.shape)), component, -1)[..., 0]
             for leaf in (self._location, self._scale)
         )
-        return nearest_level(mean + scale * jax.random.logistic(second, shape), self._bits)
+        return nearest_intensity(mean + scale * jax.random.logistic(second, shape), self._bits)
 
 
-class LevelCategorical(Entrywise):
+class PixelCategorical(Entrywise):
     """Independent entries, each level of which has a logit of its own.
 
     Shapes: `logits` are ``[*batch, *event, level]``, events being `event_ndims` axes. Values are
@@ -130,7 +130,7 @@ class LevelCategorical(Entrywise):
         return (level + 0.5).astype(self.dtype) / self.levels - 0.5
 
 
-def nearest_level(value: Float[Array, "*shape"], bits: int) -> Float[Array, "*shape"]:
+def nearest_intensity(value: Float[Array, "*shape"], bits: int) -> Float[Array, "*shape"]:
     """Returns the middle of the cell that holds each value, clipped to the range."""
     levels = 2.0**bits
     return (jnp.clip(jnp.floor((value + 0.5) * levels), 0, levels - 1) + 0.5) / levels - 0.5

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vaeflow.distributions.entries import normals_of
-from vaeflow.distributions.pairs import log_prob_of_pairs
+from vaeflow.distributions.pairs import pairwise_log_prob
 
 
 class Mixture(distrax.MixtureSameFamily):
@@ -74,5 +74,5 @@ class Mixture(distrax.MixtureSameFamily):
         batch, size = value.shape[: value.ndim - len(event)], math.prod(event)
         loc, scale = jnp.broadcast_arrays(normal.loc, normal.scale)
         flat = distrax.Normal(loc.reshape(-1, size), scale.reshape(-1, size))
-        log_density, _ = log_prob_of_pairs(flat, value.reshape(math.prod(batch), size))
+        log_density, _ = pairwise_log_prob(flat, value.reshape(math.prod(batch), size))
         return (log_weight[:, None] + log_density).reshape(-1, *batch)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def log_prob_of_pairs(
+def pairwise_log_prob(
     normal: distrax.Normal,
     values: Float[Array, "row entry"],
     of_entry: Callable[[Float[Array, "component row"]], Any] = lambda log_density: None,

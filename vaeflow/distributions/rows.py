@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from vaeflow.distributions.transformed import Transformed
 
 
-def sample_rows(
+def sample_per_example(
     distribution: distrax.Distribution, keys: Array, samples: int
 ) -> tuple[Float[Array, "sample batch *event"], Float[Array, "sample batch"]]:
     """Draws samples of each row of a distribution, with their log-densities in nats.
@@ -33,7 +33,7 @@ def sample_rows(
             f"shape {keys.shape}"
         )
     if isinstance(distribution, Transformed):
-        noise, log_prob = sample_rows(distribution.distribution, keys, samples)
+        noise, log_prob = sample_per_example(distribution.distribution, keys, samples)
         values, log_det = distribution.bijector.forward_and_log_det(noise)
         return values, log_prob - log_det
 

@@ -15,7 +15,7 @@ from vaeflow.bijectors.base import check_event_shape
 Conditional = Callable[[Array], distrax.Distribution]
 
 
-class TopDown(distrax.Distribution):
+class HierarchicalPrior(distrax.Distribution):
     """A Markov chain of n levels: p(z) = p(z_n) prod_(i < n) p(z_i | z_(i+1)), as one vector.
 
     Shapes: events are ``[entry]``: z_1, the last one drawn, comes first, z_n last.

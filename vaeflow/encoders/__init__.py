@@ -9,25 +9,25 @@ from vaeflow.encoders.convolutional import ConvolutionalEncoder, GatedEncoder, R
 from vaeflow.encoders.dense import DenseEncoder
 from vaeflow.encoders.encoder import Encoder
 from vaeflow.encoders.flow import FlowPosterior
-from vaeflow.encoders.gaussian import DiagonalGaussian, FullGaussian
-from vaeflow.encoders.grouped import Concrete, GroupedPosterior
+from vaeflow.encoders.gaussian import DiagonalGaussianPosterior, FullGaussianPosterior
+from vaeflow.encoders.grouped import ConcretePosterior, GroupedPosterior
 from vaeflow.encoders.maps import MapEncoder
-from vaeflow.encoders.point import PointMass
+from vaeflow.encoders.point import PointMassPosterior
 from vaeflow.encoders.style import StyleEncoder
 
 __all__ = [
-    "Concrete",
+    "ConcretePosterior",
     "ContentEncoder",
     "ConvolutionalEncoder",
     "DenseEncoder",
-    "DiagonalGaussian",
+    "DiagonalGaussianPosterior",
     "Encoder",
     "FlowPosterior",
-    "FullGaussian",
+    "FullGaussianPosterior",
     "GatedEncoder",
     "GroupedPosterior",
     "MapEncoder",
-    "PointMass",
+    "PointMassPosterior",
     "ResidualEncoder",
     "StyleEncoder",
 ]

@@ -14,7 +14,7 @@ class Encoder(nn.Module):
       network: ``network(values, context)`` from ``[batch, height, width, channel]`` to features
         ``[batch, feature]``, such as `DenseEncoder`.
       posterior: ``posterior(features)`` to a distribution with the batch axis of the features, such
-        as `DiagonalGaussian`.
+        as `DiagonalGaussianPosterior`.
     """
 
     network: nn.Module

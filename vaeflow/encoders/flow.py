@@ -21,7 +21,7 @@ class FlowPosterior(nn.Module):
     Source: Rezende & Mohamed 2015, "Variational inference with normalizing flows", section 4.2.
 
     Attributes:
-      base: A posterior of the noise, such as `DiagonalGaussian`.
+      base: A posterior of the noise, such as `DiagonalGaussianPosterior`.
       flow: A flow of vectors, of as many entries as the base has latents.
       amortised: Whether the features are the flow's context.
     """

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.distributions import FullGaussian as FullGaussianDistribution
-from vaeflow.distributions import standard_normal
+from vaeflow.distributions import FullGaussian, standard_normal
 
 SMALLEST_SCALE = 1e-6
 """Least deviation of a latent: far below, log-densities lose their digits."""
@@ -25,7 +24,7 @@ def positive(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jax.nn.softplus(raw + math.log(math.e - 1)) + SMALLEST_SCALE
 
 
-class DiagonalGaussian(nn.Module):
+class DiagonalGaussianPosterior(nn.Module):
     """Independent normals: q(z | x) = N(mean(h), diag(scale(h))^2), both linear in the features h.
 
     The scale passes a softplus; it is one where the linear part is zero.
@@ -50,7 +49,7 @@ class DiagonalGaussian(nn.Module):
         return standard_normal((self.latents,), (), temperature)
 
 
-class FullGaussian(nn.Module):
+class FullGaussianPosterior(nn.Module):
     """Correlated normals: q(z | x) = N(mean(h), L(h) L(h)^T) with features h.
 
     L is lower triangular: entries below the diagonal are linear in the features, those on it pass a
@@ -65,7 +64,7 @@ class FullGaussian(nn.Module):
     latents: int
 
     @nn.compact
-    def __call__(self, features: Float[Array, "batch feature"]) -> FullGaussianDistribution:
+    def __call__(self, features: Float[Array, "batch feature"]) -> FullGaussian:
         """Builds the distributions, events ``[latent]``, in float32 or wider."""
         mean = nn.Dense(self.latents, name="mean")(features)
         scale = positive(nn.Dense(self.latents, name="scale")(features))
@@ -73,7 +72,7 @@ class FullGaussian(nn.Module):
         below = nn.Dense(len(rows), name="below", kernel_init=nn.initializers.zeros)(features)
         factor = scale[..., None] * jnp.eye(self.latents, dtype=scale.dtype)
         factor = factor.at[..., rows, columns].set(below)
-        return FullGaussianDistribution(mean, factor)
+        return FullGaussian(mean, factor)
 
     def standard(self, temperature: float = 1.0) -> distrax.Distribution:
         """The prior that goes with it: a standard normal, its deviation times a temperature."""

@@ -8,11 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.distributions import Concrete as ConcreteDistribution
-from vaeflow.distributions import Grouped
+from vaeflow.distributions import Concrete, Grouped
 
 
-class Concrete(nn.Module):
+class ConcretePosterior(nn.Module):
     """A relaxed categorical variable: q(z | x) = Concrete(logits(h), temperature).
 
     Source: Maddison, Mnih & Teh 2017, "The Concrete distribution", whose experiments have 2/3.
@@ -26,16 +25,14 @@ class Concrete(nn.Module):
     temperature: float = 0.66
 
     @nn.compact
-    def __call__(self, features: Float[Array, "batch feature"]) -> ConcreteDistribution:
+    def __call__(self, features: Float[Array, "batch feature"]) -> Concrete:
         """Builds the distributions, events ``[category]``."""
-        return ConcreteDistribution(
-            nn.Dense(self.latents, name="logits")(features), self.temperature
-        )
+        return Concrete(nn.Dense(self.latents, name="logits")(features), self.temperature)
 
-    def standard(self, temperature: float = 1.0) -> ConcreteDistribution:
+    def standard(self, temperature: float = 1.0) -> Concrete:
         """The prior that goes with it: all categories alike, whatever the factor of deviations."""
         del temperature
-        return ConcreteDistribution(jnp.zeros(self.latents), self.temperature)
+        return Concrete(jnp.zeros(self.latents), self.temperature)
 
 
 class GroupedPosterior(nn.Module):

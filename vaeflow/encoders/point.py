@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from vaeflow.distributions import standard_normal
 
 
-class PointMass(nn.Module):
+class PointMassPosterior(nn.Module):
     """A single value, q(z | x) = delta(z - m(h)), with m linear in the features h.
 
     It has no density, so no bound on a likelihood takes it (`vaeflow.models.VAE.infer` refuses it);

@@ -1,24 +1,24 @@
 """Flows: Flax modules that own parameters and return bijectors, forward from noise to data."""
 
 from vaeflow.flows.autoregressive import (
-    InverseAutoregressive,
-    MaskedAutoregressive,
-    MaskedAutoregressiveStep,
+    InverseAutoregressiveFlow,
+    MaskedAutoregressiveFlow,
+    _MaskedAutoregressiveStep,
 )
-from vaeflow.flows.block_autoregressive import BlockAutoregressive, BlockAutoregressiveStep
-from vaeflow.flows.bounded import Bounded
-from vaeflow.flows.continuous import Continuous
-from vaeflow.flows.gaussianization import Gaussianization, GaussianizationStep
-from vaeflow.flows.glow import Glow, GlowStep
-from vaeflow.flows.neural_spline import NeuralSpline, NeuralSplineStep
-from vaeflow.flows.nice import NICE, NICEStep
-from vaeflow.flows.planar import Planar, PlanarStep
-from vaeflow.flows.radial import Radial, RadialStep
-from vaeflow.flows.real_nvp import RealNVP, RealNVPStep
-from vaeflow.flows.residual import Residual, ResidualStep
-from vaeflow.flows.stack import FlowStep, Stack
-from vaeflow.flows.standardized import Standardized
-from vaeflow.flows.sylvester import Sylvester, SylvesterStep
+from vaeflow.flows.block_autoregressive import BlockAutoregressiveFlow, _BlockAutoregressiveStep
+from vaeflow.flows.bounded import BoundedFlow
+from vaeflow.flows.continuous import ContinuousFlow
+from vaeflow.flows.gaussianization import GaussianizationFlow, _GaussianizationStep
+from vaeflow.flows.glow import Glow, _GlowStep
+from vaeflow.flows.neural_spline import NeuralSplineFlow, _NeuralSplineStep
+from vaeflow.flows.nice import NICE, _NICEStep
+from vaeflow.flows.planar import PlanarFlow, _PlanarStep
+from vaeflow.flows.radial import RadialFlow, _RadialStep
+from vaeflow.flows.real_nvp import RealNVP, _RealNVPStep
+from vaeflow.flows.residual import ResidualFlow, _ResidualStep
+from vaeflow.flows.stack import FlowStep, StackedFlow
+from vaeflow.flows.standardized import StandardizedFlow
+from vaeflow.flows.sylvester import SylvesterFlow, _SylvesterStep
 from vaeflow.flows.sylvester_basis import (
     HouseholderBasis,
     IdentityBasis,
@@ -28,35 +28,35 @@ from vaeflow.flows.sylvester_basis import (
 
 __all__ = [
     "NICE",
-    "BlockAutoregressive",
-    "BlockAutoregressiveStep",
-    "Bounded",
-    "Continuous",
+    "BlockAutoregressiveFlow",
+    "BoundedFlow",
+    "ContinuousFlow",
     "FlowStep",
-    "Gaussianization",
-    "GaussianizationStep",
+    "GaussianizationFlow",
     "Glow",
-    "GlowStep",
     "HouseholderBasis",
     "IdentityBasis",
-    "InverseAutoregressive",
-    "MaskedAutoregressive",
-    "MaskedAutoregressiveStep",
-    "NICEStep",
-    "NeuralSpline",
-    "NeuralSplineStep",
+    "InverseAutoregressiveFlow",
+    "MaskedAutoregressiveFlow",
+    "NeuralSplineFlow",
     "OrthogonalBasis",
-    "Planar",
-    "PlanarStep",
-    "Radial",
-    "RadialStep",
+    "PlanarFlow",
+    "RadialFlow",
     "RealNVP",
-    "RealNVPStep",
-    "Residual",
-    "ResidualStep",
-    "Stack",
-    "Standardized",
-    "Sylvester",
+    "ResidualFlow",
+    "StackedFlow",
+    "StandardizedFlow",
     "SylvesterBasis",
-    "SylvesterStep",
+    "SylvesterFlow",
+    "_BlockAutoregressiveStep",
+    "_GaussianizationStep",
+    "_GlowStep",
+    "_MaskedAutoregressiveStep",
+    "_NICEStep",
+    "_NeuralSplineStep",
+    "_PlanarStep",
+    "_RadialStep",
+    "_RealNVPStep",
+    "_ResidualStep",
+    "_SylvesterStep",
 ]

@@ -14,7 +14,7 @@ from vaeflow.flows.vector import VectorFlow
 from vaeflow.nn import MaskedMLP
 
 
-class MaskedAutoregressive(VectorFlow):
+class MaskedAutoregressiveFlow(VectorFlow):
     """Maps each entry given those before it, from data to noise: densities are cheap.
 
     Each step standardises the entries, maps each by a member of `transformer`'s family given those
@@ -45,12 +45,12 @@ class MaskedAutoregressive(VectorFlow):
 
     to_noise = True
 
-    def step(self) -> MaskedAutoregressiveStep:
+    def step(self) -> _MaskedAutoregressiveStep:
         """Builds the step, from data to noise."""
         return _step(self, normalized=True)
 
 
-class InverseAutoregressive(VectorFlow):
+class InverseAutoregressiveFlow(VectorFlow):
     """Maps each entry given those before it, from noise to data: samples are cheap.
 
     Each step maps each entry by a member of `transformer`'s family given those before it, and
@@ -78,21 +78,21 @@ class InverseAutoregressive(VectorFlow):
 
     to_noise = False
 
-    def step(self) -> MaskedAutoregressiveStep:
+    def step(self) -> _MaskedAutoregressiveStep:
         """Builds the step, from noise to data."""
         return _step(self, normalized=False)
 
 
 def _step(
-    flow: MaskedAutoregressive | InverseAutoregressive, normalized: bool
-) -> MaskedAutoregressiveStep:
-    return MaskedAutoregressiveStep(
+    flow: MaskedAutoregressiveFlow | InverseAutoregressiveFlow, normalized: bool
+) -> _MaskedAutoregressiveStep:
+    return _MaskedAutoregressiveStep(
         flow.event_shape[0], flow.transformer, flow.width, flow.blocks, normalized, flow.dtype
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedAutoregressiveStep:
+class _MaskedAutoregressiveStep:
     """A masked autoregressive map, then a reversal of the entries; in turn after an actnorm.
 
     Attributes:

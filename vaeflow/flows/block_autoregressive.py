@@ -16,7 +16,7 @@ from vaeflow.bijectors.block_autoregressive import Block
 from vaeflow.flows.vector import VectorFlow
 
 
-class BlockAutoregressive(VectorFlow):
+class BlockAutoregressiveFlow(VectorFlow):
     """Networks in which each entry only rises with itself, from data to noise, for densities.
 
     Each step standardises the entries, sends them through the network and reverses their order. At
@@ -39,13 +39,13 @@ class BlockAutoregressive(VectorFlow):
 
     to_noise = True
 
-    def step(self) -> BlockAutoregressiveStep:
+    def step(self) -> _BlockAutoregressiveStep:
         """Builds the step, from data to noise."""
-        return BlockAutoregressiveStep(self.event_shape[0], self.width, self.blocks)
+        return _BlockAutoregressiveStep(self.event_shape[0], self.width, self.blocks)
 
 
 @dataclasses.dataclass(frozen=True)
-class BlockAutoregressiveStep:
+class _BlockAutoregressiveStep:
     """Actnorm, then a network with positive diagonal blocks, then a reversal of the entries.
 
     Attributes:

@@ -8,7 +8,7 @@ from vaeflow.bijectors import Bijector, Chain, Sigmoid
 from vaeflow.flows.wrapped import Wrapped
 
 
-class Bounded(Wrapped):
+class BoundedFlow(Wrapped):
     """Ends a flow with a sigmoid, so that every entry of the data lies in an interval.
 
     Where data pile up at an end of their range, such as the black background of digits, the logit

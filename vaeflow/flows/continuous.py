@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 from vaeflow import bijectors
 from vaeflow.bijectors import ActNorm, Chain, Conditioner, Inverse, actnorm_parameters
 from vaeflow.flows.context import initial_data, prepare_context
-from vaeflow.nn import TimeDependentMLP, from_first_batch
+from vaeflow.nn import TimeDependentMLP, data_dependent_param
 
 
-class Continuous(nn.Module):
+class ContinuousFlow(nn.Module):
     """Moves noise to data by ordinary differential equations, one after another.
 
     The networks that give velocities read the state, the time and the context. At first velocities
@@ -94,8 +94,8 @@ class Continuous(nn.Module):
         data = initial_data(self, data, self.event_shape, batch)
         statistics = None if data is None else actnorm_parameters(data)
         actnorm = ActNorm(
-            from_first_batch(self, "shift", lambda: statistics[0]),
-            from_first_batch(self, "log_scale", lambda: statistics[1]),
+            data_dependent_param(self, "shift", lambda: statistics[0]),
+            data_dependent_param(self, "log_scale", lambda: statistics[1]),
             event_ndims=1,
         )
         key = self.make_rng("probe") if self.probes and self.has_rng("probe") else None

@@ -15,7 +15,7 @@ from vaeflow.flows.affine_context import affine_in_context, at_context
 from vaeflow.flows.vector import VectorFlow
 
 
-class Gaussianization(VectorFlow):
+class GaussianizationFlow(VectorFlow):
     """K steps that make each entry normal and turn what they get, from data to noise.
 
     Each step sends every entry through the distribution function of a mixture of normals and to the
@@ -42,15 +42,15 @@ class Gaussianization(VectorFlow):
 
     to_noise = True
 
-    def step(self) -> GaussianizationStep:
+    def step(self) -> _GaussianizationStep:
         """Builds the step, from data to noise."""
         channels = self.event_shape[0]
         reflections = channels if self.reflections is None else self.reflections
-        return GaussianizationStep(channels, self.kernels, reflections)
+        return _GaussianizationStep(channels, self.kernels, reflections)
 
 
 @dataclasses.dataclass(frozen=True)
-class GaussianizationStep:
+class _GaussianizationStep:
     """A map of each entry to the normal scale, then a rotation, from data to noise.
 
     Attributes:

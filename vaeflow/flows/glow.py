@@ -27,7 +27,7 @@ from vaeflow.bijectors import (
 )
 from vaeflow.flows.context import initial_data, prepare_context
 from vaeflow.flows.multiscale import multiscale
-from vaeflow.flows.stack import Stack
+from vaeflow.flows.stack import StackedFlow
 from vaeflow.nn import GlowNetwork
 
 
@@ -116,10 +116,10 @@ class Glow(nn.Module):
     def _level(self, level, shape, context, data):
         height, width, channels = shape[0] // 2, shape[1] // 2, 4 * shape[2]
         squeeze = Squeeze()
-        step = GlowStep(
+        step = _GlowStep(
             channels, self.width, self.context_ndims, self.plu, self.smallest_scale, self.dtype
         )
-        stack = Stack(
+        stack = StackedFlow(
             step, self.steps, self.scan, self.remat, self.reversible, name=f"level_{level}"
         )
         steps = stack(context, data=None if data is None else squeeze.forward(data))
@@ -127,7 +127,7 @@ class Glow(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class GlowStep:
+class _GlowStep:
     """Actnorm, then a 1x1 convolution, then an affine coupling, from data to noise.
 
     Source: Kingma & Dhariwal 2018, figure 2 (a) and table 1.

@@ -23,7 +23,7 @@ from vaeflow.flows.vector import VectorFlow
 from vaeflow.nn import MLP, MaskedMLP
 
 
-class NeuralSpline(VectorFlow):
+class NeuralSplineFlow(VectorFlow):
     """Rational-quadratic splines with learned mixing of the entries, for vectors.
 
     Each step standardises the entries, bends half of them by splines given the other half or, where
@@ -33,7 +33,7 @@ class NeuralSpline(VectorFlow):
 
     With couplings both directions cost the same, up to two triangular solves a step from noise to
     data, and events have at least two channels. The autoregressive kind is cheap from data to
-    noise; from noise to data it finds one entry after another, as `MaskedAutoregressive` does.
+    noise; from noise to data it finds one entry after another, as `MaskedAutoregressiveFlow` does.
 
     Shapes: noise and data are ``[*batch, channel]``.
 
@@ -65,9 +65,9 @@ class NeuralSpline(VectorFlow):
         """Fewest channels of an event: a coupling needs two."""
         return 1 if self.autoregressive else 2
 
-    def step(self) -> NeuralSplineStep:
+    def step(self) -> _NeuralSplineStep:
         """Builds the step, from data to noise."""
-        return NeuralSplineStep(
+        return _NeuralSplineStep(
             self.event_shape[0],
             self.bins,
             self.bound,
@@ -79,7 +79,7 @@ class NeuralSpline(VectorFlow):
 
 
 @dataclasses.dataclass(frozen=True)
-class NeuralSplineStep:
+class _NeuralSplineStep:
     """Actnorm, then splines given other entries, then a matrix in PLU factors, from data to noise.
 
     Attributes:

@@ -17,9 +17,9 @@ from vaeflow.bijectors import (
     Reverse,
     actnorm_parameters,
 )
-from vaeflow.flows.real_nvp import RealNVPStep
+from vaeflow.flows.real_nvp import _RealNVPStep
 from vaeflow.flows.vector import VectorFlow
-from vaeflow.nn import from_first_batch
+from vaeflow.nn import data_dependent_param
 
 
 class NICE(VectorFlow):
@@ -46,9 +46,9 @@ class NICE(VectorFlow):
 
     to_noise = True
 
-    def step(self) -> NICEStep:
+    def step(self) -> _NICEStep:
         """Builds the step, from data to noise."""
-        return NICEStep(self.event_shape[0], 1, self.width, self.blocks, dtype=self.dtype)
+        return _NICEStep(self.event_shape[0], 1, self.width, self.blocks, dtype=self.dtype)
 
     @nn.compact
     def __call__(
@@ -62,17 +62,17 @@ class NICE(VectorFlow):
         if self.is_initializing() and data is None:
             log_scale = self.param("log_scale", nn.initializers.zeros, self.event_shape)
         else:
-            log_scale = from_first_batch(
+            log_scale = data_dependent_param(
                 self, "log_scale", lambda: -actnorm_parameters(couplings.inverse(data))[1]
             )
         return Chain([couplings, ElementwiseAffine(jnp.zeros_like(log_scale), log_scale)])
 
 
 @dataclasses.dataclass(frozen=True)
-class NICEStep(RealNVPStep):
+class _NICEStep(_RealNVPStep):
     """An additive coupling, then a reversal of the channels, from data to noise.
 
-    Attributes as of `RealNVPStep`.
+    Attributes as of `_RealNVPStep`.
     """
 
     outputs: ClassVar[int] = 1

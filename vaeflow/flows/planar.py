@@ -15,7 +15,7 @@ from vaeflow.flows.affine_context import NOISE, affine_in_context, at_context
 from vaeflow.flows.vector import VectorFlow
 
 
-class Planar(VectorFlow):
+class PlanarFlow(VectorFlow):
     """K planar maps, each of which stretches space along one direction.
 
     Noise to data is the cheap direction, at the cost of two inner products a step; the other solves
@@ -34,13 +34,13 @@ class Planar(VectorFlow):
 
     to_noise = False
 
-    def step(self) -> PlanarStep:
+    def step(self) -> _PlanarStep:
         """Builds the step, from noise to data."""
-        return PlanarStep(self.event_shape[0], self.negative_slope)
+        return _PlanarStep(self.event_shape[0], self.negative_slope)
 
 
 @dataclasses.dataclass(frozen=True)
-class PlanarStep:
+class _PlanarStep:
     """One planar map whose parameters are affine in the context, from noise to data.
 
     Attributes:

@@ -15,7 +15,7 @@ from vaeflow.flows.affine_context import NOISE, affine_in_context, at_context
 from vaeflow.flows.vector import VectorFlow
 
 
-class Radial(VectorFlow):
+class RadialFlow(VectorFlow):
     """K radial maps, each of which draws space towards a centre or pushes it away.
 
     Both directions are in closed form and cost the same. All parameters of all steps are affine in
@@ -29,13 +29,13 @@ class Radial(VectorFlow):
 
     to_noise = False
 
-    def step(self) -> RadialStep:
+    def step(self) -> _RadialStep:
         """Builds the step, from noise to data."""
-        return RadialStep(self.event_shape[0])
+        return _RadialStep(self.event_shape[0])
 
 
 @dataclasses.dataclass(frozen=True)
-class RadialStep:
+class _RadialStep:
     """One radial map whose parameters are affine in the context, from noise to data.
 
     Attributes:

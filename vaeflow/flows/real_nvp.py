@@ -27,7 +27,7 @@ from vaeflow.bijectors import (
 from vaeflow.flows.context import initial_data, prepare_context
 from vaeflow.flows.glow import check_image_shape
 from vaeflow.flows.multiscale import multiscale
-from vaeflow.flows.stack import Stack
+from vaeflow.flows.stack import StackedFlow
 from vaeflow.nn import MLP, ResidualNetwork
 
 
@@ -129,8 +129,8 @@ class RealNVP(nn.Module):
             )
         return Chain(parts[::-1]), (height, width, channels)
 
-    def _stack(self, name: str, channels: int) -> Stack:
-        step = RealNVPStep(
+    def _stack(self, name: str, channels: int) -> StackedFlow:
+        step = _RealNVPStep(
             channels,
             len(self.event_shape),
             self.width,
@@ -138,7 +138,7 @@ class RealNVP(nn.Module):
             self.context_ndims,
             self.dtype,
         )
-        return Stack(step, self.steps, self.scan, self.remat, self.reversible, name=name)
+        return StackedFlow(step, self.steps, self.scan, self.remat, self.reversible, name=name)
 
 
 def _block_rows(channels: int) -> Sequence[int]:
@@ -148,7 +148,7 @@ def _block_rows(channels: int) -> Sequence[int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class RealNVPStep:
+class _RealNVPStep:
     """Actnorm, then an affine coupling, then a reversal of the channels, from data to noise.
 
     Attributes:

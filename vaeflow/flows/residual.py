@@ -15,7 +15,7 @@ from vaeflow.flows.vector import VectorFlow
 from vaeflow.nn import LipschitzMLP
 
 
-class Residual(VectorFlow):
+class ResidualFlow(VectorFlow):
     """Adds a contraction to its input, K times, from data to noise: densities are cheap.
 
     Each step standardises the entries and adds to them what a network with a bounded Lipschitz
@@ -51,9 +51,9 @@ class Residual(VectorFlow):
 
     to_noise = True
 
-    def step(self) -> ResidualStep:
+    def step(self) -> _ResidualStep:
         """Builds the step, from data to noise."""
-        return ResidualStep(self.event_shape[0], self.width, self.blocks, self.lipschitz)
+        return _ResidualStep(self.event_shape[0], self.width, self.blocks, self.lipschitz)
 
     def draws(self, batch: tuple[int, ...]) -> dict[str, Array] | None:
         """Draws the probes of every step, and how long its series is."""
@@ -69,7 +69,7 @@ class Residual(VectorFlow):
 
 
 @dataclasses.dataclass(frozen=True)
-class ResidualStep:
+class _ResidualStep:
     """A residual map after an actnorm, from data to noise.
 
     Attributes:

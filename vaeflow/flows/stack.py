@@ -15,7 +15,7 @@ PyTree = Any
 
 
 class FlowStep(Protocol):
-    """One step of a `Stack`: a frozen dataclass, compared by value.
+    """One step of a `StackedFlow`: a frozen dataclass, compared by value.
 
     Attributes:
       event_ndims: Number of trailing axes that make an event.
@@ -32,7 +32,7 @@ class FlowStep(Protocol):
         """Builds the bijector of one step."""
 
 
-class Stack(nn.Module):
+class StackedFlow(nn.Module):
     """Owns the parameters of K equal steps and applies them as one `vaeflow.bijectors.Scan`.
 
     `init` passes the data through one step after another, so each step is initialised on what it

@@ -10,7 +10,7 @@ from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, actnorm_parame
 from vaeflow.flows.wrapped import Wrapped
 
 
-class Standardized(Wrapped):
+class StandardizedFlow(Wrapped):
     """Ends a flow with a scale and a shift of every entry, taken from the first batch.
 
     x = y exp(log_scale) + shift, entry by entry, with y from the flow inside; `shift` and

@@ -16,7 +16,7 @@ from vaeflow.flows.sylvester_basis import HouseholderBasis, SylvesterBasis
 from vaeflow.flows.vector import VectorFlow
 
 
-class Sylvester(VectorFlow):
+class SylvesterFlow(VectorFlow):
     """K Sylvester maps, each of which bends space along several orthogonal directions at once.
 
     Noise to data is the cheap direction, at the cost of a few products with matrices a step; the
@@ -37,13 +37,13 @@ class Sylvester(VectorFlow):
 
     to_noise = False
 
-    def step(self) -> SylvesterStep:
+    def step(self) -> _SylvesterStep:
         """Builds the step, from noise to data."""
-        return SylvesterStep(self.event_shape[0], self.basis)
+        return _SylvesterStep(self.event_shape[0], self.basis)
 
 
 @dataclasses.dataclass(frozen=True)
-class SylvesterStep:
+class _SylvesterStep:
     """One Sylvester map whose parameters are affine in the context, from noise to data.
 
     Attributes:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from vaeflow.bijectors import Bijector, Inverse
 from vaeflow.flows.context import initial_data, prepare_context
 from vaeflow.flows.probes import probe_batch
-from vaeflow.flows.stack import FlowStep, Stack
+from vaeflow.flows.stack import FlowStep, StackedFlow
 
 PyTree = Any
 
@@ -91,7 +91,7 @@ class VectorFlow(nn.Module):
         data = initial_data(self, data, self.event_shape, batch)
         if data is not None and not self.to_noise:
             data = initial_data(self, None, self.event_shape, data.shape[:-1])
-        stack = Stack(
+        stack = StackedFlow(
             self.step(), self.steps, self.scan, self.remat, self.reversible, name="steps"
         )(context, data=data, draws=draws)
         return Inverse(stack) if self.to_noise else stack

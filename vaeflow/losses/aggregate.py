@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vaeflow.distributions import groups_of, log_prob_of_entries
+from vaeflow.distributions import groups_of, per_dim_log_prob
 from vaeflow.distributions.entries import WHOLE, normals_of, pieces_of
-from vaeflow.distributions.pairs import log_prob_of_pairs
+from vaeflow.distributions.pairs import pairwise_log_prob
 
 
 class AggregateLogDensities(NamedTuple):
@@ -88,7 +88,7 @@ def _pairs(
     """Log-densities of all rows under all posteriors, and those of each entry mixed."""
     normal = normals_of(part)
     if normal is None:
-        log_density = log_prob_of_entries(part, z[:, None])[WHOLE][..., 0].T
+        log_density = per_dim_log_prob(part, z[:, None])[WHOLE][..., 0].T
         return log_density, _mixed(log_density, log_weight)[:, None]
-    total, entries = log_prob_of_pairs(normal, z, lambda entry: _mixed(entry, log_weight))
+    total, entries = pairwise_log_prob(normal, z, lambda entry: _mixed(entry, log_weight))
     return total, entries.T

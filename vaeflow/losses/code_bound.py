@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Array, Float
 
 from vaeflow.losses.vq_vae import code_evidence
-from vaeflow.models import CodeModel, player
+from vaeflow.models import CodeModel, submodel
 
 
 class CodeBound(NamedTuple):
@@ -49,7 +49,7 @@ def code_bound(
             f"batch must have an entry 'label' for priors of {model.classes} classes, got "
             f"{sorted(batch)}"
         )
-    auto_encoder, own = player(model, variables, "auto_encoder")
+    auto_encoder, own = submodel(model, variables, "auto_encoder")
     found = code_evidence(auto_encoder, own, batch, rng)
     codes = tuple(level.indices for level in found.levels)
     labels = None if model.classes is None else batch["label"]

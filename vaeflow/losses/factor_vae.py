@@ -17,7 +17,7 @@ from vaeflow.distributions.entries import groups_of
 from vaeflow.losses.base import Aux, context_of, require
 from vaeflow.losses.elbo import elbo_metrics
 from vaeflow.losses.evidence import evidence, split_rows
-from vaeflow.models.players import player
+from vaeflow.models.players import submodel
 from vaeflow.randomness import row_keys
 
 MODEL, DISCRIMINATOR = "model", "discriminator"
@@ -61,9 +61,9 @@ def factor_vae(
       ValueError: If the model has no such players, or its "model" no single posterior.
     """
     del axis, train
-    vae, own = player(model, variables, MODEL)
+    vae, own = submodel(model, variables, MODEL)
     require(vae, "posterior")
-    discriminator, judge = player(model, variables, DISCRIMINATOR)
+    discriminator, judge = submodel(model, variables, DISCRIMINATOR)
     found = evidence(vae, own, batch, rng, condition=condition)
     metrics = elbo_metrics(found, batch)
     total_correlation = jnp.mean(discriminator.apply(judge, found.latents.z[0]))
@@ -107,9 +107,9 @@ def factor_vae_discriminator(
       ValueError: As for `factor_vae`, or if the batch has a single row.
     """
     del train
-    vae, own = player(model, variables, MODEL)
+    vae, own = submodel(model, variables, MODEL)
     require(vae, "posterior")
-    discriminator, judge = player(model, variables, DISCRIMINATOR)
+    discriminator, judge = submodel(model, variables, DISCRIMINATOR)
     images, context = batch["image"], context_of(batch, condition)
     first, second = split_rows(rng, images.shape[0])
     values = vae.apply(own, images, first, method="observe").values

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.distributions.rows import sample_rows
+from vaeflow.distributions.rows import sample_per_example
 from vaeflow.losses.base import Aux
 from vaeflow.models.munit import DOMAINS, MUNIT, Domain, observe, other
-from vaeflow.models.players import player
+from vaeflow.models.players import submodel
 from vaeflow.randomness import row_keys
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
@@ -78,15 +78,15 @@ def munit(
         aren't as many of both domains.
     """
     del axis, train
-    generator, own = player(model, variables, GENERATOR)
-    judge = player(model, variables, DISCRIMINATOR)
+    generator, own = submodel(model, variables, GENERATOR)
+    judge = submodel(model, variables, DISCRIMINATOR)
     values = _observe(batch)
     keys = row_keys(rng, len(values["a"]))
     contents, styles = {}, {}
     for number, domain in enumerate(DOMAINS):
         contents[domain], posterior = _encode(generator, own, values[domain], domain)
         of_domain = _folded(keys, NOISE + len(DOMAINS) + number)
-        styles[domain] = sample_rows(posterior, of_domain, 1)[0][0]
+        styles[domain] = sample_per_example(posterior, of_domain, 1)[0][0]
     drawn = _draw_styles(generator, own, keys)
     terms: dict[str, Array] = {}
     for to in DOMAINS:
@@ -146,8 +146,8 @@ def munit_discriminator(
       ValueError: As for `munit`.
     """
     del axis, train
-    generator, own = player(model, variables, GENERATOR)
-    judge = player(model, variables, DISCRIMINATOR)
+    generator, own = submodel(model, variables, GENERATOR)
+    judge = submodel(model, variables, DISCRIMINATOR)
     values = _observe(batch)
     keys = row_keys(rng, len(values["a"]))
     drawn = _draw_styles(generator, own, keys)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
-from vaeflow.distributions import kl_of_entries, log_prob_of_entries
+from vaeflow.distributions import per_dim_kl, per_dim_log_prob
 from vaeflow.losses.aggregate import aggregate_log_densities
 from vaeflow.losses.base import Aux, context_of, require
 from vaeflow.losses.evidence import split_rows
@@ -143,9 +143,9 @@ def _parts(model, variables, batch, rng, axis, dataset_size, condition) -> Parts
     values, log_det = model.apply(variables, images, first, method="observe")
     posterior = model.apply(variables, values, context, method="posterior")
     prior = model.apply(variables, context, method="prior")
-    kl = kl_of_entries(posterior, prior)
-    log_p = log_prob_of_entries(prior, posterior.mean())
-    log_q = log_prob_of_entries(posterior, posterior.mean())
+    kl = per_dim_kl(posterior, prior)
+    log_p = per_dim_log_prob(prior, posterior.mean())
+    log_q = per_dim_log_prob(posterior, posterior.mean())
     if {name: value.shape[-1] for name, value in log_p.items()} != {
         name: value.shape[-1] for name, value in log_q.items()
     } or set(kl) != set(log_q):
@@ -160,8 +160,8 @@ def _parts(model, variables, batch, rng, axis, dataset_size, condition) -> Parts
     index = batch["index"]
     same = index[:, None] == axis.gather(index)[None, :]
     densities = aggregate_log_densities(axis.gather(posterior), z, same, dataset_size)
-    own = sum(jnp.sum(value, axis=-1) for value in log_prob_of_entries(posterior, z).values())
-    of_prior = log_prob_of_entries(prior, z)
+    own = sum(jnp.sum(value, axis=-1) for value in per_dim_log_prob(posterior, z).values())
+    of_prior = per_dim_log_prob(prior, z)
     parts = {
         "reconstruction": reconstruction,
         "mutual_information": jnp.mean(own - densities.joint),

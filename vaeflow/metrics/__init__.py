@@ -16,8 +16,8 @@ from vaeflow.metrics.entropy import label_entropy
 from vaeflow.metrics.factor_vae import factor_vae_score
 from vaeflow.metrics.frechet import frechet_distance
 from vaeflow.metrics.gaussian import (
-    DiagonalGaussian,
-    ShrunkGaussian,
+    DiagonalGaussianBaseline,
+    ShrunkGaussianBaseline,
     fit_diagonal_gaussian,
     fit_shrunk_gaussian,
 )
@@ -30,7 +30,7 @@ from vaeflow.metrics.importance import (
 from vaeflow.metrics.inception_score import conditional_inception_score, inception_score
 from vaeflow.metrics.latent_information import LatentInformation, latent_information
 from vaeflow.metrics.latents import active_units
-from vaeflow.metrics.linear_predictor import LinearPredictor, fit_linear_predictor
+from vaeflow.metrics.linear_predictor import LinearPredictorBaseline, fit_linear_predictor
 from vaeflow.metrics.marginal_likelihood import importance_weighted_log_likelihood
 from vaeflow.metrics.modularity import modularity
 from vaeflow.metrics.mutual_information import mutual_information_gap, mutual_information_matrix
@@ -43,12 +43,12 @@ from vaeflow.metrics.predictor_importance import (
 from vaeflow.metrics.quadrature import expectation, log_integral
 
 __all__ = [
-    "DiagonalGaussian",
+    "DiagonalGaussianBaseline",
     "ImportanceDiagnostics",
     "LatentInformation",
-    "LinearPredictor",
+    "LinearPredictorBaseline",
     "PredictorImportance",
-    "ShrunkGaussian",
+    "ShrunkGaussianBaseline",
     "TargetDiagnostics",
     "active_units",
     "agreement",

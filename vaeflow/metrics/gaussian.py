@@ -24,7 +24,7 @@ _SHRINKAGES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, *(step / 20 for step in rang
 
 
 @dataclasses.dataclass(frozen=True)
-class DiagonalGaussian:
+class DiagonalGaussianBaseline:
     """Independent Gaussians, one for each entry of an example; see `fit_diagonal_gaussian`.
 
     Attributes:
@@ -45,7 +45,7 @@ class DiagonalGaussian:
 
 
 @dataclasses.dataclass(frozen=True)
-class ShrunkGaussian:
+class ShrunkGaussianBaseline:
     """A Gaussian with full, shrunk covariance; see `fit_shrunk_gaussian`.
 
     Attributes:
@@ -70,7 +70,7 @@ class ShrunkGaussian:
         return _log_prob(self, _projections(self, values), self.shrinkage, noise)
 
 
-def fit_diagonal_gaussian(train: Examples, validation: Examples) -> DiagonalGaussian:
+def fit_diagonal_gaussian(train: Examples, validation: Examples) -> DiagonalGaussianBaseline:
     """Fits an independent Gaussian to each entry: a pixel's channel, or a column of a table.
 
     Mean and variance are those of the training rows, or of the dequantised training images (1/12 is
@@ -96,10 +96,10 @@ def fit_diagonal_gaussian(train: Examples, validation: Examples) -> DiagonalGaus
     if noise:
         errors = np.mean(np.square(validation - mean), axis=0) + noise
         variance, _ = smooth_variances(variance, errors)
-    return DiagonalGaussian(mean=mean, variance=variance)
+    return DiagonalGaussianBaseline(mean=mean, variance=variance)
 
 
-def fit_shrunk_gaussian(train: Examples, validation: Examples) -> ShrunkGaussian:
+def fit_shrunk_gaussian(train: Examples, validation: Examples) -> ShrunkGaussianBaseline:
     r"""Fits a Gaussian whose full covariance is shrunk toward its diagonal.
 
     The covariance is :math:`D^{1/2} ((1 - a) R + a I) D^{1/2}`: D holds the variances of
@@ -125,7 +125,7 @@ def fit_shrunk_gaussian(train: Examples, validation: Examples) -> ShrunkGaussian
     covariance = centered.T @ centered / len(values) + noise * np.eye(centered.shape[1])
     scale = np.sqrt(np.diagonal(covariance))
     eigenvalues, eigenvectors = np.linalg.eigh(covariance / np.outer(scale, scale))
-    model = ShrunkGaussian(
+    model = ShrunkGaussianBaseline(
         mean=diagonal.mean,
         variance=diagonal.variance,
         shrinkage=1.0,
@@ -138,20 +138,20 @@ def fit_shrunk_gaussian(train: Examples, validation: Examples) -> ShrunkGaussian
     return dataclasses.replace(model, shrinkage=_SHRINKAGES[int(np.argmax(fits))])
 
 
-def _values(model: DiagonalGaussian | ShrunkGaussian, examples: Examples):
+def _values(model: DiagonalGaussianBaseline | ShrunkGaussianBaseline, examples: Examples):
     """The values and the variance of their noise, of examples that must fit the model."""
     name = "images" if model.mean.ndim == 3 else "rows"
     return as_values(examples, name, shape=model.mean.shape)
 
 
-def _projections(model: ShrunkGaussian, values: np.ndarray) -> np.ndarray:
+def _projections(model: ShrunkGaussianBaseline, values: np.ndarray) -> np.ndarray:
     """Standardised values along the eigenvectors, shape [batch, dimension]."""
     standardized = (values - model.mean) / np.sqrt(model.variance)
     return standardized.reshape(len(values), -1) @ model.eigenvectors
 
 
 def _log_prob(
-    model: ShrunkGaussian, projections: np.ndarray, shrinkage: float, noise: float
+    model: ShrunkGaussianBaseline, projections: np.ndarray, shrinkage: float, noise: float
 ) -> np.ndarray:
     scales = (1 - shrinkage) * model.eigenvalues + shrinkage
     # The diagonal of the inverse of the shrunk correlation matrix.

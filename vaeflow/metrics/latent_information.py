@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from vaeflow.distributions import log_prob_of_entries
+from vaeflow.distributions import per_dim_log_prob
 from vaeflow.losses.aggregate import aggregate_log_densities
 from vaeflow.losses.evidence import split_rows
 
@@ -82,4 +82,4 @@ def latent_information(
 
 
 def _log_prob(distribution, z: Array) -> Array:
-    return sum(jnp.sum(value, axis=-1) for value in log_prob_of_entries(distribution, z).values())
+    return sum(jnp.sum(value, axis=-1) for value in per_dim_log_prob(distribution, z).values())

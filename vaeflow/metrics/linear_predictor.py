@@ -17,7 +17,7 @@ _BLOCK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearPredictor:
+class LinearPredictorBaseline:
     r"""Each pixel Gaussian about a linear prediction from pixels before it.
 
     In raster order, and channel by channel within a pixel,
@@ -70,7 +70,7 @@ class LinearPredictor:
 def fit_linear_predictor(
     train: UInt8[np.ndarray, "train height width channel"],
     validation: UInt8[np.ndarray, "validation height width channel"],
-) -> LinearPredictor:
+) -> LinearPredictorBaseline:
     """Fits a linear prediction of each pixel from its causal neighbours.
 
     Coefficients shared by all places minimise the squared error over the whole of all training
@@ -103,7 +103,7 @@ def fit_linear_predictor(
 
 def _fit(
     mean: np.ndarray, moments: np.ndarray, held_out: np.ndarray, count: int, radius: int
-) -> list[tuple[float, LinearPredictor]]:
+) -> list[tuple[float, LinearPredictorBaseline]]:
     """Fits with each ridge, with the log-likelihood of validation in nats.
 
     Args:
@@ -146,7 +146,7 @@ def _fit(
             residuals[row] + NOISE_VARIANCE, errors[row] + NOISE_VARIANCE
         )
         by_offset = coefficients[row].reshape(height, width, channels, -1, channels)
-        model = LinearPredictor(mean, np.moveaxis(by_offset, 3, 0), variance, radius, ridge)
+        model = LinearPredictorBaseline(mean, np.moveaxis(by_offset, 3, 0), variance, radius, ridge)
         fits.append((value, model))
     return fits
 

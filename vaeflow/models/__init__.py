@@ -10,8 +10,8 @@ from vaeflow.models.flow_model import FlowModel
 from vaeflow.models.hierarchical_vae import HierarchicalVAE
 from vaeflow.models.latents import Latents
 from vaeflow.models.munit import MUNIT, ContentStyleCoder, Discriminators, MUNITGame
-from vaeflow.models.observation import Binarizer, Levels
-from vaeflow.models.players import assembled, player
+from vaeflow.models.observation import Binarizer, Discretizer
+from vaeflow.models.players import merge_submodels, submodel
 from vaeflow.models.vae import VAE
 from vaeflow.models.vamp_prior import VampPrior
 from vaeflow.models.vqvae import VQVAE
@@ -29,16 +29,16 @@ __all__ = [
     "CodePrior",
     "ContentStyleCoder",
     "Dequantized",
+    "Discretizer",
     "Discriminators",
     "FactorVAE",
     "FlowModel",
     "HierarchicalVAE",
     "Latents",
-    "Levels",
     "MUNITGame",
     "UniformDequantizer",
     "VampPrior",
     "VariationalDequantizer",
-    "assembled",
-    "player",
+    "merge_submodels",
+    "submodel",
 ]

@@ -20,7 +20,7 @@ class CodeModel(nn.Module):
     The prior of the top is given labels or nothing, that of each level below the codes above it as
     well. The parts are trained one after another: first the auto-encoder, by
     `vaeflow.losses.vq_vae`; then the priors of its codes, by
-    `vaeflow.losses.negative_log_likelihood`. `vaeflow.models.assembled` makes the variables of the
+    `vaeflow.losses.negative_log_likelihood`. `vaeflow.models.merge_submodels` makes the variables of the
     whole, by the names "auto_encoder", "priors_0" (the top), "priors_1" and so on.
 
     Source: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural discrete representation learning",

@@ -28,9 +28,9 @@ class CodePrior(nn.Module):
     high-fidelity images with VQ-VAE-2", section 3.2.
 
     Attributes:
-      network: A `vaeflow.nn.RasterNetwork`: `GatedPixelCNN` or `PixelSNAIL`.
+      network: A `vaeflow.nn.AutoregressiveMapNetwork`: `GatedPixelCNN` or `PixelSNAIL`.
       classes: Number of classes where there are labels, otherwise None.
-      above: A `vaeflow.nn.LevelAbove` for the map above, or None.
+      above: A `vaeflow.nn.UpsampledConditioner` for the map above, or None.
     """
 
     network: nn.Module

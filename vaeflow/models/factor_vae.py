@@ -13,7 +13,7 @@ class FactorVAE(nn.Module):
 
     The parameters of the two, of players called as the attributes, are trained by
     `vaeflow.losses.factor_vae` and `vaeflow.losses.factor_vae_discriminator`, and taken apart by
-    `vaeflow.models.player`: once trained, "model" is a VAE as any other.
+    `vaeflow.models.submodel`: once trained, "model" is a VAE as any other.
 
     Source: Kim & Mnih 2018, "Disentangling by factorising".
 

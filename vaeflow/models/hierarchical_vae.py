@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, UInt8
 
 from vaeflow.bijectors import Conditioner
 from vaeflow.bijectors.base import check_event_shape
-from vaeflow.distributions import TopDown, kl_of_entries, product_of_normals, standard_normal
+from vaeflow.distributions import HierarchicalPrior, per_dim_kl, product_of_normals, standard_normal
 from vaeflow.distributions.entries import WHOLE
-from vaeflow.encoders import DenseEncoder, DiagonalGaussian
+from vaeflow.encoders import DenseEncoder, DiagonalGaussianPosterior
 from vaeflow.flows.context import prepare_context
 from vaeflow.models.ladder import GaussianConditional, GaussianNetwork, normals
 from vaeflow.models.latent_variable import LatentVariableModel
@@ -68,7 +68,7 @@ class HierarchicalVAE(LatentVariableModel):
         """
         if not self.sizes or min(self.sizes) < 1:
             raise ValueError(f"sizes must be numbers of latents from 1 on, got {self.sizes}")
-        self.messages = [DiagonalGaussian(size) for size in self.sizes]
+        self.messages = [DiagonalGaussianPosterior(size) for size in self.sizes]
         self.up = [DenseEncoder(self.hidden, self.activation) for _ in self.sizes[1:]]
         self.down = [
             GaussianNetwork(size, self.hidden, self.activation) for size in self.sizes[:-1]
@@ -110,7 +110,7 @@ class HierarchicalVAE(LatentVariableModel):
         ends = list(itertools.accumulate(self.sizes))[:-1]
         return dict(zip(self.levels, jnp.split(z, ends, axis=-1), strict=True))
 
-    def prior(self, context: Array | None = None, *, temperature: float = 1.0) -> TopDown:
+    def prior(self, context: Array | None = None, *, temperature: float = 1.0) -> HierarchicalPrior:
         """Builds p(z) of all levels as one distribution.
 
         Args:
@@ -119,7 +119,7 @@ class HierarchicalVAE(LatentVariableModel):
         """
         labels = prepare_context(context, self.classes)
         batch = () if labels is None else labels.shape[:-1]
-        return TopDown(
+        return HierarchicalPrior(
             standard_normal((self.sizes[-1],), batch, temperature),
             [
                 GaussianConditional(
@@ -164,7 +164,7 @@ class HierarchicalVAE(LatentVariableModel):
         log_q, log_p, kl = {}, {}, {}
         for name, (z, posterior, prior) in levels.items():
             log_q[name], log_p[name] = posterior.log_prob(z), prior.log_prob(z)
-            entries = kl_of_entries(posterior, prior)[WHOLE]
+            entries = per_dim_kl(posterior, prior)[WHOLE]
             kl[name] = entries if entries.ndim == 2 else jnp.mean(entries, axis=0)
         z = jnp.concatenate([z for z, _, _ in levels.values()], axis=-1)
         return Latents(z, log_q, log_p, kl)

@@ -134,7 +134,7 @@ class MUNIT(nn.Module):
         Raises:
           ValueError: As for `decode_values`.
         """
-        return show(self.decode_values(content, style, domain))
+        return to_uint8(self.decode_values(content, style, domain))
 
     def translate(
         self,
@@ -201,7 +201,7 @@ class MUNITGame(nn.Module):
 
     The parameters of the two, of players called as the attributes, are trained by
     `vaeflow.losses.munit` and `vaeflow.losses.munit_discriminator`, and taken apart by
-    `vaeflow.models.player`.
+    `vaeflow.models.submodel`.
 
     Attributes:
       generator: The `MUNIT`.
@@ -248,7 +248,7 @@ def observe(
     return (quantize_levels(images, 8) + 0.5) / 128 - 1
 
 
-def show(
+def to_uint8(
     values: Float[Array, "*batch height width channel"],
 ) -> UInt8[Array, "*batch height width channel"]:
     """Turns values from -1 to 1 into images."""

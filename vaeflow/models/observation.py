@@ -46,7 +46,7 @@ class Binarizer(nn.Module):
         return jnp.round(255 * jnp.clip(values, 0, 1)).astype(jnp.uint8)
 
 
-class Levels(nn.Module):
+class Discretizer(nn.Module):
     """Places the levels of an image in the middles of 2^bits cells of [-1/2, 1/2).
 
     values = (k + 1/2) / 2^bits - 1/2 with k = floor(image / 2^(8 - bits)), without noise: for

@@ -2,7 +2,7 @@
 
 Such a model is a Flax module that holds each part in an attribute of the part's name, or in a
 sequence of the name before its number, so that its `init` gives ``{"params": {name: ...}}``, as
-`vaeflow.training` wants the parameters of players. Its losses take the parts with `player`.
+`vaeflow.training` wants the parameters of players. Its losses take the parts with `submodel`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 
 
-def player(
+def submodel(
     model: nn.Module, variables: Mapping[str, Any], name: str
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Takes one player out of a model of several: a module and its variables, to apply it alone.
@@ -42,8 +42,8 @@ def player(
     return getattr(model, sequence)[int(number)], own
 
 
-def assembled(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Makes the variables of a model of those of its parts, which `player` takes apart again.
+def merge_submodels(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Makes the variables of a model of those of its parts, which `submodel` takes apart again.
 
     Args:
       parts: Variables by the names of the parts.

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from vaeflow.distributions import Grouped, Mixture, Transformed, kl_of_entries, sample_rows
+from vaeflow.distributions import Grouped, Mixture, Transformed, per_dim_kl, sample_per_example
 from vaeflow.distributions.entries import WHOLE
 from vaeflow.flows.context import prepare_context
 from vaeflow.models.flow_model import FlowModel
@@ -30,7 +30,7 @@ class VAE(LatentVariableModel):
     Attributes:
       encoder: q(z | x): a `vaeflow.encoders.Encoder`.
       decoder: p(x | z): a `vaeflow.decoders.Decoder`.
-      observation: What becomes of uint8 images: `Binarizer` for Bernoulli likelihoods, `Levels` for
+      observation: What becomes of uint8 images: `Binarizer` for Bernoulli likelihoods, `Discretizer` for
         those of levels, a dequantizer for densities.
       prior_model: p(z): a module of `vaeflow.bases`, a `FlowModel` of vectors or a `VampPrior`;
         None for the one that goes with the posterior: standard normals, equal categories.
@@ -131,7 +131,7 @@ class VAE(LatentVariableModel):
           context: Labels ``[batch]``, or None.
 
         Raises:
-          ValueError: If the posterior is a `vaeflow.encoders.PointMass`.
+          ValueError: If the posterior is a `vaeflow.encoders.PointMassPosterior`.
         """
         posterior, prior = self.posterior(values, context), self.prior(context)
         if isinstance(getattr(posterior, "distribution", None), distrax.Deterministic):
@@ -139,8 +139,8 @@ class VAE(LatentVariableModel):
                 "a posterior must have a density for there to be a bound, got a PointMass; an "
                 "AutoEncoder takes single values"
             )
-        z, log_q = sample_rows(posterior, row_keys(rng, values.shape[0]), samples)
-        kl = kl_of_entries(posterior, prior)
+        z, log_q = sample_per_example(posterior, row_keys(rng, values.shape[0]), samples)
+        kl = per_dim_kl(posterior, prior)
         if isinstance(posterior, Grouped) and isinstance(prior, Grouped):
             return Latents(z, _by_group(posterior, z), _by_group(prior, z), kl)
         return Latents(z, {WHOLE: log_q}, {WHOLE: prior.log_prob(z)}, kl)

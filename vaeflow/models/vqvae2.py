@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from vaeflow.axis import LOCAL, Axis
 from vaeflow.models.code_auto_encoder import CodeAutoEncoder
-from vaeflow.nn import Conv, enlarged, relu
+from vaeflow.nn import Conv, relu, resize_nearest
 from vaeflow.quantizers import Quantized
 from vaeflow.randomness import row_keys
 
@@ -90,4 +90,4 @@ class VQVAE2(CodeAutoEncoder):
     ) -> Float[Array, "*batch map_height map_width latents"]:
         """Repeats the pixels of all maps up to the size of the lowest, side by side."""
         size = values[-1].shape[-3:-1]
-        return jnp.concatenate([enlarged(each, size) for each in values], axis=-1)
+        return jnp.concatenate([resize_nearest(each, size) for each in values], axis=-1)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from vaeflow.nn.activation import relu
 from vaeflow.nn.blocks import ResidualBlock
 from vaeflow.nn.convolution import Conv, ZeroConv
-from vaeflow.nn.normalization import NormalizedConv
+from vaeflow.nn.normalization import ActNormConv
 
 
 class MLP(nn.Module):
@@ -76,8 +76,11 @@ class GlowNetwork(nn.Module):
     ) -> Float[Array, "batch height width out"]:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
         x, bias = join_context(x, context, self.width, self.dtype)
-        x = relu(NormalizedConv(self.width, (3, 3), dtype=self.dtype)(x) + bias)
-        x = relu(NormalizedConv(self.width, (1, 1), dtype=self.dtype)(x))
+        # Names of saved parameters, which outlive that of the class.
+        x = relu(
+            ActNormConv(self.width, (3, 3), dtype=self.dtype, name="NormalizedConv_0")(x) + bias
+        )
+        x = relu(ActNormConv(self.width, (1, 1), dtype=self.dtype, name="NormalizedConv_1")(x))
         return ZeroConv(self.features, dtype=self.dtype)(x)
 
 

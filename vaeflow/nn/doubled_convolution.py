@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vaeflow.nn.convolution import convolution, default_kernel_init
-from vaeflow.nn.phases import doubled_size, interleaved
+from vaeflow.nn.phases import depth_to_space, doubled_size
 
 
-class DoubledConv(nn.Module):
+class UpsampleConv(nn.Module):
     """Repeats each pixel twice in both directions, then convolves 5x5; no overlapping strides.
 
     Along an axis, a row of the result sees three rows of the input: the five taps fall on them as
@@ -65,7 +65,7 @@ class DoubledConv(nn.Module):
         summed = summed.reshape(3, 3, channels, 4 * self.features)
         padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
         squares = convolution(padded, summed.astype(self.dtype), padding="VALID")
-        y = interleaved(squares)[:, :height, :width]
+        y = depth_to_space(squares)[:, :height, :width]
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y

@@ -16,7 +16,7 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer of a network that `in_turn` evaluates.
+    """One layer of a network that `solve_sequentially` evaluates.
 
     Attributes:
       kernel: Weights, zero where a unit must not read.
@@ -33,7 +33,7 @@ class Layer:
     size: int
 
 
-def in_turn(
+def solve_sequentially(
     layers: Sequence[Layer],
     entry: Callable[[Float[Array, "output row"], PyTree], tuple[Array, PyTree]],
     inputs: PyTree,

@@ -14,7 +14,7 @@ from vaeflow.nn.blocks import ResidualBlock
 from vaeflow.nn.convolution import Conv
 
 
-class LevelAbove(nn.Module):
+class UpsampledConditioner(nn.Module):
     """A residual stack over the map of the level above, then repeated up to the size below.
 
     Position (i, j) of the map below gets the features of position (i h' // h, j w' // w).
@@ -65,11 +65,11 @@ class LevelAbove(nn.Module):
         x = Conv(self.channels, (3, 3), dtype=self.dtype)(x)
         for _ in range(self.blocks):
             x = ResidualBlock(dtype=self.dtype)(x)
-        x = enlarged(relu(x), self.shape)
+        x = resize_nearest(relu(x), self.shape)
         return x.reshape((*batch, *x.shape[1:]))
 
 
-def enlarged(
+def resize_nearest(
     x: Float[Array, "*batch height width channel"], size: tuple[int, int]
 ) -> Float[Array, "*batch out_height out_width channel"]:
     """Repeats the pixels of h' x w' maps to h x w: (i, j) is what was at (i h' // h, j w' // w)."""

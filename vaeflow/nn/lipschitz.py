@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.nn.spectral import contracted
+from vaeflow.nn.spectral import clip_spectral_norm
 
 SWISH_LIPSCHITZ = 1.1
 """At least the largest slope of x sigmoid(beta x), which is 1.0998 for every beta."""
@@ -85,7 +85,7 @@ class LipschitzMLP(nn.Module):
         """Bounds the kernels: all that can be computed before the input is known."""
         coefficient = self.lipschitz ** (1 / (len(self.hidden) + 1))
         return {
-            name: contracted(value, coefficient)
+            name: clip_spectral_norm(value, coefficient)
             if name.startswith("kernel")
             else jax.nn.softplus(value)
             if name.startswith("beta")

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vaeflow.nn.activation import relu
-from vaeflow.nn.in_turn import Layer, blocks, in_turn, product
+from vaeflow.nn.in_turn import Layer, blocks, product, solve_sequentially
 
 PyTree = Any
 
@@ -108,7 +108,7 @@ class MaskedMLP(nn.Module):
             value, result = entry(outputs.T, given)
             return value[None], result
 
-        return in_turn(layers, turn, inputs, np.arange(self.entries), rows, self.dtype)
+        return solve_sequentially(layers, turn, inputs, np.arange(self.entries), rows, self.dtype)
 
     @nn.nowrap
     def solve_transposed(
@@ -157,7 +157,7 @@ class MaskedMLP(nn.Module):
             return value.T, result
 
         inputs = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), inputs)
-        results = in_turn(layers, turn, inputs, places, x.shape[0], self.dtype)
+        results = solve_sequentially(layers, turn, inputs, places, x.shape[0], self.dtype)
         return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), results)
 
     @nn.nowrap

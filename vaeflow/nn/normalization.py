@@ -13,7 +13,7 @@ from vaeflow.bijectors.actnorm import actnorm_parameters
 from vaeflow.nn.convolution import convolution
 
 
-def from_first_batch(module: nn.Module, name: str, compute: Callable[[], Array]) -> Array:
+def data_dependent_param(module: nn.Module, name: str, compute: Callable[[], Array]) -> Array:
     """Makes a parameter whose first value is computed from the data at hand.
 
     Flax traces the initialiser of a parameter on every call; this one is touched by `init` alone.
@@ -28,7 +28,7 @@ def from_first_batch(module: nn.Module, name: str, compute: Callable[[], Array])
     return module.get_variable("params", name)
 
 
-class NormalizedConv(nn.Module):
+class ActNormConv(nn.Module):
     """A convolution followed by an activation normalization, in one pass.
 
     y = (x * kernel + shift) exp(log_scale), computed as x * (kernel exp(log_scale)) +
@@ -56,8 +56,8 @@ class NormalizedConv(nn.Module):
         statistics = None
         if self.is_initializing():
             statistics = actnorm_parameters(convolution(x.astype(jnp.float32), kernel))
-        shift = from_first_batch(self, "shift", lambda: statistics[0])
-        log_scale = from_first_batch(self, "log_scale", lambda: statistics[1])
+        shift = data_dependent_param(self, "shift", lambda: statistics[0])
+        log_scale = data_dependent_param(self, "log_scale", lambda: statistics[1])
         scale = jnp.exp(log_scale)
         y = convolution(x.astype(self.dtype), (kernel * scale).astype(self.dtype))
         return y + (shift * scale).astype(self.dtype)

@@ -22,7 +22,7 @@ def doubled_size(shape: tuple[int, ...], size: tuple[int, int] | None) -> tuple[
     return height, width
 
 
-def interleaved(
+def depth_to_space(
     squares: Float[Array, "batch height width phases_and_features"],
 ) -> Float[Array, "batch doubled_height doubled_width feature"]:
     """Lays four phases out, upper left, upper right, lower left, lower right, each features."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from vaeflow.nn.activation import relu
 from vaeflow.nn.causal_convolution import CausalConv, Place
 from vaeflow.nn.convolution import Conv
-from vaeflow.nn.raster import RasterNetwork
+from vaeflow.nn.raster import AutoregressiveMapNetwork
 
 
 class GatedCausalBlock(nn.Module):
@@ -27,7 +27,7 @@ class GatedCausalBlock(nn.Module):
       channels: Number of channels of each stack.
       kernel_size: Number of columns that the vertical stack reads, odd; it reads half as many rows,
         rounded up, and the horizontal one as many columns.
-      dropout: As in `RasterNetwork`.
+      dropout: As in `AutoregressiveMapNetwork`.
       dtype: Type to compute in.
     """
 
@@ -91,7 +91,7 @@ class GatedCausalBlock(nn.Module):
         return self.dropped(gated, deterministic=not self.has_rng("dropout"))
 
 
-class GatedPixelCNN(RasterNetwork):
+class GatedPixelCNN(AutoregressiveMapNetwork):
     """Causal convolutions in two stacks, so that no code before a position stays unseen.
 
     A vertical stack reads the rows above, a horizontal one the row's own codes and the vertical

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from vaeflow.nn.causal_attention import CausalAttention
 from vaeflow.nn.causal_convolution import CausalConv, Place
 from vaeflow.nn.convolution import Conv
-from vaeflow.nn.raster import RasterNetwork
+from vaeflow.nn.raster import AutoregressiveMapNetwork
 
 PyTree = Any
 
@@ -27,7 +27,7 @@ class CausalResidualBlock(nn.Module):
     Attributes:
       channels: Number of channels.
       kernel_size: Rows and columns up to a position's own that both convolutions read.
-      dropout: As in `RasterNetwork`, of the channels between the two.
+      dropout: As in `AutoregressiveMapNetwork`, of the channels between the two.
       dtype: Type to compute in.
     """
 
@@ -80,7 +80,7 @@ class CausalAttentionBlock(nn.Module):
       residuals: Number of causal residual blocks.
       kernel_size: As in `CausalResidualBlock`.
       heads: Number of heads of the attention.
-      dropout: As in `RasterNetwork`.
+      dropout: As in `AutoregressiveMapNetwork`.
       dtype: Type to compute in.
     """
 
@@ -155,7 +155,7 @@ class CausalAttentionBlock(nn.Module):
         return of_blocks, self.attention.empty_cache(batch, shape[0] * shape[1])
 
 
-class PixelSNAIL(RasterNetwork):
+class PixelSNAIL(AutoregressiveMapNetwork):
     """Causal convolutions for what is near, and causal attention for what is far.
 
     See `CausalAttentionBlock`, of which there are `blocks`. The first layer adds what a convolution

@@ -16,7 +16,7 @@ from vaeflow.nn.convolution import Conv
 PyTree = Any
 
 
-class RasterNetwork(nn.Module):
+class AutoregressiveMapNetwork(nn.Module):
     """What networks over maps of codes share: from codes to logits, all at once or one by one.
 
     Positions are in raster order: row by row, each from left to right. A subclass computes logits

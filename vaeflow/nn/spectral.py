@@ -47,7 +47,7 @@ def spectral_bound(kernel: Float[Array, "input output"]) -> Float[Array, ""]:
     return jnp.where(is_zero, 0, largest * jnp.exp(log_bound))
 
 
-def contracted(
+def clip_spectral_norm(
     kernel: Float[Array, "input output"], coefficient: float
 ) -> Float[Array, "input output"]:
     """Scales a kernel down, where need be, so that no singular value exceeds the coefficient.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.nn.convolution import Conv
-from vaeflow.nn.phases import doubled_size, interleaved
+from vaeflow.nn.phases import depth_to_space, doubled_size
 
 
 class TransposedConv(nn.Module):
@@ -42,4 +42,4 @@ class TransposedConv(nn.Module):
         """
         height, width = doubled_size(x.shape, size)
         squares = Conv(4 * self.features, (2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)(x)
-        return interleaved(squares)[:, 1 : 1 + height, 1 : 1 + width]
+        return depth_to_space(squares)[:, 1 : 1 + height, 1 : 1 + width]

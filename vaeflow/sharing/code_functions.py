@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from vaeflow.losses import code_bound
-from vaeflow.models import CodeModel, player
+from vaeflow.models import CodeModel, submodel
 from vaeflow.sharing.flow_functions import KEYS, typed_keys
 from vaeflow.sharing.functions import Argument, Function
 
@@ -39,13 +39,13 @@ def code_functions(model: CodeModel, names: tuple[str, ...]) -> dict[str, Functi
 
     def encode(level: int):
         def call(variables, images: Array, keys: UInt32[Array, "batch 2"]) -> Array:
-            own = player(model, variables, "auto_encoder")[1]
+            own = submodel(model, variables, "auto_encoder")[1]
             return coder.apply(own, images, typed_keys(keys), method="encode")[level]
 
         return call
 
     def decode(variables, *codes: Array) -> Array:
-        return coder.apply(player(model, variables, "auto_encoder")[1], codes, method="decode")
+        return coder.apply(submodel(model, variables, "auto_encoder")[1], codes, method="decode")
 
     def sample(
         variables, keys: UInt32[Array, "batch 2"], temperature: Float[Array, ""], labels=None

@@ -1,13 +1,13 @@
 """Training: compiles any loss into a step, and runs, logs, saves and resumes it."""
 
-from vaeflow.training.batches import Batches, Rows, UnpairedBatches
+from vaeflow.training.batches import Batches, IndexBatches, UnpairedBatches
 from vaeflow.training.compiler import compiler_options
 from vaeflow.training.config import TrainConfig
 from vaeflow.training.fit import FitResult, check_batch_size, fit
 from vaeflow.training.hosts import HostsConfig, is_first, join_hosts
 from vaeflow.training.interrupts import Interrupted
 from vaeflow.training.lock import run_lock
-from vaeflow.training.optimizer import decayed, make_optimizer, make_schedule
+from vaeflow.training.optimizer import make_optimizer, make_schedule, weight_decay_mask
 from vaeflow.training.progress import NonFiniteError
 from vaeflow.training.run_directory import RunDirectory, open_run_directory
 from vaeflow.training.state import Player, TrainState, create_train_state, variables_of
@@ -19,10 +19,10 @@ __all__ = [
     "Batches",
     "FitResult",
     "HostsConfig",
+    "IndexBatches",
     "Interrupted",
     "NonFiniteError",
     "Player",
-    "Rows",
     "RunDirectory",
     "Strategy",
     "TrainConfig",
@@ -31,7 +31,6 @@ __all__ = [
     "check_batch_size",
     "compiler_options",
     "create_train_state",
-    "decayed",
     "ema_decay_at",
     "fit",
     "is_first",
@@ -45,4 +44,5 @@ __all__ = [
     "open_run_directory",
     "run_lock",
     "variables_of",
+    "weight_decay_mask",
 ]

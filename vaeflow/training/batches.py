@@ -121,7 +121,7 @@ def _by_domain(first: Iterator[Batch], second: Iterator[Batch]) -> Iterator[Batc
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class IndexBatches:
     """Batches of row numbers alone, for losses that draw their own examples.
 
     Attributes:

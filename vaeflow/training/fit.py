@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import tqdm
 
-from vaeflow.training.batches import Batches, Rows, UnpairedBatches, groups, prefetch
+from vaeflow.training.batches import Batches, IndexBatches, UnpairedBatches, groups, prefetch
 from vaeflow.training.checkpoint import Checkpoints
 from vaeflow.training.config import TrainConfig
 from vaeflow.training.hosts import is_first
@@ -52,7 +52,7 @@ def fit(
     model: Any,
     losses: Loss | Mapping[str, Loss],
     optimizers: optax.GradientTransformation | Mapping[str, optax.GradientTransformation],
-    batches: Batches | UnpairedBatches | Rows,
+    batches: Batches | UnpairedBatches | IndexBatches,
     config: TrainConfig,
     directory: RunDirectory,
     *,
@@ -221,7 +221,7 @@ def _sizes(start: int, config: TrainConfig, pauses_at: Callable[[int], bool]) ->
 
 
 def _calls(
-    batches: Batches | UnpairedBatches | Rows,
+    batches: Batches | UnpairedBatches | IndexBatches,
     scan_steps: int,
     start: int,
     sizes: Iterator[int],

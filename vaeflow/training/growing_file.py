@@ -9,7 +9,7 @@ from etils import epath
 from vaeflow.files import is_local, write_whole
 
 
-class GrowingFile:
+class AppendOnlyFile:
     """A file that is appended to, its first content replacing what was there. A context manager.
 
     A file system takes each piece as it comes, so that a killed process leaves all of them. Object
@@ -29,7 +29,7 @@ class GrowingFile:
         write_whole(path, content)
         self._appended = path.open("ab") if is_local(path) else None
 
-    def __enter__(self) -> GrowingFile:
+    def __enter__(self) -> AppendOnlyFile:
         return self
 
     def __exit__(self, *exception: Any) -> None:

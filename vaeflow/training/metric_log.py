@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vaeflow.training.growing_file import GrowingFile
+from vaeflow.training.growing_file import AppendOnlyFile
 from vaeflow.training.run_directory import RunDirectory, plain
 
 _SECONDS_BETWEEN_FLUSHES = 30.0
@@ -37,10 +37,10 @@ class MetricLog:
         with self._writing(), contextlib.ExitStack() as files:
             directory.tensorboard.mkdir(parents=True, exist_ok=True)
             self._lines = files.enter_context(
-                GrowingFile(directory.metrics_file, b"".join(map(_line, kept)))
+                AppendOnlyFile(directory.metrics_file, b"".join(map(_line, kept)))
             )
             self._events = files.enter_context(
-                GrowingFile(
+                AppendOnlyFile(
                     directory.tensorboard / name,
                     _event(0, file_version="brain.Event:2") + _again(start_step + 1),
                 )

@@ -39,7 +39,7 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
     return optax.join_schedules([rise, after], [warmup])
 
 
-def decayed(parameters: PyTree) -> PyTree:
+def weight_decay_mask(parameters: PyTree) -> PyTree:
     """Marks the leaves that weight decay shrinks: those named "kernel".
 
     Biases, scales and the invertible matrices of flows, which have no reason to be near zero, are
@@ -82,5 +82,5 @@ def make_optimizer(
     scale = optax.scale_by_adamax if config.optimizer == "adamax" else optax.scale_by_adam
     parts.append(scale(*decays))
     if config.weight_decay:
-        parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=weight_decay_mask))
     return optax.chain(*parts, optax.scale_by_learning_rate(make_schedule(config)))
