@@ -15,9 +15,9 @@ import numpy as np
 import tyro
 
 from benchmarks.report import machine, table
+from experiments.export import open_run
 from experiments.image_scores import SampleScores, draw_samples, open_scorer
 from vaeflow import data, training
-from vaeflow.export import open_run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import optax
 import vaeflow as vf
 from benchmarks.flow_size import BOUND, LEARNING_RATE, FlowSize, Rows
 from vaeflow import training
+from vaeflow.training.strategy import compiler_options
 
 
 def make(**size: Any) -> Ours:
@@ -50,9 +51,7 @@ class Ours:
 
         self.compiled = {
             # As `training.Jit` compiles it.
-            "step": jax.jit(
-                step, donate_argnums=0, compiler_options=training.compiler_options("cpu")
-            ),
+            "step": jax.jit(step, donate_argnums=0, compiler_options=compiler_options("cpu")),
             "log_prob": jax.jit(self._log_prob),
             "sample": jax.jit(self._sample),
         }

@@ -17,6 +17,7 @@ from benchmarks.vae_size import LEARNING_RATE, SHAPE, VaeSize, training_images
 from benchmarks.vq_size import VqStepSize
 from vaeflow import data, training
 from vaeflow.training.batches import groups, prefetch
+from vaeflow.training.strategy import compiler_options
 
 
 def make(**size: Any) -> Ours:
@@ -120,7 +121,7 @@ class Ours:
         if self.matrix is None:
             self.matrix = jax.random.normal(jax.random.key(0), (rows, rows))
             self.product = jax.jit(
-                jnp.matmul, compiler_options=training.compiler_options(jax.default_backend())
+                jnp.matmul, compiler_options=compiler_options(jax.default_backend())
             )
         start = time.perf_counter()
         jax.block_until_ready(self.product(self.matrix, self.matrix))

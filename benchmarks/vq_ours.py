@@ -18,7 +18,8 @@ from benchmarks.vq_size import (
     STAGES,
     QuantizerSize,
 )
-from vaeflow import quantizers, training
+from vaeflow import quantizers
+from vaeflow.training.strategy import compiler_options
 
 WEIGHTS = {"commitment": COMMITMENT, "codebook": 1.0, "entropy": ENTROPY, "kl": 1e-3}
 """Weights of the quantizers' losses."""
@@ -64,7 +65,7 @@ class Ours:
         self.step = jax.jit(
             self._step,
             donate_argnums=0,
-            compiler_options=training.compiler_options(jax.default_backend()),
+            compiler_options=compiler_options(jax.default_backend()),
         )
 
     def initialize(self) -> None:

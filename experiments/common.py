@@ -25,8 +25,8 @@ from vaeflow.training import (
     is_first,
     join_hosts,
     open_run_directory,
-    run_lock,
 )
+from vaeflow.training.run_directory import run_lock
 
 TRACEBACK = "traceback.txt"
 

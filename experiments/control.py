@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import common
+from experiments.export import OpenedRun, open_run
 from experiments.latent_units import Unit, units_of
 from vaeflow import data, plotting
-from vaeflow.export import OpenedRun, open_run
 
 SWEEP = np.linspace(-3, 3, 7)
 """Values of a real latent that is swept."""

@@ -29,6 +29,7 @@ from experiments.plane_targets import (
 )
 from experiments.vector_flows import FlowConfig, build
 from vaeflow import losses, metrics, plotting, training
+from vaeflow.plotting.plane import noise_colors, plane_points, unexchanged
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,7 +163,7 @@ class Drawing:
 
     def __init__(self, evaluation: Evaluation, points: int):
         self.evaluation = evaluation
-        self.points = plotting.plane_points(BOUND, points)
+        self.points = plane_points(BOUND, points)
         self.noise = np.asarray(jax.random.normal(jax.random.key(2), (4000, 2)))
 
     def target(self, target: Target) -> plotting.Density | plotting.Samples:
@@ -181,7 +182,7 @@ class Drawing:
 
     def path(self, variables: PyTree) -> np.ndarray:
         """The path of the noise, with the exchanges of axes undone."""
-        return plotting.unexchanged(self.evaluation.path(variables, self.noise))
+        return unexchanged(self.evaluation.path(variables, self.noise))
 
     def table(
         self,
@@ -193,7 +194,7 @@ class Drawing:
         """Each target, its model's density and the path, a row for each."""
         rows = []
         for name, states in paths.items():
-            colors = plotting.noise_colors(states[0])
+            colors = noise_colors(states[0])
             # All states of a few, otherwise up to five.
             last = len(states) - 1
             shown = [*range(0, last, -(-last // 4)), last]

@@ -88,7 +88,7 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
 
 
 def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
-    """Lists what `python -m vaeflow.export` writes of the model."""
+    """Lists what `python -m experiments.export` writes of the model."""
     return vf.sharing.latent_functions(build(config, shape))
 
 

@@ -12,8 +12,9 @@ from scipy.special import entr
 
 import vaeflow as vf
 from experiments.latent_evaluation import BATCH, VALIDATION, filled_batches, keys_of
-from vaeflow import data, losses, metrics, plotting, training
-from vaeflow.losses.evidence import split_rows
+from vaeflow import data, estimators, metrics, plotting, training
+from vaeflow.distributions.grouped import per_dim_kl
+from vaeflow.estimators import split_rows
 
 DRAWN = 2000
 """Test images, at most, a sample of whose posterior the total correlations are averaged over."""
@@ -34,7 +35,7 @@ class Evaluation:
     def __init__(self, model: vf.models.VAE):
         @jax.jit
         def bound(variables: PyTree, batch: PyTree) -> dict[str, jax.Array]:
-            found = losses.evidence(model, variables, batch, keys_of(batch))
+            found = estimators.evidence(model, variables, batch, keys_of(batch))
             groups = found.latents.kl_by_group()
             kl = {f"kl/{name}": value for name, value in groups.items()}
             return {"reconstruction": -found.log_likelihood[0], "kl": sum(groups.values()), **kl}
@@ -48,7 +49,7 @@ class Evaluation:
 
         @jax.jit
         def aggregate(posterior: PyTree, z: jax.Array, same: jax.Array) -> PyTree:
-            return losses.aggregate_log_densities(posterior, z, same, same.shape[1])
+            return estimators.aggregate_log_densities(posterior, z, same, same.shape[1])
 
         self._bound, self._infer, self._aggregate = bound, infer, aggregate
         self._model = model
@@ -196,4 +197,4 @@ def _kl_of_styles(posterior: PyTree) -> jax.Array:
     """KL of each style latent to the standard normal, [example, style], in nats."""
     style = posterior.groups["style"]
     prior = vf.distributions.standard_normal(style.event_shape)
-    return vf.distributions.per_dim_kl(style, prior)["z"]
+    return per_dim_kl(style, prior)["z"]

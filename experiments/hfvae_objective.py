@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow import losses
-from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.evidence import split_rows
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow.estimators import split_rows
 
 
 @dataclasses.dataclass(frozen=True)

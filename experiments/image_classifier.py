@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, UInt8
 import vaeflow as vf
 from experiments import common
 from vaeflow import data, losses, plotting, training
-from vaeflow.randomness import row_keys
+from vaeflow._util.random import row_keys
 
 SHIFT = 1
 """Pixels by which training images are moved at most, in either direction."""
@@ -82,7 +82,7 @@ def build(config: Config, shape: tuple[int, int, int]) -> Classifier:
 
 
 def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
-    """Lists what `python -m vaeflow.export` writes of the model."""
+    """Lists what `python -m experiments.export` writes of the model."""
     model = build(config, shape)
     arguments = {"images": vf.sharing.Argument(("b", *shape), jnp.uint8, "images, 0 to 255")}
 
@@ -204,7 +204,7 @@ def feature_maps(
 ) -> list[Float[np.ndarray, "image map_height map_width feature"]]:
     """Computes what each convolution of a classifier finds in any number of images.
 
-    They are the values after the activation, float32, for `vaeflow.metrics.perceptual_distance`.
+    They are the values after the activation, float32, for `vaeflow.metrics.samples`.
     """
     return _by_chunks(functools.partial(_feature_maps, model, variables), images)
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, UInt8
 
 from experiments import image_classifier
 from vaeflow import data, metrics, training
-from vaeflow.metrics.checks import as_images
+from vaeflow.metrics._inputs import as_images
 
 MOST = 10_000
 """Images that are scored, where the data have as many."""
@@ -37,7 +37,7 @@ class SampleScores(NamedTuple):
       label_entropy: Of the most probable classes, in nats (`vaeflow.metrics.label_entropy`): how
         evenly they occur.
       inception_score: Both at once, from 1 to the number of classes
-        (`vaeflow.metrics.inception_score`).
+        (`vaeflow.metrics.samples`).
       frechet_distance: Between the features of the images and those of as many training images
         (`vaeflow.metrics.frechet_distance`).
     """

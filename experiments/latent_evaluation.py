@@ -12,7 +12,8 @@ import numpy as np
 
 import vaeflow as vf
 from experiments.latent_units import units_of
-from vaeflow import data, losses, metrics, training
+from vaeflow import data, estimators, metrics
+from vaeflow.training.strategy import compiler_options
 
 VALIDATION = "validation_negative_elbo"
 BATCH = 100
@@ -40,12 +41,14 @@ class Evaluation:
 
         @jax.jit
         def bound(variables: PyTree, batch: PyTree) -> jax.Array:
-            found = losses.evidence(model, variables, batch, keys_of(batch), condition=condition)
+            found = estimators.evidence(
+                model, variables, batch, keys_of(batch), condition=condition
+            )
             groups = found.latents.kl_by_group()
             return jnp.stack([-found.log_likelihood[0], *groups.values()])
 
         # Without these options it takes twice the time on CPUs.
-        options = training.compiler_options(jax.default_backend())
+        options = compiler_options(jax.default_backend())
 
         @functools.partial(jax.jit, compiler_options=options)
         def log_likelihood(variables: PyTree, batch: PyTree) -> jax.Array:
@@ -68,7 +71,9 @@ class Evaluation:
             return model.apply(variables, images, keys_of(batch), context, method=method).T
 
         def infer(variables: PyTree, batch: PyTree):
-            found = losses.evidence(model, variables, batch, keys_of(batch), condition=condition)
+            found = estimators.evidence(
+                model, variables, batch, keys_of(batch), condition=condition
+            )
             return found.latents
 
         @jax.jit

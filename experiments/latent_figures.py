@@ -13,6 +13,7 @@ import vaeflow as vf
 from experiments.latent_evaluation import VALIDATION, Evaluation
 from experiments.latent_units import Unit, units_of
 from vaeflow import data, distributions, plotting, training
+from vaeflow.plotting.latents import latent_grid, normal_quantiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,11 +148,11 @@ class Drawing:
 
     def manifold(self, variables: PyTree) -> None:
         """All that two latents make, over the quantiles of a normal or over where the data are."""
-        across = up = plotting.normal_quantiles(SIDE)
+        across = up = normal_quantiles(SIDE)
         if not self._standard:
             drawn = self.evaluation("sample", variables, self.dataset.test)
             across, up = np.linspace(*np.quantile(drawn, [0.01, 0.99], axis=1), SIDE, axis=1)
-        images = self.decode(variables, jnp.asarray(plotting.latent_grid(across, up)))
+        images = self.decode(variables, jnp.asarray(latent_grid(across, up)))
         self.save("manifold", plotting.manifold(np.asarray(images), across, up))
 
     @property

@@ -111,7 +111,7 @@ def prior(config: ModelConfig, shape: tuple[int, int, int]) -> nn.Module | None:
     if config.prior == "mixture":
         return vf.bases.GaussianMixtureBase((config.latents,), config.components)
     if config.prior == "vamp":
-        return vf.models.VampPrior(config.components, shape)
+        return vf.bases.VampPrior(config.components, shape)
     if config.prior == "flow":
         return vf.models.FlowModel(vf.flows.RealNVP((config.latents,), steps=6, width=128))
     if config.prior == "autoregressive":  # one step: a second one would go through them backwards

@@ -17,6 +17,7 @@ from experiments import common, munit_models, munit_runs
 from experiments.munit_runs import build, functions
 from experiments.translation_scores import TRAIN, open_translation_scorer
 from vaeflow import data, training
+from vaeflow.training.fit import check_batch_size
 
 __all__ = ["PRESETS", "Config", "build", "functions", "run"]
 
@@ -34,7 +35,7 @@ class Config(munit_runs.Config):
 
 def run(config: Config, directory: training.RunDirectory) -> common.Result:
     """Trains, measures and draws."""
-    training.check_batch_size(config.classifier_train, "classifier_train")
+    check_batch_size(config.classifier_train, "classifier_train")
     pair = munit_runs.open_pair(config)
     scorer = open_translation_scorer(
         pair, directory, fold=config.data.fold, train=config.classifier_train

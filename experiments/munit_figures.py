@@ -12,7 +12,7 @@ import numpy as np
 import vaeflow as vf
 from vaeflow import data, plotting, training
 from vaeflow.models.munit import DOMAINS, Domain, other
-from vaeflow.plotting.mosaic import as_pixels
+from vaeflow.plotting.images import as_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

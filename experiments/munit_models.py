@@ -11,6 +11,7 @@ import optax
 
 import vaeflow as vf
 from vaeflow import decoders, encoders, losses, nn, training
+from vaeflow.training.optimizer import weight_decay_mask
 
 Shape = tuple[int, int, int]
 PLAYERS = ("discriminator", "generator")
@@ -145,5 +146,5 @@ def optimizers_of(config: training.TrainConfig) -> dict[str, Any]:
     Weight decay is added to the gradient, as in the paper's program, before Adam scales it.
     """
     plain = training.make_optimizer(dataclasses.replace(config, weight_decay=0), DECAYS)
-    penalty = optax.add_decayed_weights(config.weight_decay, mask=training.weight_decay_mask)
+    penalty = optax.add_decayed_weights(config.weight_decay, mask=weight_decay_mask)
     return {player: optax.chain(penalty, plain) for player in PLAYERS}

@@ -12,7 +12,8 @@ import vaeflow as vf
 from experiments import common, munit_models
 from experiments.munit_figures import Drawing
 from vaeflow import data, losses, training
-from vaeflow.randomness import row_keys
+from vaeflow._util.random import row_keys
+from vaeflow.training.fit import check_batch_size
 
 CHUNK = 20
 """Test images of each domain that are measured at once."""
@@ -38,7 +39,7 @@ def build(config: Config, shapes: dict[str, munit_models.Shape]) -> vf.models.MU
 def functions(
     config: Config, shapes: dict[str, munit_models.Shape]
 ) -> dict[str, vf.sharing.Function]:
-    """Lists what `python -m vaeflow.export` writes of the model."""
+    """Lists what `python -m experiments.export` writes of the model."""
     return vf.sharing.translation_functions(build(config, shapes))
 
 
@@ -55,7 +56,7 @@ def open_pair(config: Config) -> data.Pair:
     Raises:
       ValueError: If the options don't fit the data, before anything is trained.
     """
-    training.check_batch_size(config.train)
+    check_batch_size(config.train)
     pair = data.open_pair(config.data)
     for domain, dataset in pair._asdict().items():
         print(f"{domain}: {dataset}")

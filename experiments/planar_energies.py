@@ -20,12 +20,13 @@ import numpy as np
 import vaeflow as vf
 from experiments import common
 from vaeflow import distributions, losses, metrics, plotting, training
+from vaeflow.plotting.plane import grid_lines, plane_points
 
 ENERGIES = {
-    "ring": distributions.ring_energy,
-    "wave": distributions.wave_energy,
-    "bulging_wave": distributions.bulging_wave_energy,
-    "forked_wave": distributions.forked_wave_energy,
+    "ring": distributions.toy.ring_energy,
+    "wave": distributions.toy.wave_energy,
+    "bulging_wave": distributions.toy.bulging_wave_energy,
+    "forked_wave": distributions.toy.forked_wave_energy,
 }
 BOUND = 5.2
 """Half the side of the squares that are drawn; that of the integrals is 10."""
@@ -171,8 +172,8 @@ class Drawing:
 
     def __init__(self, config: Config):
         self.names = config.energies
-        self.points = plotting.plane_points(BOUND, config.points)
-        self.lines = plotting.grid_lines(2.5)
+        self.points = plane_points(BOUND, config.points)
+        self.lines = grid_lines(2.5)
 
     def exact(self, log_normalizers: Mapping[str, float]) -> list[plotting.Density]:
         """The densities themselves."""

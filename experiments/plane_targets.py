@@ -47,9 +47,9 @@ class Target(NamedTuple):
     entropy: float = math.nan
 
 
-def known(distribution: distributions.Histogram | distributions.Mixture) -> Target:
+def known(distribution: distributions.toy.Histogram | distributions.Mixture) -> Target:
     """A target with a density."""
-    if isinstance(distribution, distributions.Histogram):
+    if isinstance(distribution, distributions.toy.Histogram):
         entropy = float(distribution.entropy())
     else:
         log_p = jax.jit(distribution.log_prob)
@@ -69,13 +69,13 @@ def open_target(name: DensityName, image: str) -> Target:
     """
     if name == "image":
         try:
-            return known(distributions.image_density(vf.data.read_grey_image(image)))
+            return known(distributions.toy.image_density(vf.data.read_grey_image(image)))
         except ValueError as error:
             raise ValueError(f"data.image={image!r}: {error}") from error
     return {
-        "checkerboard": lambda: known(distributions.checkerboard()),
-        "eight_gaussians": lambda: known(distributions.eight_gaussians()),
-        "pinwheel": lambda: Target(distributions.pinwheel),
-        "two_moons": lambda: Target(distributions.two_moons),
-        "two_spirals": lambda: Target(distributions.two_spirals),
+        "checkerboard": lambda: known(distributions.toy.checkerboard()),
+        "eight_gaussians": lambda: known(distributions.toy.eight_gaussians()),
+        "pinwheel": lambda: Target(distributions.toy.pinwheel),
+        "two_moons": lambda: Target(distributions.toy.two_moons),
+        "two_spirals": lambda: Target(distributions.toy.two_spirals),
     }[name]()

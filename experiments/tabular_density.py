@@ -97,7 +97,7 @@ def build(config: Config, shape: tuple[int]) -> vf.models.FlowModel:
 
 
 def functions(config: Config, shape: tuple[int]) -> dict[str, vf.sharing.Function]:
-    """Lists what `python -m vaeflow.export` writes of the model."""
+    """Lists what `python -m experiments.export` writes of the model."""
     return vf.sharing.flow_functions(build(config, shape))
 
 

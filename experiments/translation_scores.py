@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from experiments import image_classifier
 from experiments.image_scores import drawn, open_classifier
 from vaeflow import data, metrics, training
-from vaeflow.metrics.checks import as_images
+from vaeflow.metrics._inputs import as_images
 from vaeflow.models.munit import Domain, other
 
 INPUTS = 100

@@ -13,7 +13,7 @@ from etils import epath
 import vaeflow as vf
 from experiments.latent_evaluation import filled_batches, keys_of
 from vaeflow import data
-from vaeflow.files import write_whole
+from vaeflow._util.files import write_whole
 
 PyTree = Any
 SPLITS = ("train", "validation", "test")

@@ -20,7 +20,9 @@ from experiments.image_scores import open_scorer
 from experiments.latent_evaluation import filled_batches, keys_of
 from experiments.vq_codes import Codes, find_codes, load_codes
 from experiments.vq_figures import Drawing
-from vaeflow import data, losses, metrics, training
+from vaeflow import data, estimators, losses, metrics, training
+from vaeflow.losses.vq_vae import code_evidence
+from vaeflow.training.fit import check_batch_size
 
 STAGES = ("auto-encoder", "codes", "priors", "samples")
 RECONSTRUCTION = "validation_reconstruction"
@@ -50,7 +52,7 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.CodeModel:
 
 
 def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
-    """Lists what `python -m vaeflow.export` writes of the model."""
+    """Lists what `python -m experiments.export` writes of the model."""
     names = vq_models.level_names(config.model.levels)
     return vf.sharing.code_functions(build(config, shape), names)
 
@@ -64,7 +66,7 @@ def run(config: Config, directory: training.RunDirectory, stage: str) -> common.
             f"prior.classes must be that of the data, {dataset.classes}, got {config.prior.classes}"
         )
     for name in ("train", "prior_train", "classifier_train"):  # before hours are lost
-        training.check_batch_size(getattr(config, name), name)
+        check_batch_size(getattr(config, name), name)
     stages = Stages(config, directory, dataset)
     last = STAGES[-1] if stage == common.ALL else stage
     for name in STAGES[: STAGES.index(last) + 1]:
@@ -109,7 +111,7 @@ class Stages:
 
         @jax.jit
         def measure(variables: PyTree, batch: PyTree) -> jax.Array:
-            return losses.code_evidence(model, variables, batch, keys_of(batch)).log_likelihood
+            return code_evidence(model, variables, batch, keys_of(batch)).log_likelihood
 
         def evaluate(step: int, variables: PyTree) -> dict[str, float]:
             return {RECONSTRUCTION: -_mean(measure, variables, self.dataset.validation)}
@@ -172,11 +174,11 @@ class Stages:
         options = {"data": name, "condition": condition}
         source, validation = self.codes.source("train"), self.codes.source("validation")
         first = data.stack(source, 5000)
-        context = losses.context_of(first, condition)
+        context = estimators.context_of(first, condition)
 
         @jax.jit
         def measure(variables: PyTree, batch: PyTree) -> jax.Array:
-            given = losses.context_of(batch, condition)
+            given = estimators.context_of(batch, condition)
             return prior.apply(variables, batch[name], None, given, method="log_prob")
 
         def evaluate(step: int, variables: PyTree) -> dict[str, float]:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.stats
 
 from vaeflow import decoders, encoders, models
-from vaeflow.models import Dequantized
+from vaeflow.models.preprocessing import Dequantized
 
 SHAPE = (2, 2, 1)
 SIZE, LATENTS, NOISE = 4, 2, 0.6

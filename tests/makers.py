@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vaeflow import bijectors, flows
+from vaeflow.bijectors.linear import plu_factors
 
 
 def normal(key: Array, *shape: int, scale: float = 0.5) -> Array:
@@ -100,9 +101,7 @@ def plu_convolution(event_ndims: int, channels: int) -> Callable[[Array], distra
 
     def make(key: Array) -> bijectors.Invertible1x1ConvolutionPLU:
         weight = convolution(event_ndims, channels)(key).weight
-        return bijectors.Invertible1x1ConvolutionPLU(
-            **bijectors.plu_factors(weight), event_ndims=event_ndims
-        )
+        return bijectors.Invertible1x1ConvolutionPLU(**plu_factors(weight), event_ndims=event_ndims)
 
     return make
 

@@ -10,6 +10,8 @@ from jaxtyping import Array
 from tests.makers import convolution, normal
 from tests.vector_makers import amortised
 from vaeflow import bijectors
+from vaeflow.bijectors.linear import plu_factors
+from vaeflow.bijectors.orthogonal import householder_product
 
 
 def lu_linear(dimension: int, pivoted: bool) -> Callable[[Array], bijectors.LULinear]:
@@ -17,9 +19,7 @@ def lu_linear(dimension: int, pivoted: bool) -> Callable[[Array], bijectors.LULi
 
     def make(key: Array) -> bijectors.LULinear:
         if pivoted:
-            return bijectors.LULinear(
-                **bijectors.plu_factors(convolution(1, dimension)(key).weight)
-            )
+            return bijectors.LULinear(**plu_factors(convolution(1, dimension)(key).weight))
         keys = jax.random.split(key, 3)
         square = (dimension, dimension)
         return bijectors.LULinear(
@@ -68,4 +68,4 @@ def reflections(dimension: int, count: int) -> Callable[..., bijectors.Household
 
 def householder(directions: Array) -> Array:
     """The square basis of as many reflections as there are columns."""
-    return bijectors.householder_product(directions.mT)
+    return householder_product(directions.mT)

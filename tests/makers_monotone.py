@@ -9,7 +9,8 @@ from jaxtyping import Array
 
 from tests.makers import normal
 from tests.vector_makers import amortised
-from vaeflow import bijectors, flows
+from vaeflow import bijectors
+from vaeflow.flows.autoregressive import _BlockAutoregressiveStep
 
 
 def bernstein(dimension: int, degree: int = 5) -> Callable[..., bijectors.BernsteinPolynomial]:
@@ -47,7 +48,7 @@ def block_autoregressive(
     dimension: int, width: int = 3, blocks: int = 2
 ) -> Callable[..., bijectors.BlockAutoregressive]:
     """Makes block autoregressive maps."""
-    step = flows._BlockAutoregressiveStep(dimension, width, blocks)
+    step = _BlockAutoregressiveStep(dimension, width, blocks)
 
     def make(key: Array, context: Array | None = None) -> bijectors.BlockAutoregressive:
         rows = jax.random.normal(jax.random.key(1), (4, dimension))

@@ -24,6 +24,14 @@ from tests import (
     vector_makers,
 )
 from vaeflow import bijectors, flows
+from vaeflow.bijectors.orthogonal import orthonormal_columns
+from vaeflow.flows.autoregressive import _BlockAutoregressiveStep, _MaskedAutoregressiveStep
+from vaeflow.flows.classic import _PlanarStep, _RadialStep, _SylvesterStep
+from vaeflow.flows.coupling import _NICEStep, _RealNVPStep
+from vaeflow.flows.gaussianization import _GaussianizationStep
+from vaeflow.flows.glow import _GlowStep
+from vaeflow.flows.residual import _ResidualStep
+from vaeflow.flows.spline import _NeuralSplineStep
 from vaeflow.testing import Case
 
 
@@ -269,7 +277,7 @@ BIJECTORS: Sequence[Entry] = (
     Entry(
         bijectors.Sylvester,
         "columns",
-        makers_linear.sylvester(3, 2, bijectors.orthonormal_columns),
+        makers_linear.sylvester(3, 2, orthonormal_columns),
         (3,),
     ),
     Entry(
@@ -325,7 +333,7 @@ def _basis(basis, channels, context_shape=None) -> Entry:
 
 
 def _stack(variant, **options) -> Entry:
-    module = flows.StackedFlow(flows._RealNVPStep(3, 1, width=4, blocks=1), depth=3, **options)
+    module = flows.StackedFlow(_RealNVPStep(3, 1, width=4, blocks=1), depth=3, **options)
     return Entry(flows.StackedFlow, variant, makers.flow(module), (3,))
 
 
@@ -367,12 +375,12 @@ FLOWS: Sequence[Entry] = (
     _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 3), "vector"),
     _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 2, reversible=True), "context", (2,)),
     _flow(_autoregressive(flows.InverseAutoregressiveFlow, 3), "context", (2,)),
-    _step(flows._MaskedAutoregressiveStep(3, bijectors.SplineTransformer(3), 4, 1), "spline", (3,)),
-    _step(flows._NeuralSplineStep(3, 3, 4.0, 4, 1), "vector", (3,), (2,), constant=_FACTORS),
+    _step(_MaskedAutoregressiveStep(3, bijectors.SplineTransformer(3), 4, 1), "spline", (3,)),
+    _step(_NeuralSplineStep(3, 3, 4.0, 4, 1), "vector", (3,), (2,), constant=_FACTORS),
     _flow(flows.BlockAutoregressiveFlow((2,), steps=2, width=3), "flow-context", (2,)),
-    _step(flows._BlockAutoregressiveStep(3, 3), "vector", (3,)),
+    _step(_BlockAutoregressiveStep(3, 3), "vector", (3,)),
     _flow(flows.NICE((3,), steps=2, width=4, blocks=1), "vector-context", (2,)),
-    _step(flows._NICEStep(1, 1, 4, 1), "one-entry", (1,)),
+    _step(_NICEStep(1, 1, 4, 1), "one-entry", (1,)),
     _flow(flows.ResidualFlow((2,), steps=2, width=4), "flow"),
     _flow(
         flows.ResidualFlow((1,), steps=2, width=4, reversible=True),
@@ -380,27 +388,27 @@ FLOWS: Sequence[Entry] = (
         (2,),
         slow=True,
     ),
-    _step(flows._ResidualStep(2, 4, 1), "vector", (2,)),
+    _step(_ResidualStep(2, 4, 1), "vector", (2,)),
     _flow(flows.PlanarFlow((3,), steps=2), "flow"),
     _flow(flows.PlanarFlow((2,), steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
-    _step(flows._PlanarStep(2), "context", (2,), (2,)),
+    _step(_PlanarStep(2), "context", (2,), (2,)),
     _flow(flows.RadialFlow((3,), steps=2), "flow"),
-    _step(flows._RadialStep(2), "context", (2,), (2,)),
+    _step(_RadialStep(2), "context", (2,), (2,)),
     _flow(flows.SylvesterFlow((3,), steps=2), "flow"),
-    _step(flows._SylvesterStep(2, flows.OrthogonalBasis(2)), "context", (2,), (2,)),
+    _step(_SylvesterStep(2, flows.OrthogonalBasis(2)), "context", (2,), (2,)),
     _basis(flows.OrthogonalBasis(2), 3, (2,)),
     _basis(flows.HouseholderBasis(2), 2),
     _basis(flows.IdentityBasis(), 2, (2,)),
     _flow(flows.GaussianizationFlow((2,), steps=2, kernels=3), "flow", slow=True),
-    _step(flows._GaussianizationStep(2, 3, 1), "context", (2,), (2,)),
+    _step(_GaussianizationStep(2, 3, 1), "context", (2,), (2,)),
     _flow(flows.ContinuousFlow((2,), width=4, layers=1), "flow"),
     _flow(flows.ContinuousFlow((2,), blocks=2, width=4, layers=1), "flow-context", (2,), slow=True),
     _stack("plain"),
     _stack("reversible", reversible=True),
-    _step(flows._GlowStep(3, 4), "image", (2, 2, 3)),
-    _step(flows._GlowStep(4, 4, plu=True), "plu-context", (2, 2, 4), (2,), constant=_FACTORS),
-    _step(flows._RealNVPStep(3, 1, 4, 1), "vector-context", (3,), (2,)),
-    _step(flows._RealNVPStep(3, 3, 4, 1), "image", (2, 2, 3)),
+    _step(_GlowStep(3, 4), "image", (2, 2, 3)),
+    _step(_GlowStep(4, 4, plu=True), "plu-context", (2, 2, 4), (2,), constant=_FACTORS),
+    _step(_RealNVPStep(3, 1, 4, 1), "vector-context", (3,), (2,)),
+    _step(_RealNVPStep(3, 3, 4, 1), "image", (2, 2, 3)),
 )
 """Flows, with noise on every parameter so that layers which start at zero do something."""
 

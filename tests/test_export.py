@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import vaeflow as vf
-from experiments import common, glow_celeba
-from vaeflow import export, sharing
+from experiments import common, export, glow_celeba
+from vaeflow import sharing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = ["--model.levels", "1", "--model.steps", "2", "--model.width", "8", "--train.steps", "2"]
@@ -30,7 +30,7 @@ def _here(tmp_path, monkeypatch):
 
 def process(*arguments, folder=ROOT, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "vaeflow.export", *arguments],
+        [sys.executable, "-m", "experiments.export", *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vaeflow as vf
-from vaeflow import files
+from vaeflow._util import files
 
 
 @pytest.fixture

@@ -1,29 +1,48 @@
 """Variational auto-encoders and normalizing flows as pure functions in JAX.
 
-Importing it loads everything but `vaeflow.training`, which needs more packages.
+Every package is an attribute, imported when it is first used: ``import vaeflow as vf``, then
+``vf.flows``, ``vf.training`` and so on.
 """
 
-from vaeflow import (
-    bases,
-    bijectors,
-    data,
-    decoders,
-    distributions,
-    encoders,
-    flows,
-    losses,
-    metrics,
-    models,
-    nn,
-    plotting,
-    quantizers,
-    sharing,
-    testing,
-)
-from vaeflow.axis import LOCAL, Axis
-from vaeflow.interpolation import linear_path, spherical_path
-from vaeflow.randomness import row_keys
-from vaeflow.sharing import load, save
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaeflow import (
+        bases,
+        bijectors,
+        data,
+        decoders,
+        distributions,
+        encoders,
+        estimators,
+        flows,
+        losses,
+        metrics,
+        models,
+        nn,
+        plotting,
+        quantizers,
+        sharing,
+        testing,
+        training,
+    )
+    from vaeflow._util.axis import LOCAL, Axis
+    from vaeflow._util.random import row_keys
+    from vaeflow.interpolation import linear_path, spherical_path
+    from vaeflow.sharing import load, save
+
+_MODULES = {
+    "LOCAL": "_util.axis",
+    "Axis": "_util.axis",
+    "linear_path": "interpolation",
+    "load": "sharing",
+    "row_keys": "_util.random",
+    "save": "sharing",
+    "spherical_path": "interpolation",
+}
 
 __all__ = [
     "LOCAL",
@@ -34,6 +53,7 @@ __all__ = [
     "decoders",
     "distributions",
     "encoders",
+    "estimators",
     "flows",
     "linear_path",
     "load",
@@ -48,4 +68,20 @@ __all__ = [
     "sharing",
     "spherical_path",
     "testing",
+    "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    else:
+        value = importlib.import_module(f"{__name__}.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,8 +14,8 @@ import vaeflow as vf
 from benchmarks import munit_ours
 from benchmarks.munit_size import SHAPES, MunitSize
 from experiments import munit_models
+from vaeflow._util.random import row_keys
 from vaeflow.losses.munit import NOISE
-from vaeflow.randomness import row_keys
 
 torch = pytest.importorskip("torch")
 from benchmarks import munit_torch  # noqa: E402

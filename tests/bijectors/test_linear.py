@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from vaeflow import bijectors
+from vaeflow.bijectors.linear import plu_factors
+from vaeflow.bijectors.orthogonal import householder_product, orthonormal_columns
 
 
 def reflections_in_turn(vectors):
@@ -25,22 +27,22 @@ def polar_factor(matrix):
 @pytest.mark.parametrize(("count", "dimension"), [(1, 3), (4, 4), (7, 3), (2, 1), (40, 30)])
 def test_householder_product_agrees_with_reflections_in_turn(count, dimension):
     vectors = jax.random.normal(jax.random.key(0), (count, dimension))
-    product = bijectors.householder_product(vectors)
+    product = householder_product(vectors)
     np.testing.assert_allclose(product, reflections_in_turn(vectors), atol=1e-5)
 
 
 def test_householder_product_of_a_batch_is_that_of_each():
     vectors = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
-    products = bijectors.householder_product(vectors)
+    products = householder_product(vectors)
     np.testing.assert_allclose(products[1, 2], reflections_in_turn(vectors[1, 2]), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e-7])
 def test_vectors_that_are_zero_reflect_nothing(size):
     vectors = jax.random.normal(jax.random.key(0), (3, 4)).at[1].set(size)
-    product = bijectors.householder_product(vectors)
+    product = householder_product(vectors)
     np.testing.assert_allclose(product, reflections_in_turn(vectors[::2]), atol=1e-5)
-    jacobian = jax.jacrev(bijectors.householder_product)(vectors)
+    jacobian = jax.jacrev(householder_product)(vectors)
     assert jnp.isfinite(jacobian).all()
     assert jnp.abs(jacobian[..., 0, :]).max() > 0
 
@@ -48,7 +50,7 @@ def test_vectors_that_are_zero_reflect_nothing(size):
 @pytest.mark.parametrize(("rows", "columns"), [(3, 1), (5, 5), (40, 32)])
 def test_orthonormal_columns_agree_with_the_polar_factor(rows, columns):
     matrix = 7 * jax.random.normal(jax.random.key(1), (rows, columns))
-    q = bijectors.orthonormal_columns(matrix)
+    q = orthonormal_columns(matrix)
     np.testing.assert_allclose(q.T @ q, np.eye(columns), atol=1e-5)
     np.testing.assert_allclose(q, polar_factor(matrix), atol=1e-4)
 
@@ -58,16 +60,16 @@ def test_derivatives_of_orthonormal_columns_are_those_of_the_limit():
     change = np.asarray(jax.random.normal(jax.random.key(3), (4, 3)), np.float64)
     wide, step = np.asarray(matrix, np.float64), 1e-5
     expected = polar_factor(wide + step * change) - polar_factor(wide - step * change)
-    _, got = jax.jvp(bijectors.orthonormal_columns, (matrix,), (jnp.float32(change),))
+    _, got = jax.jvp(orthonormal_columns, (matrix,), (jnp.float32(change),))
     np.testing.assert_allclose(got, expected / (2 * step), atol=1e-4)
-    jacobian = jax.jacrev(bijectors.orthonormal_columns)(matrix)
+    jacobian = jax.jacrev(orthonormal_columns)(matrix)
     np.testing.assert_allclose(jnp.tensordot(jacobian, change, 2), got, atol=1e-4)
 
 
 def test_columns_that_depend_on_each_other_are_nan_for_their_example_alone():
     good = jax.random.normal(jax.random.key(4), (4, 2))
     bad = jnp.ones((4, 2))
-    q = bijectors.orthonormal_columns(jnp.stack([good, bad, jnp.zeros((4, 2)), jnp.nan * bad]))
+    q = orthonormal_columns(jnp.stack([good, bad, jnp.zeros((4, 2)), jnp.nan * bad]))
     np.testing.assert_allclose(q[0], polar_factor(good), atol=1e-5)
     assert jnp.isnan(q[1:]).all()
 
@@ -91,7 +93,7 @@ def test_lu_linear_has_positive_signs_and_no_permutation_unless_given():
 
 def test_lu_linear_takes_the_factors_of_any_matrix():
     weight = np.random.default_rng(2).normal(size=(4, 4)).astype(np.float32)
-    linear = bijectors.LULinear(**bijectors.plu_factors(weight))
+    linear = bijectors.LULinear(**plu_factors(weight))
     np.testing.assert_allclose(linear.forward(jnp.eye(4)), weight, atol=1e-5)
     np.testing.assert_allclose(linear.inverse(jnp.asarray(weight)), np.eye(4), atol=1e-4)
 
@@ -123,9 +125,7 @@ REFUSED = {
     r"reflections.*\(1, 2\)": lambda: bijectors.QRLinear(
         jnp.ones((1, 2)), jnp.ones((3, 3)), jnp.ones(3)
     ),
-    r"as many columns as rows, got \(2, 3\)": lambda: bijectors.orthonormal_columns(
-        jnp.ones((2, 3))
-    ),
+    r"as many columns as rows, got \(2, 3\)": lambda: orthonormal_columns(jnp.ones((2, 3))),
 }
 
 

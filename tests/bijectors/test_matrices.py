@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from vaeflow.bijectors import matrices
+from vaeflow.bijectors import linear as matrices
 
 SIZES = [1, 2, 7, matrices.LARGEST_SOLVED, matrices.LARGEST_SOLVED + 1, 60]
 

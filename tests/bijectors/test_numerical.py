@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vaeflow import bijectors
-from vaeflow.bijectors import solve_monotone
+from vaeflow.bijectors.numerical import solve_monotone
 
 
 def cubic(scale, x):

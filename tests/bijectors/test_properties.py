@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies
 
 from tests import registry
-from vaeflow.testing.leaves import float_leaves, leaf_names, replace_float_leaves
+from vaeflow.testing.pytrees import float_leaves, leaf_names, replace_float_leaves
 
 EXAMPLES = 70
 """Cases of each entry."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.makers_residual import contraction
 from vaeflow import bijectors
-from vaeflow.bijectors import residual_log_det
+from vaeflow.bijectors import residual as residual_log_det
 
 KEY = jax.random.key(0)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vaeflow import data
-from vaeflow.data.arrays import array_part
+from vaeflow.data.dataset import array_part
 
 COUNT = 50
 BATCH = 8

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from vaeflow import data
-from vaeflow.data.drawings import INKS, TEXTURES
+from vaeflow.data.colored_digits import INKS, TEXTURES
 
 DRAWINGS = data.Drawings()
 SPLITS = ("train", "validation", "test")

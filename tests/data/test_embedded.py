@@ -9,7 +9,7 @@ import pytest
 
 from vaeflow import data
 from vaeflow.data import embedded
-from vaeflow.data.splits import make_splits
+from vaeflow.data.dataset import make_splits
 
 SPLITS = ("train", "validation", "test")
 
@@ -121,7 +121,7 @@ def test_fold_out_of_range(fold):
 
 
 def part(count: int):
-    from vaeflow.data.arrays import array_part
+    from vaeflow.data.dataset import array_part
 
     return array_part(np.zeros((count, 2, 2, 1), np.uint8))
 

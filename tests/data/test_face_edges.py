@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vaeflow import data
-from vaeflow.data.face_edges import draw_edges
+from vaeflow.data.embedded import draw_edges
 
 SPLITS = ("train", "validation", "test")
 

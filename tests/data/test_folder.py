@@ -8,8 +8,8 @@ from PIL import Image
 
 from vaeflow import data
 from vaeflow.data import folder
-from vaeflow.data.image_files import read_image
-from vaeflow.data.pixels import crop_and_resize
+from vaeflow.data.folder import read_image
+from vaeflow.data.images import crop_and_resize
 
 RANDOM = np.random.default_rng(0)
 

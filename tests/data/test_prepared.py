@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from vaeflow import data
-from vaeflow.data.pixels import crop_and_resize
+from vaeflow.data.images import crop_and_resize
 
 LABELLED = {
     "image": tfds.features.Image(shape=(None, None, 3)),

@@ -10,6 +10,7 @@ import pytest
 from tests.raster_networks import KEY, NETWORKS, context_of, gated, initialised, maps_of
 from vaeflow import distributions
 from vaeflow.bijectors import Conditioner
+from vaeflow.distributions.code_maps import truncated_logits
 
 every = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
 CUTS = {
@@ -48,7 +49,7 @@ def renormalised(logits, temperature=1.0, top_k=None, top_p=None):
 @cuts
 def test_codes_are_left_out_by_their_probability(options):
     logits = 2 * jax.random.normal(KEY, (50, 6))
-    found = jax.jit(lambda x: jax.nn.softmax(distributions.truncated_logits(x, **options)))(logits)
+    found = jax.jit(lambda x: jax.nn.softmax(truncated_logits(x, **options)))(logits)
     expected = np.array([renormalised(row, **options) for row in logits])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -63,14 +64,14 @@ def test_of_equal_codes_the_first_are_kept():
         ({"top_p": 1.0}, 4),
         ({"top_k": 9}, 4),
     ):
-        kept = distributions.truncated_logits(logits, **options) == 0
+        kept = truncated_logits(logits, **options) == 0
         np.testing.assert_array_equal(kept, np.arange(4) < count)
 
 
 def test_no_code_is_lost_to_rounding_and_none_is_too_cold():
     logits = jnp.where(jnp.arange(2000) == 0, 0.0, -18.0)
-    assert (distributions.truncated_logits(logits, top_p=1.0) > -jnp.inf).all()
-    cold = distributions.truncated_logits(jnp.array([3.0, 1e6, -1e6]), 0.0)
+    assert (truncated_logits(logits, top_p=1.0) > -jnp.inf).all()
+    cold = truncated_logits(jnp.array([3.0, 1e6, -1e6]), 0.0)
     np.testing.assert_array_equal(jax.nn.softmax(cold), [0, 1, 0])
 
 

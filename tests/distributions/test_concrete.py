@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vaeflow import distributions
+from vaeflow.distributions.grouped import per_dim_log_prob
 
 KEY = jax.random.key(0)
 LOGITS = jnp.log(jnp.array([0.2, 0.5, 0.3]))
@@ -83,7 +84,7 @@ def test_groups_keep_their_order_and_their_names():
     np.testing.assert_array_equal(pieces["b"], value[:2])
     expected = parts["b"].log_prob(value[:2]) + parts["a"].log_prob(value[2:])
     np.testing.assert_allclose(distribution.log_prob(value), expected, rtol=1e-6)
-    entries = distributions.per_dim_log_prob(distribution, value)
+    entries = per_dim_log_prob(distribution, value)
     assert entries["b"].shape == (2,)
     np.testing.assert_allclose(entries["a"], [jnp.sum(value[2:] * LOGITS)], rtol=1e-5)
     through = jax.jit(lambda distribution: distribution)(distribution)

@@ -11,10 +11,10 @@ from vaeflow import distributions, metrics
 
 POINTS = np.random.default_rng(0).uniform(-3.9, 3.9, (200, 2))
 ENERGIES = {
-    "ring": distributions.ring_energy,
-    "wave": distributions.wave_energy,
-    "bulging wave": distributions.bulging_wave_energy,
-    "forked wave": distributions.forked_wave_energy,
+    "ring": distributions.toy.ring_energy,
+    "wave": distributions.toy.wave_energy,
+    "bulging wave": distributions.toy.bulging_wave_energy,
+    "forked wave": distributions.toy.forked_wave_energy,
 }
 every = pytest.mark.parametrize("name", ENERGIES)
 

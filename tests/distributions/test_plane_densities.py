@@ -13,7 +13,7 @@ from vaeflow import distributions, metrics
 
 KEY = jax.random.key(0)
 WEIGHTS = np.array([[1.0, 0, 2], [3, 4, 0]])
-HISTOGRAM = distributions.Histogram(WEIGHTS, [-3, 1], [3, 2])
+HISTOGRAM = distributions.toy.Histogram(WEIGHTS, [-3, 1], [3, 2])
 
 
 def test_histogram_is_constant_in_each_cell():
@@ -32,7 +32,7 @@ def test_histogram_is_constant_in_each_cell():
 def test_entropy_of_a_histogram_is_that_of_its_cells():
     mass = WEIGHTS[WEIGHTS > 0] / 10
     assert HISTOGRAM.entropy() == pytest.approx(-np.sum(mass * np.log(mass)), rel=1e-6)
-    doubled = distributions.Histogram(WEIGHTS, [-3, 1], [3, 5])
+    doubled = distributions.toy.Histogram(WEIGHTS, [-3, 1], [3, 5])
     assert doubled.entropy() == pytest.approx(float(HISTOGRAM.entropy()) + np.log(4), rel=1e-6)
     by_quadrature = metrics.expectation(
         HISTOGRAM.log_prob, lambda x: -HISTOGRAM.log_prob(x), [-3, 1], [3, 2], 300
@@ -67,22 +67,22 @@ def test_samples_of_a_histogram_fill_its_cells_evenly():
 def test_samples_never_leave_cells_with_mass():
     """Many cells, far from 0, where rounding would carry samples over."""
     weights = np.random.default_rng(0).integers(0, 2, (300, 400))
-    histogram = distributions.Histogram(weights, [100, -100], [104, -97])
+    histogram = distributions.toy.Histogram(weights, [100, -100], [104, -97])
     samples = histogram.sample(seed=KEY, sample_shape=100_000)
     assert np.isfinite(histogram.log_prob(samples)).all()
 
 
 def test_histograms_refuse_what_is_no_plane():
     with pytest.raises(ValueError, match=r"\(3,\), \(2,\) and \(2,\)"):
-        distributions.Histogram(np.ones(3), [0, 0], [1, 1])
+        distributions.toy.Histogram(np.ones(3), [0, 0], [1, 1])
     with pytest.raises(ValueError, match=r"\(3, 3\), \(1,\) and \(2,\)"):
-        distributions.Histogram(np.ones((3, 3)), [0], [1, 1])
+        distributions.toy.Histogram(np.ones((3, 3)), [0], [1, 1])
     with pytest.raises(ValueError, match=r"\(2,\), got shape \(5, 3\)"):
         HISTOGRAM.log_prob(jnp.zeros((5, 3)))
 
 
 def test_checkerboard():
-    board = distributions.checkerboard()
+    board = distributions.toy.checkerboard()
     assert board.entropy() == pytest.approx(np.log(32), rel=1e-6)
     found = np.exp(board.log_prob(jnp.array([[-3.0, -3], [-1, -3], [1, 1], [3, 1], [5, 1]])))
     np.testing.assert_allclose(found, [0, 1 / 32, 0, 1 / 32, 0], rtol=1e-5)
@@ -93,7 +93,7 @@ def test_eight_gaussians():
     means = 2.8 * np.stack([np.cos(angles), np.sin(angles)], -1)
     x = np.random.default_rng(0).uniform(-4, 4, (50, 2)).astype(np.float32)
     density = np.mean([scipy.stats.multivariate_normal(m, 0.35**2).pdf(x) for m in means], 0)
-    gaussians = distributions.eight_gaussians()
+    gaussians = distributions.toy.eight_gaussians()
     np.testing.assert_allclose(gaussians.log_prob(x), np.log(density), rtol=1e-4, atol=1e-4)
     samples = np.asarray(gaussians.sample(seed=KEY, sample_shape=20_000))
     radius = np.hypot(*samples.T)
@@ -103,12 +103,12 @@ def test_eight_gaussians():
 
 def test_an_image_is_drawn_upright_within_the_square():
     brightness = np.array([[0, 0, 1, 0], [3, 0, 0, 0]])
-    density = distributions.image_density(brightness)
+    density = distributions.toy.image_density(brightness)
     points = jnp.array([[1.0, 1], [-3, -1], [-3, 1], [3, -1], [1, 3]])
     np.testing.assert_allclose(
         np.exp(density.log_prob(points)), [0.25 / 4, 0.75 / 4, 0, 0, 0], rtol=1e-5
     )
-    tall = distributions.image_density(np.ones((4, 2)))
+    tall = distributions.toy.image_density(np.ones((4, 2)))
     np.testing.assert_array_equal(
         np.isfinite(tall.log_prob(jnp.array([[1.9, 3.9], [-1.9, -3.9], [2.1, 0], [0, 4.1]]))),
         [True, True, False, False],
@@ -128,7 +128,7 @@ WRONG_IMAGES = {
 def test_wrong_images_are_refused(case):
     brightness, message = WRONG_IMAGES[case]
     with pytest.raises(ValueError, match=message):
-        distributions.image_density(brightness)
+        distributions.toy.image_density(brightness)
 
 
 def moons_distance(points):
@@ -151,9 +151,9 @@ def spirals_distance(points):
 
 
 SAMPLERS = {
-    "pinwheel": distributions.pinwheel,
-    "two_moons": distributions.two_moons,
-    "two_spirals": distributions.two_spirals,
+    "pinwheel": distributions.toy.pinwheel,
+    "two_moons": distributions.toy.two_moons,
+    "two_spirals": distributions.toy.two_spirals,
 }
 
 
@@ -184,19 +184,19 @@ def test_curves_are_blurred_by_a_gaussian(name, distance, blur):
 
 
 def test_two_moons_are_even_along_their_circles():
-    points = np.asarray(distributions.two_moons(KEY, (40_000,)))
+    points = np.asarray(distributions.toy.two_moons(KEY, (40_000,)))
     # Means over t of (cos t - 0.5, sin t - 0.25) and its square, scaled; the sides cancel.
     second = 2.4**2 * np.array([0.5 + 0.25, 0.5 - 2 * 0.25 * 2 / np.pi + 0.0625]) + 0.2**2
     np.testing.assert_allclose(np.mean(points**2, 0), second, rtol=0.02)
 
 
 def test_spirals_are_as_dense_outside_as_inside():
-    radius = np.hypot(*np.asarray(distributions.two_spirals(KEY, (40_000,))).T)
+    radius = np.hypot(*np.asarray(distributions.toy.two_spirals(KEY, (40_000,))).T)
     assert np.mean(radius**2) == pytest.approx(3.6**2 / 2 + 2 * 0.1**2, rel=0.02)
 
 
 def test_pinwheel_has_five_equal_arms_that_turn():
-    points = np.asarray(distributions.pinwheel(KEY, (40_000,)))
+    points = np.asarray(distributions.toy.pinwheel(KEY, (40_000,)))
     radius = np.hypot(*points.T)
     assert np.mean((radius / 2) ** 2) == pytest.approx(1 + 0.3**2 + 0.1**2, rel=0.01)
     # Turned back by the angle at this radius, the arms are rays.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vaeflow import distributions
+from vaeflow.distributions.gaussian import product_of_normals
 
 
 def normals(mean, scale):
@@ -17,12 +18,12 @@ def normals(mean, scale):
 
 def test_the_product_is_proportional_to_both():
     first, second = normals([0.3, -2.0], [0.7, 1.5]), normals([1.0, 0.5], [2.0, 0.2])
-    product = distributions.product_of_normals(first, second)
+    product = product_of_normals(first, second)
     x = jax.random.normal(jax.random.key(0), (20, 2))
     constant = first.log_prob(x) + second.log_prob(x) - product.log_prob(x)
     np.testing.assert_allclose(constant, constant[0], rtol=1e-4)
     assert product.batch_shape == ()
-    many = distributions.product_of_normals(normals(jnp.zeros((5, 3, 2)), jnp.ones(2)), second)
+    many = product_of_normals(normals(jnp.zeros((5, 3, 2)), jnp.ones(2)), second)
     assert many.batch_shape == (5, 3)
 
 
@@ -30,7 +31,7 @@ def test_the_product_is_proportional_to_both():
 @pytest.mark.parametrize("two", [1e-6, 1.0, 1e6, 1e25])
 def test_extreme_deviations_are_finite(one, two):
     def product(values):
-        merged = distributions.product_of_normals(
+        merged = product_of_normals(
             normals(values[0][None], values[1][None]), normals(values[2][None], values[3][None])
         ).distribution
         return jnp.concatenate([merged.loc, merged.scale])
@@ -46,8 +47,6 @@ def test_extreme_deviations_are_finite(one, two):
 def test_other_distributions_are_refused():
     plain = normals([0.0], [1.0])
     with pytest.raises(ValueError, match=r"got Independent and FullGaussian"):
-        distributions.product_of_normals(
-            plain, distributions.FullGaussian(jnp.zeros(1), jnp.ones((1, 1)))
-        )
+        product_of_normals(plain, distributions.FullGaussian(jnp.zeros(1), jnp.ones((1, 1))))
     with pytest.raises(ValueError, match=r"got \(1,\) and \(2,\)"):
-        distributions.product_of_normals(plain, normals([0.0, 0.0], [1.0, 1.0]))
+        product_of_normals(plain, normals([0.0, 0.0], [1.0, 1.0]))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.reflection import reflected_convolution
 from vaeflow import decoders, encoders, models
-from vaeflow.distributions.rows import sample_per_example
+from vaeflow.distributions.transformed import sample_per_example
 
 KEY = jax.random.key(0)
 CONTENT = encoders.ContentEncoder((3, 4, 5), blocks=1)

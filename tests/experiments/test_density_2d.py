@@ -102,7 +102,7 @@ def test_densities_after_each_step_follow_the_change_of_variables():
 def test_every_flow_has_a_preset_and_a_path_that_ends_in_its_samples(flow):
     assert density_2d.PRESETS[flow].config.model.flow == flow
     model = vector_flows.build(vector_flows.FlowConfig(flow, steps=2, width=4), (2,))
-    points = distributions.two_moons(jax.random.key(0), (50,))
+    points = distributions.toy.two_moons(jax.random.key(0), (50,))
     variables = model.init(jax.random.key(1), points)
     noise = jax.random.normal(jax.random.key(2), (20, 2))
     states = density_2d.path(model, variables, noise)

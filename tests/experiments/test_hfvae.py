@@ -18,6 +18,7 @@ from experiments import common, hfvae, hfvae_fashion, hfvae_mnist
 from experiments.hfvae_evaluation import Evaluation
 from experiments.hfvae_objective import ObjectiveConfig, loss, make_weights
 from vaeflow import data, distributions, losses, training
+from vaeflow.distributions.grouped import per_dim_kl
 
 TINY = ["--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "8"]
 SMALL = [*TINY, "--model.styles", "2", "--model.categories", "3"]
@@ -170,7 +171,7 @@ def test_measures_cover_every_example_once(monkeypatch):
     assert z.shape == (48, 5)
     np.testing.assert_array_equal(np.sort(z[:, 2:], axis=-1), [[0, 0, 1]] * 48)
     prior = model.apply(variables, method="prior")
-    kl = distributions.per_dim_kl(posterior, prior)
+    kl = per_dim_kl(posterior, prior)
     found = evaluation.bound(variables, dataset.train)
     for name, values in kl.items():
         assert found[f"kl/{name}"] == pytest.approx(float(values.sum(-1).mean()), rel=1e-4)

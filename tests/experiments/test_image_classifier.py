@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 import vaeflow as vf
-from experiments import common, image_classifier
+from experiments import common, export, image_classifier
 from tests import quadrants
-from vaeflow import export, plotting
+from vaeflow import plotting
+from vaeflow.nn.convolution import convolution
 
 SMALL = [*quadrants.TINY, "--classes", "4", "--data.source"]
 
@@ -89,7 +90,7 @@ def test_feature_maps_are_what_the_layers_pass_on(channels, monkeypatch):
     network = variables["params"]["ConvolutionalEncoder_0"]
     x = np.float32(images) / 255
     for name, layer in zip(("Conv_0", "Conv_1"), maps, strict=True):
-        x = vf.nn.relu(vf.nn.convolution(x, network[name]["kernel"], (2, 2)))  # biases are 0 yet
+        x = vf.nn.relu(convolution(x, network[name]["kernel"], (2, 2)))  # biases are 0 yet
         np.testing.assert_allclose(layer, x, rtol=1e-4, atol=1e-5)
     # The last one is what the hidden layer sees.
     dense = network["Dense_0"]

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from experiments import image_classifier, image_scores
+from experiments import export, image_classifier, image_scores
 from tests import quadrants
-from vaeflow import data, export, metrics, training
+from vaeflow import data, metrics, training
 
 TRAIN = training.TrainConfig(steps=60, batch_size=16, learning_rate=0.003, scan_steps=20)
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 import vaeflow as vf
 from experiments import common, munit_digits, munit_folders, munit_models
-from vaeflow.export import export_run, open_run
+from experiments.export import export_run, open_run
 
 EXPERIMENTS = {"munit_digits": munit_digits, "munit_folders": munit_folders}
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent

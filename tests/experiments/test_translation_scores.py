@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import image_classifier, translation_scores
-from vaeflow import data, export, metrics, training
+from experiments import export, image_classifier, translation_scores
+from vaeflow import data, metrics, training
 
 TRAIN = training.TrainConfig(steps=240, batch_size=32, learning_rate=0.004, scan_steps=40)
 DIGITS = 3

@@ -18,8 +18,8 @@ from PIL import Image
 
 import vaeflow as vf
 from experiments import common, vq_codes, vq_models, vq_runs, vqvae2_celeba, vqvae_mnist
+from experiments.export import open_run
 from vaeflow import data
-from vaeflow.export import open_run
 
 EXPERIMENTS = {"vqvae_mnist": vqvae_mnist, "vqvae2_celeba": vqvae2_celeba}
 FIGURES = (

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from tests import linear_gaussian as exact
-from vaeflow import axis, distributions, encoders, losses
+from vaeflow import distributions, encoders, estimators, losses
+from vaeflow._util import axis
+from vaeflow.distributions.grouped import per_dim_kl
 
 KEY = jax.random.key(0)
 SIZE, DIMENSIONS, BATCH = 2000, 6, 64
@@ -54,7 +56,7 @@ def total_correlations(posterior, estimate, batches=200):
 
 
 def ours(part, z):
-    found = losses.aggregate_log_densities(part, z, jnp.eye(BATCH, dtype=bool), SIZE)
+    found = estimators.aggregate_log_densities(part, z, jnp.eye(BATCH, dtype=bool), SIZE)
     return jnp.mean(found.joint - found.entries["z"].sum(-1))
 
 
@@ -98,7 +100,7 @@ def test_it_is_nearer_to_the_exact_total_correlation_than_other_estimators(poste
 
 def test_with_the_whole_data_set_it_is_exact(posterior):
     z = posterior.sample(seed=KEY)
-    found = losses.aggregate_log_densities(posterior, z, jnp.eye(SIZE, dtype=bool), SIZE)
+    found = estimators.aggregate_log_densities(posterior, z, jnp.eye(SIZE, dtype=bool), SIZE)
     joint, entries = exact_log_densities(posterior, z)
     np.testing.assert_allclose(found.joint, joint, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.entries["z"], entries, rtol=1e-5, atol=1e-5)
@@ -110,13 +112,13 @@ def test_rows_are_told_apart_by_their_index(posterior):
     part = jax.tree.map(lambda leaf: leaf[rows], posterior)
     z = part.sample(seed=KEY)
     same = rows[:, None] == rows[None, :]
-    found = losses.aggregate_log_densities(part, z, same, SIZE)
+    found = estimators.aggregate_log_densities(part, z, same, SIZE)
     order = jnp.array([2, 0, 1, 4, 3])
     moved = jax.tree.map(lambda leaf: leaf[order], part)
-    again = losses.aggregate_log_densities(moved, z[order], same[order][:, order], SIZE)
+    again = estimators.aggregate_log_densities(moved, z[order], same[order][:, order], SIZE)
     np.testing.assert_allclose(again.joint, found.joint[order], rtol=1e-5)
     with pytest.raises(ValueError, match="must hold 2 rows or more"):
-        losses.aggregate_log_densities(part, z, same[:, :1], SIZE)
+        estimators.aggregate_log_densities(part, z, same[:, :1], SIZE)
 
 
 def grouped_model(**more):
@@ -253,10 +255,10 @@ def test_correlated_posteriors_are_refused():
 
 def test_divergences_of_entries():
     q, p = normals(jnp.array([1.0, 0.0]), jnp.array([0.5, 2.0])), normals(jnp.zeros(2), jnp.ones(2))
-    found = distributions.per_dim_kl(q, p)["z"]
+    found = per_dim_kl(q, p)["z"]
     np.testing.assert_allclose(found.sum(), q.kl_divergence(p), rtol=1e-6)
     concrete = distributions.Concrete(jnp.log(jnp.array([0.5, 0.25, 0.25])), 0.5)
     even = distributions.Concrete(jnp.zeros(3), 0.5)
     expected = 0.5 * np.log(1.5) + 0.5 * np.log(0.75)
-    np.testing.assert_allclose(distributions.per_dim_kl(concrete, even)["z"], [expected], rtol=1e-5)
-    assert distributions.per_dim_kl(q, even) == {}
+    np.testing.assert_allclose(per_dim_kl(concrete, even)["z"], [expected], rtol=1e-5)
+    assert per_dim_kl(q, even) == {}

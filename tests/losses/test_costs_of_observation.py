@@ -12,7 +12,7 @@ import pytest
 
 from tests import linear_gaussian as exact
 from vaeflow import encoders, losses, metrics
-from vaeflow.models import Dequantized
+from vaeflow.models.preprocessing import Dequantized
 
 KEY = jax.random.key(0)
 COSTS = np.array([1.0, 2.0, 6.0], np.float32)

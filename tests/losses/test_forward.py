@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaeflow import axis, bases, flows, losses, models
+from vaeflow import bases, flows, losses, models
+from vaeflow._util import axis
 
 KEY = jax.random.key(1)
 SCALE = 0.8

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests import linear_gaussian as exact
-from vaeflow import axis, encoders, losses
+from vaeflow import encoders, losses
+from vaeflow._util import axis
 
 KEY = jax.random.key(0)
 MODEL = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))

@@ -11,7 +11,8 @@ import pytest
 
 from tests.code_models import CODERS, IMAGES, code_model, every_coder, waved
 from vaeflow import losses, models
-from vaeflow.axis import Axis
+from vaeflow._util.axis import Axis
+from vaeflow.losses.vq_vae import code_evidence
 
 KEY = jax.random.key(0)
 KEYS = jax.random.split(KEY, 8)
@@ -49,7 +50,7 @@ def test_every_parameter_is_trained(name):
 def test_the_loss_is_the_weighted_sum_of_its_terms(name):
     weights = {"commitment": 0.5, "codebook": 2.0, "entropy": 3.0, "kl": 4.0}
     loss, aux = losses.vq_vae(CODERS[name], variables_of(name), BATCH, KEYS, **weights)
-    found = losses.code_evidence(CODERS[name], variables_of(name), BATCH, KEYS, train=True)
+    found = code_evidence(CODERS[name], variables_of(name), BATCH, KEYS, train=True)
     expected = -jnp.mean(found.log_likelihood)
     for level, (key, values) in itertools.product(found.levels, [*weights.items()]):
         if key in level.losses:

@@ -11,7 +11,8 @@ import pytest
 import scipy.stats
 
 from tests import linear_gaussian as exact
-from vaeflow import bases, encoders, losses, metrics, models
+from vaeflow import bases, encoders, losses, metrics
+from vaeflow.models.preprocessing import Dequantized
 
 KEY = jax.random.key(0)
 DIAGONAL = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
@@ -102,7 +103,7 @@ class Denser(exact.Observed):
     """Observed values that count for more than an image."""
 
     def __call__(self, images, keys):
-        return models.Dequantized(images, jnp.full(len(images), 2.5))
+        return Dequantized(images, jnp.full(len(images), 2.5))
 
 
 def test_what_an_observation_costs_is_included():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.raster_networks import KEY, NETWORKS, gated, noisy
-from vaeflow import distributions, losses, models, nn
+from vaeflow import losses, models, nn
+from vaeflow.distributions.code_maps import truncated_logits
 
 MAPS = jax.random.randint(KEY, (3, 3, 4), 0, 5)
 LABELS = jnp.array([0, 2, 1])
@@ -83,7 +84,7 @@ def test_options_of_sampling_reach_the_distribution():
     options = {"temperature": 0.5, "top_k": 3, "top_p": 0.5}
     found = model.apply(variables, **options)
     whole = model.apply(variables).logits(MAPS)
-    expected = distributions.truncated_logits(whole, **options)
+    expected = truncated_logits(whole, **options)
     np.testing.assert_allclose(found.logits(MAPS), expected, rtol=1e-5)
     drawn = model.apply(variables, KEY, 4, **options, method="sample")
     np.testing.assert_array_equal(drawn, found.sample(seed=KEY, sample_shape=4))

@@ -11,7 +11,8 @@ import pytest
 
 from tests import linear_chain as chain
 from tests import linear_gaussian as exact
-from vaeflow import axis, decoders, encoders, losses, metrics, models, sharing
+from vaeflow import decoders, encoders, estimators, losses, metrics, models, sharing
+from vaeflow._util import axis
 
 KEY = jax.random.key(0)
 SHAPE = (6, 5, 2)
@@ -58,7 +59,7 @@ def made():
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_with_exact_conditionals_every_sample_weighs_the_evidence(levels):
     model, variables = chain.model(levels), chain.exact_variables(levels)
-    find = jax.jit(functools.partial(losses.evidence, model, samples=5))
+    find = jax.jit(functools.partial(estimators.evidence, model, samples=5))
     expected = np.broadcast_to(chain.log_likelihood(levels), (5, 3))
     found = find(variables, chain.BATCH, KEY).log_weights()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -78,7 +79,7 @@ def test_the_exact_elbo_is_the_evidence_and_kls_are_those_of_the_levels(levels):
     numbered = {f"kl/level_{number}" for number in range(1, levels + 1)}
     assert names == (numbered if levels > 1 else set())
     # In closed form, given the level above, and from the samples: the same on average.
-    latents = jax.jit(functools.partial(losses.evidence, model))(variables, rows, KEY).latents
+    latents = jax.jit(functools.partial(estimators.evidence, model))(variables, rows, KEY).latents
     for name, kl in latents.kl.items():
         assert kl.shape == (60_000, model.levels[name])
         sampled = (latents.log_q[name] - latents.log_p[name]).mean()
@@ -210,7 +211,7 @@ def test_free_bits_hold_for_the_latents_of_each_level(made):
     value, aux = run(0.0)
     reconstruction = aux.metrics["reconstruction"]
     np.testing.assert_allclose(value, aux.metrics["negative_elbo"], rtol=1e-5)
-    kl = jax.jit(functools.partial(losses.evidence, model))(variables, batch, keys).latents.kl
+    kl = jax.jit(functools.partial(estimators.evidence, model))(variables, batch, keys).latents.kl
     np.testing.assert_allclose(run(50.0)[0], reconstruction + 9 * 50, rtol=1e-5)
     limit = float(jnp.mean(kl["level_2"]))
     expected = sum(np.maximum(limit, np.mean(part, axis=0)).sum() for part in kl.values())
@@ -249,7 +250,7 @@ def test_every_level_learns(made):
 def test_labels_reach_every_network():
     model = ladder((4, 2), classes=3)
     variables = noisy(model, IMAGES, LABELS)
-    find = jax.jit(functools.partial(losses.evidence, model, condition="label"))
+    find = jax.jit(functools.partial(estimators.evidence, model, condition="label"))
     one, other = (
         find(variables, {"image": IMAGES, "label": labels}, KEY)
         for labels in (LABELS, (LABELS + 1) % 3)
@@ -280,7 +281,7 @@ def test_an_exported_ladder_is_the_ladder(made, tmp_path):
     np.testing.assert_allclose(loaded["encode"](IMAGES, data), z, rtol=1e-4, atol=1e-5)
     shown = model.apply(variables, z, method="decode")
     np.testing.assert_array_equal(loaded["decode"](z), shown)
-    find = jax.jit(functools.partial(losses.evidence, model))
+    find = jax.jit(functools.partial(estimators.evidence, model))
     expected = find(variables, {"image": IMAGES}, keys).log_weights()[0]
     np.testing.assert_allclose(loaded["elbo"](IMAGES, data), expected, rtol=1e-4)
     cold = loaded["sample"](data[:3], np.float32(0.0))

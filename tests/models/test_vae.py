@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import linear_gaussian as exact
-from vaeflow import bases, decoders, encoders, flows, losses, metrics, models, sharing
+from vaeflow import bases, decoders, encoders, estimators, flows, losses, metrics, models, sharing
 
 KEY = jax.random.key(0)
 SHAPE = (6, 5, 2)
@@ -32,7 +32,7 @@ POSTERIORS = {
 PRIORS = {
     "standard": None,
     "mixture": bases.GaussianMixtureBase((LATENTS,), 4),
-    "vamp": models.VampPrior(5, SHAPE),
+    "vamp": bases.VampPrior(5, SHAPE),
     "flow": models.FlowModel(flows.RealNVP((LATENTS,), steps=2, width=4, blocks=1)),
 }
 LIKELIHOODS = {
@@ -133,8 +133,8 @@ def test_noise_of_a_row_depends_on_its_key_alone(posterior):
     model = vae(posterior=posterior)
     variables = model.init(KEY, IMAGES)
     keys = jax.random.split(KEY, 8)
-    whole = losses.evidence(model, variables, {"image": IMAGES}, keys, samples=3)
-    part = losses.evidence(model, variables, {"image": IMAGES[4:]}, keys[4:], samples=3)
+    whole = estimators.evidence(model, variables, {"image": IMAGES}, keys, samples=3)
+    part = estimators.evidence(model, variables, {"image": IMAGES[4:]}, keys[4:], samples=3)
     np.testing.assert_allclose(part.latents.z, whole.latents.z[:, 4:], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(part.log_weights(), whole.log_weights()[:, 4:], rtol=1e-4)
     assert whole.latents.z.shape == (3, 8, LATENTS)
@@ -328,7 +328,7 @@ def test_an_exported_model_is_the_model(tmp_path):
     for count in (2, 8):
         shown = model.apply(variables, z[:count], method="decode")
         np.testing.assert_array_equal(loaded["decode"](z[:count]), shown)
-    expected = losses.evidence(model, variables, {"image": IMAGES}, keys).log_weights()[0]
+    expected = estimators.evidence(model, variables, {"image": IMAGES}, keys).log_weights()[0]
     np.testing.assert_allclose(loaded["elbo"](IMAGES, data), expected, rtol=1e-4)
     assert loaded["sample"](data, np.float32(0.7)).shape == (8, *SHAPE)
 
@@ -353,7 +353,9 @@ def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
     shown = model.apply(variables, z, labels, method="decode")
     np.testing.assert_array_equal(loaded["decode"](z, labels), shown)
     batch = {"image": IMAGES, "label": labels}
-    expected = losses.evidence(model, variables, batch, keys, condition="label").log_weights()[0]
+    expected = estimators.evidence(model, variables, batch, keys, condition="label").log_weights()[
+        0
+    ]
     np.testing.assert_allclose(loaded["elbo"](IMAGES, data, labels), expected, rtol=1e-4)
     middle = model.apply(variables, labels, method="prior").mean()
     cold = model.apply(variables, jnp.broadcast_to(middle, z.shape), labels, method="decode")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.raster_networks import noisy
 from vaeflow import nn
+from vaeflow.nn.causal import CausalAttention, CausalConv
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (2, 3, 4, 3))
@@ -30,7 +31,7 @@ LAYERS = [((1, 1), 0), ((2, 2), 0), ((1, 3), 0), ((2, 3), 1), ((3, 5), 2)]
 
 @pytest.mark.parametrize(("size", "ahead"), LAYERS)
 def test_convolution_reads_the_rows_and_columns_it_says(size, ahead):
-    layer = nn.CausalConv(5, size, ahead)
+    layer = CausalConv(5, size, ahead)
     variables = noisy(layer.init(KEY, X))
     y, cache = layer.apply(variables, X)
     parameters = variables["params"]["conv"]
@@ -42,7 +43,7 @@ def test_convolution_reads_the_rows_and_columns_it_says(size, ahead):
 
 @pytest.mark.parametrize(("size", "ahead"), LAYERS)
 def test_rows_of_a_convolution_make_up_the_whole(size, ahead):
-    layer = nn.CausalConv(5, size, ahead)
+    layer = CausalConv(5, size, ahead)
     variables = noisy(layer.init(KEY, X))
     cache, rows = layer.empty_cache(2, (3, 4), 3), []
     for row in range(3):
@@ -55,7 +56,7 @@ def test_rows_of_a_convolution_make_up_the_whole(size, ahead):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (2, 1)])
 def test_positions_of_a_convolution_make_up_the_whole(size):
-    layer = nn.CausalConv(5, size)
+    layer = CausalConv(5, size)
     variables = noisy(layer.init(KEY, X))
     step = jax.jit(lambda x, cache, at: layer.apply(variables, x, cache, at))
     cache, found = layer.empty_cache(2, (3, 4), 3), np.zeros((2, 3, 4, 5))
@@ -67,7 +68,7 @@ def test_positions_of_a_convolution_make_up_the_whole(size):
 
 
 def attention():
-    layer = nn.CausalAttention(6, heads=2)
+    layer = CausalAttention(6, heads=2)
     queries = jax.random.normal(KEY, (2, 5, 3))
     content = jax.random.normal(jax.random.key(1), (2, 5, 4))
     return layer, noisy(layer.init(KEY, queries, content)), queries, content

@@ -7,6 +7,7 @@ import pytest
 
 from tests import reflection
 from vaeflow import nn
+from vaeflow.nn.convolution import convolution
 
 CASES = [
     # channels, features, kernel, stride, padding, height
@@ -36,7 +37,7 @@ def test_equals_native_convolution(channels, features, size, stride, padding, he
     x = jax.random.normal(keys[0], (2, height, height + 1, channels))
     kernel = jax.random.normal(keys[1], (size, size, channels, features))
     expected, expected_pull_back = jax.vjp(lambda x, k: native(x, k, stride, padding), x, kernel)
-    y, pull_back = jax.vjp(lambda x, k: nn.convolution(x, k, (stride, stride), padding), x, kernel)
+    y, pull_back = jax.vjp(lambda x, k: convolution(x, k, (stride, stride), padding), x, kernel)
     dy = jax.random.normal(keys[2], expected.shape)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
     for got, want in zip(pull_back(dy), expected_pull_back(dy), strict=True):
@@ -50,7 +51,7 @@ def test_reflection_mirrors_at_the_outermost_pixels(size, stride, height, width)
     x = jax.random.normal(keys[0], (2, height, width, 3))
     kernel = jax.random.normal(keys[1], (size, size, 3, 2))
     rows, columns = (reflection.mirrored(length, size, stride) for length in (height, width))
-    y, pull_back = jax.vjp(lambda x, k: nn.convolution(x, k, (stride,) * 2, "REFLECT"), x, kernel)
+    y, pull_back = jax.vjp(lambda x, k: convolution(x, k, (stride,) * 2, "REFLECT"), x, kernel)
     assert y.shape == (2, -(-height // stride), -(-width // stride), 2)
     np.testing.assert_allclose(
         y, reflection.reflected_convolution(x, kernel, stride), rtol=1e-5, atol=1e-4
@@ -73,7 +74,7 @@ def test_gradients_agree_inside_scan_and_vmap():
 
         return jnp.sum(jax.vmap(lambda x: jax.lax.scan(body, x, kernels)[0])(x) ** 2)
 
-    ours = jax.jit(jax.grad(lambda k, x: loss(nn.convolution, k, x), (0, 1)))(kernels, x)
+    ours = jax.jit(jax.grad(lambda k, x: loss(convolution, k, x), (0, 1)))(kernels, x)
     theirs = jax.jit(
         jax.grad(lambda k, x: loss(lambda x, k: native(x, k, 1, "SAME"), k, x), (0, 1))
     )(kernels, x)
@@ -85,7 +86,7 @@ def test_gradients_agree_inside_scan_and_vmap():
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_is_made_of_matrix_products_on_cpu_alone(platform, sides):
     x, kernel = jnp.ones((2, 6, 6, sides[0])), jnp.ones((3, 3, *sides))
-    gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(nn.convolution(x, k) ** 2), (0, 1)))
+    gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(convolution(x, k) ** 2), (0, 1)))
     text = gradient.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
     products, convolutions = (
         text.count(f"stablehlo.{name}") for name in ("dot_general", "convolution")
@@ -100,20 +101,20 @@ def test_bfloat16_is_summed_in_float32(sides):
     kernel = jax.random.normal(keys[1], (3, 3, *sides)).astype(jnp.bfloat16)
     exact = native(x.astype(jnp.float32), kernel.astype(jnp.float32), 1, "SAME")
     np.testing.assert_allclose(
-        nn.convolution(x, kernel).astype(jnp.float32), exact, rtol=2**-8, atol=1e-3
+        convolution(x, kernel).astype(jnp.float32), exact, rtol=2**-8, atol=1e-3
     )
 
 
 def test_keeps_bfloat16():
     x, kernel = jnp.ones((1, 4, 4, 3), jnp.bfloat16), jnp.ones((3, 3, 3, 2), jnp.bfloat16)
-    gradient = jax.grad(lambda k: jnp.sum(nn.convolution(x, k)).astype(jnp.float32))(kernel)
-    assert nn.convolution(x, kernel).dtype == gradient.dtype == jnp.bfloat16
+    gradient = jax.grad(lambda k: jnp.sum(convolution(x, k)).astype(jnp.float32))(kernel)
+    assert convolution(x, kernel).dtype == gradient.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(("x", "kernel"), [((4, 4, 3), (3, 3, 3, 2)), ((1, 4, 4, 3), (3, 3, 4, 2))])
 def test_refuses_wrong_shapes(x, kernel):
     with pytest.raises(ValueError, match="convolution: expected") as error:
-        nn.convolution(jnp.ones(x), jnp.ones(kernel))
+        convolution(jnp.ones(x), jnp.ones(kernel))
     assert str(x) in str(error.value)
     assert str(kernel) in str(error.value)
 

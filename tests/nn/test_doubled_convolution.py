@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.reflection import valid_convolution
-from vaeflow import nn
+from vaeflow.nn.convolution import UpsampleConv
 
 KEY = jax.random.key(0)
 
@@ -34,7 +34,7 @@ def differentiable(x, kernel):
 
 
 def layer_and_parameters(x, features=2):
-    layer = nn.UpsampleConv(features)
+    layer = UpsampleConv(features)
     parameters = layer.init(KEY, x)["params"]
     assert parameters["kernel"].shape == (5, 5, x.shape[-1], features)
     return layer, {"kernel": parameters["kernel"], "bias": np.float32([0.5, -2.0])}
@@ -75,13 +75,13 @@ def test_a_size_cuts_off_the_last_rows_and_columns(size):
 @pytest.mark.parametrize("size", [(9, 6), (8, 7)])
 def test_a_size_beyond_twice_the_images_is_refused(size):
     with pytest.raises(ValueError, match=r"size must be at most \(8, 6\) for x of shape") as error:
-        nn.UpsampleConv(2).init(KEY, jnp.ones((1, 4, 3, 3)), size)
+        UpsampleConv(2).init(KEY, jnp.ones((1, 4, 3, 3)), size)
     assert f"got {size}" in str(error.value)
 
 
 def test_computes_in_its_dtype_and_without_a_bias_where_none_is_wanted():
     x = np.random.RandomState(0).normal(size=(2, 4, 3, 3)).astype(np.float32)
-    layer = nn.UpsampleConv(2, use_bias=False, dtype=jnp.bfloat16)
+    layer = UpsampleConv(2, use_bias=False, dtype=jnp.bfloat16)
     variables = layer.init(KEY, x)
     assert list(variables["params"]) == ["kernel"]
     assert variables["params"]["kernel"].dtype == jnp.float32

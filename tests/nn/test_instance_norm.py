@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.reflection import reflected_convolution
-from vaeflow import nn
-from vaeflow.nn.instance_norm import EPSILON
+from vaeflow.nn.blocks import InstanceNormBlock
+from vaeflow.nn.normalization import EPSILON, ImageLayerNorm, adaptive_instance_norm, instance_norm
 
 KEY = jax.random.key(0)
 X = np.float32(
@@ -24,11 +24,11 @@ def exactly(x, axes=(1, 2)):
 
 
 def layer_norm(x, dtype=jnp.float32):
-    layer = nn.ImageLayerNorm(dtype)
+    layer = ImageLayerNorm(dtype)
     return layer.apply(layer.init(KEY, x), x)
 
 
-NORMS = {"instance": (nn.instance_norm, (1, 2)), "layer": (layer_norm, (1, 2, 3))}
+NORMS = {"instance": (instance_norm, (1, 2)), "layer": (layer_norm, (1, 2, 3))}
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -38,11 +38,11 @@ def test_equals_its_definition(name):
 
 
 def test_features_of_each_image_have_mean_zero_and_variance_one():
-    y = np.asarray(nn.instance_norm(X))
+    y = np.asarray(instance_norm(X))
     np.testing.assert_allclose(y.mean((1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(y.var((1, 2)), 1, rtol=5e-3)  # EPSILON beside a variance of 0.01
     # One image has nothing to do with the other.
-    np.testing.assert_array_equal(nn.instance_norm(X[:1])[0], y[0])
+    np.testing.assert_array_equal(instance_norm(X[:1])[0], y[0])
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1e4])
@@ -69,7 +69,7 @@ def test_constant_images_become_zero_with_finite_gradients(name, value):
 def test_nearly_constant_features_keep_their_digits_beside_a_large_offset():
     x = np.float32(4000 + np.random.RandomState(1).normal(size=(2, 16, 16, 3)))
     # Squares of 4000 have a spacing of 1 in float32: their mean would say nothing of a variance.
-    np.testing.assert_allclose(nn.instance_norm(x), exactly(x), atol=5e-3)
+    np.testing.assert_allclose(instance_norm(x), exactly(x), atol=5e-3)
     np.testing.assert_allclose(layer_norm(x), exactly(x, (1, 2, 3)), atol=5e-3)
 
 
@@ -87,12 +87,12 @@ def test_bfloat16_images_have_statistics_in_float32(name):
 def test_adaptive_norm_gives_deviations_and_means():
     scale = np.float32([[1, -2, 3], [0, 0.5, 1]])
     shift = np.float32([[5, -1, 0], [2, 2, -4]])
-    y = nn.adaptive_instance_norm(X, scale, shift)
+    y = adaptive_instance_norm(X, scale, shift)
     expected = scale[:, None, None] * exactly(X) + shift[:, None, None]
     np.testing.assert_allclose(y, expected, atol=1e-4)
     np.testing.assert_allclose(np.mean(y, (1, 2)), shift, atol=1e-5)
     np.testing.assert_allclose(np.std(y, (1, 2)), np.abs(scale), atol=1e-2)
-    half = nn.adaptive_instance_norm(X.astype(jnp.bfloat16), scale, shift)
+    half = adaptive_instance_norm(X.astype(jnp.bfloat16), scale, shift)
     assert half.dtype == jnp.bfloat16
 
 
@@ -101,12 +101,12 @@ def test_adaptive_norm_gives_deviations_and_means():
 )
 def test_adaptive_norm_refuses_other_shapes(scale, shift):
     with pytest.raises(ValueError, match=r"must be of shape \(2, 3\) for x of shape \(2, 5, 4, 3"):
-        nn.adaptive_instance_norm(X, jnp.ones(scale), jnp.ones(shift))
+        adaptive_instance_norm(X, jnp.ones(scale), jnp.ones(shift))
 
 
 def test_layer_norm_keeps_what_features_differ_in():
     parameters = {"scale": np.float32([1, 2, -1]), "shift": np.float32([0, 3, 0.5])}
-    y = nn.ImageLayerNorm().apply({"params": parameters}, X)
+    y = ImageLayerNorm().apply({"params": parameters}, X)
     expected = exactly(X, (1, 2, 3)) * parameters["scale"] + parameters["shift"]
     np.testing.assert_allclose(y, expected, atol=1e-5)
     plain = np.asarray(layer_norm(X))
@@ -115,7 +115,7 @@ def test_layer_norm_keeps_what_features_differ_in():
 
 @pytest.mark.parametrize("modulated", [False, True])
 def test_a_block_adds_two_normalised_convolutions(modulated):
-    block = nn.InstanceNormBlock()
+    block = InstanceNormBlock()
     modulation = np.random.RandomState(3).normal(size=(2, 12)).astype(np.float32)
     given = modulation if modulated else None
     variables = block.init(KEY, X, given)
@@ -132,4 +132,4 @@ def test_a_block_refuses_a_modulation_of_another_shape():
     with pytest.raises(
         ValueError, match=r"modulation must be of shape \(2, 12\) for x of .*, got \(2, 6\)"
     ):
-        nn.InstanceNormBlock().init(KEY, X, jnp.ones((2, 6)))
+        InstanceNormBlock().init(KEY, X, jnp.ones((2, 6)))

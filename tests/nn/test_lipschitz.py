@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from vaeflow import nn
+from vaeflow.nn.convolution import convolution
+from vaeflow.nn.lipschitz import clip_spectral_norm, lip_swish, spectral_bound
 
 KEY = jax.random.key(0)
 KERNELS = {
@@ -24,26 +26,26 @@ KERNELS = {
 def test_bound_is_above_the_largest_singular_value_and_close(name, scale):
     kernel = KERNELS[name] * scale
     exact = np.linalg.norm(np.float64(kernel), 2)
-    bound = nn.spectral_bound(kernel)
+    bound = spectral_bound(kernel)
     assert exact * (1 - 1e-6) <= bound <= exact * min(kernel.shape) ** (1 / 128) * (1 + 1e-6)
     # It is homogeneous, so its gradient along the kernel is the bound itself.
-    gradient = jax.grad(nn.spectral_bound)(kernel)
+    gradient = jax.grad(spectral_bound)(kernel)
     np.testing.assert_allclose(np.sum(np.float64(gradient) * kernel), bound, rtol=1e-4)
 
 
 def test_a_kernel_of_zeros_has_bound_zero_and_is_left_alone():
     zeros = jnp.zeros((3, 2))
-    assert nn.spectral_bound(zeros) == 0
-    np.testing.assert_array_equal(nn.clip_spectral_norm(zeros, 0.9), zeros)
-    jacobian = jax.jacobian(lambda kernel: nn.clip_spectral_norm(kernel, 0.9))(zeros)
+    assert spectral_bound(zeros) == 0
+    np.testing.assert_array_equal(clip_spectral_norm(zeros, 0.9), zeros)
+    jacobian = jax.jacobian(lambda kernel: clip_spectral_norm(kernel, 0.9))(zeros)
     np.testing.assert_array_equal(jacobian.reshape(6, 6), np.eye(6))
 
 
 def test_kernels_are_scaled_down_and_never_up():
     kernel = KERNELS["square"]
     small = 0.5 * kernel / np.linalg.norm(kernel, 2)
-    np.testing.assert_array_equal(nn.clip_spectral_norm(small, 0.9), small)
-    large = nn.clip_spectral_norm(kernel, 0.9)
+    np.testing.assert_array_equal(clip_spectral_norm(small, 0.9), small)
+    large = clip_spectral_norm(kernel, 0.9)
     np.testing.assert_allclose(np.linalg.norm(large, 2), 0.9, rtol=1e-3)
     np.testing.assert_allclose(large / kernel, (large / kernel)[0, 0], rtol=1e-5)
 
@@ -51,11 +53,11 @@ def test_kernels_are_scaled_down_and_never_up():
 @pytest.mark.parametrize("beta", [1e-3, 0.5, 1.0, 30.0, 1e3])
 def test_slopes_of_lip_swish_reach_one_and_stay_below(beta):
     x = jnp.linspace(-20, 20, 4001) / beta
-    slopes = jax.vmap(jax.grad(nn.lip_swish), (0, None))(x, beta)
+    slopes = jax.vmap(jax.grad(lip_swish), (0, None))(x, beta)
     assert 0.999 < jnp.abs(slopes).max() < 1
     edges = jnp.array([0.0, 1e-30, -1e-30, 1e6, -1e6])
     for argument in (0, 1):
-        gradient = jax.vmap(jax.grad(nn.lip_swish, argument), (0, None))(edges, beta)
+        gradient = jax.vmap(jax.grad(lip_swish, argument), (0, None))(edges, beta)
         assert jnp.isfinite(gradient).all()
 
 
@@ -126,7 +128,7 @@ def test_spectral_convolutions_convolve_with_the_divided_kernel_and_add_a_bias()
     layer = nn.SpectralConv(4, (4, 4), (2, 2), padding="REFLECT")
     parameters = {"kernel": 7 * jax.random.normal(KEY, (4, 4, 3, 4)), "bias": jnp.arange(4.0)}
     effective = layer.effective(parameters["kernel"])
-    expected = nn.convolution(x, effective, (2, 2), "REFLECT") + jnp.arange(4.0)
+    expected = convolution(x, effective, (2, 2), "REFLECT") + jnp.arange(4.0)
     found = layer.apply({"params": parameters}, x)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     assert layer.init(KEY, x)["params"]["kernel"].shape == (4, 4, 3, 4)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaeflow.nn import TransposedConv, resize_nearest
+from vaeflow.nn.autoregressive_map import resize_nearest
+from vaeflow.nn.convolution import TransposedConv
 
 KEY = jax.random.key(0)
 

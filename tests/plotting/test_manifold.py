@@ -5,17 +5,18 @@ import pytest
 
 from tests.pixels import occurrences, random_images, render
 from vaeflow import plotting
+from vaeflow.plotting.latents import latent_grid, normal_quantiles
 
 
 def test_quantiles_part_the_normal_into_equal_shares():
     np.testing.assert_allclose(
-        plotting.normal_quantiles(4), [-1.15034938, -0.31863936, 0.31863936, 1.15034938]
+        normal_quantiles(4), [-1.15034938, -0.31863936, 0.31863936, 1.15034938]
     )
-    assert plotting.normal_quantiles(5)[2] == 0
+    assert normal_quantiles(5)[2] == 0
 
 
 def test_grid_goes_right_with_the_first_latent_and_up_with_the_second():
-    grid = plotting.latent_grid(np.array([-1.0, 0.0, 2.0]), np.array([-3.0, 3.0]))
+    grid = latent_grid(np.array([-1.0, 0.0, 2.0]), np.array([-3.0, 3.0]))
     assert grid.shape == (2, 3, 2)
     assert grid[0, 2].tolist() == [2, 3]
     assert grid[1, 0].tolist() == [-1, -3]
@@ -38,4 +39,4 @@ def test_values_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"got \(2, 2\) for images of shape \(2, 3, 6, 6, 1\)"):
         plotting.manifold(images, [0.0, 1.0])
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
-        plotting.normal_quantiles(0)
+        normal_quantiles(0)

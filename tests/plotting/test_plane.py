@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from vaeflow import plotting
+from vaeflow.plotting.plane import grid_lines, plane_points
 
-POINTS = plotting.plane_points(2.0, 4)
+POINTS = plane_points(2.0, 4)
 VALUES = np.exp(-np.sum((POINTS - [1.5, -0.5]) ** 2, -1))
 
 
@@ -20,7 +21,7 @@ def test_points_are_centres_of_squares_from_below():
 
 
 def test_lines_are_upright_then_level():
-    lines = plotting.grid_lines(2.0, 3, 5)
+    lines = grid_lines(2.0, 3, 5)
     assert lines.shape == (6, 5, 2)
     np.testing.assert_allclose(lines[0, :, 0], -2)
     np.testing.assert_allclose(lines[0, :, 1], [-2, -1, 0, 1, 2])
@@ -64,7 +65,7 @@ def test_what_is_not_finite_is_drawn_as_zero():
 
 
 def test_lines_are_drawn_as_given_in_a_colour_for_each_direction():
-    lines = plotting.grid_lines(2.0, 3, 5) ** 3
+    lines = grid_lines(2.0, 3, 5) ** 3
     (axes,) = plotting.plane_table([[plotting.WarpedGrid(lines)]], 2.0).axes
     drawn = np.stack([line.get_xydata() for line in axes.lines])
     np.testing.assert_allclose(drawn, lines)
@@ -93,6 +94,6 @@ def test_wrong_tables_are_refused(case):
 
 def test_wrong_bounds_and_counts_are_refused():
     with pytest.raises(ValueError, match="got 0 and 3"):
-        plotting.plane_points(0, 3)
+        plane_points(0, 3)
     with pytest.raises(ValueError, match="got 2, 1 and 5"):
-        plotting.grid_lines(2, 1, 5)
+        grid_lines(2, 1, 5)

@@ -7,36 +7,35 @@ import PIL.Image
 import pytest
 
 from vaeflow import plotting
+from vaeflow.plotting.plane import noise_colors, unexchanged
 
 NOISE = np.random.default_rng(0).normal(size=(40, 2))
 
 
 def test_colours_tell_the_angle_and_the_distance():
-    near, right, up, left, far = plotting.noise_colors(
-        np.array([[0, 0], [2, 0], [0, 2], [-2, 0], [9, 0.0]])
-    )
+    near, right, up, left, far = noise_colors(np.array([[0, 0], [2, 0], [0, 2], [-2, 0], [9, 0.0]]))
     np.testing.assert_allclose(near, near[0])  # grey
     assert right.argmax() == 0
     assert right[0] > right[1] == right[2]
     assert left.argmin() == 0
     assert far.max() > right.max() > near.max()
     assert len({tuple(color) for color in (near, right, up, left)}) == 4
-    colors = plotting.noise_colors(np.array([[1e6, -1e6], [1e-30, 0]]))
+    colors = noise_colors(np.array([[1e6, -1e6], [1e-30, 0]]))
     assert ((colors >= 0) & (colors <= 1)).all()
 
 
 def test_exchanges_of_axes_are_undone_from_the_end():
     flat = NOISE * [3, 0.2] + [5, 1]
     states = np.stack([flat[:, ::-1], flat + 0.1, flat[:, ::-1] + 0.2, flat + 0.3])
-    found = plotting.unexchanged(states)
+    found = unexchanged(states)
     np.testing.assert_allclose(found, np.stack([flat, flat + 0.1, flat + 0.2, flat + 0.3]))
     np.testing.assert_array_equal(states[0], flat[:, ::-1])  # the argument stays
     # The last state is the data, which stay as they are.
-    np.testing.assert_array_equal(plotting.unexchanged(states[:3])[-1], states[2])
+    np.testing.assert_array_equal(unexchanged(states[:3])[-1], states[2])
 
 
 def test_samples_are_drawn_where_they_are_in_their_colours():
-    colors = plotting.noise_colors(NOISE)
+    colors = noise_colors(NOISE)
     panels = [[plotting.Samples(NOISE, colors, "here"), plotting.Samples(NOISE)]]
     first, second = plotting.plane_table(panels, 2.0).axes
     np.testing.assert_allclose(first.collections[0].get_offsets(), NOISE)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaeflow.sharing.trees import flatten, unflatten
+from vaeflow.sharing.save import flatten, unflatten
 
 ONE = np.ones(1)
 

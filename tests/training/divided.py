@@ -22,9 +22,9 @@ import vaeflow as vf
 from experiments import common
 from tests import munit_game
 from vaeflow import training
-from vaeflow.data.arrays import array_part
-from vaeflow.losses.base import Aux
-from vaeflow.randomness import row_keys
+from vaeflow._util.random import row_keys
+from vaeflow.data.dataset import array_part
+from vaeflow.estimators import Aux
 
 CODES, SIZE = 5, 8
 

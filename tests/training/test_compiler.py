@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaeflow.training import compiler, compiler_options
+from vaeflow.training import strategy
+from vaeflow.training.strategy import compiler_options
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +30,11 @@ def test_other_platforms_have_none():
 
 
 def test_what_a_compiler_does_not_know_is_left_out(monkeypatch):
-    monkeypatch.setattr(compiler, "CPU_OPTIONS", {"xla_cpu_of_another_age": ""})
+    monkeypatch.setattr(strategy, "CPU_OPTIONS", {"xla_cpu_of_another_age": ""})
     assert compiler_options("cpu") == {}
 
 
 def test_a_known_option_is_kept(monkeypatch):
     known = {"xla_cpu_enable_fast_min_max": True}
-    monkeypatch.setattr(compiler, "CPU_OPTIONS", known)
+    monkeypatch.setattr(strategy, "CPU_OPTIONS", known)
     assert compiler_options("cpu") == known

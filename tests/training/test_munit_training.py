@@ -8,7 +8,7 @@ import numpy as np
 from tests.munit_game import GAME, SHAPES, images, variables
 from vaeflow import losses, training
 from vaeflow.data import Source
-from vaeflow.data.arrays import array_part
+from vaeflow.data.dataset import array_part
 from vaeflow.training.batches import groups
 
 CONFIG = training.TrainConfig(learning_rate=1e-3)

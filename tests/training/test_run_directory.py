@@ -16,8 +16,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import vaeflow
-from vaeflow.training import TrainConfig, open_run_directory, run_lock
-from vaeflow.training.metric_log import MetricLog
+from vaeflow.training import TrainConfig, open_run_directory
+from vaeflow.training.logging import MetricLog
+from vaeflow.training.run_directory import run_lock
 
 
 @dataclasses.dataclass(frozen=True)

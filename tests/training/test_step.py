@@ -13,8 +13,9 @@ import toy
 
 import vaeflow as vf
 from vaeflow import training
-from vaeflow.axis import Axis
-from vaeflow.losses.base import Aux
+from vaeflow._util.axis import Axis
+from vaeflow.estimators import Aux
+from vaeflow.training.update import ema_decay_at
 
 CONFIG = training.TrainConfig(batch_size=6)
 
@@ -104,7 +105,7 @@ def test_the_average_forgets_its_start_within_a_hundred_steps():
         expected = decay * expected + (1 - decay) * parameters[-1]
     assert float(state.ema["model"]["a"]) == pytest.approx(expected, rel=1e-5)
     assert float(state.ema["model"]["a"]) > 4.9
-    assert float(training.ema_decay_at(0.999, jnp.int32(10**6))) == pytest.approx(0.999)
+    assert float(ema_decay_at(0.999, jnp.int32(10**6))) == pytest.approx(0.999)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])

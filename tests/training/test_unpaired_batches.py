@@ -12,8 +12,8 @@ import pytest
 import toy
 
 from vaeflow import data, training
-from vaeflow.data.arrays import array_part
-from vaeflow.losses.base import Aux
+from vaeflow.data.dataset import array_part
+from vaeflow.estimators import Aux
 from vaeflow.training.batches import groups
 from vaeflow.training.step import gather
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow import data, training
-from vaeflow.data.arrays import array_part
-from vaeflow.losses.base import Aux
-from vaeflow.randomness import row_keys
+from vaeflow._util.random import row_keys
+from vaeflow.data.dataset import array_part
+from vaeflow.estimators import Aux
 
 COUNT = 30
 

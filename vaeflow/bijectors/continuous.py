@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from vaeflow.bijectors.base import Bijector, check_event_shape
 from vaeflow.bijectors.conditioner import Conditioner
-from vaeflow.bijectors.differential import Accuracy, diffrax, solve_rows
+from vaeflow.bijectors.ode import Accuracy, diffrax, solve_rows
 
 PyTree = Any
 

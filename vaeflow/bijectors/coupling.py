@@ -1,16 +1,15 @@
-"""Couplings: one part of an event is transformed given the other."""
+"""Coupling layers: half of the event transforms the other half."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from vaeflow.bijectors.base import Bijector, sum_event
+from vaeflow.bijectors.transformers import Transformer, bounded_log_scale
 
 Network = Callable[[Array], Array]
 
@@ -27,44 +26,6 @@ class Coupling(Protocol):
     name: str
     conditioner: Network
     split: int
-
-
-LARGEST_LOG_SCALE = 8.0
-"""Bound on the magnitude of `bounded_log_scale`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SigmoidLogScale:
-    """Computes log(m + (1 - m) sigmoid(raw + 2)): factors between the floor m and 1.
-
-    The floor bounds how much the inverse can amplify, by 1 / m a step, and so keeps samples finite
-    however far from the data they stray.
-
-    Source: the published code of Kingma & Dhariwal 2018, which has m = 0.
-
-    Attributes:
-      floor: Smallest factor m, above 0 and below 1.
-    """
-
-    floor: float = 1e-3
-
-    def __post_init__(self) -> None:
-        """Refuses floors out of range.
-
-        Raises:
-          ValueError: If the floor isn't between 0 and 1.
-        """
-        if not 0 < self.floor < 1:
-            raise ValueError(f"floor must be above 0 and below 1, got {self.floor}")
-
-    def __call__(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Computes the logarithm of the factor from a network's raw output."""
-        return jnp.log(self.floor + (1 - self.floor) * jax.nn.sigmoid(raw + 2))
-
-
-def bounded_log_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes b tanh(raw / b) with b = 8: the identity near zero, bounded by b far from it."""
-    return LARGEST_LOG_SCALE * jnp.tanh(raw / LARGEST_LOG_SCALE)
 
 
 class AffineCoupling(Bijector):
@@ -190,3 +151,52 @@ def conditioned(coupling: Coupling, condition: Array, transformed: Array, groups
         )
     # The network may compute in bfloat16; what it parametrises may not.
     return parameters.astype(jnp.promote_types(transformed.dtype, jnp.float32))
+
+
+class TransformedCoupling(Bijector):
+    """Maps each of the last channels by a member of a family, given the first channels.
+
+    With x = [a, b] split along the last axis, y = [a, f(b)], where f is the elementwise bijector
+    that `transformer` makes of ``conditioner(a)``. log|det dy/dx| is that of f. Both directions
+    cost one pass of the conditioner and that direction of f.
+
+    Shapes: x is ``[*batch, *positions, channel]``; the conditioner maps
+    ``[*batch, *positions, split]`` to ``[*batch, *positions, (channel - split) parameters]``: for
+    each channel in turn its parameters.
+
+    Source: Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows", section 2.1.
+    """
+
+    static_fields = ("split", "transformer")
+
+    def __init__(
+        self, conditioner: Network, split: int, transformer: Transformer, event_ndims: int = 1
+    ):
+        """Builds the coupling.
+
+        Args:
+          conditioner: A `Conditioner`, or another pytree that can be called.
+          split: Number of channels that the conditioner reads; 0 makes it a map without condition.
+          transformer: The family, such as `SplineTransformer`.
+          event_ndims: Number of trailing axes that make an event.
+        """
+        super().__init__(event_ndims_in=event_ndims)
+        self.conditioner = conditioner
+        self.split = split
+        self.transformer = transformer
+
+    def _transformed(self, x, inverse):
+        condition, transformed = split_channels(self, x)
+        groups = self.transformer.parameters
+        raw = conditioned(self, condition, transformed, groups)
+        bijector = self.transformer(raw.reshape((*transformed.shape, groups)), self.event_ndims_in)
+        apply = bijector.inverse_and_log_det if inverse else bijector.forward_and_log_det
+        transformed, log_det = apply(transformed)
+        condition = condition.astype(transformed.dtype)
+        return jnp.concatenate([condition, transformed], axis=-1), log_det
+
+    def _forward(self, x):
+        return self._transformed(x, inverse=False)
+
+    def _inverse(self, y):
+        return self._transformed(y, inverse=True)

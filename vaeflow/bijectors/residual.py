@@ -1,20 +1,266 @@
-"""Residual maps: the identity plus a contraction."""
+"""Residual bijectors: the identity plus a contraction, inverted by fixed-point iteration, with exact and estimated log-determinants."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, check_event_shape
+from vaeflow.bijectors.base import Bijector, check_event_shape, sum_event
 from vaeflow.bijectors.conditioner import Conditioner
-from vaeflow.bijectors.contraction import solve_residual
-from vaeflow.bijectors.residual_log_det import estimated_log_det, exact_log_det
 
 PyTree = Any
+
+LARGEST_ITERATIONS = 1000
+"""Number of iterations that a solution may take: 1e-6 is reached in 131 for a Lipschitz constant of
+0.9, and in 684 for 0.98."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def solve_residual(
+    function: Callable[[Array], Array],
+    target: Float[Array, "*batch_and_event"],
+    event_ndims: int = 1,
+    tolerance: float = 1e-6,
+) -> Float[Array, "*batch_and_event"]:
+    """Solves x + g(x) = target for x, where g has a Lipschitz constant below one.
+
+    Iterates x <- target - g(x) from x = target. An example is done, and left as it is from then on,
+    when no entry changes by more than ``tolerance (1 + max(|target|, |x|))``, with the maximum over
+    its entries; the solution is then at most 1 / (1 - lipschitz) times as far away as that change.
+    Where a step isn't shorter than the one before, rounding errors outweigh what is left: from then
+    on steps of that example are half as long, so that they don't swing from one side of the
+    solution to the other, and where one again isn't shorter, ten times the tolerance is enough. An
+    example that isn't done within a bounded number of iterations, or that isn't finite, comes back
+    as NaN, so a failure can't pass for a solution; the second doesn't keep the others waiting.
+
+    Differentiable in reverse mode, by the implicit function theorem: the cotangent w of the target
+    solves w + (dg/dx)^T w = dx, by the same iteration to the same relative tolerance, with the same
+    NaN where it fails.
+
+    Source: Behrmann, Grathwohl, Chen, Duvenaud & Jacobsen 2019, "Invertible residual networks",
+    algorithm 1.
+
+    Args:
+      function: The map g as a pytree, such as a `Conditioner`; each example's result depends on
+        that example alone.
+      target: Values to reach.
+      event_ndims: Number of trailing axes that make an event.
+      tolerance: Relative size of an acceptable change.
+
+    Returns:
+      The solution, of the shape of `target`, float32 or wider.
+    """
+    return _solve(function, target, event_ndims, tolerance)[0]
+
+
+def _solve(function, target, event_ndims, tolerance):
+    target = target.astype(jnp.promote_types(target.dtype, jnp.float32))
+    x = _iterate(lambda x: target - function(x), target, 1.0, event_ndims, tolerance)
+    return x, (function, x)
+
+
+def _solve_backward(event_ndims, tolerance, residuals, dx):
+    function, x = residuals
+    _, pull_back = jax.vjp(function, x)
+    dtarget = _iterate(lambda w: dx - pull_back(w)[0], dx, 0.0, event_ndims, tolerance)
+    _, pull_back = jax.vjp(lambda function: function(x), function)
+    (dfunction,) = pull_back(-dtarget)
+    return dfunction, dtarget
+
+
+solve_residual.defvjp(_solve, _solve_backward)
+
+
+def _iterate(
+    contraction: Callable[[Array], Array],
+    start: Array,
+    least: float,
+    event_ndims: int,
+    tolerance: float,
+) -> Array:
+    """Iterates a contraction until changes are small beside ``least + max(|start|, |z|)``."""
+    axes = tuple(range(start.ndim - event_ndims, start.ndim))
+
+    def size(z):
+        return jnp.max(jnp.abs(z), axis=axes, keepdims=True, initial=0)
+
+    def refine(state):
+        z, length, halved, done, failed, count = state
+        change = contraction(z) - z
+        # An infinite change is as small as an infinite bound.
+        finite = jnp.isfinite(size(change))
+        previous, length = length, jnp.sqrt(jnp.sum(change**2, axis=axes, keepdims=True))
+        stalled = length >= previous
+        allowed = jnp.where(halved & stalled, 10 * tolerance, tolerance)
+        halved = halved | stalled
+        allowed = allowed * (least + jnp.maximum(size(start), size(z)))
+        z = jnp.where(done | failed, z, z + jnp.where(halved, 0.5, 1.0) * change)
+        done = done | (finite & (size(change) <= allowed))
+        return z, length, halved, done, failed | (~finite & ~done), count + 1
+
+    def unfinished(state):
+        _, _, _, done, failed, count = state
+        return ~jnp.all(done | failed) & (count < LARGEST_ITERATIONS)
+
+    none = jnp.zeros_like(size(start), bool)
+    endless = jnp.full_like(size(start), jnp.inf)
+    state = (start, endless, none, none, none, 0)
+    z, _, _, done, failed, _ = jax.lax.while_loop(unfinished, refine, state)
+    return jnp.where(done & ~failed, z, jnp.nan)
+
+
+SURE_TERMS = 4
+"""Number of terms of the power series that are always computed."""
+
+CONTINUATION = 0.7
+"""Probability that after a term another one follows, from the sure terms on."""
+
+LARGEST_TERMS = 44
+"""Number of terms after which the series always ends."""
+
+
+def exact_log_det(
+    function: Callable[[Array], Array], x: Float[Array, "*batch_and_event"], event_ndims: int = 1
+) -> Float[Array, "*batch"]:
+    """Computes log|det(I + dg/dx)| from the whole Jacobian, for as many passes as it has rows.
+
+    It is NaN where the determinant of a leading part of I + dg/dx isn't positive, which no
+    contraction comes to.
+
+    Args:
+      function: The map g; each example's result depends on that example alone.
+      x: Where to differentiate.
+      event_ndims: Number of trailing axes that make an event.
+    """
+    batch, event = x.shape[: x.ndim - event_ndims], x.shape[x.ndim - event_ndims :]
+    size = math.prod(event)
+    identity = jnp.eye(size, dtype=x.dtype)
+    _, pull_back = jax.vjp(function, x)
+
+    def row(direction: Array) -> Array:
+        cotangent = jnp.broadcast_to(direction.reshape(event), x.shape)
+        return pull_back(cotangent)[0].reshape((*batch, size))
+
+    jacobian = jax.vmap(row, out_axes=-2)(identity)
+    return _log_determinant(identity + jacobian)
+
+
+@jax.custom_vjp
+def _log_determinant(matrix: Float[Array, "*batch row column"]) -> Float[Array, "*batch"]:
+    """Computes log det A, where the symmetric part of A is positive definite.
+
+    By elimination without pivoting, of a row of all matrices at a time: pivots are positive and
+    rounding errors stay small where A = I + J with ||J|| < 1, since x . A x >= (1 - ||J||) ||x||^2
+    goes for what is left after each step, too. Libraries factor one small matrix after another, and
+    take twenty times as long for the matrices of a batch.
+
+    Source: Golub & Van Loan 1979, "Unsymmetric positive definite linear systems".
+    """
+    return _eliminate(matrix)[0]
+
+
+def _eliminate(matrix: Array) -> tuple[Array, Array]:
+    """Computes log det A and the inverse of A, which takes the place of A entry by entry."""
+    size = matrix.shape[-1]
+
+    def step(index, state):
+        log_det, matrix = state
+        row = jax.lax.dynamic_slice_in_dim(matrix, index, 1, axis=-2)
+        column = jax.lax.dynamic_slice_in_dim(matrix, index, 1, axis=-1)
+        pivot = jax.lax.dynamic_slice_in_dim(row, index, 1, axis=-1)
+        unit = (jnp.arange(size) == index).astype(matrix.dtype)
+        matrix = matrix - (column - unit[:, None]) * ((row + unit) / pivot)
+        return log_det + jnp.log(pivot[..., 0, 0]), matrix
+
+    start = jnp.zeros(matrix.shape[:-2], matrix.dtype)
+    return jax.lax.fori_loop(0, size, step, (start, matrix))
+
+
+def _log_determinant_backward(inverse, dlog_det):
+    return (dlog_det[..., None, None] * jnp.swapaxes(inverse, -1, -2),)
+
+
+_log_determinant.defvjp(_eliminate, _log_determinant_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def estimated_log_det(
+    function: Callable[[Array], Array],
+    x: Float[Array, "*batch_and_event"],
+    probes: Float[Array, "probe *batch_and_event"],
+    roulette: Float[Array, ""],
+    event_ndims: int = 1,
+) -> Float[Array, "*batch"]:
+    """Estimates log|det(I + J)|, J = dg/dx, at the cost of some vector-Jacobian products.
+
+    log|det(I + J)| = sum over k of (-1)^(k+1) tr(J^k) / k, where tr(J^k) is estimated by v^T J^k v
+    with probes v, and the series by its first terms: `SURE_TERMS`, and then j more with probability
+    CONTINUATION^j, each divided by the probability that it is reached. The mean over the draws is
+    that of the first `LARGEST_TERMS` terms. What is left out is at most D r^45 / (45 (1 - r)) for D
+    entries, if the eigenvalues of J are at most r in size: 4e-7 D for r = 0.75, and 2e-3 D for
+    0.9. With r > 0.83 the variance is dominated by long series that are rare.
+
+    The gradient isn't that of the estimate, but another estimate without bias but for the same
+    terms, with the same probes and the same number of terms: that of
+    sum over k of (-1)^k v^T J^k dJ v, which needs no more memory for more terms. It is of first
+    order: it has no derivatives itself.
+
+    Source: Chen, Behrmann, Duvenaud & Jacobsen 2019, "Residual flows for invertible generative
+    modeling", equations 6 and 8.
+
+    Args:
+      function: The map g as a pytree, such as a `Conditioner`; each example's result depends on
+        that example alone.
+      x: Where to differentiate.
+      probes: Noise whose entries have mean zero, variance one and no correlations, for each
+        example.
+      roulette: A draw from the uniform distribution on [0, 1), which says how many terms there are.
+      event_ndims: Number of trailing axes that make an event.
+    """
+    return _estimate(function, x, probes, roulette, event_ndims)[0]
+
+
+def _estimate(function, x, probes, roulette, event_ndims):
+    _, pull_back = jax.vjp(function, x)
+    pull_back = jax.vmap(pull_back)
+    further = jnp.minimum(jnp.log(roulette) / math.log(CONTINUATION), LARGEST_TERMS - SURE_TERMS)
+
+    def add(index, state):
+        # The vectors are (J^T)^index v.
+        vectors, signed, log_det, series = state
+        signed = -signed / jnp.where(index < SURE_TERMS, 1, CONTINUATION)
+        series = series + signed * vectors
+        (vectors,) = pull_back(vectors)
+        trace = jnp.mean(sum_event(vectors * probes, event_ndims), axis=0)
+        return vectors, signed, log_det + signed / (index + 1) * trace, series
+
+    log_det = jnp.zeros(x.shape[: x.ndim - event_ndims], x.dtype)
+    start = (probes, -jnp.ones((), x.dtype), log_det, jnp.zeros_like(probes))
+    terms = SURE_TERMS + further.astype(jnp.int32)
+    _, _, log_det, series = jax.lax.fori_loop(0, terms, add, start)
+    return log_det, (function, x, probes, roulette, series)
+
+
+def _estimate_backward(event_ndims, residuals, dlog_det):
+    function, x, probes, roulette, series = residuals
+
+    def traces(function, x):
+        _, pull_back = jax.vjp(lambda x: function(x), x)
+        (vectors,) = jax.vmap(pull_back)(series)
+        return jnp.mean(sum_event(vectors * probes, event_ndims), axis=0)
+
+    _, pull_back = jax.vjp(traces, function, x)
+    return (*pull_back(dlog_det), jnp.zeros_like(probes), jnp.zeros_like(roulette))
+
+
+estimated_log_det.defvjp(_estimate, _estimate_backward)
 
 
 class ContractiveNetwork(Protocol):

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vaeflow.bijectors.amortised import broadcasts_to
-from vaeflow.bijectors.base import Bijector, sum_event
+from vaeflow.bijectors.base import Bijector, broadcasts_to, sum_event
 
 SMALLEST = 1e-3
 """Smallest width and height of a bin, relative to the interval, and smallest slope at a knot."""

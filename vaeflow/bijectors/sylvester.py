@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.amortised import prepare_vectors
-from vaeflow.bijectors.base import Bijector
+from vaeflow.bijectors.base import Bijector, prepare_vectors
 from vaeflow.bijectors.numerical import solve_monotone
 
 LARGEST_DIAGONAL = 0.999

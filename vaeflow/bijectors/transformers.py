@@ -8,12 +8,47 @@ from typing import Protocol
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.affine import ElementwiseAffine
 from vaeflow.bijectors.base import Bijector
-from vaeflow.bijectors.bernstein import BernsteinPolynomial
-from vaeflow.bijectors.coupling import bounded_log_scale
-from vaeflow.bijectors.monotone_network import MonotoneNetwork
+from vaeflow.bijectors.elementwise import ElementwiseAffine
+from vaeflow.bijectors.monotone import BernsteinPolynomial, MonotoneNetwork
 from vaeflow.bijectors.spline import RationalQuadraticSpline
+
+LARGEST_LOG_SCALE = 8.0
+"""Bound on the magnitude of `bounded_log_scale`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidLogScale:
+    """Computes log(m + (1 - m) sigmoid(raw + 2)): factors between the floor m and 1.
+
+    The floor bounds how much the inverse can amplify, by 1 / m a step, and so keeps samples finite
+    however far from the data they stray.
+
+    Source: the published code of Kingma & Dhariwal 2018, which has m = 0.
+
+    Attributes:
+      floor: Smallest factor m, above 0 and below 1.
+    """
+
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuses floors out of range.
+
+        Raises:
+          ValueError: If the floor isn't between 0 and 1.
+        """
+        if not 0 < self.floor < 1:
+            raise ValueError(f"floor must be above 0 and below 1, got {self.floor}")
+
+    def __call__(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Computes the logarithm of the factor from a network's raw output."""
+        return jnp.log(self.floor + (1 - self.floor) * jax.nn.sigmoid(raw + 2))
+
+
+def bounded_log_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Computes b tanh(raw / b) with b = 8: the identity near zero, bounded by b far from it."""
+    return LARGEST_LOG_SCALE * jnp.tanh(raw / LARGEST_LOG_SCALE)
 
 
 class Transformer(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vaeflow._util.optional import missing_package
 from vaeflow.data.dataset import Batch, Source
-from vaeflow.data.packages import missing_package
 
 _READERS = 8
 _BATCHES_AHEAD = 16

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
-from vaeflow.data import drawings, embedded, face_edges, folder, idx, npz, prepared, sprites
+from vaeflow.data import colored_digits, embedded, files, folder, sprites, tfds
 from vaeflow.data.dataset import Dataset
-from vaeflow.data.pixels import Crop
+from vaeflow.data.images import Crop
 
 SOURCES = (
     "embedded:faces",
@@ -94,23 +94,21 @@ def open_dataset(config: DataConfig) -> Dataset:
     if name == "embedded:faces":
         return embedded.open_faces(name, fold)
     if name == "embedded:face-edges":
-        return face_edges.open_face_edges(name, fold)
+        return embedded.open_face_edges(name, fold)
     if name == "embedded:digits":
         return embedded.open_digits(name, fold)
     if name == "embedded:drawings":
-        return drawings.open_drawings(name, fold)
+        return colored_digits.open_drawings(name, fold)
     if name == "embedded:sprites":
         return sprites.open_sprites(name, fold, config.image_size)
     if kind == "npz" and rest:
-        return npz.open_npz(name, rest, fold)
+        return files.open_npz(name, rest, fold)
     if kind == "idx" and rest:
-        return idx.open_idx(name, rest, fold)
+        return files.open_idx(name, rest, fold)
     if kind == "folder" and rest:
         return folder.open_folder(name, rest, fold, config.image_size, config.crop)
     if kind == "tfds" and rest:
-        return prepared.open_prepared(
-            name, rest, fold, config.image_size, config.crop, config.data_dir
-        )
+        return tfds.open_prepared(name, rest, fold, config.image_size, config.crop, config.data_dir)
     raise ValueError(f"source={name!r} is unknown; allowed are {', '.join(SOURCES)}")
 
 

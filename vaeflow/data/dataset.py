@@ -1,21 +1,24 @@
-"""What a data set is: its three splits, and random access into each."""
+"""Datasets: splits, sources and in-memory arrays."""
 
 from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 if TYPE_CHECKING:
-    from vaeflow.data.drawings import Drawings
+    from vaeflow.data.colored_digits import Drawings
     from vaeflow.data.sprites import Factors
 
+
 Example = dict[str, np.ndarray]
+
 Batch = dict[str, np.ndarray]
+
 Read = Callable[[Int[np.ndarray, " batch"]], Batch]
 
 
@@ -134,3 +137,97 @@ def _counts(data: Dataset | Table) -> str:
     return " / ".join(
         f"{len(getattr(data, split))} {split}" for split in ("train", "validation", "test")
     )
+
+
+FOLDS = 10
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Examples that belong together in the data as they come.
+
+    Attributes:
+      read: Returns the given rows as a batch without ``index``.
+      count: Number of rows.
+    """
+
+    read: Read
+    count: int
+
+
+def make_splits(parts: Mapping[str, Part], fold: int, *, name: str) -> dict[str, Source]:
+    """Makes the three splits out of the one, two or three that the data come with.
+
+    A fixed permutation of the training part is cut into ten blocks. Where validation and test are
+    both missing, fold f tests on block f, validates on block f + 1 (cyclically) and trains on the
+    other eight, so the test sets of folds 0 to 9 tile the data. Where one is missing, it is block
+    f and the other nine are for training. What the data come with stays as it is, in its order.
+
+    Args:
+      parts: "train", and where the data have them "validation" and "test".
+      fold: Which of the ten folds, 0 to 9.
+      name: The source string, for error messages.
+
+    Returns:
+      A source for each of "train", "validation" and "test".
+
+    Raises:
+      ValueError: `fold` is out of range, or isn't 0 though nothing is carved, or the training
+        part has fewer than ten examples to carve from.
+    """
+    if not 0 <= fold < FOLDS:
+        raise ValueError(f"fold={fold}: allowed are 0 to {FOLDS - 1}")
+    missing = [split for split in SPLITS if split not in parts]
+    if not missing and fold:
+        raise ValueError(f"fold={fold}: {name} comes with all its splits, so only 0 is allowed")
+    rows = {split: np.arange(part.count) for split, part in parts.items()}
+    if missing:
+        blocks = _blocks(parts["train"].count, name)
+        blocks = blocks[fold:] + blocks[:fold]
+        # Test before validation, so that fold f tests on block f.
+        for split, block in zip(sorted(missing), blocks[: len(missing)], strict=True):
+            rows[split] = block
+        rows["train"] = np.concatenate(blocks[len(missing) :])
+    for split in SPLITS:
+        if not len(rows[split]):
+            raise ValueError(f"source={name!r}: its {split} split is empty")
+
+    offsets, total = {}, 0
+    for split, part in parts.items():
+        offsets[split] = total
+        total += part.count
+    owner = {split: split if split in parts else "train" for split in SPLITS}
+    return {
+        split: Source(parts[owner[split]].read, rows[split], offsets[owner[split]])
+        for split in SPLITS
+    }
+
+
+def _blocks(count: int, name: str) -> list[Int[np.ndarray, " block"]]:
+    if count < FOLDS:
+        raise ValueError(
+            f"source={name!r}: {count} training examples are too few to carve held-out splits"
+            f" from; at least {FOLDS} are needed"
+        )
+    # RandomState's stream is frozen for ever; Generator's may change between NumPy releases, and
+    # with it what was held out.
+    return np.array_split(np.random.RandomState(0).permutation(count), FOLDS)
+
+
+def array_part(
+    images: UInt8[np.ndarray, "count height width channel"],
+    labels: Int[np.ndarray, " count"] | None = None,
+) -> Part:
+    """Wraps images, and labels where there are any, for random access."""
+    arrays = {"image": images}
+    if labels is not None:
+        arrays["label"] = labels.astype(np.int32)
+    return arrays_part(arrays)
+
+
+def arrays_part(arrays: dict[str, np.ndarray]) -> Part:
+    """Wraps arrays by what a batch calls them, each with an example a row, for random access."""
+    count = len(next(iter(arrays.values())))
+    return Part(lambda rows: {name: array[rows] for name, array in arrays.items()}, count)

@@ -1,4 +1,4 @@
-"""Image files in a folder."""
+"""Images from folders."""
 
 from __future__ import annotations
 
@@ -9,18 +9,99 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
-from vaeflow.data.arrays import array_part
-from vaeflow.data.dataset import Dataset
-from vaeflow.data.image_files import SUFFIXES, is_image_file, read_image
-from vaeflow.data.packages import missing_package
-from vaeflow.data.pixels import Crop, check_crop, crop_and_resize
-from vaeflow.data.splits import SPLITS, Part, make_splits
+from vaeflow._util.optional import missing_package, package_file
+from vaeflow.data.dataset import SPLITS, Dataset, Part, array_part, make_splits
+from vaeflow.data.images import Crop, check_crop, crop_and_resize
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+_GREY_MODES = ("1", "L", "LA", "La")
+
+
+def is_image_file(file: pathlib.Path) -> bool:
+    """Whether a path is a visible file with one of `SUFFIXES`."""
+    return not file.name.startswith(".") and file.suffix.lower() in SUFFIXES and file.is_file()
+
+
+def read_image(file: pathlib.Path) -> UInt8[np.ndarray, "height width channel"]:
+    """Reads an image upright, as its EXIF orientation says; one channel if it is grey, else three.
+
+    What is transparent is laid over white; of an animation the first frame counts; 16-bit grey is
+    brought to 8 bits.
+
+    Raises:
+      ValueError: The file can't be read as an image; the message is the reason alone.
+    """
+    try:
+        return _decode(file)
+    except Exception as error:  # decoders raise any type on malformed files
+        raise ValueError((str(error) or type(error).__name__).splitlines()[0]) from error
+
+
+def _decode(file: pathlib.Path) -> UInt8[np.ndarray, "height width channel"]:
+    from PIL import Image, ImageOps
+
+    with file.open("rb") as stream, Image.open(stream) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "F":
+            raise ValueError("floating-point pixels")
+        if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion clips to 8
+            deep = np.asarray(image).astype(np.int64)
+            if deep.min() < 0 or deep.max() > 65535:
+                raise ValueError("pixels beyond 16 bits")
+            image = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+        grey = image.mode in _GREY_MODES or (image.mode == "P" and _has_grey_palette(image))
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    return pixels[:, :, np.newaxis] if grey else pixels
+
+
+def _has_grey_palette(image) -> bool:
+    palette = np.array(image.getpalette("RGB")).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
+
+
+CAMERA = "embedded:camera"
+"""Stands for a photograph that scikit-image ships, 512 by 512 pixels."""
+
+
+def read_grey_image(path: str) -> Float[np.ndarray, "row column"]:
+    """Reads the brightness of each pixel of an image, from 0 to 1; row 0 is the top.
+
+    Colours become grey by their luma (ITU-R BT.601).
+
+    Args:
+      path: An image file, or `embedded:camera` for a photographer, 512 by 512 pixels, that
+        scikit-image ships.
+
+    Raises:
+      ValueError: The file is missing or can't be read as an image.
+    """
+    if path == CAMERA:
+        file = package_file(path, "scikit-image", "skimage", "data/camera.png")
+    else:
+        file = pathlib.Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"image {path} is missing: no such file")
+    try:
+        pixels = read_image(file)
+    except ValueError as error:
+        raise ValueError(f"image {path} can't be read: {error}") from error
+    channels = pixels.shape[-1]
+    weights = np.array([0.299, 0.587, 0.114] if channels == 3 else [1.0])
+    return (pixels @ weights / 255).astype(np.float32)
+
 
 BROKEN_SHARE = 0.05  # with more broken files than this something else is wrong
 
 _IN_MEMORY_BYTES = 2**30
+
 _PARTITION_FILE = "list_eval_partition.txt"
+
 _SPLIT_FOLDERS = {
     "train": "train",
     "validation": "validation",

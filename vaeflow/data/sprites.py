@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vaeflow.data.dataset import Dataset
-from vaeflow.data.splits import Part, make_splits
+from vaeflow.data.dataset import Dataset, Part, make_splits
 
 SHAPES = ("heart", "triangle", "half_disc")
 _DEFAULT_SIZE = 64

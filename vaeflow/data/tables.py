@@ -8,12 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float32
 
-from vaeflow.data.archives import open_archive, read_array
-from vaeflow.data.arrays import arrays_part
-from vaeflow.data.checks import check_table
-from vaeflow.data.dataset import Table
-from vaeflow.data.packages import package_file
-from vaeflow.data.splits import make_splits
+from vaeflow._util.optional import package_file
+from vaeflow.data.dataset import Table, arrays_part, make_splits
+from vaeflow.data.files import open_archive, read_array
+from vaeflow.data.images import check_table
 
 SOURCES = ("embedded:nuclei", "npz:PATH")
 

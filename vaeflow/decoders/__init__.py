@@ -4,15 +4,22 @@ A `Decoder` is a network, which makes features of latents, and a likelihood, whi
 distribution of features.
 """
 
-from vaeflow.decoders.adaptive import AdaINDecoder
-from vaeflow.decoders.bernoulli import BernoulliLikelihood
-from vaeflow.decoders.continuous_bernoulli import ContinuousBernoulliLikelihood
-from vaeflow.decoders.convolutional import ConvolutionalDecoder, GatedDecoder, ResidualDecoder
-from vaeflow.decoders.decoder import Decoder
-from vaeflow.decoders.dense import DenseDecoder
-from vaeflow.decoders.gaussian import GaussianLikelihood
-from vaeflow.decoders.levels import CategoricalLikelihood, DiscretizedLogisticMixtureLikelihood
-from vaeflow.decoders.maps import MapDecoder
+from vaeflow.decoders.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+    GaussianLikelihood,
+)
+from vaeflow.decoders.munit import AdaINDecoder
+from vaeflow.decoders.networks import (
+    ConvolutionalDecoder,
+    Decoder,
+    DenseDecoder,
+    GatedDecoder,
+    MapDecoder,
+    ResidualDecoder,
+)
 
 __all__ = [
     "AdaINDecoder",

@@ -1,6 +1,9 @@
-"""Gaussians of vectors with a full covariance."""
+"""Gaussian distributions: full covariance, the standard normal, products of experts, pairwise densities."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import distrax
 import jax
@@ -102,3 +105,85 @@ class FullGaussian(distrax.Distribution):
 
 def _log_prob_of_noise(noise: Array) -> Array:
     return jnp.sum(-0.5 * noise**2 - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
+
+
+def standard_normal(
+    event_shape: Sequence[int], batch_shape: Sequence[int] = (), temperature: float = 1.0
+) -> distrax.Distribution:
+    """Builds independent normals with mean zero and a common standard deviation.
+
+    Args:
+      event_shape: Shape of a sample.
+      batch_shape: Shape of the batch of distributions.
+      temperature: Standard deviation; 1 is the density of the model, less gives samples that are
+        more typical and less diverse (Kingma & Dhariwal 2018, section 5).
+
+    Returns:
+      A distrax distribution of events of shape `event_shape`, in float32.
+    """
+    zeros = jnp.zeros((*batch_shape, *event_shape), jnp.float32)
+    scale = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), zeros.shape)
+    return distrax.Independent(distrax.Normal(zeros, scale), len(event_shape))
+
+
+def product_of_normals(
+    first: distrax.Independent, second: distrax.Independent
+) -> distrax.Independent:
+    """Multiplies the densities of vectors of independent normals, and normalises the result.
+
+    Precisions add up, means are weighted by them: s^-2 = s_1^-2 + s_2^-2 and
+    m = (m_1 s_1^-2 + m_2 s_2^-2) s^2. With a prior as the first and a likelihood as the second it
+    is Bayes' rule; as s_2 grows, the second says nothing and the first is left.
+
+    Args:
+      first: Normals of events ``[entry]``.
+      second: Normals of as many entries, whose batch axes broadcast to those of the first.
+
+    Raises:
+      ValueError: If one isn't made of independent normals, or their events differ in shape.
+    """
+    one, two = (getattr(part, "distribution", None) for part in (first, second))
+    if not (isinstance(one, distrax.Normal) and isinstance(two, distrax.Normal)):
+        raise ValueError(
+            f"vectors of independent normals are needed, got {first.name} and {second.name}"
+        )
+    if first.event_shape != second.event_shape:
+        raise ValueError(
+            f"both must have one event shape, got {first.event_shape} and {second.event_shape}"
+        )
+    # The share of the second; as a sigmoid, squares of large deviations can't overflow.
+    log_ratio = jnp.log(one.scale) - jnp.log(two.scale)
+    share = jax.nn.sigmoid(2 * log_ratio)
+    mean = one.loc + share * (two.loc - one.loc)
+    scale = jnp.exp(jnp.log(one.scale) - 0.5 * jax.nn.softplus(2 * log_ratio))
+    return distrax.Independent(distrax.Normal(mean, scale), 1)
+
+
+def pairwise_log_prob(
+    normal: distrax.Normal,
+    values: Float[Array, "row entry"],
+    of_entry: Callable[[Float[Array, "component row"]], Any] = lambda log_density: None,
+) -> tuple[Float[Array, "component row"], Any]:
+    """Computes log N(x_r; mean_k, scale_k) for each component k and row r, in nats.
+
+    One entry at a time, forward and backward: memory doesn't grow with their number, and whoever
+    sums over components does so over the leading axis, which CPUs do best.
+
+    Args:
+      normal: ``[component, entry]`` normals.
+      values: The rows.
+      of_entry: What else is asked of the log-densities of each entry.
+
+    Returns:
+      The log-densities, summed over entries, and what `of_entry` answered, stacked by entry.
+    """
+
+    @jax.checkpoint
+    def add(total: Array, columns: tuple[Array, Array, Array]) -> tuple[Array, Any]:
+        loc, scale, value = columns
+        log_density = distrax.Normal(loc[:, None], scale[:, None]).log_prob(value)
+        return total + log_density, of_entry(log_density)
+
+    dtype = jnp.result_type(normal.loc, normal.scale, values)
+    nothing = jnp.zeros((normal.loc.shape[0], values.shape[0]), dtype)
+    return jax.lax.scan(add, nothing, (normal.loc.T, normal.scale.T, values.T))

@@ -1,4 +1,4 @@
-"""Vectors made of independent groups of entries."""
+"""Products of independent groups, and log-densities and KL divergences per dimension."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import distrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from vaeflow.distributions.concrete import Concrete
 
 
 class Grouped(distrax.Distribution):
@@ -87,3 +89,82 @@ class Grouped(distrax.Distribution):
             for part, key in zip(self._parts, keys, strict=True)
         ]
         return jnp.concatenate(parts, axis=-1)
+
+
+WHOLE = "z"
+"""Name of the group of all latents, where there is only one."""
+
+
+def groups_of(distribution: distrax.Distribution) -> dict[str, distrax.Distribution]:
+    """The groups of a `Grouped` distribution; of any other, itself as the only one."""
+    return distribution.groups if isinstance(distribution, Grouped) else {WHOLE: distribution}
+
+
+def pieces_of(
+    distribution: distrax.Distribution, value: Float[Array, "*batch latent"]
+) -> dict[str, Float[Array, "*batch part"]]:
+    """The parts of vectors that the groups of a distribution are about, by name."""
+    grouped = isinstance(distribution, Grouped)
+    return distribution.split(value) if grouped else {WHOLE: value}
+
+
+def per_dim_log_prob(
+    distribution: distrax.Distribution, value: Float[Array, "*batch latent"]
+) -> dict[str, Float[Array, "*batch entry"]]:
+    """Computes the log-density of each independent entry, in nats, by group.
+
+    Independent normals have as many entries as latents. A `Concrete` variable is one entry, with
+    its relaxed log-probability sum_k x_k log pi_k. Anything else is one entry as a whole.
+
+    Args:
+      distribution: Of vectors.
+      value: Vectors, whose batch axes broadcast against those of the distribution.
+    """
+    pieces = pieces_of(distribution, value)
+    return {name: _of_entries(part, pieces[name]) for name, part in groups_of(distribution).items()}
+
+
+def _of_entries(part: distrax.Distribution, value: Array) -> Array:
+    if (normal := normals_of(part)) is not None:
+        return normal.log_prob(value)
+    whole = part.log_mass(value) if isinstance(part, Concrete) else part.log_prob(value)
+    return whole[..., None]
+
+
+def per_dim_kl(
+    q: distrax.Distribution, p: distrax.Distribution
+) -> dict[str, Float[Array, "*batch entry"]]:
+    """Computes KL(q || p) of each independent entry, in nats, by group, where it is known.
+
+    For normals log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2 with means m and
+    deviations s. For `Concrete` variables that of their categories, sum_k pi_k log(pi_k / rho_k).
+
+    Args:
+      q: A distribution of vectors.
+      p: Another, whose batch axes broadcast to those of q; of the same groups.
+
+    Returns:
+      Values for the groups where both sides are of one of these kinds; none for others.
+    """
+    others = groups_of(p)
+    found = {name: _kl(part, others.get(name)) for name, part in groups_of(q).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _kl(q: distrax.Distribution, p: distrax.Distribution | None) -> Array | None:
+    if isinstance(q, Concrete) and isinstance(p, Concrete):
+        terms = jnp.exp(q.log_probability) * (q.log_probability - p.log_probability)
+        return jnp.sum(terms, axis=-1, keepdims=True)
+    q, p = normals_of(q), normals_of(p)
+    if q is None or p is None:
+        return None
+    ratio = q.scale / p.scale
+    distance = ((q.loc - p.loc) / p.scale) ** 2
+    return 0.5 * (distance + (ratio - 1) * (ratio + 1)) - jnp.log(ratio)
+
+
+def normals_of(part: distrax.Distribution | None) -> distrax.Normal | None:
+    """The normals of a vector of independent ones, else None."""
+    normal = getattr(part, "distribution", None)
+    independent = isinstance(part, distrax.Independent) and isinstance(normal, distrax.Normal)
+    return normal if independent else None

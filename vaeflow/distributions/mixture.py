@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow.distributions.entries import normals_of
-from vaeflow.distributions.pairs import pairwise_log_prob
+from vaeflow.distributions.gaussian import pairwise_log_prob
+from vaeflow.distributions.grouped import normals_of
 
 
 class Mixture(distrax.MixtureSameFamily):

@@ -4,16 +4,23 @@ An `Encoder` is a network, which makes features of images, and a posterior, whic
 distribution of features. A `MapEncoder` makes maps of features, for `vaeflow.quantizers`.
 """
 
-from vaeflow.encoders.content import ContentEncoder
-from vaeflow.encoders.convolutional import ConvolutionalEncoder, GatedEncoder, ResidualEncoder
-from vaeflow.encoders.dense import DenseEncoder
-from vaeflow.encoders.encoder import Encoder
-from vaeflow.encoders.flow import FlowPosterior
-from vaeflow.encoders.gaussian import DiagonalGaussianPosterior, FullGaussianPosterior
-from vaeflow.encoders.grouped import ConcretePosterior, GroupedPosterior
-from vaeflow.encoders.maps import MapEncoder
-from vaeflow.encoders.point import PointMassPosterior
-from vaeflow.encoders.style import StyleEncoder
+from vaeflow.encoders.munit import ContentEncoder, StyleEncoder
+from vaeflow.encoders.networks import (
+    ConvolutionalEncoder,
+    DenseEncoder,
+    Encoder,
+    GatedEncoder,
+    MapEncoder,
+    ResidualEncoder,
+)
+from vaeflow.encoders.posteriors import (
+    ConcretePosterior,
+    DiagonalGaussianPosterior,
+    FlowPosterior,
+    FullGaussianPosterior,
+    GroupedPosterior,
+    PointMassPosterior,
+)
 
 __all__ = [
     "ConcretePosterior",

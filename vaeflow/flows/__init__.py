@@ -1,30 +1,27 @@
 """Flows: Flax modules that own parameters and return bijectors, forward from noise to data."""
 
 from vaeflow.flows.autoregressive import (
+    BlockAutoregressiveFlow,
     InverseAutoregressiveFlow,
     MaskedAutoregressiveFlow,
-    _MaskedAutoregressiveStep,
 )
-from vaeflow.flows.block_autoregressive import BlockAutoregressiveFlow, _BlockAutoregressiveStep
-from vaeflow.flows.bounded import BoundedFlow
-from vaeflow.flows.continuous import ContinuousFlow
-from vaeflow.flows.gaussianization import GaussianizationFlow, _GaussianizationStep
-from vaeflow.flows.glow import Glow, _GlowStep
-from vaeflow.flows.neural_spline import NeuralSplineFlow, _NeuralSplineStep
-from vaeflow.flows.nice import NICE, _NICEStep
-from vaeflow.flows.planar import PlanarFlow, _PlanarStep
-from vaeflow.flows.radial import RadialFlow, _RadialStep
-from vaeflow.flows.real_nvp import RealNVP, _RealNVPStep
-from vaeflow.flows.residual import ResidualFlow, _ResidualStep
-from vaeflow.flows.stack import FlowStep, StackedFlow
-from vaeflow.flows.standardized import StandardizedFlow
-from vaeflow.flows.sylvester import SylvesterFlow, _SylvesterStep
-from vaeflow.flows.sylvester_basis import (
+from vaeflow.flows.base import FlowStep, StackedFlow
+from vaeflow.flows.classic import (
     HouseholderBasis,
     IdentityBasis,
     OrthogonalBasis,
+    PlanarFlow,
+    RadialFlow,
     SylvesterBasis,
+    SylvesterFlow,
 )
+from vaeflow.flows.continuous import ContinuousFlow
+from vaeflow.flows.coupling import NICE, RealNVP
+from vaeflow.flows.gaussianization import GaussianizationFlow
+from vaeflow.flows.glow import Glow
+from vaeflow.flows.residual import ResidualFlow
+from vaeflow.flows.spline import NeuralSplineFlow
+from vaeflow.flows.wrappers import BoundedFlow, StandardizedFlow
 
 __all__ = [
     "NICE",
@@ -48,15 +45,4 @@ __all__ = [
     "StandardizedFlow",
     "SylvesterBasis",
     "SylvesterFlow",
-    "_BlockAutoregressiveStep",
-    "_GaussianizationStep",
-    "_GlowStep",
-    "_MaskedAutoregressiveStep",
-    "_NICEStep",
-    "_NeuralSplineStep",
-    "_PlanarStep",
-    "_RadialStep",
-    "_RealNVPStep",
-    "_ResidualStep",
-    "_SylvesterStep",
 ]

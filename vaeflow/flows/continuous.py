@@ -9,9 +9,11 @@ import jax
 from jaxtyping import Array, Float
 
 from vaeflow import bijectors
-from vaeflow.bijectors import ActNorm, Chain, Conditioner, Inverse, actnorm_parameters
-from vaeflow.flows.context import initial_data, prepare_context
-from vaeflow.nn import TimeDependentMLP, data_dependent_param
+from vaeflow.bijectors import ActNorm, Chain, Conditioner, Inverse
+from vaeflow.bijectors.elementwise import actnorm_parameters
+from vaeflow.flows.base import initial_data, prepare_context
+from vaeflow.nn import TimeDependentMLP
+from vaeflow.nn.normalization import data_dependent_param
 
 
 class ContinuousFlow(nn.Module):

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow import bijectors
-from vaeflow.bijectors import Chain, Householder, MixtureGaussianization, mixture_of_quantiles
-from vaeflow.flows.affine_context import affine_in_context, at_context
-from vaeflow.flows.vector import VectorFlow
+from vaeflow.bijectors import Chain, Householder, MixtureGaussianization
+from vaeflow.bijectors.gaussianization import mixture_of_quantiles
+from vaeflow.flows.base import VectorFlow
+from vaeflow.flows.classic import affine_in_context, at_context
 
 
 class GaussianizationFlow(VectorFlow):

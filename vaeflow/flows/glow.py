@@ -22,12 +22,11 @@ from vaeflow.bijectors import (
     Invertible1x1ConvolutionPLU,
     SigmoidLogScale,
     Squeeze,
-    actnorm_parameters,
-    plu_factors,
 )
-from vaeflow.flows.context import initial_data, prepare_context
+from vaeflow.bijectors.elementwise import actnorm_parameters
+from vaeflow.bijectors.linear import plu_factors
+from vaeflow.flows.base import StackedFlow, initial_data, prepare_context
 from vaeflow.flows.multiscale import multiscale
-from vaeflow.flows.stack import StackedFlow
 from vaeflow.nn import GlowNetwork
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from vaeflow import bijectors
 from vaeflow.bijectors import Chain, Conditioner
-from vaeflow.flows.probes import probe_key, random_signs
-from vaeflow.flows.vector import VectorFlow
+from vaeflow.bijectors.elementwise import actnorm_parameters
+from vaeflow.flows.base import VectorFlow, probe_key, random_signs
 from vaeflow.nn import LipschitzMLP
 
 
@@ -97,7 +97,7 @@ class _ResidualStep:
         self, key: Array, data: Float[Array, "batch channel"], context: Array | None
     ) -> dict[str, Any]:
         """Standardises the data, and leaves the rest unchanged."""
-        shift, log_scale = bijectors.actnorm_parameters(data)
+        shift, log_scale = actnorm_parameters(data)
         return {
             "params": {
                 "actnorm": {"shift": shift, "log_scale": log_scale},

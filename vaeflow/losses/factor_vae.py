@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vaeflow.axis import LOCAL, Axis
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.random import row_keys
 from vaeflow.distributions import Concrete
-from vaeflow.distributions.entries import groups_of
-from vaeflow.losses.base import Aux, context_of, require
+from vaeflow.distributions.grouped import groups_of
+from vaeflow.estimators import Aux, context_of, evidence, require, split_rows
 from vaeflow.losses.elbo import elbo_metrics
-from vaeflow.losses.evidence import evidence, split_rows
-from vaeflow.models.players import submodel
-from vaeflow.randomness import row_keys
+from vaeflow.models.base import submodel
 
 MODEL, DISCRIMINATOR = "model", "discriminator"
 ORDER = 2

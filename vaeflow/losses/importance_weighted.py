@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux, context_of, require
-from vaeflow.losses.evidence import evidence, split_rows
-from vaeflow.models.latents import stopped
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow.estimators import Aux, context_of, evidence, require, split_rows
+from vaeflow.models.base import stopped
 
 PyTree = Any
 

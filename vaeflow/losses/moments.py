@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.axis import LOCAL, Axis
-from vaeflow.losses.base import Aux, context_of, require
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.random import row_keys
+from vaeflow.estimators import Aux, context_of, evidence, require, split_rows
 from vaeflow.losses.elbo import elbo_metrics
-from vaeflow.losses.evidence import evidence, split_rows
-from vaeflow.randomness import row_keys
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Factors of the kernel's width: no single one tells distributions apart at all distances."""

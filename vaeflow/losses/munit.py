@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.axis import LOCAL, Axis
-from vaeflow.distributions.rows import sample_per_example
-from vaeflow.losses.base import Aux
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.random import row_keys
+from vaeflow.distributions.transformed import sample_per_example
+from vaeflow.estimators import Aux
+from vaeflow.models.base import submodel
 from vaeflow.models.munit import DOMAINS, MUNIT, Domain, observe, other
-from vaeflow.models.players import submodel
-from vaeflow.randomness import row_keys
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 NOISE = 16

@@ -1,4 +1,4 @@
-"""Weights of losses as functions of the step, which training evaluates."""
+"""Schedules of the weights of loss terms."""
 
 from __future__ import annotations
 

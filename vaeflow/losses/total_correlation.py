@@ -9,11 +9,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.axis import LOCAL, Axis
-from vaeflow.distributions import per_dim_kl, per_dim_log_prob
-from vaeflow.losses.aggregate import aggregate_log_densities
-from vaeflow.losses.base import Aux, context_of, require
-from vaeflow.losses.evidence import split_rows
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow.distributions.grouped import per_dim_kl, per_dim_log_prob
+from vaeflow.estimators import Aux, aggregate_log_densities, context_of, require, split_rows
 
 Parts = dict[str, Array]
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from vaeflow._util.random import row_keys
 from vaeflow.distributions import Concrete
-from vaeflow.distributions.entries import groups_of
-from vaeflow.metrics.marginal_likelihood import numbered_keys
-from vaeflow.randomness import row_keys
+from vaeflow.distributions.grouped import groups_of
+from vaeflow.metrics.likelihood import numbered_keys
 
 _ACCEPTANCE = 0.65
 _FIRST_STEP_SIZE = 0.5

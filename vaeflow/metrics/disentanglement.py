@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from vaeflow.metrics.attribute_predictability import separated_attribute_predictability
-from vaeflow.metrics.beta_vae import beta_vae_score
-from vaeflow.metrics.factor_vae import factor_vae_score
-from vaeflow.metrics.modularity import modularity
-from vaeflow.metrics.mutual_information import mutual_information_gap
-from vaeflow.metrics.predictor_importance import disentanglement_completeness_informativeness
+from vaeflow.metrics.informativeness import (
+    disentanglement_completeness_informativeness,
+    modularity,
+    mutual_information_gap,
+    separated_attribute_predictability,
+)
+from vaeflow.metrics.interventions import beta_vae_score, factor_vae_score
 
 
 def disentanglement_scores(

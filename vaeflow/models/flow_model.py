@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.random import row_keys
 from vaeflow.distributions import Transformed, standard_normal
-from vaeflow.randomness import row_keys
 
 
 class FlowModel(nn.Module):

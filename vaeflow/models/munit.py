@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, UInt8
 
-from vaeflow.models.dequantizer import quantize_levels, quantize_values
-from vaeflow.randomness import row_keys
+from vaeflow._util.random import row_keys
+from vaeflow.models.preprocessing import quantize_levels, quantize_values
 
 Domain = Literal["a", "b"]
 DOMAINS: tuple[Domain, Domain] = ("a", "b")

@@ -1,4 +1,4 @@
-"""Variational auto-encoders."""
+"""Variational auto-encoders, auto-encoders and FactorVAE."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from vaeflow.distributions import Grouped, Mixture, Transformed, per_dim_kl, sample_per_example
-from vaeflow.distributions.entries import WHOLE
-from vaeflow.flows.context import prepare_context
+from vaeflow._util.random import row_keys
+from vaeflow.bases import VampPrior
+from vaeflow.distributions import Grouped, Mixture, Transformed
+from vaeflow.distributions.grouped import WHOLE, per_dim_kl
+from vaeflow.distributions.transformed import sample_per_example
+from vaeflow.flows.base import prepare_context
+from vaeflow.models.base import Latents, LatentVariableModel
 from vaeflow.models.flow_model import FlowModel
-from vaeflow.models.latent_variable import LatentVariableModel
-from vaeflow.models.latents import Latents
-from vaeflow.models.vamp_prior import VampPrior
-from vaeflow.randomness import row_keys
+from vaeflow.models.preprocessing import Dequantized
 
 
 class VAE(LatentVariableModel):
@@ -161,3 +162,86 @@ class VAE(LatentVariableModel):
 def _by_group(distribution: Grouped, z: Array) -> dict[str, Array]:
     pieces = distribution.split(z)
     return {name: part.log_prob(pieces[name]) for name, part in distribution.groups.items()}
+
+
+class AutoEncoder(nn.Module):
+    """Latents z = f(x) that a decoder explains the image by: no distribution is put on them.
+
+    What lies between the latents of the data means nothing to it, so it has no samples; see
+    `vaeflow.losses.elbo` for its loss.
+
+    Source: Hinton & Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks".
+
+    Attributes:
+      network: From images to features, such as `vaeflow.encoders.DenseEncoder`.
+      latents: Number of latents, linear in the features.
+      decoder: p(x | z): a `vaeflow.decoders.Decoder`.
+      observation: What becomes of uint8 images, as for `VAE`.
+    """
+
+    network: nn.Module
+    latents: int
+    decoder: nn.Module
+    observation: nn.Module
+
+    @nn.compact
+    def __call__(
+        self, values: Float[Array, "batch height width channel"]
+    ) -> Float[Array, "batch latent"]:
+        """Computes the latents of observed values, which `init` takes the first batch of."""
+        latents = nn.Dense(self.latents, name="latent")(self.network(values))
+        if self.is_initializing():
+            self.decoder(latents, data=values)
+        return latents
+
+    def observe(
+        self, images: UInt8[Array, "batch height width channel"], rng: Array
+    ) -> Dequantized:
+        """Turns images into values; arguments as for `VAE.observe`."""
+        return self.observation(images, row_keys(rng, images.shape[0]))
+
+    def likelihood(self, z: Float[Array, "*batch latent"]) -> distrax.Distribution:
+        """Builds p(x | z), one distribution of observed values for each z."""
+        return self.decoder(z)
+
+    def encode(
+        self, images: UInt8[Array, "batch height width channel"], rng: Array
+    ) -> Float[Array, "batch latent"]:
+        """Computes the latents of images."""
+        return self(self.observe(images, rng).values)
+
+    def decode(
+        self, z: Float[Array, "*batch latent"]
+    ) -> UInt8[Array, "*batch height width channel"]:
+        """Shows the means of p(x | z) as images."""
+        return self.observation.quantize(self.likelihood(z).mean())
+
+
+class FactorVAE(nn.Module):
+    """A variational auto-encoder, and the discriminator that measures its total correlation.
+
+    The parameters of the two, of players called as the attributes, are trained by
+    `vaeflow.losses.factor_vae` and `vaeflow.losses.factor_vae_discriminator`, and taken apart by
+    `vaeflow.models.submodel`: once trained, "model" is a VAE as any other.
+
+    Source: Kim & Mnih 2018, "Disentangling by factorising".
+
+    Attributes:
+      model: The auto-encoder.
+      discriminator: From latents to the logit that they come from the aggregate posterior and not
+        from the product of its marginals, such as `vaeflow.nn.LatentDiscriminator`.
+    """
+
+    model: VAE
+    discriminator: nn.Module
+
+    def __call__(
+        self, images: UInt8[Array, "batch height width channel"], context: Array | None = None
+    ) -> Float[Array, " batch"]:
+        """Computes the logits once; `init` calls it with the first batch, as it does a `VAE`.
+
+        Args:
+          images: A batch of images.
+          context: Labels ``[batch]``, or None.
+        """
+        return self.discriminator(self.model(images, context).z[0])

@@ -1,15 +1,119 @@
-"""Auto-encoders with one map of codes."""
+"""Auto-encoders of codes: VQ-VAE and VQ-VAE-2."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import distrax
 import flax.linen as nn
-from jaxtyping import Array, Float
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
 
-from vaeflow.axis import LOCAL, Axis
-from vaeflow.models.code_auto_encoder import CodeAutoEncoder
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.random import row_keys
+from vaeflow.models.preprocessing import Dequantized
+from vaeflow.nn import Conv, relu
+from vaeflow.nn.autoregressive_map import resize_nearest
 from vaeflow.quantizers import Quantized
+
+Codes = tuple[Int[Array, "batch map_height map_width *codebooks"], ...]
+
+
+class CodeAutoEncoder(nn.Module):
+    """Images to maps of codes c(x), which a decoder explains the images by, p(x | c).
+
+    There are one or several maps, listed from the smallest, the top, to the one beside the image.
+    With any distribution P of codes, -log p(x | c(x)) - log P(c(x)) bounds -log p(x) from above,
+    as p(x) is a sum over all codes; see `vaeflow.losses.vq_vae` and `CodePrior`.
+
+    A subclass has the fields `decoder` and `observation`, as `VQVAE` describes them, and
+    `quantizers`, and answers `quantize` and `merge`.
+    """
+
+    def __call__(
+        self, images: UInt8[Array, "batch height width channel"]
+    ) -> Float[Array, "batch map_height map_width latent"]:
+        """Computes the decoder's input; `init` calls it with the first batch.
+
+        Everything data-dependent is initialised from that batch, the codes among it. Keys come from
+        the rng "params" in `init` and from "sample" otherwise.
+        """
+        rng = self.make_rng("params" if self.is_initializing() else "sample")
+        values = self.observe(images, rng).values
+        latents = self.merge([level.values for level in self.quantize(values)])
+        self.decoder(latents, data=values)
+        return latents
+
+    def observe(
+        self, images: UInt8[Array, "batch height width channel"], rng: Array
+    ) -> Dequantized:
+        """Turns images into values; arguments as for `VAE.observe`."""
+        return self.observation(images, row_keys(rng, images.shape[0]))
+
+    def quantize(
+        self,
+        values: Float[Array, "batch height width channel"],
+        rng: Array | None = None,
+        *,
+        axis: Axis = LOCAL,
+        train: bool = False,
+        **options: Array | float,
+    ) -> tuple[Quantized, ...]:
+        """Quantises observed values, level by level from the top.
+
+        Args:
+          values: Observed values.
+          rng: A typed key, or one for each row; needed by what is random in training.
+          axis: As for `vaeflow.quantizers.Quantizer`.
+          train: As for `vaeflow.quantizers.Quantizer`.
+          **options: Further arguments of the quantizers, such as a `temperature`.
+        """
+        raise NotImplementedError
+
+    def merge(
+        self, values: Sequence[Float[Array, "*batch map_height map_width latent"]]
+    ) -> Float[Array, "*batch map_height map_width latents"]:
+        """Makes the decoder's input of the values of all levels, from the top."""
+        raise NotImplementedError
+
+    def likelihood(
+        self, latents: Float[Array, "*batch map_height map_width latents"]
+    ) -> distrax.Distribution:
+        """Builds p(x | c), one distribution of observed values for each input of the decoder."""
+        return self.decoder(latents)
+
+    def encode(self, images: UInt8[Array, "batch height width channel"], rng: Array) -> Codes:
+        """Finds the codes of images, from the top."""
+        values = self.observe(images, rng).values
+        return tuple(level.indices for level in self.quantize(values))
+
+    def lookup(
+        self, codes: Sequence[Int[Array, "*batch map_height map_width *codebooks"]]
+    ) -> Float[Array, "*batch map_height map_width latents"]:
+        """Makes the decoder's input of codes, from the top; NaN where one is out of range.
+
+        Raises:
+          ValueError: If there isn't a map for each level.
+        """
+        if len(codes) != len(self.quantizers):
+            raise ValueError(
+                f"codes must be {len(self.quantizers)} maps from the top, got {len(codes)}"
+            )
+        pairs = zip(self.quantizers, codes, strict=True)
+        return self.merge([quantizer.lookup(indices) for quantizer, indices in pairs])
+
+    def decode(
+        self, codes: Sequence[Int[Array, "*batch map_height map_width *codebooks"]]
+    ) -> UInt8[Array, "*batch height width channel"]:
+        """Shows the means of p(x | c) as images; a code out of range makes its image zeros."""
+        return self.show(self.lookup(codes))
+
+    def show(
+        self, latents: Float[Array, "*batch map_height map_width latents"]
+    ) -> UInt8[Array, "*batch height width channel"]:
+        """Shows the means of p(x | c) as images, for inputs of the decoder."""
+        return self.observation.quantize(self.likelihood(latents).mean())
 
 
 class VQVAE(CodeAutoEncoder):
@@ -52,3 +156,80 @@ class VQVAE(CodeAutoEncoder):
         """The values of the one level."""
         (latents,) = values
         return latents
+
+
+class VQVAE2(CodeAutoEncoder):
+    """A hierarchy of maps of codes: each is found given those above it, and all are decoded.
+
+    Encoders make features h_1, ..., h_L of the image, each of those of the one before. The top map
+    is h_L quantised. Below, an expander makes features of the map above, of the size of h_l; h_l
+    and these, through a 1x1 convolution, are quantised. The decoder is given all maps, those above
+    the lowest with their pixels repeated up to its size.
+
+    Source: Razavi, van den Oord & Vinyals 2019, "Generating diverse high-fidelity images with
+    VQ-VAE-2", section 3.1 and algorithm 1.
+
+    Attributes:
+      encoders: From the image, or the features below, to maps of features; from the lowest level to
+        the top. `vaeflow.encoders.MapEncoder` halves them once for each of its `channels`.
+      expanders: From each level above the lowest, the top first, to the size below:
+        ``expander(latents, shape=(height, width, feature))``, such as a
+        `vaeflow.decoders.MapDecoder`.
+      quantizers: From the top to the lowest level, any of `vaeflow.quantizers`.
+      decoder: p(x | c): a `vaeflow.decoders.Decoder` of maps, with ``latent_ndims=3``.
+      observation: What becomes of uint8 images, as for `VAE`.
+      channels: Channels of what is quantised below the top; the top's are those of its encoder.
+    """
+
+    encoders: Sequence[nn.Module]
+    expanders: Sequence[nn.Module]
+    quantizers: Sequence[nn.Module]
+    decoder: nn.Module
+    observation: nn.Module
+    channels: int = 64
+
+    @nn.compact
+    def quantize(
+        self,
+        values: Float[Array, "batch height width channel"],
+        rng: Array | None = None,
+        *,
+        axis: Axis = LOCAL,
+        train: bool = False,
+        **options: Array | float,
+    ) -> tuple[Quantized, ...]:
+        """Quantises observed values; see `CodeAutoEncoder.quantize`.
+
+        Raises:
+          ValueError: If the numbers of encoders, expanders and quantizers don't match.
+        """
+        counts = len(self.encoders), len(self.expanders) + 1, len(self.quantizers)
+        if len(set(counts)) > 1:
+            raise ValueError(
+                "VQVAE2: there must be as many encoders as quantizers, and one expander less, got "
+                f"{counts[0]}, {counts[2]} and {counts[1] - 1}"
+            )
+        features = []
+        for encoder in self.encoders:
+            features.append(encoder(relu(features[-1]) if features else values))
+        keys = [None] * len(features)
+        if rng is not None:
+            rows = row_keys(rng, values.shape[0])
+            keys = jax.vmap(lambda key: jax.random.split(key, len(features)))(rows).swapaxes(0, 1)
+        levels = []
+        for level, (quantizer, found) in enumerate(
+            zip(self.quantizers, reversed(features), strict=True)
+        ):
+            if levels:
+                above = self.expanders[level - 1](levels[-1].values, shape=found.shape[1:])
+                both = jnp.concatenate([found, above], axis=-1)
+                found = Conv(self.channels, (1, 1), name=f"joined_{level}")(both)
+            levels.append(quantizer(found, keys[level], axis=axis, train=train, **options))
+        return tuple(levels)
+
+    def merge(
+        self, values: Sequence[Float[Array, "*batch map_height map_width latent"]]
+    ) -> Float[Array, "*batch map_height map_width latents"]:
+        """Repeats the pixels of all maps up to the size of the lowest, side by side."""
+        size = values[-1].shape[-3:-1]
+        return jnp.concatenate([resize_nearest(each, size) for each in values], axis=-1)

@@ -1,46 +1,27 @@
 """Building blocks of networks, as Flax modules."""
 
-from vaeflow.nn.activation import relu
-from vaeflow.nn.blocks import GatedConv, ResidualBlock
-from vaeflow.nn.causal_attention import CausalAttention
-from vaeflow.nn.causal_convolution import CausalConv
-from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork
-from vaeflow.nn.convolution import Conv, ZeroConv, convolution
-from vaeflow.nn.discriminator import LatentDiscriminator, leaky_relu
-from vaeflow.nn.doubled_convolution import UpsampleConv
-from vaeflow.nn.instance_norm import (
-    ImageLayerNorm,
-    adaptive_instance_norm,
-    instance_norm,
+from vaeflow.nn.autoregressive_map import AutoregressiveMapNetwork, UpsampledConditioner
+from vaeflow.nn.blocks import GatedConv, ResidualBlock, relu
+from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork, TimeDependentMLP
+from vaeflow.nn.convolution import Conv, ZeroConv
+from vaeflow.nn.discriminators import (
+    LatentDiscriminator,
+    MultiScaleDiscriminator,
+    PatchDiscriminator,
+    leaky_relu,
 )
-from vaeflow.nn.level_above import UpsampledConditioner, resize_nearest
-from vaeflow.nn.lipschitz import LipschitzMLP, lip_swish
+from vaeflow.nn.lipschitz import LipschitzMLP, SpectralConv
 from vaeflow.nn.masked import MaskedMLP
-from vaeflow.nn.normalization import ActNormConv, data_dependent_param
-from vaeflow.nn.normalized_block import InstanceNormBlock
-from vaeflow.nn.patch_discriminator import MultiScaleDiscriminator, PatchDiscriminator
-from vaeflow.nn.pixel_cnn import GatedCausalBlock, GatedPixelCNN
-from vaeflow.nn.pixel_snail import CausalAttentionBlock, CausalResidualBlock, PixelSNAIL
-from vaeflow.nn.raster import AutoregressiveMapNetwork
-from vaeflow.nn.spectral import SpectralConv, clip_spectral_norm, spectral_bound
-from vaeflow.nn.time_dependent import TimeDependentMLP
-from vaeflow.nn.transposed import TransposedConv
+from vaeflow.nn.pixel_cnn import GatedPixelCNN
+from vaeflow.nn.pixel_snail import PixelSNAIL
 
 __all__ = [
     "MLP",
-    "ActNormConv",
     "AutoregressiveMapNetwork",
-    "CausalAttention",
-    "CausalAttentionBlock",
-    "CausalConv",
-    "CausalResidualBlock",
     "Conv",
-    "GatedCausalBlock",
     "GatedConv",
     "GatedPixelCNN",
     "GlowNetwork",
-    "ImageLayerNorm",
-    "InstanceNormBlock",
     "LatentDiscriminator",
     "LipschitzMLP",
     "MaskedMLP",
@@ -51,18 +32,8 @@ __all__ = [
     "ResidualNetwork",
     "SpectralConv",
     "TimeDependentMLP",
-    "TransposedConv",
-    "UpsampleConv",
     "UpsampledConditioner",
     "ZeroConv",
-    "adaptive_instance_norm",
-    "clip_spectral_norm",
-    "convolution",
-    "data_dependent_param",
-    "instance_norm",
     "leaky_relu",
-    "lip_swish",
     "relu",
-    "resize_nearest",
-    "spectral_bound",
 ]

@@ -1,4 +1,4 @@
-"""Convolutions whose gradients stay fast inside a compiled loop."""
+"""Convolutions with CPU kernels and gradients, and their upsampling relatives."""
 
 from __future__ import annotations
 
@@ -9,10 +9,38 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from vaeflow.nn import taps
+from vaeflow.nn import convolution_cpu
+
+
+def doubled_size(shape: tuple[int, ...], size: tuple[int, int] | None) -> tuple[int, int]:
+    """The height and width to keep of maps of twice the size of those of a shape.
+
+    Args:
+      shape: That of the maps before, [batch, height, width, channel].
+      size: What is asked for, or None for all.
+
+    Raises:
+      ValueError: If the size is larger than twice that of the maps.
+    """
+    whole = (2 * shape[1], 2 * shape[2])
+    height, width = size or whole
+    if height > whole[0] or width > whole[1]:
+        raise ValueError(f"size must be at most {whole} for x of shape {shape}, got {size}")
+    return height, width
+
+
+def depth_to_space(
+    squares: Float[Array, "batch height width phases_and_features"],
+) -> Float[Array, "batch doubled_height doubled_width feature"]:
+    """Lays four phases out, upper left, upper right, lower left, lower right, each features."""
+    batch, rows, columns, channels = squares.shape
+    squares = squares.reshape(batch, rows, columns, 2, 2, channels // 4)
+    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, -1)
+
 
 default_kernel_init = nn.initializers.lecun_normal()
 
@@ -26,7 +54,7 @@ def convolution(
     """Convolves images with a kernel.
 
     The same function as `jax.lax.conv_general_dilated` on channel-last images. CPUs compute it and
-    its derivatives by matrix products (`vaeflow.nn.taps`), which is faster where one side of the
+    its derivatives by matrix products (`vaeflow.nn.convolution_cpu`), which is faster where one side of the
     kernel has few channels and, within `jax.lax.scan`, where the compiler's own derivative falls
     back to a plain loop nest. Other platforms keep the native one. Reverse-mode derivatives only.
 
@@ -66,8 +94,10 @@ def _convolution(x, kernel, strides, padding):
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=functools.partial(taps.convolve, strides=strides, padding=padding),
-        default=functools.partial(taps.convolve_natively, strides=strides, padding=padding),
+        cpu=functools.partial(convolution_cpu.convolve, strides=strides, padding=padding),
+        default=functools.partial(
+            convolution_cpu.convolve_natively, strides=strides, padding=padding
+        ),
     )
 
 
@@ -77,10 +107,12 @@ def _convolution_forward(x, kernel, strides, padding):
 
 def _convolution_backward(strides, padding, residuals, dy):
     def native(x, kernel, dy):
-        convolve = functools.partial(taps.convolve_natively, strides=strides, padding=padding)
+        convolve = functools.partial(
+            convolution_cpu.convolve_natively, strides=strides, padding=padding
+        )
         return jax.vjp(convolve, x, kernel)[1](dy)
 
-    written_out = functools.partial(taps.gradients, strides=strides, padding=padding)
+    written_out = functools.partial(convolution_cpu.gradients, strides=strides, padding=padding)
     return lax.platform_dependent(*residuals, dy, cpu=written_out, default=native)
 
 
@@ -152,3 +184,93 @@ class ZeroConv(nn.Module):
         scale = jnp.exp(3 * log_scale)
         y = convolution(x.astype(self.dtype), (kernel * scale).astype(self.dtype))
         return y + bias * scale
+
+
+class TransposedConv(nn.Module):
+    """A 4x4 convolution of stride 2, transposed.
+
+    Rows 2i - 1 and 2i of the result see rows i - 1 and i of the input, likewise columns: so it is a
+    2x2 convolution to four times the features, one quarter for each pixel of a 2x2 square. As the
+    stride divides the size of the kernel, all pixels see equally many of the input.
+
+    Attributes:
+      features: Number of output channels.
+      dtype: Type to compute in.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channel"], size: tuple[int, int] | None = None
+    ) -> Float[Array, "batch out_height out_width feature"]:
+        """Maps ``[batch, height, width, channel]`` to twice the height and width.
+
+        Args:
+          x: Images.
+          size: Height and width to keep, at most twice those of x, or None for all.
+
+        Raises:
+          ValueError: If the size is larger.
+        """
+        height, width = doubled_size(x.shape, size)
+        squares = Conv(4 * self.features, (2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)(x)
+        return depth_to_space(squares)[:, 1 : 1 + height, 1 : 1 + width]
+
+
+class UpsampleConv(nn.Module):
+    """Repeats each pixel twice in both directions, then convolves 5x5; no overlapping strides.
+
+    Along an axis, a row of the result sees three rows of the input: the five taps fall on them as
+    (2, 2, 1) in even rows and (1, 2, 2) in odd ones. So it is computed as a 3x3 convolution of the
+    input to four times the features, one quarter for each pixel of a 2x2 square, whose kernel is
+    made of sums of taps: 36 products in place of 100. Beyond its edges the input is continued by
+    its outermost pixels. So the doubled image is mirrored with its outermost pixels repeated, where
+    "REFLECT", and the published program, leave them out.
+
+    Source of the layer: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image
+    translation", appendix B; of what it is for: Odena, Dumoulin & Olah 2016, "Deconvolution and
+    checkerboard artifacts".
+
+    Attributes:
+      features: Number of output channels.
+      use_bias: Whether to add a bias to each feature.
+      dtype: Type to compute in; parameters are float32.
+      kernel_init: Initialiser of the 5x5 kernel.
+    """
+
+    features: int
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+    kernel_init: Callable[..., Array] = default_kernel_init
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channel"], size: tuple[int, int] | None = None
+    ) -> Float[Array, "batch out_height out_width feature"]:
+        """Maps ``[batch, height, width, channel]`` to twice the height and width.
+
+        Args:
+          x: Images.
+          size: Height and width to keep, at most twice those of x, or None for all.
+
+        Raises:
+          ValueError: If the size is larger.
+        """
+        height, width = doubled_size(x.shape, size)
+        channels = x.shape[-1]
+        kernel = self.param("kernel", self.kernel_init, (5, 5, channels, self.features))
+        # [tap of 3, phase of 2, tap of 5]
+        falls_on = np.zeros((3, 2, 5), np.float32)
+        for phase in range(2):
+            for tap in range(5):
+                falls_on[(phase + tap) // 2, phase, tap] = 1
+        summed = jnp.einsum("ipr,jqs,rscf->ijcpqf", falls_on, falls_on, kernel)
+        summed = summed.reshape(3, 3, channels, 4 * self.features)
+        padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+        squares = convolution(padded, summed.astype(self.dtype), padding="VALID")
+        y = depth_to_space(squares)[:, :height, :width]
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y

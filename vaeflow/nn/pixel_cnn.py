@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.nn.activation import relu
-from vaeflow.nn.causal_convolution import CausalConv, Place
+from vaeflow.nn.autoregressive_map import AutoregressiveMapNetwork
+from vaeflow.nn.blocks import relu
+from vaeflow.nn.causal import CausalConv, Place
 from vaeflow.nn.convolution import Conv
-from vaeflow.nn.raster import AutoregressiveMapNetwork
 
 
 class GatedCausalBlock(nn.Module):

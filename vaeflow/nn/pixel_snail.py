@@ -8,10 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.nn.causal_attention import CausalAttention
-from vaeflow.nn.causal_convolution import CausalConv, Place
+from vaeflow.nn.autoregressive_map import AutoregressiveMapNetwork
+from vaeflow.nn.causal import CausalAttention, CausalConv, Place
 from vaeflow.nn.convolution import Conv
-from vaeflow.nn.raster import AutoregressiveMapNetwork
 
 PyTree = Any
 

@@ -5,11 +5,9 @@ screen pixels for each of theirs. Nothing touches matplotlib's global state; mat
 when a figure is drawn.
 """
 
-from vaeflow.plotting.animation import save_animation
-from vaeflow.plotting.clouds import Cloud, aggregate_posterior
-from vaeflow.plotting.code_usage import code_usage
-from vaeflow.plotting.curves import training_curve
-from vaeflow.plotting.files import save_figure
+from vaeflow.plotting.corner import pairwise_marginals
+from vaeflow.plotting.curves import code_usage, training_curve
+from vaeflow.plotting.files import save_animation, save_figure
 from vaeflow.plotting.images import (
     image_grid,
     image_table,
@@ -17,21 +15,17 @@ from vaeflow.plotting.images import (
     nearest_images,
     reconstructions,
     temperature_samples,
+    translations,
+)
+from vaeflow.plotting.latents import (
+    Cloud,
+    aggregate_posterior,
+    manifold,
+    traversal_frames,
+    traversals,
 )
 from vaeflow.plotting.line import change_of_volume, densities_by_step
-from vaeflow.plotting.manifold import latent_grid, manifold, normal_quantiles
-from vaeflow.plotting.pairs import pairwise_marginals
-from vaeflow.plotting.plane import (
-    Density,
-    Samples,
-    WarpedGrid,
-    grid_lines,
-    plane_points,
-    plane_table,
-)
-from vaeflow.plotting.translations import translations
-from vaeflow.plotting.transport import noise_colors, transport_frames, unexchanged
-from vaeflow.plotting.traversals import traversal_frames, traversals
+from vaeflow.plotting.plane import Density, Samples, WarpedGrid, plane_table, transport_frames
 
 __all__ = [
     "Cloud",
@@ -42,17 +36,12 @@ __all__ = [
     "change_of_volume",
     "code_usage",
     "densities_by_step",
-    "grid_lines",
     "image_grid",
     "image_table",
     "interpolations",
-    "latent_grid",
     "manifold",
     "nearest_images",
-    "noise_colors",
-    "normal_quantiles",
     "pairwise_marginals",
-    "plane_points",
     "plane_table",
     "reconstructions",
     "save_animation",
@@ -63,5 +52,4 @@ __all__ = [
     "transport_frames",
     "traversal_frames",
     "traversals",
-    "unexchanged",
 ]

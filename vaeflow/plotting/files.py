@@ -1,14 +1,17 @@
-"""Saving figures."""
+"""Figures and animations as files."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from etils import epath
+from jaxtyping import UInt8
 
-from vaeflow.files import write_whole
+from vaeflow._util.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,5 +35,56 @@ def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
         raise ValueError(f"path must end in one of {supported}, got {os.fspath(path)!r}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix, dpi=figure.dpi)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, buffer.getvalue())
+
+
+_PALETTE_SIZE = 128
+
+
+def save_animation(
+    path: str | os.PathLike[str],
+    frames: UInt8[np.ndarray, "frame height width rgb"],
+    seconds: float | Sequence[float] = 0.05,
+) -> None:
+    """Writes frames as a GIF that runs for ever; a reader never sees half of it.
+
+    All frames share 128 colours, which keeps the file small.
+
+    Args:
+      path: Where to, ending in .gif; of any kind that `etils.epath` knows. Missing folders are
+        made.
+      frames: The frames.
+      seconds: How long to show each frame, or one number for all; whole hundredths count.
+
+    Raises:
+      ValueError: If the suffix is another, or frames or seconds don't fit.
+    """
+    from PIL import Image
+
+    path = epath.Path(path)
+    if path.suffix != ".gif":
+        raise ValueError(f"path must end in .gif, got {os.fspath(path)!r}")
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+        raise ValueError(
+            f"frames must be uint8 [frame, height, width, 3], got {frames.dtype} {frames.shape}"
+        )
+    if np.shape(seconds) not in ((), (len(frames),)):
+        raise ValueError(
+            f"seconds must be one number or {len(frames)}, one a frame, got {np.shape(seconds)}"
+        )
+    chosen = frames[:: max(len(frames) // 8, 1)]
+    palette = Image.fromarray(chosen.reshape(-1, *frames.shape[2:])).quantize(
+        _PALETTE_SIZE, method=Image.Quantize.MAXCOVERAGE
+    )
+    images = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in frames
+    ]
+    duration = [round(1000 * length) for length in np.broadcast_to(seconds, len(frames))]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, buffer.getvalue())

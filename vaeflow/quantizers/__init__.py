@@ -4,14 +4,12 @@ Each returns `Quantized`: values with a gradient, indices, losses of every examp
 each code was used.
 """
 
-from vaeflow.quantizers.base import Quantized, Quantizer
-from vaeflow.quantizers.finite_scalar import FiniteScalarQuantizer
-from vaeflow.quantizers.gradients import rotation_trick, straight_through
+from vaeflow.quantizers.base import Quantized, Quantizer, rotation_trick, straight_through
 from vaeflow.quantizers.grouped import GroupedQuantizer
 from vaeflow.quantizers.gumbel import GumbelQuantizer
-from vaeflow.quantizers.lookup_free import LookupFreeQuantizer
 from vaeflow.quantizers.moving_average import CodeSums, MovingAverage
 from vaeflow.quantizers.residual import ResidualQuantizer
+from vaeflow.quantizers.scalar import FiniteScalarQuantizer, LookupFreeQuantizer
 from vaeflow.quantizers.vector import VectorQuantizer
 
 __all__ = [

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow.axis import LOCAL, Axis
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.random import row_keys
 from vaeflow.quantizers.base import Quantized, Quantizer, check_axes
-from vaeflow.quantizers.codebook import COLLECTION
-from vaeflow.randomness import row_keys
+from vaeflow.quantizers.vector import COLLECTION
 
 
 class GroupedQuantizer(Quantizer):

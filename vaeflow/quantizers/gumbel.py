@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow.axis import LOCAL, Axis
+from vaeflow._util.axis import LOCAL, Axis
 from vaeflow.quantizers.base import (
     Quantized,
     Quantizer,

@@ -1,13 +1,18 @@
-"""The nearest code."""
+"""Nearest codes by blocks, and k-means clustering."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from vaeflow.quantizers.moving_average import sum_by_code
 
 BLOCK = 1024
 """Most codes that distances are computed to at a time."""
+
 GROUP = 32
 """Codes whose least score is found together."""
 
@@ -71,3 +76,47 @@ def least(
     scores = jnp.take_along_axis(scores, group[..., None, None], axis=-2)[..., 0, :]
     index = group * GROUP + jnp.argmin(scores, axis=-1)
     return jnp.min(scores, axis=-1), index.astype(jnp.int32)
+
+
+def k_means(
+    key: Array,
+    vectors: Float[Array, "row channel"],
+    finite: Bool[Array, " row"],
+    codes: int,
+    iterations: int,
+    project: Callable[[Array], Array],
+) -> Float[Array, "code channel"]:
+    """Finds means of clusters: from distinct random rows, each becomes the mean of those nearest.
+
+    A mean that no row is nearest to stays where it is.
+
+    Source: Lloyd 1982, "Least squares quantization in PCM"; Zeghidour et al. 2021, "SoundStream",
+    section III.C (of the first batch).
+
+    Args:
+      key: A typed key, for the choice of rows.
+      vectors: The rows.
+      finite: Which rows count.
+      codes: Number of means.
+      iterations: Number of times that the means are computed.
+      project: Puts vectors where means belong, such as on the sphere.
+
+    Raises:
+      ValueError: If there are more codes than rows.
+    """
+    rows = vectors.shape[0]
+    if codes > rows:
+        raise ValueError(
+            f"the first batch must have a latent for each of the {codes} codes, got {rows} latents"
+        )
+    noise = jnp.where(finite, jnp.maximum(jax.random.bits(key, (rows,)), 1), 0)
+    order = jax.lax.top_k(noise, codes)[1]
+    # Where rows don't count, the others are taken again.
+    first = order[jnp.arange(codes) % jnp.maximum(jnp.sum(finite), 1)]
+
+    def step(_: Array, means: Array) -> Array:
+        sums = sum_by_code(vectors, jnp.where(finite, nearest(vectors, means), codes), codes)
+        found = sums.sums / jnp.maximum(sums.counts, 1)[:, None]
+        return jnp.where((sums.counts > 0)[:, None], project(found), means)
+
+    return jax.lax.fori_loop(0, iterations, step, vectors[first])

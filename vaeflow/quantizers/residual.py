@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vaeflow.axis import LOCAL, Axis
+from vaeflow._util.axis import LOCAL, Axis
 from vaeflow.quantizers.base import (
+    Gradient,
     Quantized,
     Quantizer,
     check_channels,
@@ -16,17 +17,16 @@ from vaeflow.quantizers.base import (
     latents_of,
     needed_keys,
     quantized,
+    straight_through,
     take,
 )
-from vaeflow.quantizers.codebook import codes_of, learn
-from vaeflow.quantizers.gradients import Gradient, straight_through
-from vaeflow.quantizers.k_means import k_means
 from vaeflow.quantizers.moving_average import (
     MovingAverage,
     choose_latents,
     sum_by_code,
 )
-from vaeflow.quantizers.nearest import nearest
+from vaeflow.quantizers.nearest import k_means, nearest
+from vaeflow.quantizers.vector import codes_of, learn
 
 
 class ResidualQuantizer(Quantizer):

@@ -1,9 +1,6 @@
 """Trained models as files: variables with their configuration, and compiled functions."""
 
-from vaeflow.sharing.code_functions import code_functions
-from vaeflow.sharing.configuration import from_json
-from vaeflow.sharing.flow_functions import flow_functions
-from vaeflow.sharing.functions import (
+from vaeflow.sharing.export import (
     PLATFORMS,
     Argument,
     Function,
@@ -11,9 +8,13 @@ from vaeflow.sharing.functions import (
     load_exported,
     save_exported,
 )
-from vaeflow.sharing.latent_functions import latent_functions
-from vaeflow.sharing.translation_functions import translation_functions
-from vaeflow.sharing.variables import load, save
+from vaeflow.sharing.model_functions import (
+    code_functions,
+    flow_functions,
+    latent_functions,
+    translation_functions,
+)
+from vaeflow.sharing.save import from_json, load, save
 
 __all__ = [
     "PLATFORMS",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from vaeflow.testing.leaves import float_leaves, replace_float_leaves
+from vaeflow.testing.pytrees import float_leaves, replace_float_leaves
 
 BATCH = 3
 """Number of examples in the batch that a case is evaluated on."""

@@ -9,7 +9,7 @@ import distrax
 import jax
 from jaxtyping import Array, ArrayLike
 
-from vaeflow.testing import gradients, refusals, transformations, values
+from vaeflow.testing import gradients, shape_errors, transformations, values
 from vaeflow.testing.case import EDGES, Case
 
 CHECKS: Mapping[str, Callable[[Case], None]] = MappingProxyType(
@@ -28,7 +28,7 @@ CHECKS: Mapping[str, Callable[[Case], None]] = MappingProxyType(
         "parameter gradients": gradients.check_parameter_gradients,
         "finite differences": gradients.check_finite_differences,
         "context": gradients.check_context,
-        "refused shapes": refusals.check_refused_shapes,
+        "refused shapes": shape_errors.check_refused_shapes,
     }
 )
 """Every check by name, to parametrise tests over; each takes a `Case` and raises AssertionError."""

@@ -12,8 +12,14 @@ import numpy as np
 from jaxtyping import Array
 
 from vaeflow.testing.case import BATCH, Case, answer_weights
-from vaeflow.testing.comparison import expect_finite, show, to_numpy
-from vaeflow.testing.leaves import float_leaves, leaf_names, replace_float_leaves
+from vaeflow.testing.pytrees import (
+    expect_finite,
+    float_leaves,
+    leaf_names,
+    replace_float_leaves,
+    show,
+    to_numpy,
+)
 
 STEPS = (1e-2, 2e-3, 4e-4, 1e-4)
 """Lengths of the steps of finite differences, relative to the length of what is moved where that

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vaeflow.testing.case import Answer, Case, both_ways
-from vaeflow.testing.comparison import expect_close
+from vaeflow.testing.pytrees import expect_close
 
 
 def check_jit(case: Case) -> None:

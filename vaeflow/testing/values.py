@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vaeflow.testing.case import BATCH, Case, both_ways, forward, inverse
-from vaeflow.testing.comparison import expect_close, to_numpy
+from vaeflow.testing.pytrees import expect_close, to_numpy
 
 ROUNDED_TOLERANCE = 0.1
 """Tolerance of log-determinants, in nats, where values are rounded to bfloat16 on the way."""

@@ -17,9 +17,8 @@ import tqdm
 from vaeflow.training.batches import Batches, IndexBatches, UnpairedBatches, groups, prefetch
 from vaeflow.training.checkpoint import Checkpoints
 from vaeflow.training.config import TrainConfig
-from vaeflow.training.hosts import is_first
-from vaeflow.training.interrupts import Interrupted, stop_requests
-from vaeflow.training.metric_log import MetricLog
+from vaeflow.training.hosts import Interrupted, is_first, stop_requests
+from vaeflow.training.logging import MetricLog
 from vaeflow.training.progress import Progress, progress_bar
 from vaeflow.training.run_directory import RunDirectory
 from vaeflow.training.state import TrainState, create_train_state, variables_of

@@ -16,7 +16,7 @@ import tqdm
 from vaeflow.training.checkpoint import Checkpoint, Checkpoints
 from vaeflow.training.config import TrainConfig
 from vaeflow.training.hosts import agree, is_first
-from vaeflow.training.metric_log import MetricLog
+from vaeflow.training.logging import MetricLog
 from vaeflow.training.run_directory import RunDirectory, plain
 from vaeflow.training.state import TrainState, variables_of
 from vaeflow.training.strategy import on_one_device

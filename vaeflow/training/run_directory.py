@@ -1,22 +1,69 @@
-"""The directory that a run leaves behind."""
+"""The directory of a run and its lock."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from etils import epath
 
-from vaeflow.files import is_local, write_whole
+from vaeflow._util.files import is_local, write_whole
 from vaeflow.sharing import save
 from vaeflow.training.hosts import is_first
+
+LOCK = "lock"
+"""Name of the file in a run's directory that its process holds locked."""
+
+
+@contextlib.contextmanager
+def run_lock(path: str) -> Iterator[None]:
+    """Holds a run's directory for this process; the system lets go of it when the process ends.
+
+    There is no such lock in stores that aren't file systems, such as "gs://...", where two
+    processes on one directory are the caller's to avoid.
+
+    Args:
+      path: The directory, made if there is none.
+
+    Raises:
+      ValueError: If another process holds it; the message names that process.
+      OSError: If the directory can't be written.
+    """
+    if not is_local(path):
+        yield
+        return
+    import fcntl  # which only file systems of Unix have
+
+    root = epath.Path(path).expanduser().resolve()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OSError(f"workdir {path} can't be used: {error.strerror or error}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode().strip() or "of unknown number"
+            raise ValueError(
+                f"workdir {path} is in use by process {holder}; wait for it, or give another "
+                "--workdir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
 
 _PACKAGES = ("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
 
@@ -93,7 +140,7 @@ class RunDirectory:
     def write_model(
         self, variables: Mapping[str, Any], shape: tuple[int, ...] | Mapping[str, tuple[int, ...]]
     ) -> None:
-        """Writes `model.safetensors`, for others to use and for `python -m vaeflow.export`.
+        """Writes `model.safetensors`, for others to use and for `python -m experiments.export`.
 
         Of several hosts the first one does. The configuration in it is a dict of "experiment",
         "preset", "shape" and "config".

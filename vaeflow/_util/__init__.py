@@ -1,0 +1,1 @@
+"""Helpers that many packages use and none owns."""

@@ -1,0 +1,76 @@
+"""Local and remote files, written atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import uuid
+from typing import Any
+
+
+def is_local(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is one of this machine's file system, unlike "gs://bucket/name"."""
+    return "://" not in os.fspath(path)
+
+
+def local_or_remote(path: str | os.PathLike[str]) -> Any:
+    """Turns a path into one that can be read and written: of `pathlib`, or of `etils.epath`.
+
+    Args:
+      path: A local path, or one such as "gs://bucket/name" that `etils.epath` knows.
+
+    Raises:
+      ValueError: If the path isn't local and etils isn't installed.
+    """
+    text = os.fspath(path)
+    if is_local(text):
+        return pathlib.Path(text).expanduser()
+    try:
+        from etils import epath
+    except ImportError:
+        raise ValueError(
+            f"path {text} isn't local, which needs a package: pip install 'etils[epath]'"
+        ) from None
+    return epath.Path(text)
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file beside its place, then renames it: a failure leaves what was there before.
+
+    Args:
+      path: As for `local_or_remote`; its folder must exist.
+      content: All of the file.
+
+    Raises:
+      OSError: If it can't be written.
+      ValueError: As `local_or_remote`.
+    """
+    place = local_or_remote(path)
+    local = isinstance(place, pathlib.Path)
+    if local:
+        place = place.resolve()  # a link stays a link
+    partial = place.with_name(f"{place.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            if local:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    if local:
+        _sync_folder(place.parent)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Puts a rename on the disk, on systems that open folders."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,35 @@
+"""Optional packages, and the errors that name them."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+
+
+def missing_package(what: str, package: str, extra: str = "experiments") -> ValueError:
+    """Says that `what` needs `package`, and that an extra of vaeflow brings it."""
+    return ValueError(f"{what}: needs the package {package}; pip install 'vaeflow[{extra}]'")
+
+
+def package_file(name: str, package: str, module: str, file: str) -> pathlib.Path:
+    """Finds a file of a package without importing the package, which may be slow.
+
+    Args:
+      name: The source string, for error messages.
+      package: The package as it is installed.
+      module: The package as it is imported.
+      file: Path within the module.
+
+    Raises:
+      ValueError: The package isn't installed, or has no such file.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        raise missing_package(f"source={name!r}", package)
+    path = pathlib.Path(spec.submodule_search_locations[0]) / file
+    if not path.is_file():
+        raise ValueError(
+            f"source={name!r}: the installed {package} has no file {module}/{file};"
+            f" pip install --force-reinstall {package}"
+        )
+    return path

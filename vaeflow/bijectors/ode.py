@@ -1,0 +1,251 @@
+"""Adaptive solver of ordinary differential equations, one step size per example."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Hashable
+from types import ModuleType
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from vaeflow.bijectors.reversible import as_cotangent, differentiable
+
+PyTree = Any
+
+FIRST_STEP = 0.1
+"""Length of the first step that is tried."""
+
+SMALLEST_STEP = 1e-6
+"""A row that would need a shorter step has failed: time itself has few digits left in float32."""
+
+
+class Field(Hashable, Protocol):
+    """The right-hand side of ds/dt = field(t, s): a hashable function, such as a frozen dataclass.
+
+    A row of the result depends on the same row of its arguments alone.
+    """
+
+    def __call__(
+        self,
+        shared: PyTree,
+        rows: PyTree,
+        time: Float[Array, " row"],
+        state: Float[Array, "row size"],
+    ) -> Float[Array, "row size"]:
+        """Computes ds/dt from what all rows share, what each has of its own, t and s."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """How exactly to solve an equation.
+
+    Attributes:
+      rtol: Error allowed in a step, relative to the size of an entry of the state.
+      atol: Error allowed in a step besides.
+      max_steps: Number of steps that may be tried.
+    """
+
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    max_steps: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol", "max_steps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+def diffrax(what: str) -> ModuleType:
+    """Imports diffrax, which only those need who solve differential equations.
+
+    Raises:
+      ValueError: If it isn't installed.
+    """
+    try:
+        import diffrax
+    except ImportError as error:
+        from vaeflow._util.optional import missing_package
+
+        raise missing_package(what, "diffrax", "continuous") from error
+    return diffrax
+
+
+def solve_rows(
+    field: Callable[[PyTree, PyTree, Array, Array], Array],
+    accuracy: Accuracy,
+    shared: PyTree,
+    rows: PyTree,
+    start: Float[Array, "row size"],
+) -> Float[Array, "row size"]:
+    """Solves ds/dt = field(t, s) from t = 0 to t = 1, each row with steps of its own.
+
+    By the explicit Runge-Kutta method of order 5 of Tsitouras 2011. Steps are chosen for each row
+    so that the root mean square over its entries of error / (atol + rtol |s|) stays below one. A
+    batch takes as many steps as its slowest row. A row that fails is NaN, and no other changes: one
+    that isn't finite in its start or in its parameters, or that isn't done within
+    ``accuracy.max_steps``.
+
+    Reverse-mode derivatives are those of the steps that were taken, whose lengths count as
+    constants. The states between steps are kept, ``[row, max_steps + 1, size]``; what was computed
+    inside a step is computed again, for all rows at once. There are no other derivatives, nor
+    second ones.
+
+    Args:
+      field: A `Field`.
+      accuracy: Tolerances and the largest number of steps.
+      shared: Parameters of all rows; leaves that aren't floats have no derivative.
+      rows: Parameters with one entry for each row along the first axis of every leaf, likewise.
+      start: States at t = 0.
+
+    Returns:
+      States at t = 1.
+    """
+    finite = [jnp.isfinite(leaf) for leaf in (*differentiable(rows), start)]
+    finite = [jnp.all(leaf, axis=tuple(range(1, leaf.ndim))) for leaf in finite]
+    sound = functools.reduce(jnp.logical_and, finite)
+
+    def masked(leaf: Array) -> Array:
+        return jnp.where(jnp.expand_dims(sound, tuple(range(1, leaf.ndim))), leaf, 0)
+
+    rows, start = jax.tree.map(masked, (rows, start))
+    end, succeeded = _solve(field, accuracy, shared, rows, start)
+    return jnp.where((sound & succeeded)[:, None], end, jnp.nan)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _solve(
+    field: Field, accuracy: Accuracy, shared: PyTree, rows: PyTree, start: Array
+) -> tuple[Array, Bool[Array, " row"]]:
+    _, states, succeeded = _integrate(field, accuracy, shared, rows, start, keep=False)
+    return states[:, 0], succeeded
+
+
+def _solve_forward(field, accuracy, shared, rows, start):
+    times, states, succeeded = _integrate(field, accuracy, shared, rows, start, keep=True)
+    # Times after the last step are infinite. A row that failed counts as one that took no step.
+    taken = jnp.isfinite(times) & succeeded[:, None]
+    count = jnp.sum(taken[:, 1:], axis=1)
+    end = jnp.take_along_axis(states, count[:, None, None], axis=1)[:, 0]
+    times = jnp.where(taken, times, 1)
+    states = jnp.where(taken[..., None], states, 0)
+    return (end, succeeded), (shared, rows, times, states, count)
+
+
+def _solve_backward(field, accuracy, residuals, cotangents):
+    shared, rows, times, states, count = residuals
+    tableau = diffrax("Continuous").Tsit5.tableau
+
+    def pull_back_step(carry):
+        step, dstate, dshared, drows = carry
+        time, following, state = (
+            lax.dynamic_index_in_dim(values, number, axis=1, keepdims=False)
+            for values, number in ((times, step), (times, step + 1), (states, step))
+        )
+        # A row that has arrived already stays where it is, by a step of no length.
+        _, pull_back = jax.vjp(
+            lambda shared, rows, state: _advance(
+                field, tableau, shared, rows, time, following - time, state
+            ),
+            shared,
+            rows,
+            state,
+        )
+        *dparameters, dstate = pull_back(dstate)
+        dshared, drows = (
+            [a + b for a, b in zip(old, differentiable(new), strict=True)]
+            for old, new in zip((dshared, drows), dparameters, strict=True)
+        )
+        return step - 1, dstate, dshared, drows
+
+    zeros = [[jnp.zeros_like(leaf) for leaf in differentiable(tree)] for tree in (shared, rows)]
+    carry = (jnp.max(count, initial=0) - 1, cotangents[0], *zeros)
+    _, dstart, dshared, drows = lax.while_loop(lambda carry: carry[0] >= 0, pull_back_step, carry)
+    return as_cotangent(shared, dshared), as_cotangent(rows, drows), dstart
+
+
+_solve.defvjp(_solve_forward, _solve_backward)
+
+
+def _integrate(
+    field: Field, accuracy: Accuracy, shared: PyTree, rows: PyTree, start: Array, keep: bool
+) -> tuple[Array, Array, Array]:
+    """Solves each row by itself: times and states after each step or the last, and success."""
+    solvers = diffrax("Continuous")
+    save = solvers.SaveAt(t0=True, steps=True) if keep else solvers.SaveAt(t1=True)
+    controller = solvers.PIDController(
+        accuracy.rtol, accuracy.atol, dtmin=SMALLEST_STEP, force_dtmin=False, norm=_norm
+    )
+
+    def solve(row, state):
+        solution = solvers.diffeqsolve(
+            solvers.ODETerm(_OneRow(field)),
+            solvers.Tsit5(),
+            t0=0.0,
+            t1=1.0,
+            dt0=FIRST_STEP,
+            y0=state,
+            args=(shared, row),
+            saveat=save,
+            stepsize_controller=controller,
+            max_steps=accuracy.max_steps,
+            throw=False,
+        )
+        # Times are as wide as JAX's floats are by default, and widen the states with them.
+        times, states = (leaf.astype(state.dtype) for leaf in (solution.ts, solution.ys))
+        return times, states, solvers.is_successful(solution.result)
+
+    return jax.vmap(solve)(rows, start)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneRow:
+    """A field of a single state, as diffrax takes it; equal ones share what was traced."""
+
+    field: Field
+
+    def __call__(self, time: Array, state: Array, parameters: tuple[PyTree, PyTree]) -> Array:
+        shared, row = parameters
+        row = jax.tree.map(lambda leaf: leaf[None], row)
+        return self.field(shared, row, time[None], state[None])[0]
+
+
+def _norm(error: Array) -> Array:
+    """The root mean square; infinite where it isn't a number, so that the step is shortened."""
+    size = jnp.sqrt(jnp.mean(error**2))
+    return jnp.where(jnp.isnan(size), jnp.inf, size)
+
+
+def _advance(
+    field: Field,
+    tableau: Any,
+    shared: PyTree,
+    rows: PyTree,
+    time: Float[Array, " row"],
+    duration: Float[Array, " row"],
+    state: Float[Array, "row size"],
+) -> Float[Array, "row size"]:
+    """Takes one step with every row, the last stage left out, which serves the error alone."""
+    stages = len(tableau.b_sol) - 1
+    lower = np.zeros((stages, stages))
+    for number, weights in enumerate(tableau.a_lower[: stages - 1], start=1):
+        lower[number, :number] = weights
+    nodes = np.concatenate([[0.0], tableau.c[: stages - 1]])
+
+    def moved(weights: Array, slopes: Array) -> Array:
+        change = jnp.tensordot(weights, slopes, 1, precision=lax.Precision.HIGHEST)
+        return state + duration[:, None] * change
+
+    def stage(slopes, given):
+        number, weights, node = given
+        slope = field(shared, rows, time + node * duration, moved(weights, slopes))
+        return slopes.at[number].set(slope), None
+
+    given = (jnp.arange(stages), jnp.asarray(lower, state.dtype), jnp.asarray(nodes, state.dtype))
+    slopes, _ = lax.scan(stage, jnp.zeros((stages, *state.shape), state.dtype), given)
+    return moved(jnp.asarray(tableau.b_sol[:stages], state.dtype), slopes)

@@ -1,0 +1,192 @@
+"""Likelihood heads: from features to p(x | z)."""
+
+from __future__ import annotations
+
+import math
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.distributions import (
+    Bernoulli,
+    ContinuousBernoulli,
+    DiscretizedLogisticMixture,
+    PixelCategorical,
+)
+
+LEAST_PROBABILITY = 1e-3
+"""Of an entry that was never seen to be 1, or 0, in the first batch."""
+
+
+class BernoulliLikelihood(nn.Module):
+    """Entries that are 0 or 1, with one logit each; for images that are binarised."""
+
+    parameters = 1
+
+    def __call__(self, numbers: Float[Array, "*batch height width channel parameter"]) -> Bernoulli:
+        """Builds the distributions of images."""
+        return Bernoulli(numbers[..., 0], 3)
+
+    def initial(
+        self, data: Float[Array, "rows height width channel"]
+    ) -> Float[Array, "height width channel parameter"]:
+        """Logits of the share of ones in the data."""
+        share = jnp.clip(jnp.mean(data, axis=0), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        return (jnp.log(share) - jnp.log1p(-share))[..., None]
+
+
+class ContinuousBernoulliLikelihood(nn.Module):
+    """Entries of [-1/2, 1/2], with one logit each; for images that are dequantized."""
+
+    parameters = 1
+
+    def __call__(
+        self, numbers: Float[Array, "*batch height width channel parameter"]
+    ) -> ContinuousBernoulli:
+        """Builds the distributions of images."""
+        return ContinuousBernoulli(numbers[..., 0], 3)
+
+    def initial(
+        self, data: Float[Array, "rows height width channel"]
+    ) -> Float[Array, "height width channel parameter"]:
+        """Logits whose means are near those of the data: 12 m / (1 - 4 m^2) for means m."""
+        mean = jnp.clip(jnp.mean(data, axis=0), -0.48, 0.48)
+        return (mean * 12 / (1 - 4 * mean**2))[..., None]
+
+
+SMALLEST_SCALE = 1e-3
+"""Least deviation of an entry: a quarter of a grey level of 8 bits."""
+
+
+class GaussianLikelihood(nn.Module):
+    """Independent normals around a mean; for images that are dequantized.
+
+    The scale is fixed, or one learned number for all entries, or learned for each entry as the
+    network says.
+
+    Attributes:
+      scale: The fixed deviation, or None where it is learned.
+      shared: Whether a learned scale is one number for all entries.
+    """
+
+    scale: float | None = None
+    shared: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the network gives for each entry."""
+        return 1 if self.scale is not None or self.shared else 2
+
+    @nn.compact
+    def __call__(
+        self, numbers: Float[Array, "*batch height width channel parameter"]
+    ) -> distrax.Independent:
+        """Builds the distributions of images.
+
+        Raises:
+          ValueError: If a fixed scale isn't positive.
+        """
+        mean = numbers[..., 0]
+        if self.scale is not None:
+            if not self.scale > 0:
+                raise ValueError(f"scale must be above 0, got {self.scale}")
+            scale = jnp.full(mean.shape, self.scale)
+        elif self.shared:
+            log_scale = self.param("log_scale", nn.initializers.constant(-1.0), ())
+            scale = jnp.broadcast_to(SMALLEST_SCALE + jnp.exp(log_scale), mean.shape)
+        else:
+            scale = SMALLEST_SCALE + nn.softplus(numbers[..., 1])
+        return distrax.Independent(distrax.Normal(mean, scale), 3)
+
+    def initial(
+        self, data: Float[Array, "rows height width channel"]
+    ) -> Float[Array, "height width channel parameter"]:
+        """The means of the data, and where each entry has a scale, their deviations."""
+        mean = jnp.mean(data, axis=0)
+        if self.parameters == 1:
+            return mean[..., None]
+        deviation = jnp.maximum(jnp.std(data, axis=0), 2 * SMALLEST_SCALE)
+        raw = jnp.log(jnp.expm1(deviation - SMALLEST_SCALE))
+        return jnp.stack([mean, raw], axis=-1)
+
+
+SMALLEST_LOGISTIC_SCALE = 1e-4
+"""Least scale of a logistic distribution, under a tenth of a cell of 8 bits."""
+
+LOGISTIC_DEVIATION = math.pi / math.sqrt(3)
+"""Deviation of a logistic distribution over its scale."""
+
+
+class DiscretizedLogisticMixtureLikelihood(nn.Module):
+    """Logistic distributions integrated over the cells of the levels, mixed for each entry.
+
+    One component has a mean and a scale for each entry; K components have K of both and K logits.
+
+    Attributes:
+      components: Number K of components.
+      bits: Bits of a level, those of the observation.
+    """
+
+    components: int = 1
+    bits: int = 8
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the network gives for each entry."""
+        return 2 if self.components == 1 else 3 * self.components
+
+    def __call__(
+        self, numbers: Float[Array, "*batch height width channel parameter"]
+    ) -> DiscretizedLogisticMixture:
+        """Builds the distributions of images."""
+        mean, raw, *logits = jnp.split(numbers, self.parameters // self.components, axis=-1)
+        logits = logits[0] if logits else jnp.zeros_like(mean)
+        scale = SMALLEST_LOGISTIC_SCALE + jax.nn.softplus(raw)
+        return DiscretizedLogisticMixture(logits, mean, scale, 3, self.bits)
+
+    def initial(
+        self, data: Float[Array, "rows height width channel"]
+    ) -> Float[Array, "height width channel parameter"]:
+        """Means spread over two deviations of the data, scales that share them, equal weights."""
+        mean, deviation = jnp.mean(data, axis=0), jnp.maximum(jnp.std(data, axis=0), 0.01)
+        steps = jnp.linspace(-1, 1, self.components) if self.components > 1 else jnp.zeros(1)
+        scale = deviation / (LOGISTIC_DEVIATION * self.components)
+        parts = [
+            mean[..., None] + steps * deviation[..., None],
+            jnp.broadcast_to(jnp.log(jnp.expm1(scale))[..., None], (*mean.shape, self.components)),
+            jnp.zeros((*mean.shape, self.components)),
+        ]
+        return jnp.concatenate(parts[: self.parameters // self.components], axis=-1)
+
+
+class CategoricalLikelihood(nn.Module):
+    """One logit for each level of each entry.
+
+    Attributes:
+      bits: Bits of a level, those of the observation; there are 2^bits logits.
+    """
+
+    bits: int = 8
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the network gives for each entry."""
+        return 2**self.bits
+
+    def __call__(
+        self, numbers: Float[Array, "*batch height width channel parameter"]
+    ) -> PixelCategorical:
+        """Builds the distributions of images."""
+        return PixelCategorical(numbers, 3)
+
+    def initial(
+        self, data: Float[Array, "rows height width channel"]
+    ) -> Float[Array, "height width channel parameter"]:
+        """Logarithms of how often all entries of the data have each level, one added to each."""
+        levels = jnp.clip(jnp.floor((data + 0.5) * self.parameters), 0, self.parameters - 1)
+        counts = jnp.bincount(levels.ravel().astype(jnp.int32), length=self.parameters)
+        logits = jnp.log(counts + 1.0) - jnp.log(levels.size + self.parameters)
+        return jnp.broadcast_to(logits, (*data.shape[1:], self.parameters))

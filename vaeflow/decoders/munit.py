@@ -1,0 +1,86 @@
+"""The AdaIN decoder of MUNIT (Huang et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.decoders.networks import halvings
+from vaeflow.nn import Conv, relu
+from vaeflow.nn.blocks import MODULATIONS, InstanceNormBlock
+from vaeflow.nn.convolution import UpsampleConv
+from vaeflow.nn.normalization import ImageLayerNorm
+
+
+class AdaINDecoder(nn.Module):
+    """Residual blocks that the style modulates, then convolutions that double, and a 7x7 one.
+
+    A multilayer perceptron makes of the style the deviations and means of all features in all
+    blocks (`vaeflow.nn.normalization.adaptive_instance_norm`); what follows is layer-normalised, which leaves
+    them.
+
+    Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
+    section 5.1 and appendix B, whose sizes for images of 256 pixels are the default.
+
+    Attributes:
+      channels: Channels of the map of content, then of each convolution that doubles.
+      blocks: Number of residual blocks.
+      hidden: Sizes of the hidden layers of the perceptron.
+      dtype: Type to compute in; the values are float32 or wider.
+    """
+
+    channels: Sequence[int] = (256, 128, 64)
+    blocks: int = 4
+    hidden: Sequence[int] = (256, 256)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        content: Float[Array, "batch map_height map_width content"],
+        style: Float[Array, "batch style"],
+        *,
+        shape: tuple[int, int, int],
+    ) -> Float[Array, "batch height width channel"]:
+        """Makes images of `shape` with values from -1 to 1.
+
+        Args:
+          content: Maps, as large as halving the image once for each doubling makes them.
+          style: One vector for each map.
+          shape: Height, width and channels of an image.
+
+        Raises:
+          ValueError: If content or style are of another shape.
+        """
+        sizes = halvings(shape, len(self.channels) - 1)
+        expected = (*style.shape[:1], *sizes[-1], self.channels[0])
+        if content.shape != expected or style.ndim != 2:
+            raise ValueError(
+                f"AdaINDecoder: expected content of shape {expected} and style [batch, style] for "
+                f"images of shape {shape}, got {content.shape} and {style.shape}"
+            )
+        numbers = style.astype(self.dtype)
+        for size in self.hidden:
+            numbers = relu(nn.Dense(size, dtype=self.dtype)(numbers))
+        own = MODULATIONS * self.channels[0]
+        modulation = nn.Dense(self.blocks * own, dtype=self.dtype)(numbers)
+        x = content.astype(self.dtype)
+        for block in range(self.blocks):
+            part = modulation[:, block * own : (block + 1) * own]
+            x = InstanceNormBlock(self.dtype)(x, part)
+        he_normal = nn.initializers.he_normal()
+        for stage, (channels, size) in enumerate(
+            zip(self.channels[1:], sizes[-2::-1], strict=True)
+        ):
+            # The name of saved parameters, which outlives that of the class.
+            upsample = UpsampleConv(
+                channels, dtype=self.dtype, kernel_init=he_normal, name=f"DoubledConv_{stage}"
+            )
+            x = upsample(x, size)
+            x = relu(ImageLayerNorm(self.dtype)(x))
+        x = Conv(shape[-1], (7, 7), padding="REFLECT", dtype=self.dtype)(x)
+        return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))

@@ -1,0 +1,318 @@
+"""Two-dimensional densities and energies for demonstrations."""
+
+from __future__ import annotations
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vaeflow.distributions.mixture import Mixture
+
+
+class Histogram(distrax.Distribution):
+    """A density on a rectangle of the plane, constant within each cell of a grid.
+
+    p(x) = w_rc / (a sum w) for x in the cell of row r and column c, with cells of area a, and 0
+    outside of the rectangle, in nats and float32. Columns go along the first entry of x, rows along
+    the second, both upwards. A cell holds its lower borders; the upper borders of the rectangle
+    belong to its last cells. NaN gives NaN. Samples carry no gradient.
+
+    Shapes: weights are ``[*batch, row, column]``, the corners ``[*batch, 2]`` or ``[2]``.
+    """
+
+    def __init__(
+        self,
+        weights: Float[Array, "*batch row column"],
+        low: Float[Array, "*batch two"],
+        high: Float[Array, "*batch two"],
+    ):
+        """Builds the distribution.
+
+        Args:
+          weights: Mass of each cell, up to a factor: none below 0 and some above; unchecked, as
+            they may be traced.
+          low: Lower corner of the rectangle.
+          high: Upper corner, above the lower one in both entries; unchecked as well.
+
+        Raises:
+          ValueError: If the shapes don't fit.
+        """
+        super().__init__()
+        weights = jnp.asarray(weights, jnp.float32)
+        low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
+        corner = (*weights.shape[:-2], 2)
+        if weights.ndim < 2 or low.shape not in (corner, (2,)) or high.shape != low.shape:
+            raise ValueError(
+                f"weights must have shape [*batch, row, column], low and high [*batch, 2] or [2], "
+                f"got {weights.shape}, {low.shape} and {high.shape}"
+            )
+        self._low, self._high = jnp.broadcast_to(low, corner), jnp.broadcast_to(high, corner)
+        self._log_mass = jnp.log(weights) - jnp.log(jnp.sum(weights, (-2, -1), keepdims=True))
+        # Here, so that a histogram of a whole image isn't summed anew in each compiled function.
+        self._mass = jnp.exp(self._log_mass)
+        self._row_mass = jnp.sum(self._mass, axis=-1)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: (2,)."""
+        return (2,)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch of distributions."""
+        return self._log_mass.shape[:-2]
+
+    @property
+    def dtype(self):
+        """Type of the samples."""
+        return self._log_mass.dtype
+
+    def log_prob(self, value: Float[Array, "*batch two"]) -> Float[Array, "*batch"]:
+        """Computes the log-density in nats.
+
+        Raises:
+          ValueError: If the events have another shape.
+        """
+        if value.shape[-1:] != (2,):
+            raise ValueError(f"value must hold events of shape (2,), got shape {value.shape}")
+        value = value.astype(jnp.float32)
+        inside = jnp.all((value >= self._low) & (value <= self._high), axis=-1)
+        column, row = jnp.moveaxis(self._cell_of(value), -1, 0)
+        log_prob = self._log_mass[(*self._batch_indices(), row, column)] - self._log_area()
+        log_prob = jnp.where(inside, log_prob, -jnp.inf)
+        return jnp.where(jnp.any(jnp.isnan(value), axis=-1), jnp.nan, log_prob)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Computes -E[log p(x)] in nats, which is exact."""
+        surprise = -self._mass * jnp.where(self._mass > 0, self._log_mass, 0.0)
+        return jnp.sum(surprise, (-2, -1)) + self._log_area()
+
+    def _sample_n(self, key: Array, n: int) -> Array:
+        for_row, for_column, for_place = jax.random.split(key, 3)
+        shape = (n, *self.batch_shape)
+        # First the row, then the column: the running sums stay short, and so exact.
+        row = _sample_uniform(
+            for_row, jnp.broadcast_to(self._row_mass, (*shape, self._mass.shape[-2]))
+        )
+        column = _sample_uniform(for_column, self._mass[(*self._batch_indices(), row)])
+        cell = jnp.stack([column, row], axis=-1)
+        place = jax.random.uniform(for_place, cell.shape)
+        value = self._low + self._widths() * (cell + place)
+        # Rounding may carry a sample into the next cell, whose mass may be 0.
+        stays = self._cell_of(value) == cell
+        return jnp.where(stays, value, self._low + self._widths() * (cell + 0.5))
+
+    def _widths(self) -> Array:
+        """Width and height of a cell."""
+        rows, columns = self._log_mass.shape[-2:]
+        return (self._high - self._low) / jnp.array([columns, rows], jnp.float32)
+
+    def _log_area(self) -> Array:
+        return jnp.sum(jnp.log(self._widths()), axis=-1)
+
+    def _cell_of(self, value: Array) -> Array:
+        """Column and row of the cell around each point, or near it, along the last axis."""
+        rows, columns = self._log_mass.shape[-2:]
+        last = jnp.array([columns, rows]) - 1
+        cell = jnp.floor((value - self._low) / self._widths())
+        # Clipped as floats: what isn't finite has no integer.
+        return jnp.clip(jnp.nan_to_num(cell), 0, last).astype(jnp.int32)
+
+    def _batch_indices(self) -> tuple[Array, ...]:
+        """Indices along the batch axes, which broadcast against those of rows and columns."""
+        return tuple(jnp.indices(self.batch_shape, sparse=True))
+
+
+def _sample_uniform(key: Array, mass: Array) -> Array:
+    """Draws an entry along the last axis in proportion to its mass; never one without mass."""
+    sums = jnp.cumsum(mass, axis=-1)
+    # Where an entry has no mass the sum must not rise, not even by a rounding.
+    sums = jax.lax.cummax(jnp.where(mass > 0, sums, 0.0), axis=mass.ndim - 1)
+    total = sums[..., -1:]
+    threshold = total * jax.random.uniform(key, total.shape)
+    threshold = jnp.minimum(threshold, jnp.nextafter(total, 0.0))
+    return jnp.sum(sums <= threshold, axis=-1)
+
+
+SampledPoints = Float[Array, "*shape two"]
+
+
+def checkerboard() -> Histogram:
+    """The uniform distribution on every other square of a board of 4 x 4 squares of side 2.
+
+    Its entropy is log 32 nats.
+    """
+    return Histogram(np.indices((4, 4)).sum(0) % 2, [-4.0, -4.0], [4.0, 4.0])
+
+
+def eight_gaussians() -> Mixture:
+    """Eight equal Gaussians of deviation 0.35 on a circle of radius 2.8."""
+    angles = 2 * np.pi * np.arange(8) / 8
+    means = 2.8 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    components = distrax.Normal(jnp.asarray(means, jnp.float32), jnp.full((8, 2), 0.35))
+    return Mixture(jnp.zeros(8), distrax.Independent(components, 1))
+
+
+def image_density(brightness: Float[np.ndarray, "row column"]) -> Histogram:
+    """A density in proportion to the brightness of an image, uniform within each pixel.
+
+    The longer side of the image goes from -4 to 4, and the image's middle lies at 0.
+
+    Args:
+      brightness: Of each pixel, the first row being the top.
+
+    Raises:
+      ValueError: If the array isn't an image, or if its values aren't finite, are negative, or are
+        all 0.
+    """
+    brightness = np.asarray(brightness)
+    if brightness.ndim != 2 or not brightness.size:
+        raise ValueError(
+            f"brightness must have shape [row, column], above 0, got {brightness.shape}"
+        )
+    if not np.all(np.isfinite(brightness) & (brightness >= 0)) or not np.any(brightness > 0):
+        raise ValueError(
+            "brightness must be finite, at least 0 and somewhere above 0 to be a density, got "
+            f"values from {brightness.min():g} to {brightness.max():g}"
+        )
+    rows, columns = brightness.shape
+    corner = 4 * np.array([columns, rows]) / max(rows, columns)
+    return Histogram(brightness[::-1], -corner, corner)
+
+
+def two_moons(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
+    """Two interlocking half circles of radius 2.4, blurred by a Gaussian of deviation 0.2.
+
+    They are the points (cos t - 0.5, sin t - 0.25) and their negatives, times 2.4, for t uniform
+    between 0 and pi.
+    """
+    for_side, for_angle, for_noise = jax.random.split(key, 3)
+    angle = jax.random.uniform(for_angle, shape, maxval=jnp.pi)
+    moon = jnp.stack([jnp.cos(angle) - 0.5, jnp.sin(angle) - 0.25], axis=-1)
+    return 2.4 * _side(for_side, shape) * moon + 0.2 * _noise(for_noise, shape)
+
+
+def pinwheel(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
+    """Five arms, each a Gaussian along a ray, turned by an angle that grows outwards.
+
+    Before the turn, the point is (1 + 0.3 e1, 0.1 e2) for standard normal e; arm k turns it by
+    2 pi k / 5 + exp(1 + 0.3 e1) / 4; the whole is doubled.
+
+    Source: Johnson, Duvenaud, Wiltschko, Datta & Adams 2016, "Composing graphical models with
+    neural networks for structured representations and fast inference", whose data these are.
+    """
+    for_arm, for_noise = jax.random.split(key)
+    arm = jax.random.randint(for_arm, shape, 0, 5)
+    along, across = jnp.moveaxis(_noise(for_noise, shape), -1, 0)
+    along, across = 1 + 0.3 * along, 0.1 * across
+    angle = 2 * jnp.pi * arm / 5 + jnp.exp(along) / 4
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return 2 * jnp.stack([along * cos - across * sin, along * sin + across * cos], axis=-1)
+
+
+def two_spirals(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
+    """Two spirals of one and a half turns to radius 3.6, blurred by a Gaussian of deviation 0.1.
+
+    They are the points 3.6 r (-cos(3 pi r), sin(3 pi r)) and their negatives, for r the square root
+    of a uniform number, which makes the outer turns as dense as the inner ones.
+    """
+    for_side, for_radius, for_noise = jax.random.split(key, 3)
+    radius = jnp.sqrt(jax.random.uniform(for_radius, shape))
+    angle = 3 * jnp.pi * radius
+    arm = radius[..., None] * jnp.stack([-jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    return 3.6 * _side(for_side, shape) * arm + 0.1 * _noise(for_noise, shape)
+
+
+def _side(key: Array, shape: tuple[int, ...]) -> Array:
+    """1 or -1 for each point, with an axis for its entries."""
+    return jax.random.rademacher(key, (*shape, 1), jnp.float32)
+
+
+def _noise(key: Array, shape: tuple[int, ...]) -> Array:
+    return jax.random.normal(key, (*shape, 2))
+
+
+RANGE = 4.0
+"""Where the waves begin to end, on both sides of 0."""
+
+MARGIN = 0.5
+"""Standard deviation of the Gaussian tails by which the waves end."""
+
+Points = Float[Array, "*batch two"]
+
+Energies = Float[Array, "*batch"]
+
+
+def ring_energy(z: Points) -> Energies:
+    """U1, a ring that is denser at its left and right: two modes.
+
+    U = ((||z|| - 2) / 0.4)^2 / 2 - log(exp(-((z1 - 2) / 0.6)^2 / 2) + exp(-((z1 + 2) / 0.6)^2 / 2))
+
+    Raises:
+      ValueError: If the last axis of z isn't of two entries.
+    """
+    z1, z2 = _coordinates(z)
+    radius = jnp.sqrt(jnp.maximum(z1**2 + z2**2, jnp.finfo(z1.dtype).tiny))
+    modes = jnp.logaddexp(_log_bump(z1 - 2, 0.6), _log_bump(z1 + 2, 0.6))
+    return -_log_bump(radius - 2, 0.4) - modes
+
+
+def wave_energy(z: Points) -> Energies:
+    """U2, a wave: U = ((z2 - w1) / 0.4)^2 / 2 with w1 = sin(2 pi z1 / 4).
+
+    Raises:
+      ValueError: If the last axis of z isn't of two entries.
+    """
+    z1, z2 = _coordinates(z)
+    return _end(z1) - _log_bump(z2 - _wave(z1), 0.4)
+
+
+def bulging_wave_energy(z: Points) -> Energies:
+    """U3, a wave that parts around a hollow and joins again.
+
+    U = -log(exp(-((z2 - w1) / 0.35)^2 / 2) + exp(-((z2 - w1 + w2) / 0.35)^2 / 2)) with
+    w1 = sin(2 pi z1 / 4) and w2 = 3 exp(-((z1 - 1) / 0.6)^2 / 2).
+
+    Raises:
+      ValueError: If the last axis of z isn't of two entries.
+    """
+    z1, z2 = _coordinates(z)
+    height = z2 - _wave(z1)
+    apart = 3 * jnp.exp(_log_bump(z1 - 1, 0.6))
+    return _end(z1) - jnp.logaddexp(_log_bump(height, 0.35), _log_bump(height + apart, 0.35))
+
+
+def forked_wave_energy(z: Points) -> Energies:
+    """U4, a wave that forks into two.
+
+    U = -log(exp(-((z2 - w1) / 0.4)^2 / 2) + exp(-((z2 - w1 + w3) / 0.35)^2 / 2)) with
+    w1 = sin(2 pi z1 / 4) and w3 = 3 sigmoid((z1 - 1) / 0.3).
+
+    Raises:
+      ValueError: If the last axis of z isn't of two entries.
+    """
+    z1, z2 = _coordinates(z)
+    height = z2 - _wave(z1)
+    apart = 3 * jax.nn.sigmoid((z1 - 1) / 0.3)
+    return _end(z1) - jnp.logaddexp(_log_bump(height, 0.4), _log_bump(height + apart, 0.35))
+
+
+def _coordinates(z: Array) -> tuple[Array, Array]:
+    if z.shape[-1:] != (2,):
+        raise ValueError(f"z must be points of shape [*batch, 2], got an array of shape {z.shape}")
+    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    return z[..., 0], z[..., 1]
+
+
+def _wave(z1: Array) -> Array:
+    return jnp.sin(jnp.pi / 2 * z1)
+
+
+def _log_bump(distance: Array, width: float) -> Array:
+    return -0.5 * (distance / width) ** 2
+
+
+def _end(z1: Array) -> Array:
+    return -_log_bump(jnp.maximum(jnp.abs(z1) - RANGE, 0), MARGIN)

@@ -1,0 +1,134 @@
+"""Flows around a flow: standardised data and bounded data."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, Sigmoid
+from vaeflow.bijectors.elementwise import actnorm_parameters
+
+
+class Wrapped(nn.Module):
+    """A flow around another, of the same shapes and contexts.
+
+    Attributes:
+      flow: A module of this package.
+    """
+
+    flow: nn.Module
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of the data."""
+        return self.flow.event_shape
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise."""
+        return self.flow.noise_shape
+
+    @property
+    def context_ndims(self) -> int:
+        """Number of trailing axes that make a context."""
+        return self.flow.context_ndims
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes where the context is a label."""
+        return self.flow.classes
+
+
+class BoundedFlow(Wrapped):
+    """Ends a flow with a sigmoid, so that every entry of the data lies in an interval.
+
+    Where data pile up at an end of their range, such as the black background of digits, the logit
+    spreads them out and the flow inside has no narrow peak to fit.
+
+    Shapes: those of the flow inside.
+
+    Source: Dinh, Sohl-Dickstein & Bengio 2017, section 4.1 (logit of a margin plus the pixel).
+
+    Attributes:
+      flow: A module of this package, from noise to unbounded data.
+      lower: Lower end of the interval.
+      upper: Upper end of the interval.
+    """
+
+    lower: float
+    upper: float
+
+    def __call__(
+        self, context: Array | None = None, *, data: Float[Array, "batch *event"] | None = None
+    ) -> Bijector:
+        """Builds the bijector, forward from noise to data; arguments as the flow inside."""
+        bound = Sigmoid(self.lower, self.upper, event_ndims=len(self.event_shape))
+        if data is not None:
+            data = bound.inverse(data)
+        return Chain([bound, self.flow(context, data=data)])
+
+
+class StandardizedFlow(Wrapped):
+    """Ends a flow with a scale and a shift of every entry, taken from the first batch.
+
+    x = y exp(log_scale) + shift, entry by entry, with y from the flow inside; `shift` and
+    `log_scale` start at the mean and the log standard deviation of each entry over the batch given
+    to `init`, and are learned from there. Convolutions treat all places alike; in aligned images,
+    such as faces, each pixel has a brightness of its own, which this tells the flow.
+
+    In a table each column has a unit of its own, and a learning rate that suits all of them there
+    is none: with `learned` false, scale and shift stay as they are, in the collection "constants",
+    and all that is learned has the unit of a standard deviation.
+
+    Shapes: those of the flow inside.
+
+    Attributes:
+      flow: A module of this package.
+      learned: Whether scale and shift are parameters.
+    """
+
+    learned: bool = True
+
+    @nn.compact
+    def __call__(
+        self, context: Array | None = None, *, data: Float[Array, "batch *event"] | None = None
+    ) -> Bijector:
+        """Builds the bijector, forward from noise to data; arguments as the flow inside."""
+        if self.is_initializing():
+            shift, log_scale = self._initial(data)
+            if self.learned:
+                self.param("shift", lambda _: shift)
+                self.param("log_scale", lambda _: log_scale)
+            else:
+                self.variable("constants", "shift", lambda: shift)
+                self.variable("constants", "log_scale", lambda: log_scale)
+        else:
+            collection = "params" if self.learned else "constants"
+            shift = self.get_variable(collection, "shift")
+            log_scale = self.get_variable(collection, "log_scale")
+        affine = ElementwiseAffine(shift, log_scale, event_ndims=len(self.event_shape))
+        if data is not None:
+            data = affine.inverse(data)
+        return Chain([affine, self.flow(context, data=data)])
+
+    def _initial(self, data: Array | None) -> tuple[Array, Array]:
+        if data is None:
+            return jnp.zeros(self.event_shape), jnp.zeros(self.event_shape)
+        rows = data.reshape(len(data), -1)
+        if self.learned:
+            shift, log_scale = actnorm_parameters(rows)
+            mean, log_deviation = -shift, -log_scale
+        else:
+            mean, log_deviation = _statistics(rows)
+        return mean.reshape(self.event_shape), log_deviation.reshape(self.event_shape)
+
+
+def _statistics(rows: Float[Array, "row entry"]) -> tuple[Array, Array]:
+    """Mean and log standard deviation, 0 for an entry that is constant, whatever the unit."""
+    mean = jnp.mean(rows, axis=0)
+    # Squares of small numbers would be zero, those of large ones infinite.
+    size = jnp.max(jnp.abs(rows - mean), axis=0)
+    size = jnp.where(size > 0, size, 1.0)
+    deviation = jnp.sqrt(jnp.mean(jnp.square((rows - mean) / size), axis=0))
+    return mean, jnp.where(deviation > 0, jnp.log(deviation) + jnp.log(size), 0.0)

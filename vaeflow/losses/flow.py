@@ -1,0 +1,193 @@
+"""Losses of flows: negative log-likelihood, forward and reverse Kullback-Leibler divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.random import row_keys
+from vaeflow.estimators import Aux, context_of, importance_diagnostics, require, target_diagnostics
+
+
+def negative_log_likelihood(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = True,
+    data: str = "image",
+    condition: str | tuple[str, ...] | None = None,
+) -> tuple[Float[Array, ""], Aux]:
+    """Computes the mean of -log P(example) over a batch, an upper bound where noise is added.
+
+    The value is in nats per dimension, which keeps the size of gradients alike for data of all
+    sizes; the metrics hold the nats of a whole example and the bits per dimension:
+    bits/dim = nats / (D log 2) for D entries.
+
+    Args:
+      model: A `vaeflow.models.FlowModel`, a `CodePrior` or a module with their `log_prob`.
+      variables: The model's variables.
+      batch: ``{"image": [batch, *event], ...}``, or another entry than "image" by `data`.
+      rng: A typed key, or one for each row.
+      axis: How the batch is divided; unused, as no term is coupled over the batch.
+      train: Whether flows that have `probes` estimate their log-determinants with noise, drawn for
+        all rows at hand from the key of the first; otherwise they are exact. Likewise for networks
+        with `dropout`.
+      data: Name of the entry of the batch whose density the model is.
+      condition: Name of the entry of the batch that is the model's context, the names of several
+        for a model whose context is a tuple, or None.
+
+    Returns:
+      The loss, and the metrics `negative_log_likelihood` (nats) and `bits_per_dim`.
+
+    Raises:
+      ValueError: If the model has no log-likelihood.
+    """
+    del axis
+    require(model, "log_prob")
+    examples = batch[data]
+    context = context_of(batch, condition)
+    # Flax folds a number into the key before it draws, so rows may draw from theirs as well.
+    rngs = dict.fromkeys(("probe", "dropout"), rng.reshape(-1)[0]) if train else {}
+    log_prob = model.apply(variables, examples, rng, context, method="log_prob", rngs=rngs)
+    nats = -jnp.mean(log_prob)
+    dimensions = math.prod(examples.shape[1:])
+    metrics = {
+        "negative_log_likelihood": nats,
+        "bits_per_dim": nats / (dimensions * math.log(2)),
+    }
+    return nats / dimensions, Aux(metrics, {})
+
+
+Energy = Callable[[Array], Array]
+
+
+def reverse_kl(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = True,
+    energy: Energy,
+    beta: Float[Array, ""] | float = 1.0,
+    condition: str | None = None,
+) -> tuple[Float[Array, ""], Aux]:
+    """Computes E_q[log q(x) + beta U(x)], which is KL(q || p) - log Z for beta = 1.
+
+    The target is p(x) = exp(-U(x)) / Z. A beta that rises from near 0 to 1 anneals it, so that q
+    doesn't settle in the first mode that it finds; Rezende & Mohamed 2015 have
+    beta = min(1, 0.01 + t / 10000) at step t. Samples and their densities come from
+    `sample_and_log_prob`, which needs the forward direction alone, and are differentiated through:
+    the model's base must be reparameterised.
+
+    Args:
+      model: A `vaeflow.models.FlowModel` of real-valued data, or another module that returns a
+        distribution given `context`.
+      variables: The model's variables.
+      batch: Its number of rows is that of the samples: ``{"index": [batch], ...}``.
+      rng: A typed key, or one for each row.
+      axis: How the batch is divided; the diagnostics are those of the whole batch.
+      train: Unused, as the model behaves alike in training and in evaluation.
+      energy: U, a pure function from ``[*batch, *event]`` to nats ``[*batch]``; bound by
+        `functools.partial` where training calls the loss.
+      beta: Inverse temperature of the target.
+      condition: Name of the entry of the batch that is the model's context, or None.
+
+    Returns:
+      The loss in nats, and the metrics `free_energy` (the loss at beta = 1), `entropy` (of q) and
+      those of `vaeflow.estimators.ImportanceDiagnostics` at beta = 1, all for the whole batch.
+    """
+    del train
+    log_q, energies = reverse_kl_terms(
+        model, variables, batch, rng, energy=energy, condition=condition
+    )
+    diagnostics = importance_diagnostics(axis.gather(-energies - log_q))
+    metrics = {
+        "free_energy": jnp.mean(log_q + energies),
+        "entropy": -jnp.mean(log_q),
+        **diagnostics._asdict(),
+    }
+    return jnp.mean(log_q + beta * energies), Aux(metrics, {})
+
+
+def reverse_kl_terms(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    energy: Energy,
+    condition: str | None = None,
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """Draws one sample a row and computes log q(x) and U(x), each in nats.
+
+    The log importance weights of the samples are -U(x) - log q(x). Arguments as in `reverse_kl`.
+    """
+    contexts = context_of(batch, condition)
+    keys = row_keys(rng, jax.tree.leaves(dict(batch))[0].shape[0])
+
+    def one(key: Array, context: Array | None) -> tuple[Array, Array]:
+        return model.apply(variables, context=context).sample_and_log_prob(seed=key)
+
+    samples, log_q = jax.vmap(one)(keys, contexts)
+    return log_q, energy(samples)
+
+
+def forward_kl(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = True,
+    energy: Energy,
+    data: str = "image",
+    condition: str | None = None,
+) -> tuple[Float[Array, ""], Aux]:
+    """Computes E_p[-U(x) - log q(x)], which is KL(p || q) + log Z, over a batch from p.
+
+    The target is p(x) = exp(-U(x)) / Z. Its gradient is that of the negative log-likelihood; what
+    the energy adds is how far q has come. Where it isn't known, use `negative_log_likelihood`.
+
+    Args:
+      model: A `vaeflow.models.FlowModel` of real-valued data, or a module with its `log_prob`.
+      variables: The model's variables.
+      batch: Samples of p: ``{"image": [batch, *event], ...}``, or another entry by `data`.
+      rng: Unused, as the model draws nothing.
+      axis: How the batch is divided; the diagnostics are those of the whole batch.
+      train: Unused, as the model behaves alike in training and in evaluation.
+      energy: U, a pure function from ``[*batch, *event]`` to nats ``[*batch]``; bound by
+        `functools.partial` where training calls the loss.
+      data: Name of the entry of the batch that holds the samples.
+      condition: Name of the entry of the batch that is the model's context, or None.
+
+    Returns:
+      The loss in nats, and the metrics `negative_log_likelihood` and those of
+      `vaeflow.estimators.TargetDiagnostics`, for the whole batch.
+
+    Raises:
+      ValueError: If the model has no log-likelihood.
+    """
+    del rng, train
+    require(model, "log_prob")
+    samples = batch[data]
+    context = context_of(batch, condition)
+    log_q = model.apply(variables, samples, None, context, method="log_prob")
+    log_weights = -energy(samples) - log_q
+    metrics = {
+        "negative_log_likelihood": -jnp.mean(log_q),
+        **target_diagnostics(axis.gather(log_weights))._asdict(),
+    }
+    return jnp.mean(log_weights), Aux(metrics, {})

@@ -1,0 +1,52 @@
+"""The cross-entropy of classifiers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow.estimators import Aux, require
+
+
+def cross_entropy(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    axis: Axis = LOCAL,
+    train: bool = True,
+) -> tuple[Float[Array, ""], Aux]:
+    """Computes the mean of -log p(label | image) over a batch, p being the softmax of the logits.
+
+    Args:
+      model: A module whose method `logits` maps ``[batch, height, width, channel]`` to
+        ``[batch, class]``.
+      variables: The model's variables.
+      batch: ``{"image": [batch, height, width, channel], "label": [batch], ...}``.
+      rng: Unused, as nothing is drawn.
+      axis: Unused, as no term is coupled over the batch.
+      train: Unused, as the model behaves alike in training and in evaluation.
+
+    Returns:
+      The loss, which is the metric `cross_entropy` too, in nats an image, and `accuracy`, the share
+      of images whose label has the largest logit.
+
+    Raises:
+      ValueError: If the model has no logits, or the batch no labels.
+    """
+    del rng, axis, train
+    require(model, "logits")
+    if "label" not in batch:
+        raise ValueError(f"batch must hold 'label', got {sorted(batch)}")
+    labels = batch["label"]
+    logits = model.apply(variables, batch["image"], method="logits")
+    log_probabilities = jax.nn.log_softmax(logits)
+    nats = -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1))
+    accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=nats.dtype)
+    return nats, Aux({"cross_entropy": nats, "accuracy": accuracy}, {})

@@ -1,0 +1,142 @@
+"""Convolutions and their gradients as matrix products, for CPUs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+WIDEST_PATCH = 512
+"""Patches with more entries than this are not gathered: each tap is multiplied on its own."""
+
+Pair = tuple[int, int]
+
+Padding = tuple[Pair, Pair]
+
+
+def convolve(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
+    """Convolves images [batch, height, width, channel] with a kernel [..., channel, feature]."""
+    thin = _thin_side(kernel.shape, strides)
+    if thin == "input":
+        return _gather(x, kernel.shape, strides, padding) @ _as_matrix(kernel)
+    if thin == "output":
+        return _scatter(x, kernel, padding)
+    return convolve_natively(x, kernel, strides, padding)
+
+
+def convolve_natively(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
+    """Convolves as the compiler does."""
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
+
+
+def gradients(
+    x: Array, kernel: Array, dy: Array, strides: Pair, padding: Padding
+) -> tuple[Array, Array]:
+    """Pulls the cotangent of the convolved images back to the images and to the kernel."""
+    thin = _thin_side(kernel.shape, strides)
+    flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    sizes = zip(kernel.shape[:2], padding, strict=True)
+    back = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in sizes)
+    if thin == "output":
+        height, width, channels, features = kernel.shape
+        patches = _gather(dy, kernel.shape, strides, back)
+        product = _rows_product(x, patches).reshape(channels, height, width, features)
+        dkernel = product[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+        dx = patches @ _as_matrix(flipped)
+    else:
+        windows = _windows(x, kernel.shape, strides, padding)
+        if thin == "input":
+            windows = [jnp.concatenate(windows, axis=-1)]
+        dkernel = jnp.stack([_rows_product(window, dy) for window in windows])
+        if thin == "input" and strides == (1, 1):
+            dx = _scatter(dy, flipped, back)
+        else:
+            dx = _input_gradient(x.shape, flipped, dy, strides, back)
+    return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _thin_side(shape: tuple[int, ...], strides: Pair) -> Literal["input", "output"] | None:
+    height, width, channels, features = shape
+    if channels <= features and height * width * channels <= WIDEST_PATCH:
+        return "input"
+    if features < channels and height * width * features <= WIDEST_PATCH and strides == (1, 1):
+        return "output"
+    return None
+
+
+def _as_matrix(kernel: Array) -> Array:
+    return kernel.reshape(-1, kernel.shape[-1])
+
+
+def _gather(x: Array, shape: tuple[int, ...], strides: Pair, padding: Padding) -> Array:
+    """Lays the windows of all taps side by side: [batch, height, width, tap * channel]."""
+    return jnp.concatenate(_windows(x, shape, strides, padding), axis=-1)
+
+
+def _windows(x: Array, shape: tuple[int, ...], strides: Pair, padding: Padding) -> list[Array]:
+    """Cuts the window that each tap sees out of the padded image."""
+    padded = _pad(x, (1, 2), padding)
+    rows, columns = (n - k + 1 for n, k in zip(padded.shape[1:3], shape[:2], strict=True))
+    return [
+        padded[:, i : i + rows : strides[0], j : j + columns : strides[1]]
+        for i in range(shape[0])
+        for j in range(shape[1])
+    ]
+
+
+def _scatter(x: Array, kernel: Array, padding: Padding) -> Array:
+    """Multiplies every pixel with all taps, and adds up what falls on each pixel."""
+    height, width, channels, features = kernel.shape
+    taps = _as_matrix(jnp.swapaxes(kernel, 2, 3))
+    # Channels come first, so that what is added lies contiguous along the width of the image.
+    parts = lax.dot_general(
+        taps,
+        x.reshape(-1, channels),
+        (((1,), (1,)), ((), ())),
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )
+    parts = _pad(parts.reshape(height, width, features, *x.shape[:3]), (4, 5), padding)
+    rows, columns = (n - k + 1 for n, k in zip(parts.shape[4:], (height, width), strict=True))
+    total = sum(
+        parts[i, j, :, :, i : i + rows, j : j + columns]
+        for i in range(height)
+        for j in range(width)
+    )
+    # Whatever reads the result would otherwise add it up anew, entry by entry.
+    return lax.optimization_barrier(jnp.moveaxis(total, 0, -1).astype(x.dtype))
+
+
+def _input_gradient(
+    shape: tuple[int, ...], flipped: Array, dy: Array, strides: Pair, back: Padding
+) -> Array:
+    """Convolves the cotangent, spread out by the strides, with the flipped kernel."""
+    margins = []
+    for axis, (before, _) in enumerate(back):
+        spread = (dy.shape[axis + 1] - 1) * strides[axis] + 1
+        margins.append((before, shape[axis + 1] + flipped.shape[axis] - 1 - spread - before))
+    return lax.conv_general_dilated(
+        dy, flipped, (1, 1), margins, lhs_dilation=strides, dimension_numbers=DIMENSIONS
+    )
+
+
+def _pad(x: Array, axes: Pair, padding: Padding) -> Array:
+    """Pads two axes with zeros; negative numbers cut."""
+    config = [(0, 0, 0)] * x.ndim
+    for axis, (before, after) in zip(axes, padding, strict=True):
+        config[axis] = (before, after, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _rows_product(a: Array, b: Array) -> Array:
+    """Sums the outer products of the channels of a and b over examples and positions."""
+    a, b = (array.reshape(-1, array.shape[-1]) for array in (a, b))
+    return lax.dot_general(
+        a,
+        b,
+        (((0,), (0,)), ((), ())),
+        preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
+    )

@@ -1,0 +1,125 @@
+"""Corner plots: marginals of each dimension and each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Array, Float
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+_DATA, _SAMPLES = "#1f5a96", "#d1662a"
+
+_GREY = "#6b6b6b"
+
+_PANEL = 1.5  # inches
+
+_BINS = 30
+
+_MOST_POINTS = 2000
+
+# Share of the data beyond either end of an axis.
+_TAIL = 0.005
+
+
+def pairwise_marginals(
+    data: Float[Array | np.ndarray, "row column"],
+    samples: Float[Array | np.ndarray, "sample column"],
+    labels: Sequence[str] = (),
+) -> Figure:
+    """Draws every pair of columns: data below the diagonal, samples of a model above it.
+
+    On the diagonal are the histograms of each column, of data and samples alike. Axes show the
+    middle 99% of the data and a margin; the panels of a column share its axis. At most the first
+    2,000 rows are drawn as points.
+
+    Args:
+      data: The data.
+      samples: Samples of the model.
+      labels: What to call the columns; by default their numbers, counted from 0.
+
+    Raises:
+      ValueError: If the tables have different numbers of columns, fewer than two of them or no
+        rows, or the labels don't fit.
+    """
+    from matplotlib.figure import Figure
+
+    data, samples = np.asarray(data, np.float64), np.asarray(samples, np.float64)
+    if data.ndim != 2 or samples.ndim != 2 or data.shape[1] != samples.shape[1]:
+        raise ValueError(
+            f"data and samples must be tables of equal columns, got {data.shape}, {samples.shape}"
+        )
+    columns = data.shape[1]
+    if columns < 2 or not len(data) or not len(samples):
+        raise ValueError(
+            f"data and samples must have rows and two columns or more, got {data.shape} and "
+            f"{samples.shape}"
+        )
+    labels = labels or [f"column {column}" for column in range(columns)]
+    if len(labels) != columns:
+        raise ValueError(f"labels must name {columns} columns, got {len(labels)}")
+    limits = [_limits(values) for values in data.T]
+    size = _PANEL * columns + 0.5
+    figure = Figure(figsize=(size, size), dpi=150, facecolor="white", layout="constrained")
+    all_axes = figure.subplots(columns, columns)
+    for (row, column), axes in np.ndenumerate(all_axes):
+        _frame(axes, limits[column])
+        if row == column:
+            _draw_histograms(axes, data[:, row], samples[:, row], limits[row])
+        else:
+            axes.set_ylim(*limits[row])
+            drawn, color = (data, _DATA) if row > column else (samples, _SAMPLES)
+            _draw_points(axes, drawn[:, column], drawn[:, row], color)
+        if row == columns - 1:
+            axes.set_xlabel(labels[column], fontsize=9)
+            axes.tick_params(bottom=True, labelbottom=True)
+        if column == 0:
+            axes.set_ylabel(labels[row], fontsize=9)
+            axes.tick_params(left=row > 0, labelleft=row > 0)
+    figure.align_ylabels(all_axes[:, 0])
+    handles = [all_axes[0, 0].patches[0], all_axes[0, 0].patches[1]]
+    figure.legend(handles, ["data", "samples"], loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [_TAIL, 1 - _TAIL])
+    margin = 0.08 * (high - low) or 0.5
+    return float(low - margin), float(high + margin)
+
+
+def _frame(axes: Axes, limits: tuple[float, float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(*limits)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(3))
+    axes.tick_params(labelsize=7, color=_GREY, labelcolor=_GREY)
+    axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
+    for spine in axes.spines.values():
+        spine.set_color("#c8c8c8")
+        spine.set_linewidth(0.6)
+
+
+def _draw_histograms(
+    axes: Axes, data: np.ndarray, samples: np.ndarray, limits: tuple[float, float]
+) -> None:
+    edges = np.linspace(*limits, _BINS + 1)
+    width = edges[1] - edges[0]
+    # Shares of all values, those beyond the limits included.
+    shares = [np.histogram(v, edges)[0] / (len(v) * width) for v in (data, samples)]
+    axes.stairs(shares[0], edges, fill=True, color=_DATA, alpha=0.35)
+    axes.stairs(shares[1], edges, color=_SAMPLES, linewidth=1.2)
+    axes.set_ylim(0, 1.1 * max(map(np.max, shares)) or 1.0)
+    axes.set_yticks([])
+
+
+def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, color: str) -> None:
+    x, y = x[:_MOST_POINTS], y[:_MOST_POINTS]
+    alpha = 0.5 if len(x) <= _MOST_POINTS // 4 else 0.25
+    axes.plot(x, y, "o", color=color, markersize=1.8, markeredgewidth=0, alpha=alpha)

@@ -1,0 +1,210 @@
+"""Scalar quantisation without a codebook: finite scalars and signs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from vaeflow._util.axis import LOCAL, Axis
+from vaeflow.quantizers.base import (
+    MOST_CODES,
+    Latents,
+    Quantized,
+    Quantizer,
+    blank_outside,
+    check_channels,
+    latents_of,
+    quantized,
+    straight_through,
+)
+
+OVERLAP = 1e-3
+"""How far bounds lie beyond the outer levels, as a share: these are reached at finite features."""
+
+
+class FiniteScalarQuantizer(Quantizer):
+    """Rounds each channel to one of its own few levels: all combinations are codes.
+
+    With L levels, x becomes f(x) = h tanh(x + a) - b, rounded, where h = (L - 1) (1 + 0.001) / 2,
+    b = 1/2 for even L and 0 for odd, and a = artanh(b / h), so that f(0) = 0. Divided by
+    floor(L / 2), the levels lie in [-1, 1]. Nothing is learned and there are no losses. The
+    gradient is that of f: h (1 - tanh(x + a)^2) / floor(L / 2).
+
+    The index is that of a number system: sum_i d_i prod_(j < i) L_j, with the level of channel i
+    counted from d_i = 0.
+
+    Shapes: features are ``[batch, *positions, channel]``, indices ``[batch, *positions]``.
+
+    Source: Mentzer, Minnen, Agustsson & Tschannen 2023, "Finite scalar quantization: VQ-VAE made
+    simple", section 3.1 and the listing of the appendix (which has a tangent for the artanh).
+
+    Attributes:
+      levels: Number L of levels of each channel, 2 or more, such as (8, 5, 5, 5) for 1,000 codes.
+    """
+
+    levels: Sequence[int]
+
+    @property
+    def codes(self) -> int:
+        """Number of codes."""
+        return math.prod(self.levels)
+
+    def __call__(
+        self,
+        features: Float[Array, "batch *positions channel"],
+        rng: Array | None = None,
+        *,
+        axis: Axis = LOCAL,
+        train: bool = False,
+    ) -> Quantized:
+        """Quantises features; see `Quantizer.__call__`. Nothing depends on the last three."""
+        del rng, axis, train
+        if not self.levels or min(self.levels) < 2 or self.codes > MOST_CODES:
+            raise ValueError(
+                "FiniteScalarQuantizer: levels must be numbers of 2 or more with a product of at "
+                f"most {MOST_CODES}, got {tuple(self.levels)}"
+            )
+        check_channels("FiniteScalarQuantizer", features.shape, len(self.levels))
+        latents = latents_of(features)
+        levels = np.asarray(self.levels)
+        half = (levels - 1) * (1 + OVERLAP) / 2
+        below = np.where(levels % 2 == 0, 0.5, 0.0)
+        dtype = latents.values.dtype
+        half, below, shift = (
+            jnp.asarray(value, dtype) for value in (half, below, np.arctanh(below / half))
+        )
+        bounded = half * jnp.tanh(latents.values + shift) - below
+        digits = jnp.round(jax.lax.stop_gradient(bounded)).astype(jnp.int32) + levels // 2
+        digits = jnp.clip(digits, 0, levels - 1)
+        bounded = bounded / (levels // 2).astype(dtype)
+        values = self._values(digits, dtype) + (bounded - jax.lax.stop_gradient(bounded))
+        indices = jnp.sum(digits * self._places(), axis=-1, dtype=jnp.int32)
+        return quantized(features, latents, values, indices, {}, self.codes)
+
+    def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
+        """Computes the levels of indices; see `Quantizer.lookup`."""
+        digits = indices[..., None] // self._places() % np.asarray(self.levels, np.int32)
+        return blank_outside(self._values(digits, jnp.float32), indices, self.codes)
+
+    def _places(self) -> Int[np.ndarray, " channel"]:
+        """Values of the digits of an index."""
+        return np.cumprod([1, *self.levels[:-1]], dtype=np.int32)
+
+    def _values(self, digits: Array, dtype) -> Array:
+        middle = np.asarray(self.levels, np.int32) // 2
+        return (digits - middle).astype(dtype) / middle.astype(dtype)
+
+
+class LookupFreeQuantizer(Quantizer):
+    """Replaces each channel by its sign: the codes are the corners of a cube, {-1, 1}^bits.
+
+    0 counts as negative. The index is sum_i 2^i [x_i > 0], the gradient `straight_through`. Its
+    losses are "commitment", ||x - sg(q)||^2, and "entropy", whose mean over the batch is
+    E[H(q(c | x))] - H(E[q(c | x)]) with q(c | x) proportional to exp(-||x - c||^2 / temperature)
+    and means over all latents of the batch: the negative mutual information of latents and codes,
+    least where each latent is sure of its code and all codes are used alike. The share of an
+    example is sum_c q(c | x) log(q(c | x) / E[q(c | x)]) with the opposite sign, E[q] held
+    constant, which changes no gradient of the mean.
+
+    The bits are independent given x, so their entropies add up; and E[q(c | x)] is a product of two
+    matrices, over the first and the second half of the bits. Memory grows with 2^(bits / 2) times
+    the number of latents, and with 2^bits.
+
+    Shapes: features are ``[batch, *positions, channel]``, indices ``[batch, *positions]``.
+
+    Source: Yu et al. 2023, "Language model beats diffusion: tokenizer is key to visual generation"
+    (MAGVIT-v2), section 3.1; the temperature is that of the authors' published code.
+
+    Attributes:
+      bits: Number of channels, from 1 to 24.
+      temperature: How far from sure q(c | x) is.
+    """
+
+    bits: int
+    temperature: float = 0.01
+
+    @property
+    def codes(self) -> int:
+        """Number of codes."""
+        return 2**self.bits
+
+    def __call__(
+        self,
+        features: Float[Array, "batch *positions channel"],
+        rng: Array | None = None,
+        *,
+        axis: Axis = LOCAL,
+        train: bool = False,
+    ) -> Quantized:
+        """Quantises features; see `Quantizer.__call__`. Nothing is drawn or learned."""
+        del rng, train
+        if not 1 <= self.bits < MOST_CODES.bit_length():
+            raise ValueError(
+                f"LookupFreeQuantizer: bits must be in 1..{MOST_CODES.bit_length() - 1}, got "
+                f"{self.bits}"
+            )
+        if not self.temperature > 0:
+            raise ValueError(
+                f"LookupFreeQuantizer: temperature must be above 0, got {self.temperature}"
+            )
+        check_channels("LookupFreeQuantizer", features.shape, self.bits)
+        latents = latents_of(features)
+        x = latents.values
+        positive = x > 0
+        indices = jnp.sum(positive * self._places(), axis=-1, dtype=jnp.int32)
+        signs = jnp.where(positive, 1, -1).astype(x.dtype)
+        losses = {
+            "commitment": latents.mean_square(x - signs),
+            "entropy": latents.mean(_negative_information(latents, self.temperature, axis)),
+        }
+        values = straight_through(x, signs)
+        return quantized(features, latents, values, indices, losses, self.codes)
+
+    def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
+        """Computes the signs of indices; see `Quantizer.lookup`."""
+        positive = indices[..., None] & self._places() > 0
+        values = jnp.where(positive, 1.0, -1.0)
+        return blank_outside(values, indices, self.codes)
+
+    def _places(self) -> Int[np.ndarray, " bit"]:
+        return 2 ** np.arange(self.bits, dtype=np.int32)
+
+
+def _negative_information(
+    latents: Latents, temperature: float, axis: Axis
+) -> Float[Array, "batch position"]:
+    """The terms whose mean over the batch is the conditional less the marginal entropy."""
+    # ||x - c||^2 differs by 4 x between the two signs of a bit.
+    logits = 4 * latents.values / temperature
+    size = jnp.abs(logits)
+    conditional = jnp.sum(jax.nn.softplus(-size) + size * jax.nn.sigmoid(-size), axis=-1)
+    half = logits.shape[-1] // 2
+    first, second = _products(logits[..., :half]), _products(logits[..., half:])
+    highest = jax.lax.Precision.HIGHEST
+    # Latents that aren't finite count nowhere.
+    own = jnp.where(latents.finite[..., None], second, 0)
+    total, count = axis.sum(
+        (
+            jnp.einsum("npi,npj->ij", first, own, precision=highest),
+            jnp.sum(latents.finite, dtype=logits.dtype),
+        )
+    )
+    average = jax.lax.stop_gradient(total / jnp.maximum(count, 1))
+    log_average = jnp.log(jnp.maximum(average, jnp.finfo(average.dtype).tiny))
+    expected = jnp.einsum("npi,ij->npj", first, log_average, precision=highest)
+    return conditional + jnp.sum(expected * second, axis=-1)
+
+
+def _products(logits: Float[Array, "*batch bit"]) -> Float[Array, "*batch code"]:
+    """Probabilities of all values of a few independent bits."""
+    probability = jnp.ones((*logits.shape[:-1], 1), logits.dtype)
+    for bit in range(logits.shape[-1]):
+        pair = jax.nn.sigmoid(jnp.stack([-logits[..., bit], logits[..., bit]], axis=-1))
+        probability = pair[..., :, None] * probability[..., None, :]
+        probability = probability.reshape(*logits.shape[:-1], -1)
+    return probability

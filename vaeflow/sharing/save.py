@@ -1,0 +1,305 @@
+"""Models as files: configuration and variables, never pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from vaeflow._util.files import local_or_remote, write_whole
+
+
+def flatten(tree: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Lists the arrays of nested dicts by JSON pointer (RFC 6901), such as "/params/dense/kernel".
+
+    Args:
+      tree: Nested dicts of arrays; keys are strings of any characters.
+
+    Returns:
+      The arrays on the host, contiguous, and the pointers of the dicts that are empty.
+
+    Raises:
+      ValueError: If there is anything but string keys, dicts and arrays of plain numbers.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    empty: list[str] = []
+    _collect(tree, "", arrays, empty)
+    return arrays, empty
+
+
+def _collect(node: Any, pointer: str, arrays: dict[str, np.ndarray], empty: list[str]) -> None:
+    if isinstance(node, Mapping):
+        if not node:
+            empty.append(pointer)
+        for key, value in node.items():
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"variables must have keys that are strings, got {key!r} in '{pointer}'"
+                )
+            _collect(value, f"{pointer}/{_escape(key)}", arrays, empty)
+    elif not pointer or not isinstance(node, jax.Array | np.ndarray | np.generic):
+        raise ValueError(
+            f"variables must be nested dicts of arrays, got {type(node).__name__} at '{pointer}'"
+        )
+    elif jnp.issubdtype(node.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"variables must be arrays of numbers, got typed keys at '{pointer}'; "
+            "jax.random.key_data gives their numbers"
+        )
+    else:
+        arrays[pointer] = np.asarray(node, order="C")
+
+
+def unflatten(arrays: Mapping[str, Any], empty: Iterable[str]) -> dict[str, Any]:
+    """Undoes `flatten`.
+
+    Raises:
+      ValueError: If a name isn't a pointer, or something lies within an array.
+    """
+    tree: dict[str, Any] = {}
+    for pointer, value in [*arrays.items(), *((pointer, {}) for pointer in empty)]:
+        root, *keys = pointer.split("/")
+        if root or (not keys and pointer in arrays):
+            raise ValueError(f"'{pointer}' is no place in nested dicts")
+        if not keys:  # the whole tree is empty
+            continue
+        node = tree
+        *parents, last = map(_unescape, keys)
+        for key in parents:
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"'{pointer}' lies within an array")
+        if last in node:
+            raise ValueError(f"'{pointer}' holds something else already")
+        node[last] = value
+    return tree
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _unescape(key: str) -> str:
+    return key.replace("~1", "/").replace("~0", "~")
+
+
+Config = TypeVar("Config")
+
+
+def from_json(kind: type[Config], value: Any, name: str = "config") -> Config:
+    """Builds a configuration from what `dataclasses.asdict` and JSON have made of it.
+
+    Fields may be other such dataclasses, tuples, numbers, strings, bools, literals, and unions of
+    these with None. A field that isn't there takes its default.
+
+    Args:
+      kind: The dataclass.
+      value: A dict of JSON values.
+      name: What errors call the value.
+
+    Raises:
+      ValueError: If a value doesn't fit its field, a field is unknown, or one without a default is
+        missing.
+    """
+    if not dataclasses.is_dataclass(kind):
+        return _leaf(kind, value, name)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    missing = [
+        field
+        for field in fields.values()
+        if field.default is field.default_factory is dataclasses.MISSING
+        and not (isinstance(value, dict) and field.name in value)
+    ]
+    if not isinstance(value, dict) or missing or not value.keys() <= fields.keys():
+        got = ", ".join(value) if isinstance(value, dict) else repr(value)
+        allowed = ", ".join(fields)
+        raise ValueError(f"{name} must have the fields of {kind.__name__}: {allowed}; got {got}")
+    types_of = typing.get_type_hints(kind)
+    return kind(
+        **{
+            field: from_json(types_of[field], item, f"{name}.{field}")
+            for field, item in value.items()
+        }
+    )
+
+
+def _leaf(kind: Any, value: Any, name: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        (rest,) = (argument for argument in arguments if argument is not types.NoneType)
+        return None if value is None else from_json(rest, value, name)
+    if origin is tuple and isinstance(value, list):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            return tuple(
+                from_json(kind, item, f"{name}[{index}]")
+                for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
+            )
+    if origin is typing.Literal and value in arguments:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if origin is None and type(value) is kind:
+        return value
+    allowed = kind.__name__ if origin is None else str(kind).removeprefix("typing.")
+    raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+VERSION = 1
+
+_KEY = "vaeflow"
+
+_DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "I8": np.dtype(np.int8),
+    "I16": np.dtype(np.int16),
+    "I32": np.dtype(np.int32),
+    "I64": np.dtype(np.int64),
+    "U8": np.dtype(np.uint8),
+    "U16": np.dtype(np.uint16),
+    "U32": np.dtype(np.uint32),
+    "U64": np.dtype(np.uint64),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(jnp.bfloat16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+    "C64": np.dtype(np.complex64),
+}
+
+
+def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]) -> None:
+    """Writes a model's variables and its configuration to one safetensors file.
+
+    Tensors are named by JSON pointers, such as "/params/flow/top_prior/shift". The header's
+    metadata hold, under "vaeflow", a JSON object of "format", "version", "config", "empty" (the
+    pointers of empty dicts) and "sha256", a digest of all the rest. Equal arguments give equal
+    files. The file appears whole or not at all.
+
+    Args:
+      path: A local path, or one such as "gs://bucket/name" where etils is installed.
+      config: A dataclass or a mapping that JSON can hold; tuples come back as lists.
+      variables: Nested dicts of arrays, such as Flax's; keys are strings of any characters.
+
+    Raises:
+      OSError: If the file can't be written.
+      ValueError: If JSON can't hold the configuration, or the variables have typed keys, a dtype
+        that safetensors lacks, or anything but string keys, dicts and arrays.
+    """
+    arrays, empty = flatten(variables)
+    for pointer, array in arrays.items():
+        if array.dtype.newbyteorder("=") not in _DTYPES.values():
+            allowed = ", ".join(dtype.name for dtype in _DTYPES.values())
+            raise ValueError(
+                f"variables must have a dtype of {allowed}; got {array.dtype} at '{pointer}'"
+            )
+    # One order, so that equal models are equal files.
+    arrays = {
+        pointer: array.astype(array.dtype.newbyteorder("="), copy=False)
+        for pointer, array in sorted(arrays.items())
+    }
+    description = {
+        "format": "vaeflow",
+        "version": VERSION,
+        "config": _as_json(config),
+        "empty": sorted(empty),
+    }
+    description["sha256"] = _digest(description, arrays)
+    try:
+        content = safetensors.numpy.save(arrays, {_KEY: json.dumps(description)})
+    except UnicodeEncodeError as error:
+        raise ValueError(f"variables must have keys that UTF-8 can hold: {error}") from error
+    write_whole(path, content)
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads what `save` wrote.
+
+    Args:
+      path: As for `save`.
+
+    Returns:
+      The configuration as JSON values, and the variables as nested dicts of JAX arrays on the
+      default device, with the same dtypes and bits.
+
+    Raises:
+      OSError: If the file can't be read.
+      ValueError: If it isn't a file of `save`, is damaged, was made by a newer version, or holds 64
+        bit numbers while jax_enable_x64 is off.
+    """
+    content = local_or_remote(path).read_bytes()
+    try:
+        tensors = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"{path} isn't a safetensors file, or is damaged: {message}") from error
+    description = _description(path, content)
+    damaged = ValueError(f"{path} is damaged: its content doesn't have the digest in its header")
+    try:
+        arrays = {
+            name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+            for name, tensor in sorted(tensors)
+        }
+        digest = description.pop("sha256")
+        empty = description["empty"]
+        config = description["config"]
+    except KeyError:
+        raise damaged from None
+    if digest != _digest(description, arrays):
+        raise damaged
+    for pointer, array in arrays.items():
+        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+            raise ValueError(
+                f"{path} holds {array.dtype} at '{pointer}', which needs jax_enable_x64"
+            )
+    return config, unflatten({name: jnp.array(array) for name, array in arrays.items()}, empty)
+
+
+def _description(path: str | os.PathLike[str], content: bytes) -> dict[str, Any]:
+    """What the header says of the file, once its format and version are known to be ours."""
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    try:
+        description = json.loads(metadata[_KEY])
+        if description["format"] != "vaeflow":
+            raise ValueError
+        version = int(description["version"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} isn't a model of vaeflow: its header doesn't say so") from None
+    if version > VERSION:
+        raise ValueError(
+            f"{path} was made by a newer vaeflow (version {version} of the format, this one reads "
+            f"up to {VERSION}); upgrade vaeflow"
+        )
+    return description
+
+
+def _as_json(config: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        config = dataclasses.asdict(config)
+    if not isinstance(config, Mapping):
+        raise ValueError(f"config must be a dataclass or a mapping, got {type(config).__name__}")
+    try:
+        return json.loads(json.dumps(dict(config), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config must be what JSON can hold: {error}") from error
+
+
+def _digest(description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the description and of the names, dtypes, shapes and bytes of sorted arrays."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, array in arrays.items():
+        head = json.dumps([name, array.dtype.name, array.shape])
+        digest.update(head.encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
