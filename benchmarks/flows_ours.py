@@ -29,7 +29,7 @@ def build(size: FlowSize) -> nn.Module:
         return vf.flows.MaskedAutoregressiveFlow(**shared)
     return vf.flows.NeuralSplineFlow(
         **shared,
-        bins=size.bins,
+        num_bins=size.bins,
         bound=BOUND,
         autoregressive=size.kind == "spline-autoregressive",
     )

@@ -34,7 +34,12 @@ class Ours:
     def __init__(self, size: Size, mode: str, plu: bool):
         self.size = size
         flow = vf.flows.Glow(
-            size.shape, size.levels, size.steps, size.width, plu=plu, **MODES[mode]
+            size.shape,
+            num_levels=size.levels,
+            num_steps=size.steps,
+            hidden_features=size.width,
+            plu=plu,
+            **MODES[mode],
         )
         self.model = vf.models.FlowModel(flow)
         self.optimizer = training.make_optimizer(

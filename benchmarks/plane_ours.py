@@ -28,7 +28,7 @@ class Ours:
     def __init__(self, size: PlaneSize):
         self.size = size
         self.energy = getattr(vf.distributions, f"{size.energy}_energy")
-        self.model = vf.models.FlowModel(vf.flows.PlanarFlow((2,), steps=size.steps))
+        self.model = vf.models.FlowModel(vf.flows.PlanarFlow((2,), num_steps=size.steps))
         schedule = optax.cosine_decay_schedule(size.learning_rate, size.updates)
         self.optimizer = optax.adam(schedule)
         self.loss = functools.partial(vf.losses.reverse_kl, energy=self.energy)

@@ -26,7 +26,7 @@ def make(**size: Any) -> Ours:
     given = VaeSize(**size)
     loss = vf.losses.elbo
     if given.samples > 1:
-        loss = functools.partial(vf.losses.importance_weighted, samples=given.samples)
+        loss = functools.partial(vf.losses.importance_weighted, num_samples=given.samples)
     return Ours(given, build(given), loss)
 
 
@@ -34,11 +34,11 @@ def build(size: VaeSize) -> vf.models.VAE:
     """Builds the model, which draws binary images anew at each step."""
     return vf.models.VAE(
         vf.encoders.Encoder(
-            vf.encoders.DenseEncoder((size.hidden,), vf.nn.relu),
+            vf.encoders.DenseEncoder((size.hidden,), activation=vf.nn.relu),
             vf.encoders.DiagonalGaussianPosterior(size.latents),
         ),
         vf.decoders.Decoder(
-            vf.decoders.DenseDecoder((size.hidden,), vf.nn.relu),
+            vf.decoders.DenseDecoder((size.hidden,), activation=vf.nn.relu),
             vf.decoders.BernoulliLikelihood(),
             SHAPE,
         ),

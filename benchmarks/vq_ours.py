@@ -45,7 +45,7 @@ def build(size: QuantizerSize) -> quantizers.Quantizer:
         case "cosine":
             return vectors(average, cosine=True)
         case "residual":
-            return quantizers.ResidualQuantizer(size.codes, STAGES, average)
+            return quantizers.ResidualQuantizer(size.codes, num_stages=STAGES, average=average)
         case "finite-scalar":
             return quantizers.FiniteScalarQuantizer(LEVELS)
         case "lookup-free":

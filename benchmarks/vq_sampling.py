@@ -77,14 +77,14 @@ class Sampling:
             code = _draw(key, logits)
             return code, (code, logits)
 
-        keys = jax.random.split(key, self.network.shape)
+        keys = jax.random.split(key, self.network.map_shape)
         results = self.network.solve(_of_network(variables), None, entry, keys, self.size.count)
         return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), results)
 
     def _naive(
         self, variables: Any, key: Array
     ) -> tuple[Int[Array, "map height width"], Float[Array, "map height width code"]]:
-        height, width = self.network.shape
+        height, width = self.network.map_shape
         keys = jax.random.split(key, (height, width))
 
         def position(place: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:

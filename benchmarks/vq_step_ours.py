@@ -25,8 +25,8 @@ def build(size: VqStepSize) -> vf.models.VQVAE:
     sizes = {"blocks": size.blocks, "hidden": size.hidden}
     average = vf.quantizers.MovingAverage(DECAY, restart_below=RESTART_BELOW)
     return vf.models.VQVAE(
-        vf.encoders.MapEncoder(size.channels, size.latents, **sizes),
-        vf.quantizers.VectorQuantizer(size.codes, average),
+        vf.encoders.MapEncoder(size.channels, features=size.latents, **sizes),
+        vf.quantizers.VectorQuantizer(size.codes, average=average),
         vf.decoders.Decoder(
             vf.decoders.MapDecoder(size.channels[::-1], **sizes),
             vf.decoders.BernoulliLikelihood(),

@@ -127,7 +127,7 @@ def _codes(model, variables: PyTree, dataset: data.Dataset) -> dict[str, np.ndar
 
 def _samples(model, variables: PyTree, codes, vae, vae_variables: PyTree):
     """Draws of a standard normal and of one fitted to the codes, decoded; and those of the VAE."""
-    noise = np.random.default_rng(0).normal(size=(COLUMNS, model.latents))
+    noise = np.random.default_rng(0).normal(size=(COLUMNS, model.num_latents))
     covariance = np.atleast_2d(np.cov(codes["train"], rowvar=False))
     values, vectors = np.linalg.eigh(covariance)
     factor = vectors * np.sqrt(np.maximum(values, 0))

@@ -82,9 +82,9 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
             {f"g{i}": vf.encoders.DiagonalGaussianPosterior(size) for i in range(model.groups)}
         )
     return vf.models.VAE(
-        vf.encoders.Encoder(vf.encoders.DenseEncoder(model.hidden, nn.relu), posterior),
+        vf.encoders.Encoder(vf.encoders.DenseEncoder(model.hidden, activation=nn.relu), posterior),
         vf.decoders.Decoder(
-            vf.decoders.DenseDecoder(model.hidden[::-1], nn.relu),
+            vf.decoders.DenseDecoder(model.hidden[::-1], activation=nn.relu),
             vf.decoders.BernoulliLikelihood(),
             shape,
         ),

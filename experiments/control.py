@@ -70,8 +70,8 @@ def draw(options: argparse.Namespace) -> None:
         raise ValueError(f"run {options.run} has no latents: its model is no auto-encoder")
     model = opened.module.build(opened.config, opened.shape)
     names = {unit.name: unit for unit in units_of(model)}
-    if classes := getattr(model, "classes", None):
-        names[LABEL] = Unit(LABEL, model.latents, classes)
+    if classes := getattr(model, "num_classes", None):
+        names[LABEL] = Unit(LABEL, model.num_latents, classes)
     settings = [_setting(text, names) for text in options.set]
     swept = None if options.sweep is None else _unit(options.sweep, names)
     start, images, captions = _start(options, opened, model)
@@ -97,7 +97,7 @@ def _start(
     options: argparse.Namespace, opened: OpenedRun, model: Any
 ) -> tuple[State, list[np.ndarray], list[str]]:
     """What to start from, the image that it is of if any, and captions of both."""
-    classes = getattr(model, "classes", None)
+    classes = getattr(model, "num_classes", None)
     if options.prior is not None:
         if not hasattr(model, "prior"):
             raise Refused(f"--prior: the model of {options.run} has no prior; use --image")

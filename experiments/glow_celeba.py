@@ -70,9 +70,9 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.FlowModel:
     options["dtype"] = jnp.dtype(model.precision)
     flow = vf.flows.Glow(
         shape,
-        model.levels,
-        model.steps,
-        model.width,
+        num_levels=model.levels,
+        num_steps=model.steps,
+        hidden_features=model.width,
         smallest_scale=model.smallest_scale,
         **options,
     )
@@ -84,7 +84,14 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.FlowModel:
         flow = vf.flows.BoundedFlow(flow, -0.5 - model.margin, 0.5 + model.margin)
     if model.dequantization == "uniform":
         return vf.models.FlowModel(flow, vf.models.UniformDequantizer(model.bits))
-    noise = vf.flows.Glow(shape, 1, 4, max(model.width // 2, 8), context_ndims=3, **options)
+    noise = vf.flows.Glow(
+        shape,
+        num_levels=1,
+        num_steps=4,
+        hidden_features=max(model.width // 2, 8),
+        context_ndims=3,
+        **options,
+    )
     return vf.models.FlowModel(flow, vf.models.VariationalDequantizer(noise, model.bits))
 
 

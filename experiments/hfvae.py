@@ -71,12 +71,14 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
     posterior = vf.encoders.GroupedPosterior(
         {
             "style": vf.encoders.DiagonalGaussianPosterior(model.styles),
-            "category": vf.encoders.ConcretePosterior(model.categories, model.temperature),
+            "category": vf.encoders.ConcretePosterior(
+                model.categories, temperature=model.temperature
+            ),
         }
     )
     if model.network == "dense":
-        network = vf.encoders.DenseEncoder(HIDDEN, nn.relu)
-        decoder = vf.decoders.DenseDecoder(HIDDEN[::-1], nn.relu)
+        network = vf.encoders.DenseEncoder(HIDDEN, activation=nn.relu)
+        decoder = vf.decoders.DenseDecoder(HIDDEN[::-1], activation=nn.relu)
     else:
         network = vf.encoders.ConvolutionalEncoder()
         decoder = vf.decoders.ConvolutionalDecoder()
@@ -122,7 +124,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     variables = fitted.variables
     directory.write_model(variables, dataset.shape)
     posterior, z = evaluation.posterior(variables, dataset.test)
-    labels = data.stack(dataset.test)["label"] if dataset.classes is not None else None
+    labels = data.stack(dataset.test)["label"] if dataset.num_classes is not None else None
     found = {
         **evaluation.bound(variables, dataset.test),
         **evaluation.correlations(posterior, z),

@@ -182,7 +182,7 @@ class Drawing:
         """The categories, each with the label that most of its test images have."""
         probability = posterior.groups["category"].mean()
         names = [f"category {number}" for number in range(probability.shape[-1])]
-        if self.dataset.classes is None:
+        if self.dataset.num_classes is None:
             return names
         labels = data.stack(self.dataset.test)["label"]
         chosen = np.argmax(probability, axis=-1)

@@ -110,11 +110,11 @@ def fit(
     Raises:
       ValueError: If the data have no labels, or other classes than the configuration says.
     """
-    if dataset.classes is None:
+    if dataset.num_classes is None:
         raise ValueError(f"data.source must have labels to classify by, got {dataset.name}")
-    if dataset.classes != config.classes:
+    if dataset.num_classes != config.classes:
         raise ValueError(
-            f"classes must be that of the data, {dataset.classes}, got {config.classes}"
+            f"classes must be that of the data, {dataset.num_classes}, got {config.classes}"
         )
     model, train = build(config, dataset.shape), config.train
     first = data.stack(dataset.train, 1)["image"]

@@ -162,7 +162,9 @@ def open_classifier(
 
     Arguments and errors are those of `open_scorer`.
     """
-    own = image_classifier.Config(dataclasses.replace(config, flip=False), train, dataset.classes)
+    own = image_classifier.Config(
+        dataclasses.replace(config, flip=False), train, dataset.num_classes
+    )
     path = directory.path / folder
     path.mkdir(parents=True, exist_ok=True)
     beside = dataclasses.replace(

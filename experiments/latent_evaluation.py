@@ -42,7 +42,7 @@ class Evaluation:
         @jax.jit
         def bound(variables: PyTree, batch: PyTree) -> jax.Array:
             found = estimators.evidence(
-                model, variables, batch, keys_of(batch), condition=condition
+                model, variables, batch, keys_of(batch), context_key=condition
             )
             groups = found.latents.kl_by_group()
             return jnp.stack([-found.log_likelihood[0], *groups.values()])
@@ -57,7 +57,7 @@ class Evaluation:
                 variables,
                 batch["image"],
                 keys_of(batch),
-                samples=samples,
+                num_samples=samples,
                 chunk=50,
                 context=context_of(batch),
             )[None]
@@ -72,7 +72,7 @@ class Evaluation:
 
         def infer(variables: PyTree, batch: PyTree):
             found = estimators.evidence(
-                model, variables, batch, keys_of(batch), condition=condition
+                model, variables, batch, keys_of(batch), context_key=condition
             )
             return found.latents
 
@@ -115,7 +115,7 @@ def filled_batches(source: data.Source) -> Iterator[tuple[PyTree, int]]:
 
 def condition_of(model: vf.models.VAE | vf.models.HierarchicalVAE) -> str | None:
     """Name of the entry of a batch that is the model's context."""
-    return None if model.classes is None else "label"
+    return None if model.num_classes is None else "label"
 
 
 def keys_of(batch: PyTree) -> jax.Array:

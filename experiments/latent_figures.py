@@ -47,7 +47,7 @@ class Drawing:
     ):
         self.model, self.dataset, self.directory = model, dataset, directory
         self.evaluation, self.bound = evaluation, bound
-        self.classes = getattr(model, "classes", None)
+        self.num_classes = getattr(model, "num_classes", None)
         self.sample = jax.jit(functools.partial(model.apply, method="sample"), static_argnums=2)
         self.decode = jax.jit(functools.partial(model.apply, method="decode"))
         self.encode = jax.jit(functools.partial(model.apply, method="encode"))
@@ -58,10 +58,10 @@ class Drawing:
     def table(self, variables: PyTree) -> np.ndarray:
         """Samples ``[row, column, ...]``; with classes one for each, of the same noise in a row."""
         key = jax.random.key(1)
-        if self.classes is None:
+        if self.num_classes is None:
             images = np.asarray(self.sample(variables, key, 8 * SAMPLES))
             return images.reshape(SAMPLES, 8, *images.shape[1:])
-        labels = np.arange(self.classes, dtype=np.int32)
+        labels = np.arange(self.num_classes, dtype=np.int32)
         return np.stack([self.sample(variables, key, SAMPLES, label) for label in labels], axis=1)
 
     def samples(self, variables: PyTree, rows: int = SAMPLES) -> Figure:
@@ -79,9 +79,9 @@ class Drawing:
         self.reconstructions(variables)
         self.interpolations(variables)
         self.traversals(variables)
-        if self.model.latents > 1:
+        if self.model.num_latents > 1:
             self.aggregate_posterior(variables)
-        if self.model.latents == 2 and self.classes is None:
+        if self.model.num_latents == 2 and self.num_classes is None:
             self.manifold(variables)
         records = self.directory.read_metrics()
         curves = {"training batches": self.bound, "validation": VALIDATION}
@@ -163,7 +163,7 @@ class Drawing:
     def _encoded(self, variables: PyTree) -> tuple[np.ndarray, jax.Array, list[np.ndarray]]:
         """Eight test images, their latents, and their labels if the model takes them."""
         batch = data.stack(self.dataset.test, 8)
-        labels = [] if self.classes is None else [batch["label"]]
+        labels = [] if self.num_classes is None else [batch["label"]]
         z = self.encode(variables, batch["image"], jax.random.key(2), *labels)
         return batch["image"], z, labels
 

@@ -99,9 +99,11 @@ def posterior(config: ModelConfig) -> nn.Module:
         return diagonal
     shape, steps = (config.latents,), config.posterior_steps
     flows: dict[str, Any] = {
-        "planar": vf.flows.PlanarFlow(shape, steps=steps),
-        "sylvester": vf.flows.SylvesterFlow(shape, steps=steps, basis=vf.flows.OrthogonalBasis(16)),
-        "iaf": vf.flows.InverseAutoregressiveFlow(shape, steps=steps, width=320),
+        "planar": vf.flows.PlanarFlow(shape, num_steps=steps),
+        "sylvester": vf.flows.SylvesterFlow(
+            shape, num_steps=steps, basis=vf.flows.OrthogonalBasis(16)
+        ),
+        "iaf": vf.flows.InverseAutoregressiveFlow(shape, num_steps=steps, hidden_sizes=(320, 320)),
     }
     return vf.encoders.FlowPosterior(diagonal, flows[config.posterior])
 
@@ -109,13 +111,17 @@ def posterior(config: ModelConfig) -> nn.Module:
 def prior(config: ModelConfig, shape: tuple[int, int, int]) -> nn.Module | None:
     """The module that gives p(z), or None for a standard normal."""
     if config.prior == "mixture":
-        return vf.bases.GaussianMixtureBase((config.latents,), config.components)
+        return vf.bases.GaussianMixtureBase((config.latents,), num_components=config.components)
     if config.prior == "vamp":
-        return vf.bases.VampPrior(config.components, shape)
+        return vf.bases.VampPrior(num_components=config.components, image_shape=shape)
     if config.prior == "flow":
-        return vf.models.FlowModel(vf.flows.RealNVP((config.latents,), steps=6, width=128))
+        return vf.models.FlowModel(
+            vf.flows.RealNVP((config.latents,), num_steps=6, hidden_features=128)
+        )
     if config.prior == "autoregressive":  # one step: a second one would go through them backwards
-        flow = vf.flows.MaskedAutoregressiveFlow((config.latents,), steps=1, width=256)
+        flow = vf.flows.MaskedAutoregressiveFlow(
+            (config.latents,), num_steps=1, hidden_sizes=(256, 256)
+        )
         return vf.models.FlowModel(flow)
     return None
 
@@ -131,7 +137,7 @@ def build(
         return vf.models.AutoEncoder(encoder(), config.latents, explain, observation())
     if config.levels:
         return vf.models.HierarchicalVAE(
-            encoder(), config.levels, explain, observation(), classes=config.classes
+            encoder(), config.levels, explain, observation(), num_classes=config.classes
         )
     return vf.models.VAE(
         vf.encoders.Encoder(encoder(), posterior(config)),

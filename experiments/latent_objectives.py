@@ -68,7 +68,7 @@ def make_loss(
     """
     if objective.bound == "elbo":
         free_bits = objective.free_bits or None
-        loss = functools.partial(losses.elbo, free_bits=free_bits, condition=condition)
+        loss = functools.partial(losses.elbo, free_bits=free_bits, context_key=condition)
         return loss, {"beta": _weight_of_the_kl(objective, steps)}
     bounds = {
         "importance-weighted": losses.importance_weighted,
@@ -76,7 +76,7 @@ def make_loss(
         "doubly-reparameterized": losses.doubly_reparameterized,
     }
     loss = bounds[objective.bound]
-    return functools.partial(loss, samples=objective.samples, condition=condition), {}
+    return functools.partial(loss, num_samples=objective.samples, context_key=condition), {}
 
 
 def _weight_of_the_kl(objective: ObjectiveConfig, steps: int) -> Callable[[Any], Any]:

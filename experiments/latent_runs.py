@@ -57,9 +57,9 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         return auto_encoder_runs.run(config, directory)
     dataset = data.open_dataset(config.data)
     print(dataset)
-    if config.model.classes not in (None, dataset.classes):
+    if config.model.classes not in (None, dataset.num_classes):
         raise ValueError(
-            f"model.classes must be that of the data, {dataset.classes}, got {config.model.classes}"
+            f"model.classes must be that of the data, {dataset.num_classes}, got {config.model.classes}"
         )
     model = build(config, dataset.shape)
     train, condition = config.train, condition_of(model)
@@ -103,7 +103,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         **of_levels(model, groups, active),
         **fitted.metrics,
     }
-    if config.model.prior == "mixture" and dataset.classes:
+    if config.model.prior == "mixture" and dataset.num_classes:
         labels = data.stack(dataset.test)["label"]
         clusters, _ = evaluation("component", variables, dataset.test)
         found["cluster_accuracy"] = metrics.cluster_accuracy(clusters.astype(int), labels)

@@ -38,5 +38,7 @@ def units_of(model) -> list[Unit]:
                 found += [Unit(f"{name}.{i}", start + i) for i in range(group.latents)]
             start += group.latents
         return found
-    count = model.sizes[0] if isinstance(model, models.HierarchicalVAE) else model.latents
+    count = (
+        model.latent_sizes[0] if isinstance(model, models.HierarchicalVAE) else model.num_latents
+    )
     return [Unit(f"z{i}", i) for i in range(count)]

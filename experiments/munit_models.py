@@ -110,20 +110,24 @@ def build(config: ModelConfig, shapes: Mapping[str, Shape]) -> vf.models.MUNITGa
 
     def coder(shape: Shape) -> vf.models.ContentStyleCoder:
         return vf.models.ContentStyleCoder(
-            content=encoders.ContentEncoder(config.content_channels, config.blocks),
+            content=encoders.ContentEncoder(config.content_channels, num_blocks=config.blocks),
             style=encoders.Encoder(
                 encoders.StyleEncoder(config.style_channels),
                 encoders.PointMassPosterior(config.style_size),
             ),
             decoder=decoders.AdaINDecoder(
-                config.content_channels[::-1], config.blocks, (config.hidden, config.hidden)
+                config.content_channels[::-1],
+                num_blocks=config.blocks,
+                hidden_sizes=(config.hidden, config.hidden),
             ),
-            shape=tuple(shape),
+            image_shape=tuple(shape),
         )
 
     def judge() -> nn.MultiScaleDiscriminator:
         return nn.MultiScaleDiscriminator(
-            config.scales, config.discriminator_channels, config.spectral
+            num_scales=config.scales,
+            channels=config.discriminator_channels,
+            spectral=config.spectral,
         )
 
     return vf.models.MUNITGame(

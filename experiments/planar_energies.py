@@ -96,11 +96,14 @@ class Config:
 def build(config: ModelConfig) -> dict[str, vf.models.FlowModel]:
     """Builds the models by name, the planar ones from shallow to deep."""
     flows: dict[str, Any] = {
-        f"planar_{depth}": vf.flows.PlanarFlow((2,), steps=depth) for depth in sorted(config.depths)
+        f"planar_{depth}": vf.flows.PlanarFlow((2,), num_steps=depth)
+        for depth in sorted(config.depths)
     }
     if config.spline_steps:
         flows[SPLINE] = vf.flows.NeuralSplineFlow(
-            (2,), steps=config.spline_steps, width=config.spline_width
+            (2,),
+            num_steps=config.spline_steps,
+            hidden_sizes=(config.spline_width, config.spline_width),
         )
     return {name: vf.models.FlowModel(flow) for name, flow in flows.items()}
 

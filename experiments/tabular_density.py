@@ -88,7 +88,7 @@ def build(config: Config, shape: tuple[int]) -> vf.models.FlowModel:
     else:
         flow = vf.flows.NeuralSplineFlow(
             shape,
-            bins=model.bins,
+            num_bins=model.bins,
             bound=model.bound,
             autoregressive=model.flow == "spline-autoregressive",
             **sizes,

@@ -287,9 +287,9 @@ def of_styles(drawings: data.Dataset) -> data.Dataset:
 def _checked(a: data.Dataset, b: data.Dataset) -> tuple[data.Dataset, data.Dataset]:
     if b.drawings is None:
         raise ValueError(f"b must be drawings, whose styles are known, got {b.name}")
-    if a.classes != b.classes or a.shape != (*b.shape[:2], 1):
+    if a.num_classes != b.num_classes or a.shape != (*b.shape[:2], 1):
         raise ValueError(
-            f"a must have the {b.classes} digits of b, grey, of shape {(*b.shape[:2], 1)}, got "
-            f"{a.name} with {a.classes} classes of shape {a.shape}"
+            f"a must have the {b.num_classes} digits of b, grey, of shape {(*b.shape[:2], 1)}, got "
+            f"{a.name} with {a.num_classes} classes of shape {a.shape}"
         )
     return a, b

@@ -23,7 +23,9 @@ FLOWS: dict[str, Callable[..., Any]] = {
     "block-autoregressive": vf.flows.BlockAutoregressiveFlow,
     "gaussianization": vf.flows.GaussianizationFlow,
     "residual": vf.flows.ResidualFlow,
-    "continuous": lambda shape, steps, width: vf.flows.ContinuousFlow(shape, steps, width),
+    "continuous": lambda shape, steps, width: vf.flows.ContinuousFlow(
+        shape, num_steps=steps, hidden_sizes=(width, width)
+    ),
 }
 """Makes each flow from a shape, `steps` and, where its networks have one, `width`."""
 

@@ -151,9 +151,9 @@ class Drawing:
 
     def _labels(self, count: int, own: np.ndarray | None = None) -> np.ndarray | None:
         """Labels for so many images, in turn or their own; None where the priors take none."""
-        if self.model.classes is None:
+        if self.model.num_classes is None:
             return None
-        return np.arange(count, dtype=np.int32) % self.model.classes if own is None else own
+        return np.arange(count, dtype=np.int32) % self.model.num_classes if own is None else own
 
     @property
     def flipped(self) -> bool:

@@ -110,9 +110,9 @@ class PriorConfig:
         for name in ("channels", "blocks", "residuals", "lower_blocks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"prior.{name} must be at least 1, got {getattr(self, name)}")
-        if self.channels % vf.nn.PixelSNAIL.heads:
+        if self.channels % vf.nn.PixelSNAIL.num_heads:
             raise ValueError(
-                f"prior.channels must be a multiple of {vf.nn.PixelSNAIL.heads}, got "
+                f"prior.channels must be a multiple of {vf.nn.PixelSNAIL.num_heads}, got "
                 f"{self.channels}"
             )
         if not 0 <= self.dropout < 1:
@@ -145,8 +145,8 @@ def quantizer(config: ModelConfig) -> tuple[nn.Module, int]:
     gradients = {"rotation": quantizers.rotation_trick}
     vector = quantizers.VectorQuantizer(
         config.codes,
-        None if config.quantizer == "gradient" else average,
-        gradients.get(config.quantizer, quantizers.straight_through),
+        average=None if config.quantizer == "gradient" else average,
+        gradient=gradients.get(config.quantizer, quantizers.straight_through),
     )
     return vector, config.latents
 
@@ -162,12 +162,12 @@ def build_auto_encoder(
     network = vf.decoders.MapDecoder(config.channels[::-1], **sizes)
     decoder = vf.decoders.Decoder(network, likelihood(), shape, latent_ndims=3)
     above = config.levels - 1
-    first = vf.encoders.MapEncoder(config.channels, wide if above else latents, **sizes)
+    first = vf.encoders.MapEncoder(config.channels, features=wide if above else latents, **sizes)
     if not above:
         return vf.models.VQVAE(first, quantizer(config)[0], decoder, observation())
     features = [wide] * (above - 1) + [latents]
     return vf.models.VQVAE2(
-        (first, *(vf.encoders.MapEncoder((wide,), count, **sizes) for count in features)),
+        (first, *(vf.encoders.MapEncoder((wide,), features=count, **sizes) for count in features)),
         tuple(vf.decoders.MapDecoder((wide,), **sizes) for _ in range(above)),
         tuple(quantizer(config)[0] for _ in range(config.levels)),
         decoder,
@@ -183,12 +183,16 @@ def build(
     shapes = map_shapes(config, shape)
     codes = quantizer(config)[0].codes
     sizes = (prior.channels, prior.blocks, prior.dropout)
-    top = vf.nn.PixelSNAIL(shapes[0], codes, *sizes, residuals=prior.residuals)
-    priors = [vf.models.CodePrior(top, prior.classes)]
+    top = vf.nn.PixelSNAIL(shapes[0], *sizes, num_codes=codes, num_residuals=prior.residuals)
+    priors = [vf.models.CodePrior(top, num_classes=prior.classes)]
     for size in shapes[1:]:
         network = vf.nn.GatedPixelCNN(
-            size, codes, prior.channels, prior.lower_blocks, prior.dropout
+            size,
+            num_codes=codes,
+            channels=prior.channels,
+            num_blocks=prior.lower_blocks,
+            dropout=prior.dropout,
         )
-        above = vf.nn.UpsampledConditioner(size, codes, prior.channels)
-        priors.append(vf.models.CodePrior(network, prior.classes, above))
+        above = vf.nn.UpsampledConditioner(size, num_codes=codes, channels=prior.channels)
+        priors.append(vf.models.CodePrior(network, num_classes=prior.classes, above=above))
     return vf.models.CodeModel(build_auto_encoder(config, shape), tuple(priors))

@@ -61,9 +61,9 @@ def run(config: Config, directory: training.RunDirectory, stage: str) -> common.
     """Goes through all stages, or through one of them."""
     dataset = data.open_dataset(config.data)
     print(dataset)
-    if config.prior.classes not in (None, dataset.classes):
+    if config.prior.classes not in (None, dataset.num_classes):
         raise ValueError(
-            f"prior.classes must be that of the data, {dataset.classes}, got {config.prior.classes}"
+            f"prior.classes must be that of the data, {dataset.num_classes}, got {config.prior.classes}"
         )
     for name in ("train", "prior_train", "classifier_train"):  # before hours are lost
         check_batch_size(getattr(config, name), name)
@@ -168,7 +168,7 @@ class Stages:
     def _prior(self, level: int, directory: training.RunDirectory) -> training.FitResult:
         """Trains the prior of a level."""
         prior, name, train = self.model.priors[level], self.names[level], self.config.prior_train
-        condition = [] if prior.classes is None else ["label"]
+        condition = [] if prior.num_classes is None else ["label"]
         condition += [] if prior.above is None else [self.names[level - 1]]
         condition = tuple(condition) if len(condition) > 1 else next(iter(condition), None)
         options = {"data": name, "condition": condition}
@@ -211,7 +211,7 @@ class Stages:
 
         reconstruction, *nats = _mean(measure, variables, self.dataset.test)
         dimensions = int(np.prod(self.dataset.shape))
-        counts = self.codes.counts(self.model.priors[0].network.codes)
+        counts = self.codes.counts(self.model.priors[0].network.num_codes)
         found = {
             "bits_per_dim": metrics.bits_per_dim(reconstruction + sum(nats), dimensions),
             "reconstruction_per_dim": metrics.bits_per_dim(reconstruction, dimensions),
@@ -222,7 +222,7 @@ class Stages:
             found[f"prior_step/{name}"] = self.steps[f"priors_{level}"]
             found[f"live_codes/{name}"] = metrics.live_codes(counts[name])
             found[f"code_perplexity/{name}"] = metrics.code_perplexity(counts[name])
-        if self.dataset.classes is not None:
+        if self.dataset.num_classes is not None:
             own = {"train": self.config.classifier_train}
             scorer = open_scorer(self.dataset, self.config.data, self.directory, **own)
             found |= scorer.report({"samples": self.drawing.many(variables, scorer.count)})

@@ -22,8 +22,8 @@ QUANTIZERS = {
     "average": average,
     "learned": lambda: quantizers.VectorQuantizer(5, average=None),
     "rotated": lambda: quantizers.VectorQuantizer(5, gradient=quantizers.rotation_trick),
-    "residual": lambda: quantizers.ResidualQuantizer(3, stages=2),
-    "grouped": lambda: quantizers.GroupedQuantizer(average(3), groups=2),
+    "residual": lambda: quantizers.ResidualQuantizer(3, num_stages=2),
+    "grouped": lambda: quantizers.GroupedQuantizer(average(3), num_groups=2),
     "finite scalar": lambda: quantizers.FiniteScalarQuantizer((3, 2, 2, 2)),
     "lookup-free": lambda: quantizers.LookupFreeQuantizer(CHANNELS),
     "gumbel": lambda: quantizers.GumbelQuantizer(5),
@@ -31,11 +31,11 @@ QUANTIZERS = {
 
 
 def coder(channels, features) -> encoders.MapEncoder:
-    return encoders.MapEncoder(channels, features, blocks=1)
+    return encoders.MapEncoder(channels, features=features, num_blocks=1)
 
 
 def decoder(channels) -> decoders.Decoder:
-    network = decoders.MapDecoder(channels, blocks=1)
+    network = decoders.MapDecoder(channels, num_blocks=1)
     return decoders.Decoder(
         network, decoders.DiscretizedLogisticMixtureLikelihood(), SHAPE, latent_ndims=3
     )
@@ -49,7 +49,7 @@ def vqvae(quantizer=None) -> models.VQVAE:
 
 def vqvae2(levels: int) -> models.VQVAE2:
     """Maps of 4x3 codes, 2x2, 1x1 and so on, with 4, 3, 2 codes and so on."""
-    expanders = [decoders.MapDecoder((5,), blocks=1) for _ in range(levels - 1)]
+    expanders = [decoders.MapDecoder((5,), num_blocks=1) for _ in range(levels - 1)]
     return models.VQVAE2(
         tuple(coder((6,), CHANNELS if level == levels - 1 else 6) for level in range(levels)),
         tuple(expanders),
@@ -75,9 +75,13 @@ def every_coder(names=CODERS):
 
 
 def prior(shape, codes, classes=None, above=None) -> models.CodePrior:
-    given = None if above is None else nn.UpsampledConditioner(shape, above, channels=3, blocks=1)
-    network = nn.GatedPixelCNN(shape, codes, channels=4, blocks=1)
-    return models.CodePrior(network, classes, given)
+    given = (
+        None
+        if above is None
+        else nn.UpsampledConditioner(shape, num_codes=above, channels=3, num_blocks=1)
+    )
+    network = nn.GatedPixelCNN(shape, num_codes=codes, channels=4, num_blocks=1)
+    return models.CodePrior(network, num_classes=classes, above=given)
 
 
 def code_model(levels: int, classes: int | None = None) -> models.CodeModel:

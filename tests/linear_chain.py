@@ -25,13 +25,15 @@ BATCH = exact.BATCH
 def model(levels: int, **more) -> models.HierarchicalVAE:
     """z_i = z_(i+1) A_i + a_i + s_i e below a standard normal z_n, and x = z_1 W + b + noise e."""
     return models.HierarchicalVAE(
-        encoders.DenseEncoder(hidden=()),
+        encoders.DenseEncoder(hidden_sizes=()),
         SIZES[:levels],
         decoders.Decoder(
-            decoders.DenseDecoder(hidden=()), decoders.GaussianLikelihood(exact.NOISE), exact.SHAPE
+            decoders.DenseDecoder(hidden_sizes=()),
+            decoders.GaussianLikelihood(exact.NOISE),
+            exact.SHAPE,
         ),
         exact.Observed(),
-        hidden=(),
+        hidden_sizes=(),
         activation=nn.tanh,
         **more,
     )

@@ -38,10 +38,11 @@ def model(posterior=None, prior_model=None) -> models.VAE:
     """x = z W + b + noise e, for standard normal z and e."""
     return models.VAE(
         encoders.Encoder(
-            encoders.DenseEncoder(hidden=()), posterior or encoders.FullGaussianPosterior(LATENTS)
+            encoders.DenseEncoder(hidden_sizes=()),
+            posterior or encoders.FullGaussianPosterior(LATENTS),
         ),
         decoders.Decoder(
-            decoders.DenseDecoder(hidden=()), decoders.GaussianLikelihood(NOISE), SHAPE
+            decoders.DenseDecoder(hidden_sizes=()), decoders.GaussianLikelihood(NOISE), SHAPE
         ),
         Observed(),
         prior_model,

@@ -163,7 +163,7 @@ def transformed_coupling(
     """Makes couplings by maps of a family, with a context if they are given one."""
 
     def make(key: Array, context: Array | None = None) -> bijectors.TransformedCoupling:
-        network = conditioner(key, split, transformer.parameters * (channels - split), context)
+        network = conditioner(key, split, transformer.num_parameters * (channels - split), context)
         return bijectors.TransformedCoupling(network, split, transformer)
 
     return make

@@ -35,7 +35,7 @@ def masked_autoregressive(
     """Makes masked autoregressive maps, with a context if they are given one."""
 
     def make(key: Array, context: Array | None = None) -> bijectors.MaskedAutoregressive:
-        conditioner = network(key, entries, transformer.parameters, context)
+        conditioner = network(key, entries, transformer.num_parameters, context)
         return bijectors.MaskedAutoregressive(conditioner, transformer)
 
     return make

@@ -48,7 +48,7 @@ def block_autoregressive(
     dimension: int, width: int = 3, blocks: int = 2
 ) -> Callable[..., bijectors.BlockAutoregressive]:
     """Makes block autoregressive maps."""
-    step = _BlockAutoregressiveStep(dimension, width, blocks)
+    step = _BlockAutoregressiveStep(dimension, hidden_sizes=(width,) * blocks)
 
     def make(key: Array, context: Array | None = None) -> bijectors.BlockAutoregressive:
         rows = jax.random.normal(jax.random.key(1), (4, dimension))

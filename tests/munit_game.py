@@ -27,10 +27,10 @@ BATCH = {domain: {"image": of_domain} for domain, of_domain in IMAGES.items()}
 
 def coder(shape: tuple[int, int, int], posterior: nn.Module) -> models.ContentStyleCoder:
     return models.ContentStyleCoder(
-        content=encoders.ContentEncoder((3, 4), blocks=1),
+        content=encoders.ContentEncoder((3, 4), num_blocks=1),
         style=encoders.Encoder(encoders.StyleEncoder((3, 4)), posterior),
-        decoder=decoders.AdaINDecoder((4, 3), blocks=1, hidden=(5,)),
-        shape=shape,
+        decoder=decoders.AdaINDecoder((4, 3), num_blocks=1, hidden_sizes=(5,)),
+        image_shape=shape,
     )
 
 
@@ -39,7 +39,10 @@ def game(
 ) -> models.MUNITGame:
     """Players of their own for each call."""
     coders = {domain: coder(SHAPES[domain], posterior(STYLES[domain])) for domain in SHAPES}
-    judges = {domain: MultiScaleDiscriminator(2, (3, 4), spectral) for domain in SHAPES}
+    judges = {
+        domain: MultiScaleDiscriminator(num_scales=2, channels=(3, 4), spectral=spectral)
+        for domain in SHAPES
+    }
     return models.MUNITGame(models.MUNIT(**coders), models.Discriminators(**judges))
 
 

@@ -12,12 +12,12 @@ CONTEXTS = {"none": None, "vectors": (3,), "maps": (3, 4, 3)}
 
 
 def gated(shape=(3, 4), codes=CODES, **options):
-    return nn.GatedPixelCNN(shape, codes, **({"channels": 8, "blocks": 3} | options))
+    return nn.GatedPixelCNN(shape, num_codes=codes, **{"channels": 8, "blocks": 3} | options)
 
 
 def snail(shape=(3, 4), codes=CODES, **options):
     sizes = {"channels": 8, "blocks": 1, "residuals": 1, "heads": 2}
-    return nn.PixelSNAIL(shape, codes, **(sizes | options))
+    return nn.PixelSNAIL(shape, num_codes=codes, **sizes | options)
 
 
 NETWORKS = {"GatedPixelCNN": gated, "PixelSNAIL": snail}
@@ -36,7 +36,7 @@ def context_of(kind, rows):
 
 
 def maps_of(network, rows):
-    return jax.random.randint(KEY, (rows, *network.shape), 0, network.codes)
+    return jax.random.randint(KEY, (rows, *network.map_shape), 0, network.num_codes)
 
 
 def initialised(network, context=None):

@@ -110,7 +110,7 @@ def missing(entries: Iterable[Entry]) -> set[type]:
     return public_classes() - {entry.public for entry in entries}
 
 
-_SPLINES = bijectors.SplineTransformer(3)
+_SPLINES = bijectors.SplineTransformer(num_bins=3)
 
 BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.ElementwiseAffine, "scalar", makers.affine(0), ()),
@@ -160,13 +160,13 @@ BIJECTORS: Sequence[Entry] = (
     Entry(
         bijectors.TransformedCoupling,
         "vector",
-        makers.transformed_coupling(5, 2, bijectors.SplineTransformer(3)),
+        makers.transformed_coupling(5, 2, bijectors.SplineTransformer(num_bins=3)),
         (5,),
     ),
     Entry(
         bijectors.TransformedCoupling,
         "context",
-        makers.transformed_coupling(4, 2, bijectors.SplineTransformer(3)),
+        makers.transformed_coupling(4, 2, bijectors.SplineTransformer(num_bins=3)),
         (4,),
         (2,),
     ),
@@ -179,7 +179,7 @@ BIJECTORS: Sequence[Entry] = (
     Entry(
         bijectors.MaskedAutoregressive,
         "spline-context",
-        makers_autoregressive.masked_autoregressive(3, bijectors.SplineTransformer(3)),
+        makers_autoregressive.masked_autoregressive(3, bijectors.SplineTransformer(num_bins=3)),
         (3,),
         (2,),
     ),
@@ -327,13 +327,13 @@ def _step(step, variant, event_shape, context_shape=None, **fields) -> Entry:
 
 def _basis(basis, channels, context_shape=None) -> Entry:
     make = makers.flow(
-        flows.SylvesterFlow((channels,), 2, basis=basis), context_shape=context_shape
+        flows.SylvesterFlow((channels,), num_steps=2, basis=basis), context_shape=context_shape
     )
     return Entry(type(basis), "sylvester", make, (channels,), context_shape)
 
 
 def _stack(variant, **options) -> Entry:
-    module = flows.StackedFlow(_RealNVPStep(3, 1, width=4, blocks=1), depth=3, **options)
+    module = flows.StackedFlow(_RealNVPStep(3, 1, hidden_sizes=(4,)), num_steps=3, **options)
     return Entry(flows.StackedFlow, variant, makers.flow(module), (3,))
 
 
@@ -375,40 +375,58 @@ FLOWS: Sequence[Entry] = (
     _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 3), "vector"),
     _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 2, reversible=True), "context", (2,)),
     _flow(_autoregressive(flows.InverseAutoregressiveFlow, 3), "context", (2,)),
-    _step(_MaskedAutoregressiveStep(3, bijectors.SplineTransformer(3), 4, 1), "spline", (3,)),
-    _step(_NeuralSplineStep(3, 3, 4.0, 4, 1), "vector", (3,), (2,), constant=_FACTORS),
-    _flow(flows.BlockAutoregressiveFlow((2,), steps=2, width=3), "flow-context", (2,)),
-    _step(_BlockAutoregressiveStep(3, 3), "vector", (3,)),
-    _flow(flows.NICE((3,), steps=2, width=4, blocks=1), "vector-context", (2,)),
-    _step(_NICEStep(1, 1, 4, 1), "one-entry", (1,)),
-    _flow(flows.ResidualFlow((2,), steps=2, width=4), "flow"),
+    _step(
+        _MaskedAutoregressiveStep(
+            3, transformer=bijectors.SplineTransformer(num_bins=3), hidden_sizes=(4,)
+        ),
+        "spline",
+        (3,),
+    ),
+    _step(
+        _NeuralSplineStep(3, num_bins=3, bound=4.0, hidden_sizes=(4,)),
+        "vector",
+        (3,),
+        (2,),
+        constant=_FACTORS,
+    ),
     _flow(
-        flows.ResidualFlow((1,), steps=2, width=4, reversible=True),
+        flows.BlockAutoregressiveFlow((2,), num_steps=2, hidden_sizes=(3,)), "flow-context", (2,)
+    ),
+    _step(_BlockAutoregressiveStep(3, hidden_sizes=(3,)), "vector", (3,)),
+    _flow(flows.NICE((3,), num_steps=2, hidden_sizes=(4,)), "vector-context", (2,)),
+    _step(_NICEStep(1, 1, hidden_sizes=(4,)), "one-entry", (1,)),
+    _flow(flows.ResidualFlow((2,), num_steps=2, hidden_sizes=(4, 4)), "flow"),
+    _flow(
+        flows.ResidualFlow((1,), num_steps=2, hidden_sizes=(4, 4), reversible=True),
         "one-entry-context",
         (2,),
         slow=True,
     ),
-    _step(_ResidualStep(2, 4, 1), "vector", (2,)),
-    _flow(flows.PlanarFlow((3,), steps=2), "flow"),
-    _flow(flows.PlanarFlow((2,), steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
+    _step(_ResidualStep(2, hidden_sizes=(4,)), "vector", (2,)),
+    _flow(flows.PlanarFlow((3,), num_steps=2), "flow"),
+    _flow(flows.PlanarFlow((2,), num_steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
     _step(_PlanarStep(2), "context", (2,), (2,)),
-    _flow(flows.RadialFlow((3,), steps=2), "flow"),
+    _flow(flows.RadialFlow((3,), num_steps=2), "flow"),
     _step(_RadialStep(2), "context", (2,), (2,)),
-    _flow(flows.SylvesterFlow((3,), steps=2), "flow"),
+    _flow(flows.SylvesterFlow((3,), num_steps=2), "flow"),
     _step(_SylvesterStep(2, flows.OrthogonalBasis(2)), "context", (2,), (2,)),
     _basis(flows.OrthogonalBasis(2), 3, (2,)),
     _basis(flows.HouseholderBasis(2), 2),
     _basis(flows.IdentityBasis(), 2, (2,)),
-    _flow(flows.GaussianizationFlow((2,), steps=2, kernels=3), "flow", slow=True),
-    _step(_GaussianizationStep(2, 3, 1), "context", (2,), (2,)),
-    _flow(flows.ContinuousFlow((2,), width=4, layers=1), "flow"),
-    _flow(flows.ContinuousFlow((2,), blocks=2, width=4, layers=1), "flow-context", (2,), slow=True),
+    _flow(flows.GaussianizationFlow((2,), num_steps=2, num_components=3), "flow", slow=True),
+    _step(_GaussianizationStep(2, num_components=3, num_reflections=1), "context", (2,), (2,)),
+    _flow(flows.ContinuousFlow((2,), hidden_sizes=(4,)), "flow"),
+    _flow(
+        flows.ContinuousFlow((2,), num_steps=2, hidden_sizes=(4,)), "flow-context", (2,), slow=True
+    ),
     _stack("plain"),
     _stack("reversible", reversible=True),
-    _step(_GlowStep(3, 4), "image", (2, 2, 3)),
-    _step(_GlowStep(4, 4, plu=True), "plu-context", (2, 2, 4), (2,), constant=_FACTORS),
-    _step(_RealNVPStep(3, 1, 4, 1), "vector-context", (3,), (2,)),
-    _step(_RealNVPStep(3, 3, 4, 1), "image", (2, 2, 3)),
+    _step(_GlowStep(3, hidden_features=4), "image", (2, 2, 3)),
+    _step(
+        _GlowStep(4, hidden_features=4, plu=True), "plu-context", (2, 2, 4), (2,), constant=_FACTORS
+    ),
+    _step(_RealNVPStep(3, 1, hidden_sizes=(4,)), "vector-context", (3,), (2,)),
+    _step(_RealNVPStep(3, 3, hidden_sizes=(4,)), "image", (2, 2, 3)),
 )
 """Flows, with noise on every parameter so that layers which start at zero do something."""
 

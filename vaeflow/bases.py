@@ -107,11 +107,11 @@ class LabelledGaussianBase(nn.Module):
 
     Attributes:
       event_shape: Shape of a sample.
-      classes: Number of classes.
+      num_classes: Number of classes.
     """
 
     event_shape: tuple[int, ...]
-    classes: int
+    num_classes: int
 
     needs_labels = True
 
@@ -137,14 +137,14 @@ class LabelledGaussianBase(nn.Module):
         if context is None or not jnp.issubdtype(jnp.asarray(context).dtype, jnp.integer):
             given = None if context is None else f"dtype {jnp.asarray(context).dtype}"
             raise ValueError(
-                f"context must hold integer labels of {self.classes} classes, got {given}"
+                f"context must hold integer labels of {self.num_classes} classes, got {given}"
             )
-        shape = (self.classes, *self.event_shape)
+        shape = (self.num_classes, *self.event_shape)
         mean = self.param("mean", nn.initializers.normal(1.0), shape)
         log_scale = self.param("log_scale", nn.initializers.zeros, shape)
         labels = jnp.asarray(context)
         # Indexing from the end would take -1 for the last class.
-        labels = jnp.where(labels < 0, self.classes, labels)
+        labels = jnp.where(labels < 0, self.num_classes, labels)
         mean, log_scale = (
             leaf.at[labels].get(mode="fill", fill_value=jnp.nan) for leaf in (mean, log_scale)
         )
@@ -211,11 +211,11 @@ class GaussianMixtureBase(nn.Module):
 
     Attributes:
       event_shape: Shape of a sample.
-      components: Number of components K.
+      num_components: Number of components K.
     """
 
     event_shape: tuple[int, ...]
-    components: int
+    num_components: int
 
     needs_labels = False
 
@@ -235,8 +235,8 @@ class GaussianMixtureBase(nn.Module):
           temperature: Factor of the deviations of each component; means and weights stay.
         """
         del context
-        shape = (self.components, *self.event_shape)
-        logits = self.param("logits", nn.initializers.zeros, (self.components,))
+        shape = (self.num_components, *self.event_shape)
+        logits = self.param("logits", nn.initializers.zeros, (self.num_components,))
         mean = self.param("mean", nn.initializers.normal(1.0), shape)
         log_scale = self.param("log_scale", nn.initializers.zeros, shape)
         components = independent_normals(
@@ -245,7 +245,7 @@ class GaussianMixtureBase(nn.Module):
             temperature,
             self,
         )
-        return Mixture(jnp.broadcast_to(logits, (*batch_shape, self.components)), components)
+        return Mixture(jnp.broadcast_to(logits, (*batch_shape, self.num_components)), components)
 
 
 class ResampledBase(nn.Module):
@@ -261,13 +261,13 @@ class ResampledBase(nn.Module):
 
     Attributes:
       event_shape: Shape of a sample: (dimension,).
-      hidden: Sizes of the hidden layers of the network.
+      hidden_sizes: Sizes of the hidden layers of the network.
       truncation: Number T of draws of which the last is taken in any case.
       log_points: Binary logarithm of the number of points.
     """
 
     event_shape: tuple[int]
-    hidden: Sequence[int] = (64, 64)
+    hidden_sizes: Sequence[int] = (64, 64)
     truncation: int = 100
     log_points: int = 12
 
@@ -295,7 +295,7 @@ class ResampledBase(nn.Module):
         if len(self.event_shape) != 1:
             raise ValueError(f"event_shape must be (dimension,), got {self.event_shape}")
         (dimension,) = self.event_shape
-        network = MLP(1, self.hidden, nn.silu, parent=None)
+        network = MLP(1, self.hidden_sizes, nn.silu, parent=None)
         points = jnp.asarray(normal_points(dimension, self.log_points))
         if self.is_initializing():
             parameters = self.param("network", lambda key: network.init(key, points)["params"])
@@ -325,12 +325,12 @@ class VampPrior(nn.Module):
     Source: Tomczak & Welling 2018, "VAE with a VampPrior", equation 9.
 
     Attributes:
-      components: Number K of pseudo-inputs.
-      shape: Height, width and channels of an image.
+      num_components: Number K of pseudo-inputs.
+      image_shape: Height, width and channels of an image.
     """
 
-    components: int
-    shape: tuple[int, int, int]
+    num_components: int
+    image_shape: tuple[int, int, int]
 
     @nn.compact
     def __call__(
@@ -343,9 +343,9 @@ class VampPrior(nn.Module):
         """
 
         def initial(key: Array) -> Array:
-            noise = 0.01 * jax.random.normal(key, (self.components, *self.shape))
+            noise = 0.01 * jax.random.normal(key, (self.num_components, *self.image_shape))
             if data is None:
                 return noise
-            return data[jnp.arange(self.components) % len(data)] + noise
+            return data[jnp.arange(self.num_components) % len(data)] + noise
 
         return self.param("inputs", initial)

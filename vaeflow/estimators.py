@@ -51,12 +51,12 @@ def require(model: nn.Module, method: str) -> None:
 
 
 def context_of(
-    batch: dict[str, jax.Array], condition: str | tuple[str, ...] | None
+    batch: dict[str, jax.Array], context_key: str | tuple[str, ...] | None
 ) -> jax.Array | tuple[jax.Array, ...] | None:
-    """The model's context in a batch: the entry that `condition` names, all of several, or None."""
-    if isinstance(condition, tuple):
-        return tuple(batch[name] for name in condition)
-    return None if condition is None else batch[condition]
+    """The model's context in a batch: the entry that `context_key` names, all of several, or None."""
+    if isinstance(context_key, tuple):
+        return tuple(batch[name] for name in context_key)
+    return None if context_key is None else batch[context_key]
 
 
 class Evidence(NamedTuple):
@@ -73,7 +73,7 @@ class Evidence(NamedTuple):
 
     def log_weights(self) -> Float[Array, "sample batch"]:
         """Computes log w = log p(x | z) + log p(z) - log q(z | x)."""
-        return self.log_likelihood + self.latents.log_ratio()
+        return self.log_likelihood + self.num_latents.log_ratio()
 
 
 def evidence(
@@ -82,8 +82,8 @@ def evidence(
     batch: dict[str, Array],
     rng: Array,
     *,
-    samples: int = 1,
-    condition: str | None = None,
+    num_samples: int = 1,
+    context_key: str | None = None,
 ) -> Evidence:
     """Draws from the posterior of each row and evaluates the model there.
 
@@ -92,18 +92,18 @@ def evidence(
       variables: The model's variables.
       batch: ``{"image": [batch, height, width, channel], ...}``.
       rng: A typed key, or one for each row.
-      samples: Number of samples of each row.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      num_samples: Number of samples of each row.
+      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Raises:
       ValueError: If the model infers no latents.
     """
     require(model, "infer")
     images = batch["image"]
-    context = context_of(batch, condition)
+    context = context_of(batch, context_key)
     first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")
-    latents = model.apply(variables, values, second, samples, context, method="infer")
+    latents = model.apply(variables, values, second, num_samples, context, method="infer")
     likelihood = model.apply(variables, latents.z, context, method="likelihood")
     return Evidence(latents, likelihood.log_prob(values) + log_det)
 

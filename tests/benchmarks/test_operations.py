@@ -34,7 +34,11 @@ def test_a_glow_by_hand():
 
 def test_every_convolution_of_the_flow_is_counted():
     shape, levels, steps, width = (16, 16, 3), 3, 2, 64
-    model = vf.models.FlowModel(vf.flows.Glow(shape, levels, steps, width, plu=True, scan=False))
+    model = vf.models.FlowModel(
+        vf.flows.Glow(
+            shape, num_levels=levels, num_steps=steps, hidden_features=width, plu=True, scan=False
+        )
+    )
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     kernels: list[tuple[int, ...]] = []

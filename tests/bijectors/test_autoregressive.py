@@ -11,7 +11,7 @@ from tests.makers_autoregressive import masked_autoregressive, network
 from vaeflow import bijectors, nn
 
 AFFINE = bijectors.AffineTransformer()
-SPLINE = bijectors.SplineTransformer(3)
+SPLINE = bijectors.SplineTransformer(num_bins=3)
 
 
 def naive_inverse(bijector, y):
@@ -78,7 +78,7 @@ def test_inverse_and_its_gradient_are_those_of_whole_passes(transformer, entries
     keys = jax.random.split(jax.random.key(entries), 4)
     y = 2 * jax.random.normal(keys[0], (4, entries))
     context = None if features is None else jax.random.normal(keys[1], (4, features))
-    conditioner = network(keys[2], entries, transformer.parameters, context, hidden)
+    conditioner = network(keys[2], entries, transformer.num_parameters, context, hidden)
     bijector = bijectors.MaskedAutoregressive(conditioner, transformer)
     weights = jax.random.normal(keys[3], y.shape)
 
@@ -161,7 +161,7 @@ def test_networks_for_other_families_are_refused():
 @pytest.mark.parametrize("transformer", [AFFINE, SPLINE])
 def test_families_are_the_identity_at_zero(transformer):
     x = jnp.linspace(-6, 6, 25)
-    y, log_det = transformer(jnp.zeros((25, transformer.parameters))).forward_and_log_det(x)
+    y, log_det = transformer(jnp.zeros((25, transformer.num_parameters))).forward_and_log_det(x)
     np.testing.assert_allclose(y, x, atol=1e-6)
     np.testing.assert_allclose(log_det, 0, atol=1e-5)
     assert hash(transformer) == hash(type(transformer)(*vars(transformer).values()))

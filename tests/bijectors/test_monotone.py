@@ -14,7 +14,7 @@ from vaeflow import bijectors, distributions, flows
 FAMILIES = {
     "bernstein": bijectors.BernsteinTransformer(6, 3.0),
     "monotone": bijectors.MonotoneTransformer(5),
-    "spline": bijectors.SplineTransformer(5, 3.0),
+    "spline": bijectors.SplineTransformer(num_bins=5, bound=3.0),
 }
 
 
@@ -97,7 +97,7 @@ def test_block_autoregressive_jacobian_is_triangular_with_a_positive_diagonal():
 
 
 def test_block_autoregressive_density_integrates_to_one():
-    flow = flows.BlockAutoregressiveFlow((2,), steps=2, width=4)
+    flow = flows.BlockAutoregressiveFlow((2,), num_steps=2, hidden_sizes=(4,))
     variables = flow.init(jax.random.key(0), data=jax.random.normal(jax.random.key(1), (32, 2)))
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(jax.random.key(2), len(leaves))

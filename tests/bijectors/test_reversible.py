@@ -24,7 +24,7 @@ IMAGES = images(jax.random.key(0))
 
 
 def glow(steps, **options):
-    return flows.Glow(SHAPE, levels=1, steps=steps, width=16, **options)
+    return flows.Glow(SHAPE, num_levels=1, num_steps=steps, hidden_features=16, **options)
 
 
 def negative_log_likelihood(flow, variables, x):
@@ -101,7 +101,7 @@ def test_gradient_is_as_exact_as_plain_backpropagation(scale, direction):
 
 
 def temporaries(steps, **options):
-    flow = flows.Glow((32, 32, 3), levels=1, steps=steps, width=128, **options)
+    flow = flows.Glow((32, 32, 3), num_levels=1, num_steps=steps, hidden_features=128, **options)
     images = jax.ShapeDtypeStruct((16, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: flow.init(jax.random.key(0), data=x), images)
     step = jax.jit(jax.grad(functools.partial(negative_log_likelihood, flow)))

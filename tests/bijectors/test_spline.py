@@ -188,4 +188,4 @@ def test_spline_refuses_other_events_and_transformers_without_bins():
     with pytest.raises(ValueError, match=r"shape \(4,\).*shape \(7, 5\)"):
         bend.forward(jnp.zeros((7, 5)))
     with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
-        bijectors.SplineTransformer(bins=0)
+        bijectors.SplineTransformer(num_bins=0)

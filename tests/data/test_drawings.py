@@ -207,7 +207,10 @@ def test_digits_of_another_kind_are_refused(shape, dtype):
 )
 def test_styles_out_of_range_are_refused(changes, message):
     given = styles(2)._replace(**changes)
-    for use in (DRAWINGS.classes, lambda bad: DRAWINGS.render(np.zeros((2, 28, 28, 1), "u1"), bad)):
+    for use in (
+        DRAWINGS.num_classes,
+        lambda bad: DRAWINGS.render(np.zeros((2, 28, 28, 1), "u1"), bad),
+    ):
         with pytest.raises(ValueError, match=message):
             use(given)
 

@@ -37,7 +37,7 @@ def test_shape_counts_and_range(source, shape, classes, counts):
     dataset = open_source(source)
     assert dataset.name == source
     assert dataset.shape == shape
-    assert dataset.classes == classes
+    assert dataset.num_classes == classes
     assert dataset.value_range == (0, 255)
     assert tuple(len(getattr(dataset, split)) for split in SPLITS) == counts
     batch = data.stack(dataset.train, 32)

@@ -60,7 +60,7 @@ def open_files(tmp_path):
 )
 def test_images_and_labels_come_with_their_splits(open_files, rename):
     dataset = open_files(rename=rename)
-    assert (dataset.shape, dataset.classes) == ((5, 4, 1), 3)
+    assert (dataset.shape, dataset.num_classes) == ((5, 4, 1), 3)
     assert [len(dataset.train), len(dataset.validation), len(dataset.test)] == [18, 2, 4]
     test = data.stack(dataset.test)
     np.testing.assert_array_equal(test["image"][..., 0], IMAGES[COUNT:])

@@ -30,7 +30,7 @@ def open_arrays(tmp_path):
 def test_one_array_is_split_and_keeps_its_labels(open_arrays):
     dataset = open_arrays(image=IMAGES, label=LABELS)
     assert dataset.shape == (5, 4, 1)
-    assert dataset.classes == 4
+    assert dataset.num_classes == 4
     assert [len(dataset.train), len(dataset.validation), len(dataset.test)] == [32, 4, 4]
     seen = []
     for split in (dataset.train, dataset.validation, dataset.test):
@@ -64,7 +64,7 @@ def test_three_given_splits_are_taken_as_they_are(open_arrays):
     stacked = [data.stack(split) for split in (dataset.train, dataset.validation, dataset.test)]
     np.testing.assert_array_equal(np.concatenate([s["image"][..., 0] for s in stacked]), IMAGES)
     np.testing.assert_array_equal(np.concatenate([s["index"] for s in stacked]), np.arange(40))
-    assert dataset.classes is None
+    assert dataset.num_classes is None
     assert "label" not in stacked[0]
 
 

@@ -79,7 +79,7 @@ def test_prepared_examples_with_labels(prepare, tmp_path):
     prepare({**LABELLED, "identity": tfds.features.Scalar(np.int64)})
     dataset = open_prepared(tmp_path, image_size=5)
     assert dataset.shape == (5, 5, 3)
-    assert dataset.classes == 4
+    assert dataset.num_classes == 4
     assert [len(dataset.train), len(dataset.validation), len(dataset.test)] == [18, 2, 5]
     expected = {
         crop_and_resize(pixels(number, shape), 5, "center").tobytes(): number % 4
@@ -109,7 +109,7 @@ def test_fixed_shape_needs_no_image_size(prepare, tmp_path):
     )
     dataset = open_prepared(tmp_path, name="sixes:1.0.0")
     assert dataset.shape == (6, 6, 1)
-    assert dataset.classes is None
+    assert dataset.num_classes is None
     assert [len(dataset.train), len(dataset.validation), len(dataset.test)] == [12, 3, 4]
     assert "label" not in data.stack(dataset.train)
     originals = {pixels(number, (6, 6)).tobytes() for number in range(12)}

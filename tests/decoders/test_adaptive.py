@@ -13,7 +13,7 @@ from tests.reflection import reflected_convolution, valid_convolution
 from vaeflow import decoders, encoders
 
 KEY = jax.random.key(0)
-DECODER = decoders.AdaINDecoder((5, 4, 3), blocks=2, hidden=(6,))
+DECODER = decoders.AdaINDecoder((5, 4, 3), num_blocks=2, hidden_sizes=(6,))
 SHAPE = (9, 7, 2)
 
 
@@ -38,7 +38,7 @@ def decode(content, style):
 @pytest.mark.parametrize("size", [(28, 28), (27, 24), (24, 32), (9, 5), (1, 6)])
 def test_makes_images_of_what_an_encoder_makes_of_images_of_any_size(size):
     x = jnp.ones((2, *size, 3))
-    encoder = encoders.ContentEncoder((2, 4, 5), blocks=1)
+    encoder = encoders.ContentEncoder((2, 4, 5), num_blocks=1)
     content = jax.eval_shape(lambda x: encoder.init_with_output(KEY, x)[0], x)
     decode = functools.partial(DECODER.init_with_output, KEY, shape=x.shape[1:])
     assert jax.eval_shape(lambda *given: decode(*given)[0], content, STYLES).shape == x.shape

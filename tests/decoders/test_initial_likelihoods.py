@@ -45,9 +45,9 @@ def test_a_bernoulli_has_the_shares_of_ones():
 
 @pytest.mark.parametrize("components", [1, 3])
 def test_logistic_distributions_share_the_deviation(components):
-    likelihood = decoders.DiscretizedLogisticMixtureLikelihood(components, bits=5)
+    likelihood = decoders.DiscretizedLogisticMixtureLikelihood(num_components=components, bits=5)
     numbers = likelihood.initial(DATA)
-    assert numbers.shape == (*SHAPE, likelihood.parameters)
+    assert numbers.shape == (*SHAPE, likelihood.num_parameters)
     means, raw = numbers[..., :components], numbers[..., components : 2 * components]
     np.testing.assert_allclose(means.mean(-1), DATA.mean(0), atol=1e-5)
     deviations = jax.nn.softplus(raw) * np.pi / np.sqrt(3) * components

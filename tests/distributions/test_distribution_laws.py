@@ -103,14 +103,14 @@ REGISTRY = {
     "Histogram": histogram,
     "Mixture": mixture,
     "UniformBox": box,
-    "Box": learned(bases.BoxBase((2,), -1.5, 1)),
+    "Box": learned(bases.BoxBase((2,), low=-1.5, high=1)),
     "ContinuousBernoulli": continuous_bernoulli,
     "Grouped": grouped,
     "CorrelatedGaussian": learned(bases.CorrelatedGaussianBase((2,))),
     "DiagonalGaussian": learned(bases.DiagonalGaussianBase((2,))),
-    "GaussianMixture": learned(bases.GaussianMixtureBase((2,), 3)),
-    "Resampled": learned(bases.ResampledBase((2,), (8,), truncation=5)),
-    "LabelledGaussian": learned(bases.LabelledGaussianBase((2,), 3)),
+    "GaussianMixture": learned(bases.GaussianMixtureBase((2,), num_components=3)),
+    "Resampled": learned(bases.ResampledBase((2,), hidden_sizes=(8,), truncation=5)),
+    "LabelledGaussian": learned(bases.LabelledGaussianBase((2,), num_classes=3)),
 }
 """Distributions of vectors by name, each made for any batch shape."""
 

@@ -13,7 +13,7 @@ from vaeflow import decoders, encoders, models
 from vaeflow.distributions.transformed import sample_per_example
 
 KEY = jax.random.key(0)
-CONTENT = encoders.ContentEncoder((3, 4, 5), blocks=1)
+CONTENT = encoders.ContentEncoder((3, 4, 5), num_blocks=1)
 STYLE = encoders.StyleEncoder((3, 4, 5))
 SIZES = [(28, 28), (27, 24), (24, 32), (9, 5), (1, 6)]
 

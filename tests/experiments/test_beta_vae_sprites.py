@@ -66,7 +66,7 @@ def test_a_preset_is_trained_measured_and_drawn(options):
 def test_every_preset_is_built_and_makes_a_step(name):
     config = experiment.PRESETS[name].config
     vae = experiment.build(config, (16, 16, 1))
-    assert vae.latents == 10
+    assert vae.num_latents == 10
     parts = Training(config.objective, vae, config.train)
     images = np.random.RandomState(0).randint(0, 256, (8, 16, 16, 1)).astype(np.uint8)
     batch = {"image": images, "index": np.arange(8, dtype=np.int32)}

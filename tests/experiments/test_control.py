@@ -145,7 +145,7 @@ def test_labels_are_set_and_swept(start, monkeypatch):
         encoders.Encoder(encoders.DenseEncoder(()), encoders.DiagonalGaussianPosterior(2)),
         decoders.Decoder(decoders.DenseDecoder(()), decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
-        classes=3,
+        num_classes=3,
     )
     variables = toy_run(monkeypatch, model, labels[:8])
     test = vf.data.open_dataset(vf.data.DataConfig("npz:digits.npz")).test[1]

@@ -34,10 +34,10 @@ def dataset(labels: np.ndarray | None = None) -> data.Dataset:
 def vae(latents: int = 3, prior=None) -> tuple[models.VAE, dict]:
     model = models.VAE(
         encoders.Encoder(
-            encoders.DenseEncoder(hidden=()), encoders.DiagonalGaussianPosterior(latents)
+            encoders.DenseEncoder(hidden_sizes=()), encoders.DiagonalGaussianPosterior(latents)
         ),
         decoders.Decoder(
-            decoders.DenseDecoder(hidden=()), decoders.BernoulliLikelihood(), (2, 2, 1)
+            decoders.DenseDecoder(hidden_sizes=()), decoders.BernoulliLikelihood(), (2, 2, 1)
         ),
         models.Binarizer(),
         prior,
@@ -68,7 +68,7 @@ class Kept(Drawing):
 
 def with_mixture(latents: int) -> tuple[models.VAE, dict]:
     """A prior of two components, one on each side of the data's second latent."""
-    model, variables = vae(latents, bases.GaussianMixtureBase((latents,), 2))
+    model, variables = vae(latents, bases.GaussianMixtureBase((latents,), num_components=2))
     mean = np.zeros((2, latents), np.float32)
     mean[:, 1] = -1.5, 1.5
     prior = {

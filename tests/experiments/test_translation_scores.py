@@ -86,7 +86,7 @@ def test_the_classifiers_know_digits_and_styles(scorer, pair):
     assert scorer.count == len(pair[0].test) == len(pair[1].test) > 100
     styles = data.stack(translation_scores.of_styles(pair[1]).test)
     np.testing.assert_array_equal(styles["label"], styles["style"])
-    assert translation_scores.of_styles(pair[1]).classes == 18
+    assert translation_scores.of_styles(pair[1]).num_classes == 18
 
 
 def test_perfect_translations_score_as_true_ones(scorer, pair):

@@ -101,7 +101,9 @@ def test_labels_condition_the_priors_and_samples_are_scored():
     functions = opened.module.functions(opened.config, opened.shape)
     assert list(functions) == ["encode_codes", "decode", "sample", "bound"]
     assert (
-        execute("vqvae_mnist", "other", "--prior.classes", "3", "--data.source", "npz:digits.npz")
+        execute(
+            "vqvae_mnist", "other", "--prior.classes", "3", "--data.source", "npz:digits.npz"
+        )
         == 1
     )
 
@@ -172,7 +174,7 @@ def test_levels_have_names_and_maps_that_halve():
     shapes = vq_models.map_shapes(config, (28, 30, 1))
     assert shapes == [(2, 2), (4, 4), (7, 8)]
     model = vq_models.build(config, vq_models.PriorConfig(), (28, 30, 1))
-    assert [tuple(prior.network.shape) for prior in model.priors] == shapes
+    assert [tuple(prior.network.map_shape) for prior in model.priors] == shapes
 
 
 @pytest.mark.slow

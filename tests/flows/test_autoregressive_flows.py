@@ -53,7 +53,7 @@ def test_each_flow_is_cheap_in_its_direction(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("transformer", [None, bijectors.SplineTransformer(3)])
+@pytest.mark.parametrize("transformer", [None, bijectors.SplineTransformer(num_bins=3)])
 def test_labels_choose_the_density_of_one_entry(kind, transformer):
     options = {} if transformer is None else {"transformer": transformer}
     module = small(KINDS[kind], 1, classes=2, **options)

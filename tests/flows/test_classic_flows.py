@@ -57,7 +57,7 @@ def test_every_parameter_depends_on_the_context(name):
 
 
 def test_labels_are_contexts():
-    flow = flows.PlanarFlow((3,), steps=2, classes=4)
+    flow = flows.PlanarFlow((3,), num_steps=2, num_classes=4)
     labels = jnp.array([0, 3, 3])
     variables = flow.init(jax.random.key(0), labels)
     y = flow.apply(variables, labels).forward(jnp.ones((3, 3)))
@@ -66,7 +66,7 @@ def test_labels_are_contexts():
 
 
 def test_refuses_another_context_than_in_init():
-    flow = flows.RadialFlow((3,), steps=2)
+    flow = flows.RadialFlow((3,), num_steps=2)
     without = flow.init(jax.random.key(0))
     with pytest.raises(ValueError, match=r"None, got 2 in shape \(4, 2\)"):
         flow.apply(without, jnp.ones((4, 2))).forward(jnp.ones((4, 3)))
@@ -91,7 +91,7 @@ def test_density_integrates_to_one(name, dimension):
 
 
 def test_64_planar_steps_stay_finite():
-    flow = flows.PlanarFlow((8,), steps=64)
+    flow = flows.PlanarFlow((8,), num_steps=64)
     bijector = far_from_identity(flow, jax.random.key(0))
     x = jnp.concatenate([jax.random.normal(jax.random.key(1), (16, 8)), jnp.full((1, 8), 1e6)])
 
@@ -105,7 +105,7 @@ def test_64_planar_steps_stay_finite():
 
 
 def test_nice_keeps_volumes_but_for_its_scale():
-    flow = flows.NICE((3,), steps=4, width=8)
+    flow = flows.NICE((3,), num_steps=4, hidden_sizes=(8, 8))
     data = jax.random.normal(jax.random.key(0), (64, 3)) * jnp.array([1.0, 2.0, 5.0])
     variables = flow.init(jax.random.key(1), data=data)
     noise, log_det = flow.apply(variables).inverse_and_log_det(data)

@@ -10,12 +10,12 @@ from vaeflow import flows
 from vaeflow.testing import CHECKS, Case, run_check
 
 AT_INITIALISATION = {
-    "glow": flows.Glow((4, 4, 1), levels=2, steps=2, width=4),
-    "neural-spline": flows.NeuralSplineFlow((3,), steps=2, bins=3, width=4, blocks=1),
-    "planar": flows.PlanarFlow((3,), steps=2),
-    "real-nvp": flows.RealNVP((3,), steps=2, width=4, blocks=1),
-    "residual": flows.ResidualFlow((3,), steps=2, width=4, blocks=1),
-    "sylvester": flows.SylvesterFlow((3,), steps=2),
+    "glow": flows.Glow((4, 4, 1), num_levels=2, num_steps=2, hidden_features=4),
+    "neural-spline": flows.NeuralSplineFlow((3,), num_steps=2, num_bins=3, hidden_sizes=(4,)),
+    "planar": flows.PlanarFlow((3,), num_steps=2),
+    "real-nvp": flows.RealNVP((3,), num_steps=2, hidden_features=4, num_blocks=1),
+    "residual": flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(4,)),
+    "sylvester": flows.SylvesterFlow((3,), num_steps=2),
 }
 
 CONSTANT = ("*.permutation", "*.sign")

@@ -18,7 +18,7 @@ def ring(count):
 
 def test_untrained_it_makes_data_nearly_normal():
     data = ring(500)
-    module = flows.GaussianizationFlow((2,), steps=6)
+    module = flows.GaussianizationFlow((2,), num_steps=6)
     bijector = module.apply(module.init(jax.random.key(1), data=data))
     noise, log_det = map(np.asarray, jax.jit(bijector.inverse_and_log_det)(data))
     assert np.all(np.isfinite(log_det))
@@ -31,7 +31,7 @@ def test_untrained_it_makes_data_nearly_normal():
 
 
 def test_density_integrates_to_one():
-    module = flows.GaussianizationFlow((2,), steps=2, kernels=4)
+    module = flows.GaussianizationFlow((2,), num_steps=2, num_components=4)
     bijector = module.apply(module.init(jax.random.key(1), data=ring(64)))
     density = distributions.Transformed(distributions.standard_normal((2,)), bijector)
     side = jnp.linspace(-10, 10, 401)

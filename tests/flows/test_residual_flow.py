@@ -24,7 +24,7 @@ def noisy(module, data, context=None, scale=0.5):
 
 def test_standardises_its_first_batch_and_does_no_more():
     data = 3 + 2 * jax.random.normal(KEY, (50, 3))
-    flow = flows.ResidualFlow((3,), steps=2, width=8)
+    flow = flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(8, 8))
     noise, log_det = flow.apply(flow.init(KEY, data=data)).inverse_and_log_det(data)
     np.testing.assert_allclose(noise, (data - data.mean(0)) / data.std(0), atol=1e-4)
     np.testing.assert_allclose(log_det, -np.log(data.std(0)).sum(), rtol=1e-4)
@@ -32,7 +32,7 @@ def test_standardises_its_first_batch_and_does_no_more():
 
 @pytest.mark.parametrize("dimension", [1, 2])
 def test_density_integrates_to_one(dimension):
-    flow = flows.ResidualFlow((dimension,), steps=3, width=4, lipschitz=0.97)
+    flow = flows.ResidualFlow((dimension,), num_steps=3, hidden_sizes=(4, 4), lipschitz=0.97)
     bijector = make_flow(flow, noise=0.5)(jax.random.key(3))
     points = {1: 4001, 2: 401}[dimension]
     line = jnp.linspace(-15, 15, points)
@@ -46,7 +46,7 @@ def test_density_integrates_to_one(dimension):
 
 def test_labels_choose_the_density():
     labels = jnp.array([0, 1, 0, 1])
-    flow = flows.ResidualFlow((2,), steps=2, width=8, classes=2)
+    flow = flows.ResidualFlow((2,), num_steps=2, hidden_sizes=(8, 8), num_classes=2)
     data = jax.random.normal(KEY, (4, 2))
     bijector = flow.apply(noisy(flow, data, labels), labels)
     x = bijector.forward(jnp.ones((4, 2)))
@@ -57,7 +57,7 @@ def test_labels_choose_the_density():
 
 def test_probes_serve_where_a_key_is_given():
     data = jax.random.normal(KEY, (6, 3))
-    exact_flow = flows.ResidualFlow((3,), steps=2, width=8)
+    exact_flow = flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(8, 8))
     flow = exact_flow.clone(probes=1)
     variables = noisy(flow, data, scale=1.0)
 
@@ -87,7 +87,7 @@ def test_probes_serve_where_a_key_is_given():
 
 
 def test_draws_are_as_many_as_steps_probes_and_rows():
-    flow = flows.ResidualFlow((3,), steps=4, width=8, probes=2)
+    flow = flows.ResidualFlow((3,), num_steps=4, hidden_sizes=(8, 8), num_probes=2)
     data = jnp.zeros((5, 3))
     variables = flow.init(KEY, data=data)
 
@@ -109,7 +109,7 @@ def test_draws_are_as_many_as_steps_probes_and_rows():
 @pytest.mark.parametrize("options", [{"remat": True}, {"reversible": True}])
 def test_estimates_are_alike_however_steps_are_compiled(options):
     data = jax.random.normal(KEY, (5, 2))
-    flow = flows.ResidualFlow((2,), steps=3, width=4, probes=1)
+    flow = flows.ResidualFlow((2,), num_steps=3, hidden_sizes=(4, 4), num_probes=1)
     variables = noisy(flow, data)
 
     def loss(module, variables):

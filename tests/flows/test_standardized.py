@@ -9,7 +9,7 @@ from vaeflow import flows, models
 
 UNITS = np.array([1e-25, 1e-6, 1.0, 300.0, 1e20])
 ROWS = np.random.default_rng(0).normal(size=(400, 5)) @ np.tri(5) + np.arange(5)
-INNER = flows.RealNVP((5,), steps=2, width=4, blocks=1)
+INNER = flows.RealNVP((5,), num_steps=2, hidden_features=4, num_blocks=1)
 
 
 @pytest.fixture(scope="module")

@@ -38,21 +38,21 @@ def test_bounds_are_tight_at_the_exact_posterior(name):
     np.testing.assert_allclose(total, value, rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["bits_per_dim"], value / (4 * np.log(2)), rtol=1e-5)
     if name != "elbo":
-        found = BOUNDS[name](model, variables, exact.BATCH, KEY, samples=5)[1].metrics
+        found = BOUNDS[name](model, variables, exact.BATCH, KEY, num_samples=5)[1].metrics
         np.testing.assert_allclose(found["effective_sample_size"], 1, rtol=1e-4)
 
 
 def test_bounds_rise_to_the_evidence(diagonal):
     found = [
         metrics.importance_weighted_log_likelihood(
-            DIAGONAL, diagonal, exact.DATA, KEY, samples=samples, chunk=min(samples, 2000)
+            DIAGONAL, diagonal, exact.DATA, KEY, num_samples=samples, chunk=min(samples, 2000)
         ).mean()
         for samples in (1, 10, 100, 20_000)
     ]
     # Averaged over many draws the first is the ELBO.
     rows = {"image": jnp.tile(exact.DATA, (2000, 1, 1, 1))}
     bounds = [
-        -losses.importance_weighted(DIAGONAL, diagonal, rows, KEY, samples=samples)[0]
+        -losses.importance_weighted(DIAGONAL, diagonal, rows, KEY, num_samples=samples)[0]
         for samples in (1, 2, 8)
     ]
     truth = exact.log_likelihood().mean()
@@ -64,7 +64,7 @@ def test_bounds_rise_to_the_evidence(diagonal):
 
 def test_chunks_add_up(diagonal):
     estimate = functools.partial(
-        metrics.importance_weighted_log_likelihood, DIAGONAL, diagonal, exact.DATA, samples=4000
+        metrics.importance_weighted_log_likelihood, DIAGONAL, diagonal, exact.DATA, num_samples=4000
     )
     coarse, fine = estimate(KEY, chunk=4000), jax.jit(functools.partial(estimate, chunk=50))(KEY)
     np.testing.assert_allclose(coarse, fine, atol=0.05)
@@ -76,7 +76,9 @@ def gradients(name, model, variables, count, samples):
     """Gradients of the encoder's first layer for many keys, ``[count, entry]``."""
 
     def one(key):
-        loss = functools.partial(BOUNDS[name], model, batch=exact.BATCH, rng=key, samples=samples)
+        loss = functools.partial(
+            BOUNDS[name], model, batch=exact.BATCH, rng=key, num_samples=samples
+        )
         gradient = jax.grad(lambda variables: loss(variables=variables)[0])(variables)
         flat = jax.tree.leaves(gradient["params"]["encoder"])
         decoder = jax.tree.leaves(gradient["params"]["decoder"])
@@ -113,7 +115,7 @@ def test_no_gradient_reaches_the_exact_posterior():
 
 
 def test_gradients_are_defined_for_posteriors_that_are_flows():
-    flow = flows.PlanarFlow((exact.LATENTS,), steps=2)
+    flow = flows.PlanarFlow((exact.LATENTS,), num_steps=2)
     posterior = encoders.FlowPosterior(encoders.DiagonalGaussianPosterior(exact.LATENTS), flow)
     model = exact.model(posterior)
     variables = exact.inexact_variables(model)

@@ -58,7 +58,9 @@ def test_objectives_rise_by_the_cost(name, variables):
 def test_log_likelihoods_fall_by_the_cost(variables):
     free, dear = (
         jax.jit(
-            functools.partial(metrics.importance_weighted_log_likelihood, model, samples=4, chunk=2)
+            functools.partial(
+                metrics.importance_weighted_log_likelihood, model, num_samples=4, chunk=2
+            )
         )(variables, exact.DATA, KEY)
         for model in (FREE, DEAR)
     )

@@ -31,9 +31,9 @@ class Classifier(nn.Module):
 
 OBJECTIVES = {
     "elbo": losses.elbo,
-    "importance_weighted": functools.partial(losses.importance_weighted, samples=2),
+    "importance_weighted": functools.partial(losses.importance_weighted, num_samples=2),
     "sticking_the_landing": losses.sticking_the_landing,
-    "doubly_reparameterized": functools.partial(losses.doubly_reparameterized, samples=2),
+    "doubly_reparameterized": functools.partial(losses.doubly_reparameterized, num_samples=2),
     "hfvae": functools.partial(losses.hfvae, dataset_size=9),
     "beta_tcvae": functools.partial(losses.beta_tcvae, dataset_size=9),
     "dip_vae": losses.dip_vae,
@@ -50,19 +50,22 @@ MODELS = {
     "VAE": exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS)),
     "HierarchicalVAE": chain.model(2),
     "AutoEncoder": models.AutoEncoder(
-        encoders.DenseEncoder(hidden=()),
+        encoders.DenseEncoder(hidden_sizes=()),
         2,
         decoders.Decoder(
-            decoders.DenseDecoder(hidden=()), decoders.GaussianLikelihood(1.0), exact.SHAPE
+            decoders.DenseDecoder(hidden_sizes=()), decoders.GaussianLikelihood(1.0), exact.SHAPE
         ),
         exact.Observed(),
     ),
-    "FlowModel": models.FlowModel(flows.NICE((exact.SIZE,), steps=1, width=2, blocks=1)),
+    "FlowModel": models.FlowModel(flows.NICE((exact.SIZE,), num_steps=1, hidden_sizes=(2,))),
     "VQVAE": models.VQVAE(
-        encoders.MapEncoder((2,), 2, blocks=1),
+        encoders.MapEncoder((2,), features=2, num_blocks=1),
         quantizers.FiniteScalarQuantizer((3, 3)),
         decoders.Decoder(
-            decoders.MapDecoder((2,), blocks=1), decoders.GaussianLikelihood(1.0), exact.SHAPE, 3
+            decoders.MapDecoder((2,), num_blocks=1),
+            decoders.GaussianLikelihood(1.0),
+            exact.SHAPE,
+            3,
         ),
         exact.Observed(),
     ),

@@ -29,7 +29,7 @@ def samples(count):
 @pytest.fixture(scope="module")
 def fitted():
     """Standard normal through the identity, with a base that can be moved; and its variables."""
-    flow = flows.RealNVP((2,), steps=1, width=4, blocks=1)
+    flow = flows.RealNVP((2,), num_steps=1, hidden_features=4, num_blocks=1)
     model = models.FlowModel(flow, base=bases.DiagonalGaussianBase((2,)))
     return model, jax.tree.map(jnp.zeros_like, jax.jit(model.init)(KEY))
 
@@ -75,12 +75,12 @@ def test_a_divided_batch_has_the_diagnostics_of_the_whole(fitted):
 
 
 def test_condition_names_the_context_of_each_row():
-    flow = flows.RealNVP((2,), steps=1, width=4, blocks=1)
-    model = models.FlowModel(flow, base=bases.LabelledGaussianBase((2,), 3))
+    flow = flows.RealNVP((2,), num_steps=1, hidden_features=4, num_blocks=1)
+    model = models.FlowModel(flow, base=bases.LabelledGaussianBase((2,), num_classes=3))
     labels = jnp.array([0, 1, 2, 0])
     variables = model.init(KEY, context=labels)
     batch = {**samples(4), "label": labels}
-    value, aux = losses.forward_kl(model, variables, batch, KEY, energy=energy, condition="label")
+    value, aux = losses.forward_kl(model, variables, batch, KEY, energy=energy, context_key="label")
     log_q = model.apply(variables, batch["image"], None, labels, method="log_prob")
     np.testing.assert_allclose(value, jnp.mean(-energy(batch["image"]) - log_q), rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["negative_log_likelihood"], -jnp.mean(log_q), rtol=1e-5)

@@ -15,7 +15,7 @@ KEY = jax.random.key(1)
 
 
 def build(**options):
-    flow = flows.Glow((4, 4, 1), levels=2, steps=2, width=8, **options)
+    flow = flows.Glow((4, 4, 1), num_levels=2, num_steps=2, hidden_features=8, **options)
     return models.FlowModel(flow, models.UniformDequantizer())
 
 
@@ -56,7 +56,7 @@ def test_mean_over_parts_with_row_keys_is_the_whole():
 
 
 def test_data_name_the_entry_of_the_batch():
-    model = models.FlowModel(flows.RealNVP((3,), steps=1, width=4))
+    model = models.FlowModel(flows.RealNVP((3,), num_steps=1, hidden_features=4))
     batch = {"vector": jax.random.normal(KEY, (5, 3)), "index": jnp.arange(5)}
     variables = model.init(KEY, batch["vector"])
     loss, aux = losses.negative_log_likelihood(model, variables, batch, KEY, data="vector")
@@ -69,7 +69,7 @@ def test_condition_names_the_entry_of_the_batch():
     model = build(classes=3)
     variables = model.init(KEY, IMAGES, BATCH["label"])
     variables = jax.tree.map(lambda leaf: leaf + 0.05, variables)
-    loss = functools.partial(losses.negative_log_likelihood, condition="label")
+    loss = functools.partial(losses.negative_log_likelihood, context_key="label")
     _, aux = loss(model, variables, BATCH, KEY)
     expected = -model.apply(variables, IMAGES, KEY, BATCH["label"], method="log_prob").mean()
     np.testing.assert_allclose(aux.metrics["negative_log_likelihood"], expected, rtol=1e-5)
@@ -78,7 +78,9 @@ def test_condition_names_the_entry_of_the_batch():
 
 
 def test_log_dets_are_estimated_in_training_alone():
-    model = models.FlowModel(flows.ResidualFlow((3,), steps=2, width=4, probes=1))
+    model = models.FlowModel(
+        flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(4, 4), num_probes=1)
+    )
     data = jax.random.normal(KEY, (6, 3))
     variables = jax.tree.map(lambda leaf: leaf + 0.5, model.init(KEY, data))
 

@@ -26,7 +26,7 @@ def energy(x):
 
 def model():
     """Standard normal through the identity, but for a base that can be moved."""
-    flow = flows.RealNVP((2,), steps=1, width=4, blocks=1)
+    flow = flows.RealNVP((2,), num_steps=1, hidden_features=4, num_blocks=1)
     return models.FlowModel(flow, base=bases.DiagonalGaussianBase((2,)))
 
 
@@ -123,13 +123,14 @@ def test_a_divided_batch_has_the_metrics_of_the_whole(variables):
 
 def test_condition_names_the_context_of_each_row():
     conditional = models.FlowModel(
-        flows.RealNVP((2,), steps=1, width=4, blocks=1), base=bases.LabelledGaussianBase((2,), 3)
+        flows.RealNVP((2,), num_steps=1, hidden_features=4, num_blocks=1),
+        base=bases.LabelledGaussianBase((2,), num_classes=3),
     )
     labels = jnp.array([0, 1, 2, 0])
     made = conditional.init(KEY, context=labels)
     keys = jax.random.split(KEY, 4)
     log_q, energies = reverse_kl_terms(
-        conditional, made, {"label": labels}, keys, energy=energy, condition="label"
+        conditional, made, {"label": labels}, keys, energy=energy, context_key="label"
     )
     for row in range(4):
         x, log_prob = conditional.apply(made, context=labels[row]).sample_and_log_prob(

@@ -29,7 +29,7 @@ def test_bounds_rise_to_the_evidence_which_annealing_reaches():
     # Both are one number on average; one has its KL in closed form.
     elbo = -losses.elbo(DIAGONAL, variables, rows, KEY)[0]
     bounds = [
-        float(-losses.importance_weighted(DIAGONAL, variables, rows, KEY, samples=samples)[0])
+        float(-losses.importance_weighted(DIAGONAL, variables, rows, KEY, num_samples=samples)[0])
         for samples in (1, 2, 8)
     ]
     annealed = estimate(DIAGONAL, variables, chains=5000, temperatures=300, leapfrog_steps=2)
@@ -57,7 +57,7 @@ def test_step_sizes_follow_the_scale_of_a_labelled_prior():
     # Wide latents in one class, narrow ones in the other, and a shift of the images for each.
     model = exact.model(
         encoders.DiagonalGaussianPosterior(exact.LATENTS),
-        bases.LabelledGaussianBase((exact.LATENTS,), 2),
+        bases.LabelledGaussianBase((exact.LATENTS,), num_classes=2),
     ).clone(classes=2)
     mean, scale = np.array([[0.0, 5.0], [-3.0, 1.0]]), np.array([3.0, 0.1])
     shift = np.random.RandomState(1).normal(size=(2, exact.SIZE))

@@ -18,7 +18,7 @@ FEATURES = jax.random.normal(KEY, (3, 2, 2, 2))
 
 
 def above(**options):
-    return nn.UpsampledConditioner((3, 4), channels=4, blocks=1, **options)
+    return nn.UpsampledConditioner((3, 4), channels=4, num_blocks=1, **options)
 
 
 def prior(make=gated, blocks=1, **options):
@@ -28,10 +28,10 @@ def prior(make=gated, blocks=1, **options):
 CASES = {
     "nothing": ({}, None),
     "vectors": ({}, FEATURES[:, 0, 0]),
-    "labels": ({"classes": 3}, LABELS),
-    "codes above": ({"above": above(codes=6)}, TOP),
+    "labels": ({"num_classes": 3}, LABELS),
+    "codes above": ({"above": above(num_codes=6)}, TOP),
     "features above": ({"above": above()}, FEATURES),
-    "labels and codes above": ({"classes": 3, "above": above(codes=6)}, (LABELS, TOP)),
+    "labels and codes above": ({"num_classes": 3, "above": above(num_codes=6)}, (LABELS, TOP)),
 }
 """Options of a model, and a context for them."""
 
@@ -120,7 +120,7 @@ def test_maximum_likelihood_starts_at_the_bits_of_a_code():
 
     def loss(variables):
         return losses.negative_log_likelihood(
-            model, variables, batch, KEY, data="codes", condition=("label", "top")
+            model, variables, batch, KEY, data="codes", context_key=("label", "top")
         )
 
     value, aux = jax.jit(loss)(variables)
@@ -153,16 +153,16 @@ def test_channels_are_dropped_in_training_alone():
 @pytest.mark.parametrize(
     ("options", "context", "message"),
     [
-        ({"classes": 3}, None, "labels of 3 classes"),
-        ({"classes": 3}, FEATURES, "classes=3"),
+        ({"num_classes": 3}, None, "labels of 3 classes"),
+        ({"num_classes": 3}, FEATURES, "num_classes=3"),
         ({}, LABELS, "classes=None"),
-        ({"above": above(codes=6)}, None, "map above .* got None"),
-        ({"above": above(codes=6)}, FEATURES, r"codes=6, got float32 of shape \(3, 2, 2, 2\)"),
-        ({"classes": 3, "above": above(codes=6)}, TOP, "a pair of labels and the map above"),
-        ({"classes": 3}, (LABELS, TOP), "one array .* got a tuple"),
-        ({"classes": 3}, LABELS[:2], r"\(2, 3\) for maps of shape \(3, 3, 4\)"),
+        ({"above": above(num_codes=6)}, None, "map above .* got None"),
+        ({"above": above(num_codes=6)}, FEATURES, r"codes=6, got float32 of shape \(3, 2, 2, 2\)"),
+        ({"num_classes": 3, "above": above(num_codes=6)}, TOP, "a pair of labels and the map above"),
+        ({"num_classes": 3}, (LABELS, TOP), "one array .* got a tuple"),
+        ({"num_classes": 3}, LABELS[:2], r"\(2, 3\) for maps of shape \(3, 3, 4\)"),
         (
-            {"above": nn.UpsampledConditioner((2, 2), 6)},
+            {"above": nn.UpsampledConditioner((2, 2), num_codes=6)},
             TOP,
             r"\(batch, 3, 4, feature\), got \(1, 2, 2",
         ),

@@ -100,7 +100,7 @@ def test_noise_of_a_row_depends_on_its_key_alone():
 
 
 def test_variational_dequantizer_with_glow_reads_the_image():
-    flow = flows.Glow((4, 4, 1), levels=1, steps=2, width=8, context_ndims=3)
+    flow = flows.Glow((4, 4, 1), num_levels=1, num_steps=2, hidden_features=8, context_ndims=3)
     dequantizer = models.VariationalDequantizer(flow)
     images = jax.random.randint(jax.random.key(0), (3, 4, 4, 1), 0, 256).astype(jnp.uint8)
     keys = jax.random.split(jax.random.key(1), 3)
@@ -131,7 +131,7 @@ def test_refuses_what_is_not_a_batch_of_uint8_images(images):
 
 
 def test_data_given_to_init_must_have_the_shape_of_the_flow():
-    flow = flows.Glow((4, 4, 1), levels=1, steps=1, width=4)
+    flow = flows.Glow((4, 4, 1), num_levels=1, num_steps=1, hidden_features=4)
     with pytest.raises(
         ValueError, match=r"data must have shape \(batch, 4, 4, 1\), got \(3, 8, 4, 1\)"
     ):

@@ -11,13 +11,13 @@ import pytest
 from vaeflow import bases, flows, models
 
 KEY = jax.random.key(0)
-FLOW = flows.RealNVP((2,), steps=1, width=4, blocks=1)
+FLOW = flows.RealNVP((2,), num_steps=1, hidden_features=4, num_blocks=1)
 BASES = {
     "diagonal": bases.DiagonalGaussianBase((2,)),
     "correlated": bases.CorrelatedGaussianBase((2,)),
-    "mixture": bases.GaussianMixtureBase((2,), 3),
-    "box": bases.BoxBase((2,), -2, 3),
-    "resampled": bases.ResampledBase((2,), (8,)),
+    "mixture": bases.GaussianMixtureBase((2,), num_components=3),
+    "box": bases.BoxBase((2,), low=-2, high=3),
+    "resampled": bases.ResampledBase((2,), hidden_sizes=(8,)),
 }
 
 
@@ -78,7 +78,7 @@ def test_a_context_of_the_flow_gives_the_base_its_batch_axes():
 
 
 def test_labels_reach_a_base_that_needs_them_past_a_flow_without_classes():
-    model = models.FlowModel(FLOW, base=bases.LabelledGaussianBase((2,), 3))
+    model = models.FlowModel(FLOW, base=bases.LabelledGaussianBase((2,), num_classes=3))
     labels = jnp.array([0, 2, 1])
     variables = initial(model, labels)
     x = jnp.ones((3, 2))
@@ -90,19 +90,21 @@ def test_labels_reach_a_base_that_needs_them_past_a_flow_without_classes():
     expected = -0.5 * ((noise - base["mean"][labels]) / scale) ** 2 - np.log(scale)
     expected = np.sum(expected - 0.5 * np.log(2 * np.pi), -1) + log_det
     np.testing.assert_allclose(by_label, expected, rtol=1e-4)
-    both = models.FlowModel(FLOW.clone(classes=3), base=bases.LabelledGaussianBase((2,), 3))
+    both = models.FlowModel(
+        FLOW.clone(classes=3), base=bases.LabelledGaussianBase((2,), num_classes=3)
+    )
     assert both.apply(initial(both, labels), context=labels).batch_shape == (3,)
 
 
 def test_labels_beyond_the_classes_are_nan_for_that_row_alone():
-    base = bases.LabelledGaussianBase((2,), 3)
+    base = bases.LabelledGaussianBase((2,), num_classes=3)
     labels = jnp.array([0, 3, -1, 2])
     log_prob = base.apply(base.init(KEY, labels), labels).log_prob(jnp.zeros((4, 2)))
     np.testing.assert_array_equal(jnp.isnan(log_prob), [False, True, True, False])
 
 
 def test_a_mixture_learns_its_clusters():
-    base = bases.GaussianMixtureBase((1,), 2)
+    base = bases.GaussianMixtureBase((1,), num_components=2)
     labels = jnp.arange(300) % 3 == 0
     data = jnp.where(labels, -3.0, 2.0)[:, None] + 0.5 * jax.random.normal(KEY, (300, 1))
     variables = base.init(jax.random.key(4))
@@ -129,9 +131,9 @@ def test_wrong_bases_are_refused():
     with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
         wide.init(KEY)
     with pytest.raises(ValueError, match="integer labels of 3 classes, got None"):
-        bases.LabelledGaussianBase((2,), 3).init(KEY, None)
+        bases.LabelledGaussianBase((2,), num_classes=3).init(KEY, None)
     with pytest.raises(ValueError, match="low must be below high, got 1 and 1"):
-        bases.BoxBase((2,), 1, 1).init(KEY)
+        bases.BoxBase((2,), low=1, high=1).init(KEY)
     with pytest.raises(ValueError, match=r"\(dimension,\), got \(2, 2\)"):
         bases.CorrelatedGaussianBase((2, 2)).init(KEY)
 
@@ -149,7 +151,7 @@ def test_what_is_not_finite_has_no_density_and_spoils_no_other():
 
 
 def test_a_resampled_base_learns_a_hole():
-    base = bases.ResampledBase((2,), (32, 32))
+    base = bases.ResampledBase((2,), hidden_sizes=(32, 32))
     angle = jax.random.uniform(KEY, (2000, 1), maxval=2 * jnp.pi)
     radius = 1.6 + 0.1 * jax.random.normal(jax.random.key(1), (2000, 1))
     data = radius * jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)

@@ -14,7 +14,7 @@ KEY = jax.random.key(1)
 
 
 def glow(**options):
-    flow = flows.Glow((4, 4, 1), levels=2, steps=2, width=8, **options)
+    flow = flows.Glow((4, 4, 1), num_levels=2, num_steps=2, hidden_features=8, **options)
     return models.FlowModel(flow, models.UniformDequantizer())
 
 
@@ -149,13 +149,13 @@ def test_wrong_data_are_refused(initial):
         glow().apply(initial, IMAGES, method="log_prob")
     with pytest.raises(ValueError, match=r"\(4, 4, 1\).*\(3, 8, 8, 1\)"):
         glow().apply(initial).log_prob(jnp.zeros((3, 8, 8, 1)))
-    model = models.FlowModel(flows.RealNVP((3,), steps=2, width=8))
+    model = models.FlowModel(flows.RealNVP((3,), num_steps=2, hidden_features=8))
     with pytest.raises(ValueError, match="int32 need a model with a dequantizer"):
         model.apply(model.init(KEY), jnp.zeros((5, 3), jnp.int32), method="log_prob")
 
 
 def test_real_valued_data_need_no_key():
-    model = models.FlowModel(flows.RealNVP((3,), steps=2, width=8))
+    model = models.FlowModel(flows.RealNVP((3,), num_steps=2, hidden_features=8))
     data = 5 + 2 * jax.random.normal(KEY, (500, 3))
     variables = model.init(KEY, data)
     log_prob = model.apply(variables, data, method="log_prob")
@@ -167,7 +167,7 @@ def test_real_valued_data_need_no_key():
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (3,)])
 def test_density_integrates_to_one(shape):
-    model = models.FlowModel(flows.RealNVP(shape, steps=3, width=8))
+    model = models.FlowModel(flows.RealNVP(shape, num_steps=3, hidden_features=8))
     variables = perturbed(model.init(KEY), 0.2)
     distribution = model.apply(variables)
     # Importance sampling from a wide normal.

@@ -27,7 +27,7 @@ def ladder(sizes=LEVELS, **more):
         sizes,
         decoders.Decoder(decoders.DenseDecoder((8,)), decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
-        hidden=(8,),
+        hidden_sizes=(8,),
         **more,
     )
 
@@ -59,11 +59,11 @@ def made():
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_with_exact_conditionals_every_sample_weighs_the_evidence(levels):
     model, variables = chain.model(levels), chain.exact_variables(levels)
-    find = jax.jit(functools.partial(estimators.evidence, model, samples=5))
+    find = jax.jit(functools.partial(estimators.evidence, model, num_samples=5))
     expected = np.broadcast_to(chain.log_likelihood(levels), (5, 3))
     found = find(variables, chain.BATCH, KEY).log_weights()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    find = jax.jit(functools.partial(losses.importance_weighted, model, samples=4))
+    find = jax.jit(functools.partial(losses.importance_weighted, model, num_samples=4))
     bound, aux = find(variables, chain.BATCH, KEY)
     np.testing.assert_allclose(-bound, chain.log_likelihood(levels).mean(), rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["effective_sample_size"], 1, rtol=1e-4)
@@ -93,12 +93,12 @@ def test_the_weight_of_inexact_posteriors_rises_to_the_evidence():
     variables = jax.tree.map(jnp.asarray, chain.exact_variables(2))
     variables["params"]["messages_0"]["mean"]["bias"] += 0.7
     truth = chain.log_likelihood(2)
-    bound = jax.jit(functools.partial(losses.importance_weighted, model, samples=1))
+    bound = jax.jit(functools.partial(losses.importance_weighted, model, num_samples=1))
     rows = {"image": jnp.repeat(chain.DATA, 500, axis=0)}
     assert -bound(variables, rows, KEY)[0] < truth.mean() - 0.1
     estimate = jax.jit(
         functools.partial(
-            metrics.importance_weighted_log_likelihood, model, samples=20_000, chunk=500
+            metrics.importance_weighted_log_likelihood, model, num_samples=20_000, chunk=500
         )
     )
     np.testing.assert_allclose(estimate(variables, chain.DATA, KEY), truth, atol=0.05)
@@ -250,7 +250,7 @@ def test_every_level_learns(made):
 def test_labels_reach_every_network():
     model = ladder((4, 2), classes=3)
     variables = noisy(model, IMAGES, LABELS)
-    find = jax.jit(functools.partial(estimators.evidence, model, condition="label"))
+    find = jax.jit(functools.partial(estimators.evidence, model, context_key="label"))
     one, other = (
         find(variables, {"image": IMAGES, "label": labels}, KEY)
         for labels in (LABELS, (LABELS + 1) % 3)

@@ -21,9 +21,9 @@ DIAGONAL = encoders.DiagonalGaussianPosterior(LATENTS)
 POSTERIORS = {
     "diagonal": DIAGONAL,
     "full": encoders.FullGaussianPosterior(LATENTS),
-    "planar": encoders.FlowPosterior(DIAGONAL, flows.PlanarFlow((LATENTS,), steps=2)),
+    "planar": encoders.FlowPosterior(DIAGONAL, flows.PlanarFlow((LATENTS,), num_steps=2)),
     "shared-flow": encoders.FlowPosterior(
-        DIAGONAL, flows.NICE((LATENTS,), steps=2, width=4, blocks=1), amortised=False
+        DIAGONAL, flows.NICE((LATENTS,), num_steps=2, hidden_sizes=(4,)), amortised=False
     ),
     "grouped": encoders.GroupedPosterior(
         {"style": encoders.DiagonalGaussianPosterior(1), "digit": encoders.ConcretePosterior(2)}
@@ -31,9 +31,11 @@ POSTERIORS = {
 }
 PRIORS = {
     "standard": None,
-    "mixture": bases.GaussianMixtureBase((LATENTS,), 4),
-    "vamp": bases.VampPrior(5, SHAPE),
-    "flow": models.FlowModel(flows.RealNVP((LATENTS,), steps=2, width=4, blocks=1)),
+    "mixture": bases.GaussianMixtureBase((LATENTS,), num_components=4),
+    "vamp": bases.VampPrior(num_components=5, image_shape=SHAPE),
+    "flow": models.FlowModel(
+        flows.RealNVP((LATENTS,), num_steps=2, hidden_features=4, num_blocks=1)
+    ),
 }
 LIKELIHOODS = {
     "bernoulli": (decoders.BernoulliLikelihood(), models.Binarizer()),
@@ -42,7 +44,7 @@ LIKELIHOODS = {
     "gaussian-shared": (decoders.GaussianLikelihood(shared=True), models.UniformDequantizer()),
     "logistic": (decoders.DiscretizedLogisticMixtureLikelihood(bits=5), models.Discretizer(5)),
     "logistic-mixture": (
-        decoders.DiscretizedLogisticMixtureLikelihood(3, 5),
+        decoders.DiscretizedLogisticMixtureLikelihood(num_components=3, bits=5),
         models.Discretizer(5),
     ),
     "categorical": (decoders.CategoricalLikelihood(3), models.Discretizer(3)),
@@ -53,7 +55,10 @@ NETWORKS = {
         encoders.ConvolutionalEncoder((4, 4), 8),
         decoders.ConvolutionalDecoder((4, 4)),
     ),
-    "residual": (encoders.ResidualEncoder((4,), 1, 8), decoders.ResidualDecoder((4,), 1)),
+    "residual": (
+        encoders.ResidualEncoder((4,), num_blocks=1, features=8),
+        decoders.ResidualDecoder((4,), num_blocks=1),
+    ),
     "gated": (encoders.GatedEncoder(2), decoders.GatedDecoder(2)),
 }
 
@@ -133,8 +138,8 @@ def test_noise_of_a_row_depends_on_its_key_alone(posterior):
     model = vae(posterior=posterior)
     variables = model.init(KEY, IMAGES)
     keys = jax.random.split(KEY, 8)
-    whole = estimators.evidence(model, variables, {"image": IMAGES}, keys, samples=3)
-    part = estimators.evidence(model, variables, {"image": IMAGES[4:]}, keys[4:], samples=3)
+    whole = estimators.evidence(model, variables, {"image": IMAGES}, keys, num_samples=3)
+    part = estimators.evidence(model, variables, {"image": IMAGES[4:]}, keys[4:], num_samples=3)
     np.testing.assert_allclose(part.latents.z, whole.latents.z[:, 4:], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(part.log_weights(), whole.log_weights()[:, 4:], rtol=1e-4)
     assert whole.latents.z.shape == (3, 8, LATENTS)
@@ -195,7 +200,7 @@ def test_temperature_is_a_factor_of_the_deviations_of_the_noise(prior):
 
 
 def test_a_flow_as_prior_starts_from_the_first_posteriors():
-    flow = flows.MaskedAutoregressiveFlow((exact.LATENTS,), steps=1, width=4, blocks=1)
+    flow = flows.MaskedAutoregressiveFlow((exact.LATENTS,), num_steps=1, hidden_sizes=(4,))
     model = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS), models.FlowModel(flow))
     images = 100 * np.random.RandomState(4).normal(size=(64, *exact.SHAPE)).astype(np.float32)
     variables = model.init(KEY, images)
@@ -227,11 +232,11 @@ def test_encoding_carries_the_mean_through_the_flow(posterior):
     "prior",
     [
         None,
-        bases.LabelledGaussianBase((LATENTS,), 3),
-        models.FlowModel(flows.NICE((LATENTS,), steps=1, width=4, blocks=1)),
+        bases.LabelledGaussianBase((LATENTS,), num_classes=3),
+        models.FlowModel(flows.NICE((LATENTS,), num_steps=1, hidden_sizes=(4,))),
         models.FlowModel(
-            flows.NICE((LATENTS,), steps=1, width=4, blocks=1),
-            base=bases.LabelledGaussianBase((LATENTS,), 3),
+            flows.NICE((LATENTS,), num_steps=1, hidden_sizes=(4,)),
+            base=bases.LabelledGaussianBase((LATENTS,), num_classes=3),
         ),
     ],
     ids=["standard", "labelled", "flow", "flow-of-labelled"],
@@ -242,7 +247,7 @@ def test_labels_reach_all_three_distributions(prior):
         decoders.Decoder(NETWORKS["dense"][1], decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
         prior,
-        classes=3,
+        num_classes=3,
     )
     labels = jnp.arange(8) % 3
     variables = jax.jit(model.init)(KEY, IMAGES, labels)
@@ -261,12 +266,12 @@ def test_labels_reach_all_three_distributions(prior):
     drawn = model.apply(variables, KEY, 2, labels, method="sample")
     assert drawn.shape == (2, 8, *SHAPE)
     estimate = lambda labels: metrics.importance_weighted_log_likelihood(  # noqa: E731
-        model, variables, IMAGES, KEY, samples=2, chunk=1, context=labels
+        model, variables, IMAGES, KEY, num_samples=2, chunk=1, context=labels
     )
     assert np.abs(estimate(labels) - estimate((labels + 1) % 3)).min() > 1e-4
     batch = {"image": IMAGES, "label": labels}
-    for loss in (functools.partial(losses.importance_weighted, samples=2), losses.info_vae):
-        assert np.isfinite(loss(model, variables, batch, KEY, condition="label")[0])
+    for loss in (functools.partial(losses.importance_weighted, num_samples=2), losses.info_vae):
+        assert np.isfinite(loss(model, variables, batch, KEY, context_key="label")[0])
     with pytest.raises(ValueError, match="labels of 3 classes are needed, got None"):
         losses.elbo(model, variables, batch, KEY)
 
@@ -275,9 +280,9 @@ def test_an_auto_encoder_brings_its_input_back():
     # Linear, with as many latents as entries: the identity can be learned, and here is set.
     head = decoders.GaussianLikelihood(exact.NOISE)
     model = models.AutoEncoder(
-        encoders.DenseEncoder(hidden=()),
+        encoders.DenseEncoder(hidden_sizes=()),
         exact.SIZE,
-        decoders.Decoder(decoders.DenseDecoder(hidden=()), head, exact.SHAPE),
+        decoders.Decoder(decoders.DenseDecoder(hidden_sizes=()), head, exact.SHAPE),
         exact.Observed(),
     )
     variables = model.init(KEY, exact.DATA)
@@ -333,14 +338,14 @@ def test_an_exported_model_is_the_model(tmp_path):
     assert loaded["sample"](data, np.float32(0.7)).shape == (8, *SHAPE)
 
 
-@pytest.mark.parametrize("prior", [None, bases.LabelledGaussianBase((LATENTS,), 3)])
+@pytest.mark.parametrize("prior", [None, bases.LabelledGaussianBase((LATENTS,), num_classes=3)])
 def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
     model = models.VAE(
         encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),
         decoders.Decoder(NETWORKS["dense"][1], decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
         prior,
-        classes=3,
+        num_classes=3,
     )
     labels = np.arange(8, dtype=np.int32) % 3
     variables = jax.jit(model.init)(KEY, IMAGES, labels)
@@ -353,9 +358,9 @@ def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
     shown = model.apply(variables, z, labels, method="decode")
     np.testing.assert_array_equal(loaded["decode"](z, labels), shown)
     batch = {"image": IMAGES, "label": labels}
-    expected = estimators.evidence(model, variables, batch, keys, condition="label").log_weights()[
-        0
-    ]
+    expected = estimators.evidence(
+        model, variables, batch, keys, context_key="label"
+    ).log_weights()[0]
     np.testing.assert_allclose(loaded["elbo"](IMAGES, data, labels), expected, rtol=1e-4)
     middle = model.apply(variables, labels, method="prior").mean()
     cold = model.apply(variables, jnp.broadcast_to(middle, z.shape), labels, method="decode")
@@ -388,7 +393,7 @@ def test_shapes_that_do_not_fit_are_refused():
         model.decoder.apply(
             {"params": variables["params"]["decoder"]}, z, context=jnp.zeros((3, 2))
         )
-    wrong = encoders.FlowPosterior(DIAGONAL, flows.PlanarFlow((5,), steps=1))
+    wrong = encoders.FlowPosterior(DIAGONAL, flows.PlanarFlow((5,), num_steps=1))
     with pytest.raises(ValueError, match=r"samples, \(3,\), got \(5,\)"):
         wrong.init(KEY, jnp.zeros((2, 4)))
     with pytest.raises(ValueError, match=r"scale must be above 0, got 0\.0"):

@@ -68,7 +68,7 @@ def test_positions_of_a_convolution_make_up_the_whole(size):
 
 
 def attention():
-    layer = CausalAttention(6, heads=2)
+    layer = CausalAttention(6, num_heads=2)
     queries = jax.random.normal(KEY, (2, 5, 3))
     content = jax.random.normal(jax.random.key(1), (2, 5, 4))
     return layer, noisy(layer.init(KEY, queries, content)), queries, content
@@ -113,7 +113,7 @@ def test_one_bad_row_spoils_no_other():
 
 def test_level_above_gives_each_position_the_features_it_lies_under():
     above = jax.random.randint(KEY, (2, 3, 2, 2), 0, 5)
-    network = nn.UpsampledConditioner((5, 4), codes=5, channels=6)
+    network = nn.UpsampledConditioner((5, 4), num_codes=5, channels=6)
     variables = noisy(network.init(KEY, above))
     features = network.apply(variables, above)
     assert features.shape == (2, 3, 5, 4, 6)
@@ -128,7 +128,7 @@ def test_level_above_gives_each_position_the_features_it_lies_under():
 
 def test_level_above_takes_features_and_computes_in_its_dtype():
     above = jax.random.normal(KEY, (2, 3, 2, 7))
-    network = nn.UpsampledConditioner((6, 4), channels=6, blocks=1, dtype=jnp.bfloat16)
+    network = nn.UpsampledConditioner((6, 4), channels=6, num_blocks=1, dtype=jnp.bfloat16)
     features = network.apply(network.init(KEY, above), above)
     assert features.shape == (2, 6, 4, 6)
     assert features.dtype == jnp.bfloat16
@@ -145,4 +145,4 @@ def test_level_above_takes_features_and_computes_in_its_dtype():
 )
 def test_level_above_refuses_what_it_is_not_for(codes, above):
     with pytest.raises(ValueError, match=rf"\[\*batch, height, width.*{above.dtype}.*\(.*\)"):
-        nn.UpsampledConditioner((4, 4), codes).init(KEY, above)
+        nn.UpsampledConditioner((4, 4), num_codes=codes).init(KEY, above)

@@ -74,7 +74,7 @@ def test_kernels_of_a_spectral_discriminator_have_no_size():
 @pytest.mark.parametrize("size", [(27, 21), (28, 32), (9, 8), (1, 2)])
 def test_each_scale_judges_an_image_half_as_large(size):
     x = values(2, *size, 1)
-    network = nn.MultiScaleDiscriminator(3, (2, 3))
+    network = nn.MultiScaleDiscriminator(num_scales=3, channels=(2, 3))
     variables = network.init(KEY, x)
     maps = jax.eval_shape(network.apply, variables, x)
     expected = [tuple(-(-length // 2 ** (2 + scale)) for length in size) for scale in range(3)]
@@ -85,7 +85,7 @@ def test_each_scale_judges_an_image_half_as_large(size):
 @pytest.mark.parametrize("size", [(9, 6), (8, 7)])
 def test_halved_images_are_means_of_what_lies_within(size):
     x = values(2, *size, 2)
-    network = nn.MultiScaleDiscriminator(3, (2,))
+    network = nn.MultiScaleDiscriminator(num_scales=3, channels=(2,))
     variables = moved(network.init(KEY, x))
     found = network.apply(variables, x)
     for scale, judgement in enumerate(found):
@@ -96,7 +96,9 @@ def test_halved_images_are_means_of_what_lies_within(size):
 
 def test_options_reach_every_scale():
     x = values(2, 8, 8, 1)
-    network = nn.MultiScaleDiscriminator(2, (4,), spectral=True, dtype=jnp.bfloat16)
+    network = nn.MultiScaleDiscriminator(
+        num_scales=2, channels=(4,), spectral=True, dtype=jnp.bfloat16
+    )
     variables = network.init(KEY, x)
     larger = jax.tree.map(lambda leaf: 4 * leaf, variables)
     for found, again in zip(network.apply(variables, x), network.apply(larger, x), strict=True):

@@ -134,42 +134,51 @@ EVEN = MovingAverage(decay=0.5, restart_below=0.5)
 GUMBEL = GumbelQuantizer(6)
 
 ENTRIES = (
-    Entry(VectorQuantizer, "averaged", VectorQuantizer(6, EVEN), idempotent=True),
-    Entry(VectorQuantizer, "by gradients", VectorQuantizer(6, None), idempotent=True),
+    Entry(VectorQuantizer, "averaged", VectorQuantizer(6, average=EVEN), idempotent=True),
+    Entry(VectorQuantizer, "by gradients", VectorQuantizer(6, average=None), idempotent=True),
     Entry(
         VectorQuantizer,
         "rotation",
-        VectorQuantizer(6, None, rotation_trick),
+        VectorQuantizer(6, average=None, gradient=rotation_trick),
         rotated,
         idempotent=True,
     ),
     Entry(
         VectorQuantizer,
         "cosine",
-        VectorQuantizer(6, MovingAverage(restart_below=0), cosine=True),
+        VectorQuantizer(6, average=MovingAverage(restart_below=0), cosine=True),
         of_direction,
         idempotent=True,
     ),
-    Entry(ResidualQuantizer, "dropout", ResidualQuantizer(6, 3, EVEN, dropout=True)),
-    Entry(ResidualQuantizer, "shared", ResidualQuantizer(6, 3, EVEN, shared=True)),
+    Entry(
+        ResidualQuantizer, "dropout", ResidualQuantizer(6, num_stages=3, average=EVEN, dropout=True)
+    ),
+    Entry(
+        ResidualQuantizer, "shared", ResidualQuantizer(6, num_stages=3, average=EVEN, shared=True)
+    ),
     Entry(
         ResidualQuantizer,
         "rotation",
-        ResidualQuantizer(6, 2, None, rotation_trick, shared=True),
+        ResidualQuantizer(6, num_stages=2, average=None, gradient=rotation_trick, shared=True),
         rotated,
     ),
     Entry(
-        GroupedQuantizer, "vectors", GroupedQuantizer(VectorQuantizer(6, EVEN), 2), idempotent=True
+        GroupedQuantizer,
+        "vectors",
+        GroupedQuantizer(VectorQuantizer(6, average=EVEN), num_groups=2),
+        idempotent=True,
     ),
     Entry(
         GroupedQuantizer,
         "residuals",
-        GroupedQuantizer(ResidualQuantizer(6, 2, EVEN, dropout=True), 2),
+        GroupedQuantizer(
+            ResidualQuantizer(6, num_stages=2, average=EVEN, dropout=True), num_groups=2
+        ),
     ),
     Entry(
         GroupedQuantizer,
         "levels",
-        GroupedQuantizer(FiniteScalarQuantizer((3, 4)), 2),
+        GroupedQuantizer(FiniteScalarQuantizer((3, 4)), num_groups=2),
         of_levels,
     ),
     Entry(FiniteScalarQuantizer, "levels", FiniteScalarQuantizer((3, 8, 2, 5)), of_levels),

@@ -29,7 +29,7 @@ FIXED = MovingAverage(restart_below=0)
 
 def test_residuals_are_quantised_stage_by_stage():
     features = numbers(6, 5, 3)
-    quantizer = ResidualQuantizer(4, 3, None)
+    quantizer = ResidualQuantizer(4, num_stages=3, average=None)
     variables = jax.jit(quantizer.init)(KEY, features)
     codes = variables["params"]["codebook"]
     assert codes.shape == (3, 4, 3)
@@ -60,7 +60,7 @@ def test_residuals_are_quantised_stage_by_stage():
 
 def test_dropout_leaves_out_later_stages():
     features = numbers(64, 2, 3)
-    quantizer = ResidualQuantizer(4, 3, None, dropout=True)
+    quantizer = ResidualQuantizer(4, num_stages=3, average=None, dropout=True)
     variables = jax.jit(quantizer.init)(KEY, features)
     whole = quantizer.apply(variables, features)
     found = quantizer.apply(variables, features, jax.random.key(1), train=True)
@@ -83,7 +83,9 @@ def test_dropout_leaves_out_later_stages():
 
 def test_a_stage_left_out_learns_nothing():
     features = numbers(8, 2, 3)
-    quantizer = ResidualQuantizer(4, 3, MovingAverage(0.5, restart_below=0), dropout=True)
+    quantizer = ResidualQuantizer(
+        4, num_stages=3, average=MovingAverage(0.5, restart_below=0), dropout=True
+    )
     variables = jax.jit(quantizer.init)(KEY, features)
     found, state = quantizer.apply(
         variables, features, jax.random.key(1), train=True, mutable=["codebook"]
@@ -95,8 +97,8 @@ def test_a_stage_left_out_learns_nothing():
 
 def test_groups_are_quantizers_of_their_channels():
     features = numbers(6, 5, 4)
-    one = VectorQuantizer(3, FIXED)
-    grouped = GroupedQuantizer(one, 2)
+    one = VectorQuantizer(3, average=FIXED)
+    grouped = GroupedQuantizer(one, num_groups=2)
     variables = jax.jit(grouped.init)(KEY, features)
     found, state = grouped.apply(variables, features, train=True, mutable=["codebook"])
     losses = 0.0
@@ -120,7 +122,7 @@ def test_groups_are_quantizers_of_their_channels():
 
 def test_groups_draw_apart():
     features = jnp.zeros((50, 4))
-    grouped = GroupedQuantizer(GumbelQuantizer(8), 2)
+    grouped = GroupedQuantizer(GumbelQuantizer(8), num_groups=2)
     variables = jax.jit(grouped.init)(KEY, features)
     indices = grouped.apply(variables, features, KEY, train=True, temperature=0.5).indices
     assert np.mean(indices[:, 0] == indices[:, 1]) < 0.4
@@ -134,7 +136,7 @@ def test_levels_are_reached_numbered_and_even(levels):
     if len(levels) == 3:
         grid = grid[:, ::6, ::6, ::6]
     found = jax.jit(quantizer.apply)({}, grid)
-    assert quantizer.codes == np.prod(levels)
+    assert quantizer.num_codes == np.prod(levels)
     assert np.all(found.counts > 0)
     expected = []
     for digits in itertools.product(*(range(count) for count in reversed(levels))):
@@ -144,7 +146,7 @@ def test_levels_are_reached_numbered_and_even(levels):
                 for digit, count in zip(reversed(digits), levels, strict=True)
             ]
         )
-    codes = quantizer.apply({}, jnp.arange(quantizer.codes), method="lookup")
+    codes = quantizer.apply({}, jnp.arange(quantizer.num_codes), method="lookup")
     np.testing.assert_allclose(codes, expected, rtol=1e-6)
     assert found.losses == {}
     np.testing.assert_array_equal(quantizer.apply({}, jnp.zeros((1, len(levels)))).values, 0)
@@ -282,10 +284,10 @@ BATCH = numbers(5, 4)
     [
         (VectorQuantizer(0), "codes must be in 1..16777216, got 0"),
         (VectorQuantizer(6), "a latent for each of the 6 codes, got 5 latents"),
-        (ResidualQuantizer(6, 2), "a latent for each of the 6 codes, got 5 latents"),
-        (ResidualQuantizer(3, 0), "stages must be at least 1, got 0"),
-        (GroupedQuantizer(VectorQuantizer(3), 3), r"got 3 groups for shape \(5, 4\)"),
-        (GroupedQuantizer(VectorQuantizer(3), 0), r"got 0 groups for shape \(5, 4\)"),
+        (ResidualQuantizer(6, num_stages=2), "a latent for each of the 6 codes, got 5 latents"),
+        (ResidualQuantizer(3, num_stages=0), "stages must be at least 1, got 0"),
+        (GroupedQuantizer(VectorQuantizer(3), num_groups=3), r"got 3 groups for shape \(5, 4\)"),
+        (GroupedQuantizer(VectorQuantizer(3), num_groups=0), r"got 0 groups for shape \(5, 4\)"),
         (FiniteScalarQuantizer((3, 3, 3, 1)), r"got \(3, 3, 3, 1\)"),
         (FiniteScalarQuantizer((99, 99, 99, 99)), r"at most 16777216, got \(99, 99, 99, 99\)"),
         (LookupFreeQuantizer(25), "bits must be in 1..24, got 25"),
@@ -302,7 +304,7 @@ def test_fields_out_of_range_are_refused(quantizer, message):
 def test_what_training_needs_is_asked_for():
     for quantizer, message in (
         (VectorQuantizer(3), "VectorQuantizer: rng must be given for restarts of codes, got None"),
-        (ResidualQuantizer(3, 2), "rng must be given for restarts of codes"),
+        (ResidualQuantizer(3, num_stages=2), "rng must be given for restarts of codes"),
         (GumbelQuantizer(3), "rng must be given for samples in training"),
     ):
         variables = jax.jit(quantizer.init)(KEY, BATCH)

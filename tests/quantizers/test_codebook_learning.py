@@ -84,7 +84,7 @@ def usable(features, keys):
 
 @pytest.mark.parametrize("average", [MovingAverage(0.5, 1e-3, 0.4), MovingAverage(0.8, 1e-5, 0.0)])
 def test_averages_and_restarts_are_those_of_the_formulas(average):
-    quantizer = VectorQuantizer(CODES, average)
+    quantizer = VectorQuantizer(CODES, average=average)
     variables = jax.jit(quantizer.init)(jax.random.key(0), next(batches(1))[0])
     reference = Reference(average, variables["codebook"])
     np.testing.assert_array_equal(reference.counts, 1)
@@ -103,7 +103,7 @@ def test_averages_and_restarts_are_those_of_the_formulas(average):
 
 
 def test_a_restarted_code_is_a_vector_of_the_batch():
-    quantizer = VectorQuantizer(CODES, MovingAverage(0.9, restart_below=0.99))
+    quantizer = VectorQuantizer(CODES, average=MovingAverage(0.9, restart_below=0.99))
     features, keys = next(batches(1))
     variables = jax.jit(quantizer.init)(jax.random.key(0), features)
     # All but one code are far off, and so unused.
@@ -118,7 +118,7 @@ def test_a_restarted_code_is_a_vector_of_the_batch():
 
 
 def test_more_dead_codes_than_latents_restart_as_far_as_these_go():
-    quantizer = VectorQuantizer(CODES, MovingAverage(0.9, restart_below=0.99))
+    quantizer = VectorQuantizer(CODES, average=MovingAverage(0.9, restart_below=0.99))
     features, keys = next(batches(1))
     variables = jax.jit(quantizer.init)(jax.random.key(0), features)
     sums = jnp.full((CODES, CHANNELS), 1e3).at[0].set(0)
@@ -138,7 +138,7 @@ def test_codes_start_at_distinct_rows_and_become_means_of_clusters():
     vectors = np.asarray(features, np.float64).reshape(-1, CHANNELS)[1:]
 
     def start(iterations):
-        quantizer = VectorQuantizer(CODES, None, k_means_iterations=iterations)
+        quantizer = VectorQuantizer(CODES, average=None, k_means_iterations=iterations)
         return np.asarray(
             jax.jit(quantizer.init)(jax.random.key(0), features)["params"]["codebook"], np.float64
         )
@@ -159,7 +159,7 @@ def test_codes_start_at_distinct_rows_and_become_means_of_clusters():
 
 def test_rows_that_count_are_taken_again_where_others_do_not():
     features = numbers(ROWS, POSITIONS, CHANNELS).at[1:].set(jnp.nan)
-    quantizer = VectorQuantizer(CODES, None, k_means_iterations=0)
+    quantizer = VectorQuantizer(CODES, average=None, k_means_iterations=0)
     codes = jax.jit(quantizer.init)(jax.random.key(0), features)["params"]["codebook"]
     assert {tuple(row) for row in np.asarray(codes)} == {
         tuple(row) for row in np.asarray(features[0])
@@ -168,7 +168,7 @@ def test_rows_that_count_are_taken_again_where_others_do_not():
 
 def test_directions_are_clustered_on_the_sphere():
     features = jnp.exp(numbers(ROWS, POSITIONS, 1)) * numbers(ROWS, POSITIONS, CHANNELS, seed=1)
-    quantizer = VectorQuantizer(CODES, MovingAverage(0.5), cosine=True)
+    quantizer = VectorQuantizer(CODES, average=MovingAverage(0.5), cosine=True)
     variables = jax.jit(quantizer.init)(jax.random.key(0), features)
     np.testing.assert_allclose(np.linalg.norm(variables["codebook"]["sums"], axis=1), 1, rtol=1e-5)
     found = quantizer.apply(variables, features)
@@ -181,7 +181,7 @@ def test_directions_are_clustered_on_the_sphere():
 
 def test_losses_are_squared_distances_of_each_example():
     features = numbers(ROWS, 2, 2, CHANNELS)
-    quantizer = VectorQuantizer(3, None)
+    quantizer = VectorQuantizer(3, average=None)
     variables = jax.jit(quantizer.init)(jax.random.key(0), features)
 
     def loss(variables, features, name):
@@ -209,7 +209,7 @@ def test_losses_are_squared_distances_of_each_example():
 
 def test_shared_codes_learn_from_all_stages():
     average, stages = MovingAverage(0.5, 1e-3, 0.9), 3
-    quantizer = ResidualQuantizer(CODES, stages, average, shared=True)
+    quantizer = ResidualQuantizer(CODES, num_stages=stages, average=average, shared=True)
     variables = jax.jit(quantizer.init)(jax.random.key(0), next(batches(1))[0])
     reference, step = Reference(average, variables["codebook"]), train(quantizer)
     for features, keys in batches(3):
@@ -240,7 +240,7 @@ def test_training_uses_codes_that_would_have_died():
     features = features + 0.1 * numbers(ROWS, POSITIONS, CHANNELS)
     used = {}
     for share in (0.0, 0.2):
-        step = train(VectorQuantizer(4, MovingAverage(0.5, restart_below=share)))
+        step = train(VectorQuantizer(4, average=MovingAverage(0.5, restart_below=share)))
         variables = {
             "codebook": {
                 "counts": jnp.ones(4),
@@ -254,7 +254,9 @@ def test_training_uses_codes_that_would_have_died():
 
 
 @pytest.mark.parametrize(
-    "quantizer", [VectorQuantizer(CODES), ResidualQuantizer(CODES, 2, None)], ids=["one", "stages"]
+    "quantizer",
+    [VectorQuantizer(CODES), ResidualQuantizer(CODES, num_stages=2, average=None)],
+    ids=["one", "stages"],
 )
 def test_codes_start_from_the_whole_of_a_divided_batch(quantizer):
     features, key = numbers(4, POSITIONS, CHANNELS), jax.random.key(0)

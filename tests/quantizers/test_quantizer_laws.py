@@ -36,7 +36,7 @@ def test_every_public_quantizer_is_here():
 
 @every
 def test_results_have_their_shapes_and_types(entry):
-    codes, codebooks = entry.quantizer.codes, entry.quantizer.codebooks
+    codes, codebooks = entry.quantizer.num_codes, entry.quantizer.codebooks
     for features in (FEATURES, FEATURES[:, 0, 0]):
         found = entry.evaluate(entry.variables, features)
         assert found.values.shape == features.shape
@@ -67,7 +67,7 @@ def test_indices_can_be_looked_up(entry):
         np.testing.assert_allclose(values, found.values, rtol=1e-6, atol=1e-6)
     first = evaluated.indices[0, 0, 0]
     assert entry.lookup(entry.variables, first).shape == (4,)
-    beyond = entry.lookup(entry.variables, jnp.full_like(first, entry.quantizer.codes))
+    beyond = entry.lookup(entry.variables, jnp.full_like(first, entry.quantizer.num_codes))
     assert np.all(np.isnan(beyond))
 
 

@@ -89,7 +89,7 @@ def _real_nvp(*shape: int, **options) -> flows.RealNVP:
 
 
 def _neural_spline(channels: int) -> flows.NeuralSplineFlow:
-    return flows.NeuralSplineFlow((channels,), steps=2, bins=3, width=4, blocks=1)
+    return flows.NeuralSplineFlow((channels,), num_steps=2, num_bins=3, hidden_sizes=(4,))
 
 
 def _autoregressive(kind: type[nn.Module]) -> nn.Module:
@@ -129,16 +129,22 @@ MODELS: dict[str, nn.Module] = {
     "vectors": models.FlowModel(_real_nvp(3)),
     "masked-autoregressive": models.FlowModel(_autoregressive(flows.MaskedAutoregressiveFlow)),
     "inverse-autoregressive": models.FlowModel(_autoregressive(flows.InverseAutoregressiveFlow)),
-    "mixture-base": models.FlowModel(_real_nvp(3), base=bases.GaussianMixtureBase((3,), 2)),
+    "mixture-base": models.FlowModel(
+        _real_nvp(3), base=bases.GaussianMixtureBase((3,), num_components=2)
+    ),
     "neural-spline": models.FlowModel(_neural_spline(3)),
-    "nice": models.FlowModel(flows.NICE((3,), steps=2, width=4, blocks=1)),
-    "block-autoregressive": models.FlowModel(flows.BlockAutoregressiveFlow((2,), steps=2, width=3)),
-    "continuous": models.FlowModel(flows.ContinuousFlow((2,), width=4, layers=1)),
-    "gaussianization": models.FlowModel(flows.GaussianizationFlow((2,), steps=2, kernels=3)),
-    "planar": models.FlowModel(flows.PlanarFlow((3,), steps=2)),
-    "radial": models.FlowModel(flows.RadialFlow((3,), steps=2)),
-    "residual": models.FlowModel(flows.ResidualFlow((3,), steps=2, width=4)),
-    "sylvester": models.FlowModel(flows.SylvesterFlow((3,), steps=2)),
+    "nice": models.FlowModel(flows.NICE((3,), num_steps=2, hidden_sizes=(4,))),
+    "block-autoregressive": models.FlowModel(
+        flows.BlockAutoregressiveFlow((2,), num_steps=2, hidden_sizes=(3,))
+    ),
+    "continuous": models.FlowModel(flows.ContinuousFlow((2,), hidden_sizes=(4,))),
+    "gaussianization": models.FlowModel(
+        flows.GaussianizationFlow((2,), num_steps=2, num_components=3)
+    ),
+    "planar": models.FlowModel(flows.PlanarFlow((3,), num_steps=2)),
+    "radial": models.FlowModel(flows.RadialFlow((3,), num_steps=2)),
+    "residual": models.FlowModel(flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(4, 4))),
+    "sylvester": models.FlowModel(flows.SylvesterFlow((3,), num_steps=2)),
 }
 
 CONTEXTS: Sequence[tuple[str, nn.Module, tuple[int, ...], type]] = (

@@ -95,12 +95,12 @@ class Quantizing(nn.Module):
     def __call__(self, images, rng=None, *, axis=vf.LOCAL, train=False):
         features = nn.Dense(16)(images.reshape(images.shape[0], -1)).reshape(-1, 4, 4)
         average = vf.quantizers.MovingAverage(0.8, restart_below=0.4)
-        residual = vf.quantizers.ResidualQuantizer(6, 2, average, dropout=True)
+        residual = vf.quantizers.ResidualQuantizer(6, num_stages=2, average=average, dropout=True)
         found = [
             quantizer(features, rng, axis=axis, train=train)
             for quantizer in (
-                vf.quantizers.VectorQuantizer(6, average),
-                vf.quantizers.GroupedQuantizer(residual, 2),
+                vf.quantizers.VectorQuantizer(6, average=average),
+                vf.quantizers.GroupedQuantizer(residual, num_groups=2),
                 vf.quantizers.LookupFreeQuantizer(4, 1.0),
             )
         ]
@@ -140,7 +140,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         sources = (source_of(munit_game.images(shape, 48)) for shape in munit_game.SHAPES.values())
         batches = training.UnpairedBatches(*sources, train.batch_size, train.seed, flip=True)
     elif config.glow:
-        flow = vf.flows.Glow((SIZE, SIZE, 1), 2, 2, 8)
+        flow = vf.flows.Glow((SIZE, SIZE, 1), num_levels=2, num_steps=2, hidden_features=8)
         model = vf.models.FlowModel(flow, vf.models.UniformDequantizer())
         loss = vf.losses.negative_log_likelihood
         initialize = functools.partial(jax.jit(model.init), jax.random.key(0), images)

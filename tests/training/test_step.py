@@ -215,7 +215,9 @@ def test_names_that_do_not_fit_are_refused():
 
 
 def test_networks_in_bfloat16_leave_parameters_optimiser_and_averages_in_float32():
-    flow = vf.flows.Glow((4, 4, 1), 1, 2, 8, dtype=jnp.bfloat16)
+    flow = vf.flows.Glow(
+        (4, 4, 1), num_levels=1, num_steps=2, hidden_features=8, dtype=jnp.bfloat16
+    )
     model = vf.models.FlowModel(flow, vf.models.UniformDequantizer())
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8)
     optimizer = optax.adam(1e-2)

@@ -26,12 +26,12 @@ class AutoregressiveNetwork(Protocol):
     ``[batch, feature]`` or None.
 
     Attributes:
-      entries: Number of entries of a vector.
-      parameters: Number of outputs for each entry.
+      dimension: Number of dimensions of a vector.
+      num_parameters: Number of outputs for each entry.
     """
 
-    entries: int
-    parameters: int
+    dimension: int
+    num_parameters: int
 
     def apply(self, variables: PyTree, x: Array, context: Array | None) -> Array:
         """Maps ``[batch, entries]`` to ``[batch, entries, parameters]``."""
@@ -90,10 +90,10 @@ class MaskedAutoregressive(Bijector):
             parameters.
         """
         super().__init__(event_ndims_in=1)
-        if conditioner.module.parameters != transformer.parameters:
+        if conditioner.module.num_parameters != transformer.num_parameters:
             raise ValueError(
-                f"conditioner must give {transformer.parameters} parameters for each entry, as "
-                f"many as {transformer} has, got {conditioner.module.parameters}"
+                f"conditioner must give {transformer.num_parameters} parameters for each entry, as "
+                f"many as {transformer} has, got {conditioner.module.num_parameters}"
             )
         self.conditioner = conditioner
         self.transformer = transformer
@@ -112,7 +112,7 @@ class MaskedAutoregressive(Bijector):
         return x.reshape(y.shape), sum_event(log_slopes.reshape(y.shape), 1)
 
     def _prepared(self, x):
-        check_event_shape(self.name, x.shape, (self.conditioner.module.entries,))
+        check_event_shape(self.name, x.shape, (self.conditioner.module.dimension,))
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

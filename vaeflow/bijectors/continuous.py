@@ -114,7 +114,7 @@ class Continuous(Bijector):
 
     def _solved(self, x: Array, inverse: bool, traced: bool = True) -> tuple[Array, Array]:
         network = self.conditioner
-        check_event_shape(self.name, x.shape, (network.module.entries,))
+        check_event_shape(self.name, x.shape, (network.module.dimension,))
         leaves = [leaf.dtype for leaf in jax.tree.leaves(network)]
         wide = [dtype for dtype in leaves if jnp.issubdtype(dtype, jnp.floating)]
         x = x.astype(jnp.result_type(x.dtype, jnp.float32, *wide))

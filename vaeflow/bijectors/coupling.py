@@ -187,7 +187,7 @@ class TransformedCoupling(Bijector):
 
     def _transformed(self, x, inverse):
         condition, transformed = split_channels(self, x)
-        groups = self.transformer.parameters
+        groups = self.transformer.num_parameters
         raw = conditioned(self, condition, transformed, groups)
         bijector = self.transformer(raw.reshape((*transformed.shape, groups)), self.event_ndims_in)
         apply = bijector.inverse_and_log_det if inverse else bijector.forward_and_log_det

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -59,7 +60,7 @@ class Transformer(Protocol):
     """
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Number of parameters of one map."""
 
     def __call__(
@@ -97,32 +98,32 @@ class SplineTransformer:
     The parameters of a map are the widths, the heights and the slopes.
 
     Attributes:
-      bins: Number of bins.
+      num_bins: Number of bins.
       bound: Upper end of the interval that is bent, and minus its lower end.
     """
 
-    bins: int = 8
+    num_bins: int = 8
     bound: float = 4.0
 
     def __post_init__(self) -> None:
         """Refuses splines without bins.
 
         Raises:
-          ValueError: If `bins` is below 1.
+          ValueError: If `num_bins` is below 1.
         """
-        if self.bins < 1:
-            raise ValueError(f"bins must be at least 1, got {self.bins}")
+        if self.num_bins < 1:
+            raise ValueError(f"bins must be at least 1, got {self.num_bins}")
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Number of parameters of one spline."""
-        return 3 * self.bins - 1
+        return 3 * self.num_bins - 1
 
     def __call__(
         self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
     ) -> RationalQuadraticSpline:
         """Builds the bijector."""
-        widths, heights, slopes = jnp.split(raw, [self.bins, 2 * self.bins], axis=-1)
+        widths, heights, slopes = jnp.split(raw, [self.num_bins, 2 * self.num_bins], axis=-1)
         return RationalQuadraticSpline(widths, heights, slopes, self.bound, event_ndims)
 
 
@@ -139,7 +140,7 @@ class BernsteinTransformer:
     bound: float = 4.0
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Number of parameters of one polynomial."""
         return self.degree
 
@@ -158,20 +159,20 @@ class MonotoneTransformer:
     function near the identity, not the identity itself: units that start alike would stay alike.
 
     Attributes:
-      units: Number of hidden units.
+      num_units: Number of hidden units.
     """
 
-    units: int = 8
+    num_units: int = 8
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Number of parameters of one network."""
-        return 3 * self.units
+        return 3 * self.num_units
 
     def __call__(
         self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
     ) -> MonotoneNetwork:
         """Builds the bijector."""
         weights, slopes, offsets = jnp.split(raw, 3, axis=-1)
-        spread = jnp.linspace(-1, 1, self.units) if self.units > 1 else jnp.zeros(1)
+        spread = jnp.linspace(-1, 1, self.num_units) if self.num_units > 1 else jnp.zeros(1)
         return MonotoneNetwork(weights, slopes, offsets + spread, event_ndims)

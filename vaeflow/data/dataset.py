@@ -65,7 +65,7 @@ class Dataset:
     Attributes:
       name: The source string that it was opened with.
       shape: (height, width, channel) of every image.
-      classes: Number of classes that ``label`` takes, or None where there are no labels.
+      num_classes: Number of classes that ``label`` takes, or None where there are no labels.
       train: Examples to fit parameters on.
       validation: Examples to choose settings on.
       test: Examples to report figures on. No example is in two splits.
@@ -76,7 +76,7 @@ class Dataset:
 
     name: str
     shape: tuple[int, int, int]
-    classes: int | None
+    num_classes: int | None
     train: Source
     validation: Source
     test: Source
@@ -97,8 +97,8 @@ class Dataset:
             f"uint8 {low}..{high}",
             _counts(self),
         ]
-        if self.classes is not None:
-            parts.append(f"{self.classes} classes")
+        if self.num_classes is not None:
+            parts.append(f"{self.num_classes} classes")
         if self.skipped:
             parts.append(f"{len(self.skipped)} unreadable files skipped")
         return ", ".join(parts)

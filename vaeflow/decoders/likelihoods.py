@@ -76,7 +76,7 @@ class GaussianLikelihood(nn.Module):
     shared: bool = False
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Numbers that the network gives for each entry."""
         return 1 if self.scale is not None or self.shared else 2
 
@@ -126,23 +126,23 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
     One component has a mean and a scale for each entry; K components have K of both and K logits.
 
     Attributes:
-      components: Number K of components.
+      num_components: Number K of components.
       bits: Bits of a level, those of the observation.
     """
 
-    components: int = 1
+    num_components: int = 1
     bits: int = 8
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Numbers that the network gives for each entry."""
-        return 2 if self.components == 1 else 3 * self.components
+        return 2 if self.num_components == 1 else 3 * self.num_components
 
     def __call__(
         self, numbers: Float[Array, "*batch height width channel parameter"]
     ) -> DiscretizedLogisticMixture:
         """Builds the distributions of images."""
-        mean, raw, *logits = jnp.split(numbers, self.parameters // self.components, axis=-1)
+        mean, raw, *logits = jnp.split(numbers, self.parameters // self.num_components, axis=-1)
         logits = logits[0] if logits else jnp.zeros_like(mean)
         scale = SMALLEST_LOGISTIC_SCALE + jax.nn.softplus(raw)
         return DiscretizedLogisticMixture(logits, mean, scale, 3, self.bits)
@@ -152,14 +152,18 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
     ) -> Float[Array, "height width channel parameter"]:
         """Means spread over two deviations of the data, scales that share them, equal weights."""
         mean, deviation = jnp.mean(data, axis=0), jnp.maximum(jnp.std(data, axis=0), 0.01)
-        steps = jnp.linspace(-1, 1, self.components) if self.components > 1 else jnp.zeros(1)
-        scale = deviation / (LOGISTIC_DEVIATION * self.components)
+        steps = (
+            jnp.linspace(-1, 1, self.num_components) if self.num_components > 1 else jnp.zeros(1)
+        )
+        scale = deviation / (LOGISTIC_DEVIATION * self.num_components)
         parts = [
             mean[..., None] + steps * deviation[..., None],
-            jnp.broadcast_to(jnp.log(jnp.expm1(scale))[..., None], (*mean.shape, self.components)),
-            jnp.zeros((*mean.shape, self.components)),
+            jnp.broadcast_to(
+                jnp.log(jnp.expm1(scale))[..., None], (*mean.shape, self.num_components)
+            ),
+            jnp.zeros((*mean.shape, self.num_components)),
         ]
-        return jnp.concatenate(parts[: self.parameters // self.components], axis=-1)
+        return jnp.concatenate(parts[: self.parameters // self.num_components], axis=-1)
 
 
 class CategoricalLikelihood(nn.Module):
@@ -172,7 +176,7 @@ class CategoricalLikelihood(nn.Module):
     bits: int = 8
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Numbers that the network gives for each entry."""
         return 2**self.bits
 

@@ -28,14 +28,14 @@ class AdaINDecoder(nn.Module):
 
     Attributes:
       channels: Channels of the map of content, then of each convolution that doubles.
-      blocks: Number of residual blocks.
-      hidden: Sizes of the hidden layers of the perceptron.
+      num_blocks: Number of residual blocks.
+      hidden_sizes: Sizes of the hidden layers of the perceptron.
       dtype: Type to compute in; the values are float32 or wider.
     """
 
     channels: Sequence[int] = (256, 128, 64)
-    blocks: int = 4
-    hidden: Sequence[int] = (256, 256)
+    num_blocks: int = 4
+    hidden_sizes: Sequence[int] = (256, 256)
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -64,12 +64,12 @@ class AdaINDecoder(nn.Module):
                 f"images of shape {shape}, got {content.shape} and {style.shape}"
             )
         numbers = style.astype(self.dtype)
-        for size in self.hidden:
+        for size in self.hidden_sizes:
             numbers = relu(nn.Dense(size, dtype=self.dtype)(numbers))
         own = MODULATIONS * self.channels[0]
-        modulation = nn.Dense(self.blocks * own, dtype=self.dtype)(numbers)
+        modulation = nn.Dense(self.num_blocks * own, dtype=self.dtype)(numbers)
         x = content.astype(self.dtype)
-        for block in range(self.blocks):
+        for block in range(self.num_blocks):
             part = modulation[:, block * own : (block + 1) * own]
             x = InstanceNormBlock(self.dtype)(x, part)
         he_normal = nn.initializers.he_normal()

@@ -23,7 +23,7 @@ class Decoder(nn.Module):
     the likelihood of the first batch, entry by entry, whatever z: what z changes is the network's.
 
     Shapes: latents are ``[*batch, latent]``, or maps ``[*batch, map_height, map_width, latent]``,
-    with any number of batch axes, which are those of the distribution; events are `shape`.
+    with any number of batch axes, which are those of the distribution; events are `image_shape`.
 
     Source of the offset: Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders",
     whose published code sets the biases of the output so.
@@ -34,13 +34,13 @@ class Decoder(nn.Module):
         `MapDecoder`.
       likelihood: ``likelihood(numbers)`` from ``[*batch, height, width, channel, parameter]`` to a
         distribution, such as `BernoulliLikelihood`.
-      shape: Height, width and channels of an image.
+      image_shape: Height, width and channels of an image.
       latent_ndims: Number of axes of the latents of one image: 1 for vectors, 3 for maps.
     """
 
     network: nn.Module
     likelihood: nn.Module
-    shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
     latent_ndims: int = 1
 
     @nn.compact
@@ -79,15 +79,15 @@ class Decoder(nn.Module):
                     f"those of the latents of shape {latents.shape}"
                 ) from None
             context = context.reshape(rows.shape[0], -1)
-        *positions, channels = self.shape
-        parameters = self.likelihood.parameters
+        *positions, channels = self.image_shape
+        parameters = self.likelihood.num_parameters
         numbers = self.network(rows, context, shape=(*positions, channels * parameters))
-        numbers = numbers.reshape(*batch, *self.shape, parameters)
+        numbers = numbers.reshape(*batch, *self.image_shape, parameters)
         numbers = numbers.astype(jnp.promote_types(numbers.dtype, jnp.float32))
 
         def initial(_):
             if data is None:
-                return jnp.zeros((*self.shape, parameters))
+                return jnp.zeros((*self.image_shape, parameters))
             return self.likelihood.initial(data)
 
         return self.likelihood(numbers + self.param("offset", initial))
@@ -99,12 +99,12 @@ class DenseDecoder(nn.Module):
     A context is concatenated to the latents.
 
     Attributes:
-      hidden: Sizes of the hidden layers, each followed by the activation.
+      hidden_sizes: Sizes of the hidden layers, each followed by the activation.
       activation: The nonlinearity.
       dtype: Type to compute in.
     """
 
-    hidden: Sequence[int] = (200, 200)
+    hidden_sizes: Sequence[int] = (200, 200)
     activation: Callable[[Array], Array] = nn.tanh
     dtype: Any = jnp.float32
 
@@ -121,7 +121,7 @@ class DenseDecoder(nn.Module):
         if context is not None:
             x = jnp.concatenate([x, context.astype(x.dtype)], axis=-1)
         x = x.astype(self.dtype)
-        for size in self.hidden:
+        for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size, dtype=self.dtype)(x))
         # The offset of the decoder is its bias.
         x = nn.Dense(math.prod(shape), use_bias=False, dtype=self.dtype)(x)
@@ -196,12 +196,12 @@ class ResidualDecoder(nn.Module):
 
     Attributes:
       channels: Channels of each level from the smallest map on.
-      blocks: Residual blocks of a level.
+      num_blocks: Residual blocks of a level.
       dtype: Type to compute in.
     """
 
     channels: Sequence[int] = (64, 64)
-    blocks: int = 2
+    num_blocks: int = 2
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -216,7 +216,7 @@ class ResidualDecoder(nn.Module):
         sizes = halvings(shape, len(self.channels))
         x = smallest_map(latents, context, sizes, self.channels[0], self.dtype)
         for channels, size in zip(self.channels, sizes[-2::-1], strict=True):
-            for _ in range(self.blocks):
+            for _ in range(self.num_blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)
             x = Conv(channels, (3, 3), dtype=self.dtype)(doubled(x, size))
         return Conv(shape[-1], (3, 3), dtype=self.dtype)(relu(x))
@@ -229,11 +229,11 @@ class GatedDecoder(nn.Module):
     variational inference", appendix B, at width 32, with doubled pixels for strides.
 
     Attributes:
-      width: Channels of the last layers; earlier ones have twice as many.
+      hidden_features: Channels of the last layers; earlier ones have twice as many.
       dtype: Type to compute in.
     """
 
-    width: int = 32
+    hidden_features: int = 32
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -246,12 +246,12 @@ class GatedDecoder(nn.Module):
     ) -> Float[Array, "batch height width feature"]:
         """Maps latents to images of `shape`: height, width and features."""
         sizes = halvings(shape, 2)
-        both = smallest_map(latents, context, sizes, 4 * self.width, self.dtype)
+        both = smallest_map(latents, context, sizes, 4 * self.hidden_features, self.dtype)
         values, gates = jnp.split(both, 2, axis=-1)
         x = values * nn.sigmoid(gates)
         for factor, level in ((2, 2), (1, 1), (1, 1), (1, 0), (1, 0)):
             x = x if x.shape[1:3] == sizes[level] else doubled(x, sizes[level])
-            x = GatedConv(factor * self.width, (5, 5), dtype=self.dtype)(x)
+            x = GatedConv(factor * self.hidden_features, (5, 5), dtype=self.dtype)(x)
         return Conv(shape[-1], (1, 1), dtype=self.dtype)(x)
 
 
@@ -263,14 +263,14 @@ class MapDecoder(nn.Module):
 
     Attributes:
       channels: Channels before each transposed convolution of stride 2, from the smallest map on.
-      blocks: Number of residual blocks.
-      hidden: Channels within a block; the first of `channels` where None.
+      num_blocks: Number of residual blocks.
+      hidden_features: Channels within a block; the first of `channels` where None.
       dtype: Type to compute in.
     """
 
     channels: Sequence[int] = (128, 64)
-    blocks: int = 2
-    hidden: int | None = None
+    num_blocks: int = 2
+    hidden_features: int | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -299,8 +299,8 @@ class MapDecoder(nn.Module):
         x = Conv(self.channels[0], (3, 3), dtype=self.dtype)(
             with_context(latents, context).astype(self.dtype)
         )
-        for _ in range(self.blocks):
-            x = ResidualBlock(self.hidden, dtype=self.dtype)(x)
+        for _ in range(self.num_blocks):
+            x = ResidualBlock(self.hidden_features, dtype=self.dtype)(x)
         for channels, size in zip((*self.channels[1:], shape[-1]), sizes[-2::-1], strict=True):
             x = TransposedConv(channels, dtype=self.dtype)(relu(x), size)
         return x

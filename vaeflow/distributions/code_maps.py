@@ -84,9 +84,9 @@ class CodeMaps(distrax.Distribution):
         return jnp.dtype(jnp.int32)
 
     @property
-    def codes(self) -> int:
+    def num_codes(self) -> int:
         """Number K of codes."""
-        return self._network.module.codes
+        return self._network.module.num_codes
 
     def logits(
         self, value: Int[Array, "*batch height width"]

@@ -24,12 +24,12 @@ class ContentEncoder(nn.Module):
 
     Attributes:
       channels: Channels of each convolution; all but the first halve height and width, rounded up.
-      blocks: Number of residual blocks.
+      num_blocks: Number of residual blocks.
       dtype: Type to compute in; the maps are float32 or wider.
     """
 
     channels: Sequence[int] = (64, 128, 256)
-    blocks: int = 4
+    num_blocks: int = 4
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -49,7 +49,7 @@ class ContentEncoder(nn.Module):
                 kernel_init=nn.initializers.he_normal(),
             )(x)
             x = relu(instance_norm(x))
-        for _ in range(self.blocks):
+        for _ in range(self.num_blocks):
             x = InstanceNormBlock(self.dtype)(x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 

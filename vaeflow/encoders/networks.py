@@ -41,12 +41,12 @@ class DenseEncoder(nn.Module):
     A context is concatenated to the entries.
 
     Attributes:
-      hidden: Sizes of the layers, each followed by the activation; the last makes the features.
+      hidden_sizes: Sizes of the layers, each followed by the activation; the last makes the features.
       activation: The nonlinearity.
       dtype: Type to compute in; the features are float32 or wider.
     """
 
-    hidden: Sequence[int] = (200, 200)
+    hidden_sizes: Sequence[int] = (200, 200)
     activation: Callable[[Array], Array] = nn.tanh
     dtype: Any = jnp.float32
 
@@ -61,7 +61,7 @@ class DenseEncoder(nn.Module):
         if context is not None:
             x = jnp.concatenate([x, context.astype(x.dtype)], axis=-1)
         x = x.astype(self.dtype)
-        for size in self.hidden:
+        for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size, dtype=self.dtype)(x))
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -120,13 +120,13 @@ class ResidualEncoder(nn.Module):
 
     Attributes:
       channels: Channels of each level; each halves height and width, rounded up.
-      blocks: Residual blocks of a level.
+      num_blocks: Residual blocks of a level.
       features: Number of features.
       dtype: Type to compute in; the features are float32 or wider.
     """
 
     channels: Sequence[int] = (64, 64)
-    blocks: int = 2
+    num_blocks: int = 2
     features: int = 256
     dtype: Any = jnp.float32
 
@@ -140,7 +140,7 @@ class ResidualEncoder(nn.Module):
         x = with_context(values, context).astype(self.dtype)
         for channels in self.channels:
             x = Conv(channels, (4, 4), (2, 2), dtype=self.dtype)(x)
-            for _ in range(self.blocks):
+            for _ in range(self.num_blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)
         return relu(features_of(relu(x), self.features, self.dtype))
 
@@ -152,11 +152,11 @@ class GatedEncoder(nn.Module):
     variational inference", appendix B, at width 32.
 
     Attributes:
-      width: Channels of the first layers; later ones have twice as many, the features eight times.
+      hidden_features: Channels of the first layers; later ones have twice as many, the features eight times.
       dtype: Type to compute in; the features are float32 or wider.
     """
 
-    width: int = 32
+    hidden_features: int = 32
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -168,9 +168,11 @@ class GatedEncoder(nn.Module):
         """Maps images to features."""
         x = with_context(values, context).astype(self.dtype)
         for factor, stride in ((1, 1), (1, 2), (2, 1), (2, 2), (2, 1)):
-            x = GatedConv(factor * self.width, (5, 5), (stride, stride), dtype=self.dtype)(x)
+            x = GatedConv(
+                factor * self.hidden_features, (5, 5), (stride, stride), dtype=self.dtype
+            )(x)
         # Over everything that is left, a convolution is a dense layer.
-        both = features_of(x, 16 * self.width, self.dtype)
+        both = features_of(x, 16 * self.hidden_features, self.dtype)
         kept, gates = jnp.split(both, 2, axis=-1)
         return kept * nn.sigmoid(gates)
 
@@ -184,15 +186,15 @@ class MapEncoder(nn.Module):
     Attributes:
       channels: Channels of each convolution; each halves height and width, rounded up.
       features: Number of features at each position.
-      blocks: Number of residual blocks.
-      hidden: Channels within a block; those of the last convolution where None.
+      num_blocks: Number of residual blocks.
+      hidden_features: Channels within a block; those of the last convolution where None.
       dtype: Type to compute in; the features are float32 or wider.
     """
 
     channels: Sequence[int] = (64, 128)
     features: int = 64
-    blocks: int = 2
-    hidden: int | None = None
+    num_blocks: int = 2
+    hidden_features: int | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -205,7 +207,7 @@ class MapEncoder(nn.Module):
         x = with_context(values, context).astype(self.dtype)
         for level, channels in enumerate(self.channels):
             x = Conv(channels, (4, 4), (2, 2), dtype=self.dtype)(relu(x) if level else x)
-        for _ in range(self.blocks):
-            x = ResidualBlock(self.hidden, dtype=self.dtype)(x)
+        for _ in range(self.num_blocks):
+            x = ResidualBlock(self.hidden_features, dtype=self.dtype)(x)
         x = Conv(self.features, (1, 1), dtype=self.dtype)(relu(x))
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -21,21 +21,21 @@ class PointMassPosterior(nn.Module):
     `vaeflow.losses.munit` does.
 
     Attributes:
-      latents: Number of latents.
+      num_latents: Number of latents.
     """
 
-    latents: int
+    num_latents: int
 
     @nn.compact
     def __call__(self, features: Float[Array, "batch feature"]) -> distrax.Independent:
         """Builds the distributions, events ``[latent]``, in float32 or wider."""
-        value = nn.Dense(self.latents)(features)
+        value = nn.Dense(self.num_latents)(features)
         exactly = jnp.zeros_like(value)  # with the axes of the value, so that rows can be mapped
         return distrax.Independent(distrax.Deterministic(value, exactly, exactly), 1)
 
     def standard(self, temperature: float = 1.0) -> distrax.Distribution:
         """The prior that goes with it: a standard normal, its deviation times a temperature."""
-        return standard_normal((self.latents,), (), temperature)
+        return standard_normal((self.num_latents,), (), temperature)
 
 
 SMALLEST_SCALE = 1e-6
@@ -58,21 +58,21 @@ class DiagonalGaussianPosterior(nn.Module):
     Source: Kingma & Welling 2014, "Auto-encoding variational Bayes", appendix C.2.
 
     Attributes:
-      latents: Number of latents.
+      num_latents: Number of latents.
     """
 
-    latents: int
+    num_latents: int
 
     @nn.compact
     def __call__(self, features: Float[Array, "batch feature"]) -> distrax.Independent:
         """Builds the distributions, events ``[latent]``, in float32 or wider."""
-        mean = nn.Dense(self.latents, name="mean")(features)
-        scale = positive(nn.Dense(self.latents, name="scale")(features))
+        mean = nn.Dense(self.num_latents, name="mean")(features)
+        scale = positive(nn.Dense(self.num_latents, name="scale")(features))
         return distrax.Independent(distrax.Normal(mean, scale), 1)
 
     def standard(self, temperature: float = 1.0) -> distrax.Distribution:
         """The prior that goes with it: a standard normal, its deviation times a temperature."""
-        return standard_normal((self.latents,), (), temperature)
+        return standard_normal((self.num_latents,), (), temperature)
 
 
 class FullGaussianPosterior(nn.Module):
@@ -84,25 +84,25 @@ class FullGaussianPosterior(nn.Module):
     Source: Kingma & Welling 2019, "An introduction to variational autoencoders", section 2.5.1.
 
     Attributes:
-      latents: Number of latents.
+      num_latents: Number of latents.
     """
 
-    latents: int
+    num_latents: int
 
     @nn.compact
     def __call__(self, features: Float[Array, "batch feature"]) -> FullGaussian:
         """Builds the distributions, events ``[latent]``, in float32 or wider."""
-        mean = nn.Dense(self.latents, name="mean")(features)
-        scale = positive(nn.Dense(self.latents, name="scale")(features))
-        rows, columns = jnp.tril_indices(self.latents, -1)
+        mean = nn.Dense(self.num_latents, name="mean")(features)
+        scale = positive(nn.Dense(self.num_latents, name="scale")(features))
+        rows, columns = jnp.tril_indices(self.num_latents, -1)
         below = nn.Dense(len(rows), name="below", kernel_init=nn.initializers.zeros)(features)
-        factor = scale[..., None] * jnp.eye(self.latents, dtype=scale.dtype)
+        factor = scale[..., None] * jnp.eye(self.num_latents, dtype=scale.dtype)
         factor = factor.at[..., rows, columns].set(below)
         return FullGaussian(mean, factor)
 
     def standard(self, temperature: float = 1.0) -> distrax.Distribution:
         """The prior that goes with it: a standard normal, its deviation times a temperature."""
-        return standard_normal((self.latents,), (), temperature)
+        return standard_normal((self.num_latents,), (), temperature)
 
 
 class ConcretePosterior(nn.Module):
@@ -111,22 +111,22 @@ class ConcretePosterior(nn.Module):
     Source: Maddison, Mnih & Teh 2017, "The Concrete distribution", whose experiments have 2/3.
 
     Attributes:
-      latents: Number of categories, and so of entries.
+      num_latents: Number of categories, and so of entries.
       temperature: How far samples are from the corners of the simplex.
     """
 
-    latents: int
+    num_latents: int
     temperature: float = 0.66
 
     @nn.compact
     def __call__(self, features: Float[Array, "batch feature"]) -> Concrete:
         """Builds the distributions, events ``[category]``."""
-        return Concrete(nn.Dense(self.latents, name="logits")(features), self.temperature)
+        return Concrete(nn.Dense(self.num_latents, name="logits")(features), self.temperature)
 
     def standard(self, temperature: float = 1.0) -> Concrete:
         """The prior that goes with it: all categories alike, whatever the factor of deviations."""
         del temperature
-        return Concrete(jnp.zeros(self.latents), self.temperature)
+        return Concrete(jnp.zeros(self.num_latents), self.temperature)
 
 
 class GroupedPosterior(nn.Module):
@@ -139,7 +139,7 @@ class GroupedPosterior(nn.Module):
     groups: Mapping[str, nn.Module]
 
     @property
-    def latents(self) -> int:
+    def num_latents(self) -> int:
         """Number of latents."""
         return sum(group.latents for group in self.groups.values())
 
@@ -174,9 +174,9 @@ class FlowPosterior(nn.Module):
     amortised: bool = True
 
     @property
-    def latents(self) -> int:
+    def num_latents(self) -> int:
         """Number of latents."""
-        return self.base.latents
+        return self.base.num_latents
 
     def standard(self, temperature: float = 1.0) -> distrax.Distribution:
         """The prior that goes with it: that of the base."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -37,15 +38,13 @@ class MaskedAutoregressiveFlow(VectorFlow):
 
     Attributes:
       transformer: The family of maps.
-      width: Number of units of each hidden layer of the masked networks.
-      blocks: Number of hidden layers of the networks.
+      hidden_sizes: Units of each hidden layer of the masked networks.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
     """
 
     transformer: Transformer = AffineTransformer()
-    width: int = 64
-    blocks: int = 2
+    hidden_sizes: Sequence[int] = (64, 64)
     dtype: Any = jnp.float32
 
     to_noise = True
@@ -70,15 +69,13 @@ class InverseAutoregressiveFlow(VectorFlow):
 
     Attributes:
       transformer: The family of maps.
-      width: Number of units of each hidden layer of the masked networks.
-      blocks: Number of hidden layers of the networks.
+      hidden_sizes: Units of each hidden layer of the masked networks.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
     """
 
     transformer: Transformer = AffineTransformer()
-    width: int = 64
-    blocks: int = 2
+    hidden_sizes: Sequence[int] = (64, 64)
     dtype: Any = jnp.float32
 
     to_noise = False
@@ -92,7 +89,11 @@ def _step(
     flow: MaskedAutoregressiveFlow | InverseAutoregressiveFlow, normalized: bool
 ) -> _MaskedAutoregressiveStep:
     return _MaskedAutoregressiveStep(
-        flow.event_shape[0], flow.transformer, flow.width, flow.blocks, normalized, flow.dtype
+        flow.event_shape[0],
+        transformer=flow.transformer,
+        hidden_sizes=flow.hidden_sizes,
+        normalized=normalized,
+        dtype=flow.dtype,
     )
 
 
@@ -103,16 +104,14 @@ class _MaskedAutoregressiveStep:
     Attributes:
       channels: Number of entries of a vector.
       transformer: The family of maps.
-      width: Number of units of each hidden layer of the masked network.
-      blocks: Number of hidden layers of the network.
+      hidden_sizes: Units of each hidden layer of the masked network.
       normalized: Whether an actnorm comes first, initialised from data.
       dtype: Type in which the network computes.
     """
 
     channels: int
     transformer: Transformer
-    width: int = 64
-    blocks: int = 2
+    hidden_sizes: Sequence[int] = (64, 64)
     normalized: bool = True
     dtype: Any = jnp.float32
 
@@ -122,8 +121,8 @@ class _MaskedAutoregressiveStep:
     @property
     def network(self) -> MaskedMLP:
         """The masked network, which gives the parameters of the map of each entry."""
-        hidden = (self.width,) * self.blocks
-        parameters = self.transformer.parameters
+        hidden = self.hidden_sizes
+        parameters = self.transformer.num_parameters
         return MaskedMLP(self.channels, parameters, hidden, dtype=self.dtype, parent=None)
 
     def init(
@@ -160,18 +159,16 @@ class BlockAutoregressiveFlow(VectorFlow):
     Source: De Cao, Titov & Aziz 2019, "Block neural autoregressive flow".
 
     Attributes:
-      width: Number of hidden units of each entry.
-      blocks: Number of hidden layers.
+      hidden_sizes: Units of each hidden layer for each dimension.
     """
 
-    width: int = 8
-    blocks: int = 1
+    hidden_sizes: Sequence[int] = (8,)
 
     to_noise = True
 
     def step(self) -> _BlockAutoregressiveStep:
         """Builds the step, from data to noise."""
-        return _BlockAutoregressiveStep(self.event_shape[0], self.width, self.blocks)
+        return _BlockAutoregressiveStep(self.event_shape[0], hidden_sizes=self.hidden_sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,13 +177,11 @@ class _BlockAutoregressiveStep:
 
     Attributes:
       channels: Number of entries of a vector.
-      width: Number of hidden units of each entry.
-      blocks: Number of hidden layers.
+      hidden_sizes: Units of each hidden layer for each dimension.
     """
 
     channels: int
-    width: int = 8
-    blocks: int = 1
+    hidden_sizes: Sequence[int] = (8,)
 
     event_ndims = 1
     collections = ("params",)
@@ -200,7 +195,7 @@ class _BlockAutoregressiveStep:
             "actnorm": {"shift": shift, "log_scale": log_scale},
             "gate": jnp.zeros(self.channels),
         }
-        sizes = [1, *[self.width] * self.blocks, 1]
+        sizes = [1, *self.hidden_sizes, 1]
         for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
             # Noise, as units that start alike would stay alike.
             around, below, offset = jax.random.split(jax.random.fold_in(key, number), 3)
@@ -219,7 +214,9 @@ class _BlockAutoregressiveStep:
     def __call__(self, variables: dict[str, Any], context: Array | None) -> bijectors.Chain:
         """Builds the step from its variables."""
         parameters = variables["params"]
-        blocks = [Block(**parameters[f"layer_{number}"]) for number in range(self.blocks + 1)]
+        blocks = [
+            Block(**parameters[f"layer_{number}"]) for number in range(len(self.hidden_sizes) + 1)
+        ]
         if context is not None:
             given = jnp.tensordot(context, parameters["context"], 1)
             blocks[0] = blocks[0]._replace(bias=blocks[0].bias + given)

@@ -147,14 +147,14 @@ class StackedFlow(nn.Module):
 
     Attributes:
       step: The step, equal in all but its parameters.
-      depth: Number of steps K.
+      num_steps: Number of steps K.
       scan: Whether to compile the steps as one loop; otherwise one by one.
       remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
       reversible: Whether to backpropagate by inverting the steps.
     """
 
     step: FlowStep
-    depth: int
+    num_steps: int
     scan: bool = True
     remat: bool = False
     reversible: bool = False
@@ -209,9 +209,9 @@ class StackedFlow(nn.Module):
             variables = self.step.init(key, data, context)
             return self.step(variables, context).forward(data), variables
 
-        return jax.lax.scan(one_step, data, jax.random.split(self.make_rng("params"), self.depth))[
-            1
-        ]
+        return jax.lax.scan(
+            one_step, data, jax.random.split(self.make_rng("params"), self.num_steps)
+        )[1]
 
 
 class VectorFlow(nn.Module):
@@ -225,16 +225,16 @@ class VectorFlow(nn.Module):
 
     Attributes:
       event_shape: Shape of the data: (channel,).
-      steps: Number of steps K.
-      classes: Number of classes where the context is an integer label, otherwise None.
+      num_steps: Number of steps K.
+      num_classes: Number of classes where the context is an integer label, otherwise None.
       scan: Whether to compile the steps as one loop; otherwise one by one.
       remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
       reversible: Whether to backpropagate by inverting the steps.
     """
 
     event_shape: tuple[int]
-    steps: int = 4
-    classes: int | None = None
+    num_steps: int = 4
+    num_classes: int | None = None
     scan: bool = True
     remat: bool = False
     reversible: bool = False
@@ -284,13 +284,18 @@ class VectorFlow(nn.Module):
                 f"{type(self).__name__}: event_shape must be (channel,) with at least "
                 f"{self.least_channels} channels, got {self.event_shape}"
             )
-        context = prepare_context(context, self.classes)
+        context = prepare_context(context, self.num_classes)
         draws = self.draws(probe_batch(data, context))
         batch = None if context is None else context.shape[:-1]
         data = initial_data(self, data, self.event_shape, batch)
         if data is not None and not self.to_noise:
             data = initial_data(self, None, self.event_shape, data.shape[:-1])
         stack = StackedFlow(
-            self.step(), self.steps, self.scan, self.remat, self.reversible, name="steps"
+            self.step(),
+            num_steps=self.num_steps,
+            scan=self.scan,
+            remat=self.remat,
+            reversible=self.reversible,
+            name="steps",
         )(context, data=data, draws=draws)
         return Inverse(stack) if self.to_noise else stack

@@ -235,10 +235,10 @@ class HouseholderBasis:
     section 4.2.
 
     Attributes:
-      reflections: Number of reflections.
+      num_reflections: Number of reflections.
     """
 
-    reflections: int = 8
+    num_reflections: int = 8
 
     reverses = False
 
@@ -248,7 +248,7 @@ class HouseholderBasis:
 
     def init(self, key: Array, channels: int) -> Float[Array, "reflection channel"]:
         """Draws the normals of the reflections."""
-        return jax.random.normal(key, (self.reflections, channels))
+        return jax.random.normal(key, (self.num_reflections, channels))
 
     def __call__(self, parameters: Float[Array, "*batch reflection channel"]) -> Array:
         """Computes Q."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import flax.linen as nn
@@ -24,7 +25,7 @@ class ContinuousFlow(nn.Module):
     directions cost the same: for each step of a solver, six passes of the network and of its
     gradient, the latter once for each entry.
 
-    In training the trace of the Jacobian may be estimated instead, from `probes` passes: wherever
+    In training the trace of the Jacobian may be estimated instead, from `num_probes` passes: wherever
     the flow is applied with an rng named ``"probe"``, which gives each block a key. Without that
     rng log-determinants are exact. It needs diffrax, from the extra ``continuous``.
 
@@ -35,23 +36,21 @@ class ContinuousFlow(nn.Module):
 
     Attributes:
       event_shape: Shape of the data: (channel,).
-      blocks: Number of differential equations.
-      width: Number of units of each hidden layer of the networks.
-      layers: Number of hidden layers of the networks.
-      probes: Number of random vectors that estimate a trace where there is an rng; 0 for exact
+      num_steps: Number of differential equations.
+      hidden_sizes: Units of each hidden layer of the networks.
+      num_probes: Number of random vectors that estimate a trace where there is an rng; 0 for exact
         traces always.
-      classes: Number of classes where the context is an integer label, otherwise None.
+      num_classes: Number of classes where the context is an integer label, otherwise None.
       rtol: Error allowed in a step, relative to the size of an entry.
       atol: Error allowed in a step besides.
       max_steps: Number of steps that each solver may try.
     """
 
     event_shape: tuple[int]
-    blocks: int = 1
-    width: int = 64
-    layers: int = 2
-    probes: int = 0
-    classes: int | None = None
+    num_steps: int = 1
+    hidden_sizes: Sequence[int] = (64, 64)
+    num_probes: int = 0
+    num_classes: int | None = None
     rtol: float = 1e-5
     atol: float = 1e-5
     max_steps: int = 256
@@ -86,12 +85,12 @@ class ContinuousFlow(nn.Module):
                 f"Continuous: event_shape must be (channel,) with at least 1 channel, "
                 f"got {self.event_shape}"
             )
-        if self.blocks < 1 or self.probes < 0:
+        if self.num_steps < 1 or self.num_probes < 0:
             raise ValueError(
                 "Continuous: blocks must be at least 1 and probes at least 0, "
-                f"got {self.blocks} and {self.probes}"
+                f"got {self.num_steps} and {self.num_probes}"
             )
-        context = prepare_context(context, self.classes)
+        context = prepare_context(context, self.num_classes)
         batch = None if context is None else context.shape[:-1]
         data = initial_data(self, data, self.event_shape, batch)
         statistics = None if data is None else actnorm_parameters(data)
@@ -100,14 +99,14 @@ class ContinuousFlow(nn.Module):
             data_dependent_param(self, "log_scale", lambda: statistics[1]),
             event_ndims=1,
         )
-        key = self.make_rng("probe") if self.probes and self.has_rng("probe") else None
+        key = self.make_rng("probe") if self.num_probes and self.has_rng("probe") else None
         parts = [Inverse(actnorm)]
-        for number in range(self.blocks):
+        for number in range(self.num_steps):
             parts.append(
                 bijectors.Continuous(
                     self._velocity(f"block_{number}", context, data),
                     None if key is None else jax.random.fold_in(key, number),
-                    max(self.probes, 1),
+                    max(self.num_probes, 1),
                     rtol=self.rtol,
                     atol=self.atol,
                     max_steps=self.max_steps,
@@ -116,7 +115,7 @@ class ContinuousFlow(nn.Module):
         return Chain(parts)
 
     def _velocity(self, name: str, context: Array | None, data: Array | None) -> Conditioner:
-        network = TimeDependentMLP(self.event_shape[0], (self.width,) * self.layers, parent=None)
+        network = TimeDependentMLP(self.event_shape[0], self.hidden_sizes, parent=None)
         if self.is_initializing():
             key = self.make_rng("params")
             parameters = self.param(

@@ -36,8 +36,8 @@ from vaeflow.nn.normalization import data_dependent_param
 class RealNVP(nn.Module):
     """Affine couplings with fixed permutations, for vectors or for images.
 
-    Vectors pass `steps` couplings, with the order of the entries reversed after each. Images pass,
-    at each level, `steps` couplings over the halves of a checkerboard and `steps` over the halves
+    Vectors pass `num_steps` couplings, with the order of the entries reversed after each. Images pass,
+    at each level, `num_steps` couplings over the halves of a checkerboard and `num_steps` over the halves
     of the channels, then half of the channels leave; the couplings split a squeezed image instead
     of masking it, which is the same map at half the cost. Activation normalization takes the place
     of the paper's batch normalization. Both directions cost the same.
@@ -49,12 +49,12 @@ class RealNVP(nn.Module):
 
     Attributes:
       event_shape: Shape of the data: (channel,) or (height, width, channel).
-      steps: Number of couplings, for images of each kind at each level; even numbers treat all
+      num_steps: Number of couplings, for images of each kind at each level; even numbers treat all
         entries alike.
-      levels: Number of levels of an image; unused for vectors.
-      width: Number of hidden units or channels of the coupling networks.
-      blocks: Number of hidden layers (vectors) or residual blocks (images) of the networks.
-      classes: Number of classes where the context is an integer label, otherwise None.
+      num_levels: Number of levels of an image; unused for vectors.
+      hidden_features: Number of hidden units or channels of the coupling networks.
+      num_blocks: Number of hidden layers (vectors) or residual blocks (images) of the networks.
+      num_classes: Number of classes where the context is an integer label, otherwise None.
       context_ndims: For contexts of floats, 1 for vectors and 3 for feature maps of the height and
         width of the images.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
@@ -65,11 +65,11 @@ class RealNVP(nn.Module):
     """
 
     event_shape: tuple[int, ...]
-    steps: int = 4
-    levels: int = 2
-    width: int = 64
-    blocks: int = 2
-    classes: int | None = None
+    num_steps: int = 4
+    num_levels: int = 2
+    hidden_features: int = 64
+    num_blocks: int = 2
+    num_classes: int | None = None
     context_ndims: int = 1
     dtype: Any = jnp.float32
     scan: bool = True
@@ -102,15 +102,15 @@ class RealNVP(nn.Module):
         """
         is_image = len(self.event_shape) != 1
         if is_image:
-            check_image_shape("RealNVP", self.event_shape, self.levels)
-        context = prepare_context(context, self.classes)
+            check_image_shape("RealNVP", self.event_shape, self.num_levels)
+        context = prepare_context(context, self.num_classes)
         batch = None if context is None else context.shape[: context.ndim - self.context_ndims]
         data = initial_data(self, data, self.event_shape, batch)
         if not is_image:
             return Inverse(self._stack("steps", self.event_shape[0])(context, data=data))
         encoder = multiscale(
             self.event_shape,
-            self.levels,
+            self.num_levels,
             self._level,
             context,
             self.context_ndims,
@@ -135,12 +135,18 @@ class RealNVP(nn.Module):
         step = _RealNVPStep(
             channels,
             len(self.event_shape),
-            self.width,
-            self.blocks,
-            self.context_ndims,
-            self.dtype,
+            hidden_sizes=(self.hidden_features,) * self.num_blocks,
+            context_ndims=self.context_ndims,
+            dtype=self.dtype,
         )
-        return StackedFlow(step, self.steps, self.scan, self.remat, self.reversible, name=name)
+        return StackedFlow(
+            step,
+            num_steps=self.num_steps,
+            scan=self.scan,
+            remat=self.remat,
+            reversible=self.reversible,
+            name=name,
+        )
 
 
 def _block_rows(channels: int) -> Sequence[int]:
@@ -156,16 +162,15 @@ class _RealNVPStep:
     Attributes:
       channels: Number of channels, or of entries of a vector.
       event_ndims: 1 for vectors, 3 for images.
-      width: Number of hidden units or channels of the coupling network.
-      blocks: Number of hidden layers (vectors) or residual blocks (images) of the network.
+      hidden_sizes: Units of each hidden layer (vectors), or equal channels of each residual block
+        (images) of the coupling network.
       context_ndims: 1 where the context holds vectors, 3 where it holds feature maps.
       dtype: Type in which the network computes.
     """
 
     channels: int
     event_ndims: int
-    width: int
-    blocks: int
+    hidden_sizes: Sequence[int]
     context_ndims: int = 1
     dtype: Any = jnp.float32
 
@@ -182,8 +187,14 @@ class _RealNVPStep:
         """The coupling network, which gives a shift and a raw log scale of each entry."""
         features = self.outputs * (self.channels - self.split)
         if self.event_ndims == 1:
-            return MLP(features, (self.width,) * self.blocks, dtype=self.dtype, parent=None)
-        return ResidualNetwork(features, self.width, self.blocks, self.dtype, parent=None)
+            return MLP(features, tuple(self.hidden_sizes), dtype=self.dtype, parent=None)
+        return ResidualNetwork(
+            features,
+            self.hidden_sizes[0],
+            num_blocks=len(self.hidden_sizes),
+            dtype=self.dtype,
+            parent=None,
+        )
 
     def conditioner(self, parameters: dict[str, Any], context: Array | None) -> Conditioner:
         """The coupling network with its parameters."""
@@ -227,21 +238,24 @@ class NICE(VectorFlow):
     Source: Dinh, Krueger & Bengio 2014, "NICE: Non-linear independent components estimation".
 
     Attributes:
-      width: Number of hidden units of the coupling networks.
-      blocks: Number of hidden layers of the networks.
+      hidden_sizes: Units of each hidden layer of the coupling networks.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
     """
 
-    width: int = 64
-    blocks: int = 2
+    hidden_sizes: Sequence[int] = (64, 64)
     dtype: Any = jnp.float32
 
     to_noise = True
 
     def step(self) -> _NICEStep:
         """Builds the step, from data to noise."""
-        return _NICEStep(self.event_shape[0], 1, self.width, self.blocks, dtype=self.dtype)
+        return _NICEStep(
+            self.event_shape[0],
+            1,
+            hidden_sizes=self.hidden_sizes,
+            dtype=self.dtype,
+        )
 
     @nn.compact
     def __call__(

@@ -33,21 +33,23 @@ class GaussianizationFlow(VectorFlow):
     & Malo 2011, "Iterative Gaussianization: from ICA to random rotations".
 
     Attributes:
-      kernels: Number of normals of each mixture.
-      reflections: Number of Householder reflections of each matrix; as many as channels, where it
+      num_components: Number of normals of each mixture.
+      num_reflections: Number of Householder reflections of each matrix; as many as channels, where it
         is None, make every orthogonal matrix of their sign.
     """
 
-    kernels: int = 16
-    reflections: int | None = None
+    num_components: int = 16
+    num_reflections: int | None = None
 
     to_noise = True
 
     def step(self) -> _GaussianizationStep:
         """Builds the step, from data to noise."""
         channels = self.event_shape[0]
-        reflections = channels if self.reflections is None else self.reflections
-        return _GaussianizationStep(channels, self.kernels, reflections)
+        reflections = channels if self.num_reflections is None else self.num_reflections
+        return _GaussianizationStep(
+            channels, num_components=self.num_components, num_reflections=reflections
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +58,13 @@ class _GaussianizationStep:
 
     Attributes:
       channels: Number of entries of a vector.
-      kernels: Number of normals of each mixture.
-      reflections: Number of Householder reflections.
+      num_components: Number of normals of each mixture.
+      num_reflections: Number of Householder reflections.
     """
 
     channels: int
-    kernels: int = 16
-    reflections: int = 1
+    num_components: int = 16
+    num_reflections: int = 1
 
     event_ndims = 1
     collections = ("params",)
@@ -72,13 +74,13 @@ class _GaussianizationStep:
     ) -> dict[str, Any]:
         """Takes mixtures from quantiles of the data, and draws an orthogonal matrix."""
         keys = jax.random.split(key)
-        centres, log_scales = mixture_of_quantiles(data, self.kernels)
+        centres, log_scales = mixture_of_quantiles(data, self.num_components)
         base = {
-            "weights": jnp.zeros((self.channels, self.kernels)),
+            "weights": jnp.zeros((self.channels, self.num_components)),
             "centres": centres,
             "log_scales": log_scales,
         }
-        shape = (self.reflections, self.channels)
+        shape = (self.num_reflections, self.channels)
         reflections = jax.random.normal(keys[1], shape)
         return {
             "params": {

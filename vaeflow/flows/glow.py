@@ -44,10 +44,10 @@ class Glow(nn.Module):
     Attributes:
       event_shape: Height, width and channels of an image; height and width must be divisible by
         2^levels.
-      levels: Number of levels L.
-      steps: Number of steps K of each level.
-      width: Number of hidden channels of the coupling networks.
-      classes: Number of classes where the context is an integer label, otherwise None.
+      num_levels: Number of levels L.
+      num_steps: Number of steps K of each level.
+      hidden_features: Number of hidden channels of the coupling networks.
+      num_classes: Number of classes where the context is an integer label, otherwise None.
       context_ndims: For contexts of floats, 1 for vectors and 3 for feature maps of the height and
         width of the images.
       plu: Whether the 1x1 convolutions are kept in PLU factors.
@@ -61,10 +61,10 @@ class Glow(nn.Module):
     """
 
     event_shape: tuple[int, int, int]
-    levels: int = 3
-    steps: int = 16
-    width: int = 128
-    classes: int | None = None
+    num_levels: int = 3
+    num_steps: int = 16
+    hidden_features: int = 128
+    num_classes: int | None = None
     context_ndims: int = 1
     plu: bool = False
     smallest_scale: float = 1e-3
@@ -97,13 +97,13 @@ class Glow(nn.Module):
           ValueError: If the height or the width isn't divisible by 2^levels, or the data or the
             context doesn't fit.
         """
-        check_image_shape("Glow", self.event_shape, self.levels)
-        context = prepare_context(context, self.classes)
+        check_image_shape("Glow", self.event_shape, self.num_levels)
+        context = prepare_context(context, self.num_classes)
         batch = None if context is None else context.shape[: context.ndim - self.context_ndims]
         data = initial_data(self, data, self.event_shape, batch)
         encoder = multiscale(
             self.event_shape,
-            self.levels,
+            self.num_levels,
             self._level,
             context,
             self.context_ndims,
@@ -116,10 +116,20 @@ class Glow(nn.Module):
         height, width, channels = shape[0] // 2, shape[1] // 2, 4 * shape[2]
         squeeze = Squeeze()
         step = _GlowStep(
-            channels, self.width, self.context_ndims, self.plu, self.smallest_scale, self.dtype
+            channels,
+            hidden_features=self.hidden_features,
+            context_ndims=self.context_ndims,
+            plu=self.plu,
+            smallest_scale=self.smallest_scale,
+            dtype=self.dtype,
         )
         stack = StackedFlow(
-            step, self.steps, self.scan, self.remat, self.reversible, name=f"level_{level}"
+            step,
+            num_steps=self.num_steps,
+            scan=self.scan,
+            remat=self.remat,
+            reversible=self.reversible,
+            name=f"level_{level}",
         )
         steps = stack(context, data=None if data is None else squeeze.forward(data))
         return Chain([steps, squeeze]), (height, width, channels)
@@ -133,7 +143,7 @@ class _GlowStep:
 
     Attributes:
       channels: Number of channels.
-      width: Number of hidden channels of the coupling network.
+      hidden_features: Number of hidden channels of the coupling network.
       context_ndims: 1 where the context holds vectors, 3 where it holds feature maps.
       plu: Whether the 1x1 convolution is kept in PLU factors.
       smallest_scale: Smallest factor of the coupling.
@@ -141,7 +151,7 @@ class _GlowStep:
     """
 
     channels: int
-    width: int
+    hidden_features: int
     context_ndims: int = 1
     plu: bool = False
     smallest_scale: float = 1e-3
@@ -163,7 +173,7 @@ class _GlowStep:
     def network(self) -> GlowNetwork:
         """The coupling network, which gives a shift and a raw log scale of each entry."""
         return GlowNetwork(
-            2 * (self.channels - self.split), self.width, dtype=self.dtype, parent=None
+            2 * (self.channels - self.split), self.hidden_features, dtype=self.dtype, parent=None
         )
 
     def init(

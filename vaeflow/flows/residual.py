@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ class ResidualFlow(VectorFlow):
     step costs one pass of its network for the values, and as many vector-Jacobian products as there
     are entries for the exact log-determinant; from noise to data some dozens of passes.
 
-    With `probes` the log-determinants are estimated in training, without bias to speak of, at a
+    With `num_probes` the log-determinants are estimated in training, without bias to speak of, at a
     cost that doesn't grow with the number of entries: where a key is given as
     ``apply(..., rngs={"probe": key})``, which losses do when they train. Each row of the data (of
     the context, where the flow is called without data) has noise of its own; each step has its own,
@@ -36,24 +37,24 @@ class ResidualFlow(VectorFlow):
     Chen, Behrmann, Duvenaud & Jacobsen 2019, "Residual flows for invertible generative modeling".
 
     Attributes:
-      width: Number of units of each hidden layer of the networks.
-      blocks: Number of hidden layers of the networks.
+      hidden_sizes: Units of each hidden layer of the networks.
       lipschitz: Bound on the Lipschitz constant of each network, in (0, 1). A step stretches no
         distance by more than 1 + lipschitz nor shrinks it by more than 1 - lipschitz, apart from
         its scaling; from noise to data it takes up to log(1e-6) / log(lipschitz) passes.
-      probes: Number of probes of an estimated log-determinant; 0 where it is always exact.
+      num_probes: Number of probes of an estimated log-determinant; 0 where it is always exact.
     """
 
-    width: int = 64
-    blocks: int = 2
+    hidden_sizes: Sequence[int] = (64, 64)
     lipschitz: float = 0.9
-    probes: int = 0
+    num_probes: int = 0
 
     to_noise = True
 
     def step(self) -> _ResidualStep:
         """Builds the step, from data to noise."""
-        return _ResidualStep(self.event_shape[0], self.width, self.blocks, self.lipschitz)
+        return _ResidualStep(
+            self.event_shape[0], hidden_sizes=self.hidden_sizes, lipschitz=self.lipschitz
+        )
 
     def draws(self, batch: tuple[int, ...]) -> dict[str, Array] | None:
         """Draws the probes of every step, and how long its series is."""
@@ -61,10 +62,10 @@ class ResidualFlow(VectorFlow):
         if key is None:
             return None
         signs, roulette = jax.random.split(key)
-        shape = (self.steps, self.probes, *batch, *self.event_shape)
+        shape = (self.num_steps, self.num_probes, *batch, *self.event_shape)
         return {
             "probes": random_signs(signs, shape),
-            "roulette": jax.random.uniform(roulette, (self.steps,)),
+            "roulette": jax.random.uniform(roulette, (self.num_steps,)),
         }
 
 
@@ -74,14 +75,12 @@ class _ResidualStep:
 
     Attributes:
       channels: Number of entries of a vector.
-      width: Number of units of each hidden layer of the network.
-      blocks: Number of hidden layers of the network.
+      hidden_sizes: Units of each hidden layer of the network.
       lipschitz: Bound on the Lipschitz constant of the network, in (0, 1).
     """
 
     channels: int
-    width: int = 64
-    blocks: int = 2
+    hidden_sizes: Sequence[int] = (64, 64)
     lipschitz: float = 0.9
 
     event_ndims = 1
@@ -90,7 +89,7 @@ class _ResidualStep:
     @property
     def network(self) -> LipschitzMLP:
         """The network whose output is added."""
-        hidden = (self.width,) * self.blocks
+        hidden = self.hidden_sizes
         return LipschitzMLP(self.channels, hidden, self.lipschitz, parent=None)
 
     def init(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -40,21 +41,19 @@ class NeuralSplineFlow(VectorFlow):
     Source: Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows".
 
     Attributes:
-      bins: Number of bins of each spline.
+      num_bins: Number of bins of each spline.
       bound: Upper end of the interval that splines bend, and minus its lower end; beyond it a
         coupling changes nothing. Entries reach it standardised.
-      width: Number of hidden units of the networks.
-      blocks: Number of hidden layers of the networks.
+      hidden_sizes: Units of each hidden layer of the networks.
       autoregressive: Whether each entry is bent given those before it, rather than half of them
         given the other half.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
     """
 
-    bins: int = 8
+    num_bins: int = 8
     bound: float = 4.0
-    width: int = 64
-    blocks: int = 2
+    hidden_sizes: Sequence[int] = (64, 64)
     autoregressive: bool = False
     dtype: Any = jnp.float32
 
@@ -69,12 +68,11 @@ class NeuralSplineFlow(VectorFlow):
         """Builds the step, from data to noise."""
         return _NeuralSplineStep(
             self.event_shape[0],
-            self.bins,
-            self.bound,
-            self.width,
-            self.blocks,
-            self.autoregressive,
-            self.dtype,
+            num_bins=self.num_bins,
+            bound=self.bound,
+            hidden_sizes=self.hidden_sizes,
+            autoregressive=self.autoregressive,
+            dtype=self.dtype,
         )
 
 
@@ -84,20 +82,18 @@ class _NeuralSplineStep:
 
     Attributes:
       channels: Number of entries of a vector.
-      bins: Number of bins of each spline.
+      num_bins: Number of bins of each spline.
       bound: Upper end of the interval of the splines, and minus its lower end.
-      width: Number of hidden units of the network.
-      blocks: Number of hidden layers of the network.
+      hidden_sizes: Units of each hidden layer of the network.
       autoregressive: Whether the splines are those of a masked autoregressive map, rather than of a
         coupling.
       dtype: Type in which the network computes.
     """
 
     channels: int
-    bins: int = 8
+    num_bins: int = 8
     bound: float = 4.0
-    width: int = 64
-    blocks: int = 2
+    hidden_sizes: Sequence[int] = (64, 64)
     autoregressive: bool = False
     dtype: Any = jnp.float32
 
@@ -112,13 +108,13 @@ class _NeuralSplineStep:
     @property
     def transformer(self) -> SplineTransformer:
         """The family of the splines."""
-        return SplineTransformer(self.bins, self.bound)
+        return SplineTransformer(num_bins=self.num_bins, bound=self.bound)
 
     @property
     def network(self) -> MLP | MaskedMLP:
         """The network, which gives the parameters of the spline of each entry."""
-        hidden = (self.width,) * self.blocks
-        parameters = self.transformer.parameters
+        hidden = self.hidden_sizes
+        parameters = self.transformer.num_parameters
         if self.autoregressive:
             return MaskedMLP(self.channels, parameters, hidden, dtype=self.dtype, parent=None)
         features = (self.channels - self.split) * parameters

@@ -35,9 +35,9 @@ class Wrapped(nn.Module):
         return self.flow.context_ndims
 
     @property
-    def classes(self) -> int | None:
+    def num_classes(self) -> int | None:
         """Number of classes where the context is a label."""
-        return self.flow.classes
+        return self.flow.num_classes
 
 
 class BoundedFlow(Wrapped):

@@ -25,7 +25,7 @@ def elbo(
     beta: Float[Array, ""] | float = 1.0,
     free_bits: Float[Array, ""] | float | None = None,
     capacity: Float[Array, ""] | float | None = None,
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of -E_q log p(x | z) + beta KL(q(z | x) || p(z)), from one sample a row.
 
@@ -52,7 +52,7 @@ def elbo(
       beta: Weight of the KL.
       free_bits: lambda, in nats, or None.
       capacity: C, in nats, or None.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss in nats, and the metrics `negative_elbo`, `reconstruction` (-E log p(x | z)), `kl`,
@@ -67,7 +67,7 @@ def elbo(
         raise ValueError(
             f"free_bits and capacity exclude each other, got {free_bits} and {capacity}"
         )
-    found = evidence(model, variables, batch, rng, condition=condition)
+    found = evidence(model, variables, batch, rng, context_key=context_key)
     metrics = elbo_metrics(found, batch)
     kl = metrics["kl"]
     if capacity is not None:

@@ -33,7 +33,7 @@ def factor_vae(
     axis: Axis = LOCAL,
     train: bool = True,
     gamma: Float[Array, ""] | float = 10.0,
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of the negative ELBO and gamma times the total correlation of the latents.
 
@@ -51,7 +51,7 @@ def factor_vae(
       axis: Unused, as the rows aren't coupled but through the discriminator's parameters.
       train: Unused, as the model behaves alike in training and in evaluation.
       gamma: Weight of the total correlation.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss in nats, and the metrics of `elbo` and `total_correlation`, in nats.
@@ -63,7 +63,7 @@ def factor_vae(
     vae, own = submodel(model, variables, MODEL)
     require(vae, "posterior")
     discriminator, judge = submodel(model, variables, DISCRIMINATOR)
-    found = evidence(vae, own, batch, rng, condition=condition)
+    found = evidence(vae, own, batch, rng, context_key=context_key)
     metrics = elbo_metrics(found, batch)
     total_correlation = jnp.mean(discriminator.apply(judge, found.latents.z[0]))
     loss = metrics["negative_elbo"] + gamma * total_correlation
@@ -78,7 +78,7 @@ def factor_vae_discriminator(
     *,
     axis: Axis = LOCAL,
     train: bool = True,
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the cross entropy of the discriminator of a FactorVAE, the player "discriminator".
 
@@ -96,7 +96,7 @@ def factor_vae_discriminator(
       rng: As for `factor_vae`.
       axis: How the batch is divided; entries move between rows of all of it.
       train: As for `factor_vae`.
-      condition: As for `factor_vae`.
+      context_key: As for `factor_vae`.
 
     Returns:
       The loss in nats, and the metric `accuracy`: the share of z and z' that the discriminator
@@ -109,7 +109,7 @@ def factor_vae_discriminator(
     vae, own = submodel(model, variables, MODEL)
     require(vae, "posterior")
     discriminator, judge = submodel(model, variables, DISCRIMINATOR)
-    images, context = batch["image"], context_of(batch, condition)
+    images, context = batch["image"], context_of(batch, context_key)
     first, second = split_rows(rng, images.shape[0])
     values = vae.apply(own, images, first, method="observe").values
     latents = vae.apply(own, values, second, 2, context, method="infer")

@@ -25,7 +25,7 @@ def negative_log_likelihood(
     axis: Axis = LOCAL,
     train: bool = True,
     data: str = "image",
-    condition: str | tuple[str, ...] | None = None,
+    context_key: str | tuple[str, ...] | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of -log P(example) over a batch, an upper bound where noise is added.
 
@@ -43,7 +43,7 @@ def negative_log_likelihood(
         all rows at hand from the key of the first; otherwise they are exact. Likewise for networks
         with `dropout`.
       data: Name of the entry of the batch whose density the model is.
-      condition: Name of the entry of the batch that is the model's context, the names of several
+      context_key: Name of the entry of the batch that is the model's context, the names of several
         for a model whose context is a tuple, or None.
 
     Returns:
@@ -55,7 +55,7 @@ def negative_log_likelihood(
     del axis
     require(model, "log_prob")
     examples = batch[data]
-    context = context_of(batch, condition)
+    context = context_of(batch, context_key)
     # Flax folds a number into the key before it draws, so rows may draw from theirs as well.
     rngs = dict.fromkeys(("probe", "dropout"), rng.reshape(-1)[0]) if train else {}
     log_prob = model.apply(variables, examples, rng, context, method="log_prob", rngs=rngs)
@@ -81,7 +81,7 @@ def reverse_kl(
     train: bool = True,
     energy: Energy,
     beta: Float[Array, ""] | float = 1.0,
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes E_q[log q(x) + beta U(x)], which is KL(q || p) - log Z for beta = 1.
 
@@ -102,7 +102,7 @@ def reverse_kl(
       energy: U, a pure function from ``[*batch, *event]`` to nats ``[*batch]``; bound by
         `functools.partial` where training calls the loss.
       beta: Inverse temperature of the target.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss in nats, and the metrics `free_energy` (the loss at beta = 1), `entropy` (of q) and
@@ -110,7 +110,7 @@ def reverse_kl(
     """
     del train
     log_q, energies = reverse_kl_terms(
-        model, variables, batch, rng, energy=energy, condition=condition
+        model, variables, batch, rng, energy=energy, context_key=context_key
     )
     diagnostics = importance_diagnostics(axis.gather(-energies - log_q))
     metrics = {
@@ -128,13 +128,13 @@ def reverse_kl_terms(
     rng: Array,
     *,
     energy: Energy,
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """Draws one sample a row and computes log q(x) and U(x), each in nats.
 
     The log importance weights of the samples are -U(x) - log q(x). Arguments as in `reverse_kl`.
     """
-    contexts = context_of(batch, condition)
+    contexts = context_of(batch, context_key)
     keys = row_keys(rng, jax.tree.leaves(dict(batch))[0].shape[0])
 
     def one(key: Array, context: Array | None) -> tuple[Array, Array]:
@@ -154,7 +154,7 @@ def forward_kl(
     train: bool = True,
     energy: Energy,
     data: str = "image",
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes E_p[-U(x) - log q(x)], which is KL(p || q) + log Z, over a batch from p.
 
@@ -171,7 +171,7 @@ def forward_kl(
       energy: U, a pure function from ``[*batch, *event]`` to nats ``[*batch]``; bound by
         `functools.partial` where training calls the loss.
       data: Name of the entry of the batch that holds the samples.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss in nats, and the metrics `negative_log_likelihood` and those of
@@ -183,7 +183,7 @@ def forward_kl(
     del rng, train
     require(model, "log_prob")
     samples = batch[data]
-    context = context_of(batch, condition)
+    context = context_of(batch, context_key)
     log_q = model.apply(variables, samples, None, context, method="log_prob")
     log_weights = -energy(samples) - log_q
     metrics = {

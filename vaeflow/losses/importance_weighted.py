@@ -26,8 +26,8 @@ def importance_weighted(
     *,
     axis: Axis = LOCAL,
     train: bool = True,
-    samples: int = 50,
-    condition: str | None = None,
+    num_samples: int = 50,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of -log (1/k) sum_i w_i, with w = p(x | z) p(z) / q(z | x), z_i ~ q.
 
@@ -42,8 +42,8 @@ def importance_weighted(
       rng: A typed key, or one for each row.
       axis: Unused, as no term is coupled over the batch.
       train: Unused, as the model behaves alike in training and in evaluation.
-      samples: Number k of samples of each row.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      num_samples: Number k of samples of each row.
+      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss in nats, and the metrics `negative_bound` (the loss), `negative_elbo`,
@@ -51,7 +51,7 @@ def importance_weighted(
       1/k to 1, and `bits_per_dim`, of the bound.
     """
     del axis, train
-    found = evidence(model, variables, batch, rng, samples=samples, condition=condition)
+    found = evidence(model, variables, batch, rng, num_samples=num_samples, context_key=context_key)
     return _bound(found.log_weights(), found.log_likelihood, batch)
 
 
@@ -63,8 +63,8 @@ def sticking_the_landing(
     *,
     axis: Axis = LOCAL,
     train: bool = True,
-    samples: int = 1,
-    condition: str | None = None,
+    num_samples: int = 1,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the bound of `importance_weighted` with a gradient that q's own parameters skip.
 
@@ -85,8 +85,8 @@ def sticking_the_landing(
       rng: As for `importance_weighted`.
       axis: As for `importance_weighted`.
       train: As for `importance_weighted`.
-      samples: As for `importance_weighted`.
-      condition: As for `importance_weighted`.
+      num_samples: As for `importance_weighted`.
+      context_key: As for `importance_weighted`.
 
     Returns:
       As `importance_weighted`.
@@ -95,7 +95,7 @@ def sticking_the_landing(
       ValueError: If the model has no single posterior.
     """
     del axis, train
-    weights = _path_weights(model, variables, batch, rng, samples, condition, doubly=False)
+    weights = _path_weights(model, variables, batch, rng, num_samples, context_key, doubly=False)
     return _bound(*weights, batch)
 
 
@@ -107,8 +107,8 @@ def doubly_reparameterized(
     *,
     axis: Axis = LOCAL,
     train: bool = True,
-    samples: int = 50,
-    condition: str | None = None,
+    num_samples: int = 50,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the bound of `importance_weighted` with the doubly reparameterised gradient.
 
@@ -127,8 +127,8 @@ def doubly_reparameterized(
       rng: As for `importance_weighted`.
       axis: As for `importance_weighted`.
       train: As for `importance_weighted`.
-      samples: As for `importance_weighted`.
-      condition: As for `importance_weighted`.
+      num_samples: As for `importance_weighted`.
+      context_key: As for `importance_weighted`.
 
     Returns:
       As `importance_weighted`.
@@ -137,7 +137,7 @@ def doubly_reparameterized(
       ValueError: If the model has no single posterior.
     """
     del axis, train
-    weights = _path_weights(model, variables, batch, rng, samples, condition, doubly=True)
+    weights = _path_weights(model, variables, batch, rng, num_samples, context_key, doubly=True)
     return _bound(*weights, batch)
 
 
@@ -146,13 +146,13 @@ def log_mean_exp(log_weights: Float[Array, "sample batch"]) -> Float[Array, " ba
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
 
 
-def _path_weights(model, variables, batch, rng, samples, condition, doubly):
+def _path_weights(model, variables, batch, rng, num_samples, context_key, doubly):
     """Log-weights whose gradient reaches q's parameters through the samples alone."""
     require(model, "posterior")
-    images, context = batch["image"], context_of(batch, condition)
+    images, context = batch["image"], context_of(batch, context_key)
     first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")
-    z = model.apply(variables, values, second, samples, context, method="infer").z
+    z = model.apply(variables, values, second, num_samples, context, method="infer").z
     posterior = stopped(model.apply(variables, values, context, method="posterior"))
     weigh = functools.partial(_log_weights, model)
     operands = (variables, posterior, values, log_det, context)

@@ -32,7 +32,7 @@ def dip_vae(
     off_diagonal: Float[Array, ""] | float = 10.0,
     diagonal: Float[Array, ""] | float = 100.0,
     of_samples: bool = False,
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the negative ELBO and what covariances of the latents differ from the identity.
 
@@ -53,7 +53,7 @@ def dip_vae(
       off_diagonal: lambda_od.
       diagonal: lambda_d; ten times lambda_od for the means, as much for the samples, in the paper.
       of_samples: Whether the covariance is that of the samples.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss in nats, and the metrics of `elbo` and `penalty`.
@@ -63,9 +63,9 @@ def dip_vae(
     """
     del train
     require(model, "posterior")
-    found = evidence(model, variables, batch, rng, condition=condition)
+    found = evidence(model, variables, batch, rng, context_key=context_key)
     metrics = elbo_metrics(found, batch)
-    context = context_of(batch, condition)
+    context = context_of(batch, context_key)
     first, _ = split_rows(rng, batch["image"].shape[0])
     values = model.apply(variables, batch["image"], first, method="observe").values
     posterior = model.apply(variables, values, context, method="posterior")
@@ -90,7 +90,7 @@ def info_vae(
     train: bool = True,
     alpha: Float[Array, ""] | float = 1.0,
     weight: Float[Array, ""] | float = 10.0,
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes -E log p(x | z) + (1 - alpha) KL(q(z | x) || p(z)) + weight MMD(q(z), p(z)).
 
@@ -113,7 +113,7 @@ def info_vae(
       train: Unused, as the model behaves alike in training and in evaluation.
       alpha: How much of the KL is left out.
       weight: Weight of the discrepancy.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss in nats, and the metrics of `elbo` and `discrepancy`.
@@ -122,7 +122,7 @@ def info_vae(
       ValueError: If the batch has a single row.
     """
     del train
-    found = evidence(model, variables, batch, rng, condition=condition)
+    found = evidence(model, variables, batch, rng, context_key=context_key)
     metrics = elbo_metrics(found, batch)
     z = axis.gather(found.latents.z[0])
 
@@ -132,7 +132,7 @@ def info_vae(
 
     # From the keys of the rows, so that the draw is the same however the batch is divided.
     keys = row_keys(rng, batch["image"].shape[0])
-    drawn = axis.gather(jax.vmap(draw)(keys, context_of(batch, condition)))
+    drawn = axis.gather(jax.vmap(draw)(keys, context_of(batch, context_key)))
     discrepancy = maximum_mean_discrepancy(z, drawn)
     loss = metrics["reconstruction"] + (1 - alpha) * metrics["kl"] + weight * discrepancy
     return loss, Aux(metrics | {"discrepancy": discrepancy}, {})

@@ -28,7 +28,7 @@ def hfvae(
     alpha: Float[Array, ""] | float = 1.0,
     beta: Float[Array, ""] | float = 1.0,
     gamma: Float[Array, ""] | float = 1.0,
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of the hierarchically factorised objective, from one sample a row.
 
@@ -54,7 +54,7 @@ def hfvae(
       alpha: Weight of the mutual information.
       beta: Weight of the total correlation between groups.
       gamma: Weight of the total correlations within groups.
-      condition: Name of the entry of the batch that is the model's context, or None.
+      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
       The loss in nats, and the metrics `negative_elbo`, `reconstruction`, `kl`,
@@ -67,7 +67,7 @@ def hfvae(
         entries, or the batch has one row.
     """
     del train
-    parts = _parts(model, variables, batch, rng, axis, dataset_size, condition)
+    parts = _parts(model, variables, batch, rng, axis, dataset_size, context_key)
     within = sum(value for name, value in parts.items() if name.startswith("total_correlation/"))
     loss = (
         parts["reconstruction"]
@@ -91,7 +91,7 @@ def beta_tcvae(
     alpha: Float[Array, ""] | float = 1.0,
     beta: Float[Array, ""] | float = 1.0,
     gamma: Float[Array, ""] | float = 1.0,
-    condition: str | None = None,
+    context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of the beta-TCVAE's objective, from one sample a row.
 
@@ -113,7 +113,7 @@ def beta_tcvae(
       alpha: Weight of the mutual information.
       beta: Weight of the total correlation.
       gamma: Weight of the KLs of the entries.
-      condition: As for `hfvae`.
+      context_key: As for `hfvae`.
 
     Returns:
       As `hfvae`.
@@ -122,7 +122,7 @@ def beta_tcvae(
       ValueError: As `hfvae`.
     """
     del train
-    parts = _parts(model, variables, batch, rng, axis, dataset_size, condition)
+    parts = _parts(model, variables, batch, rng, axis, dataset_size, context_key)
     total = sum(value for name, value in parts.items() if name.startswith("total_correlation"))
     loss = (
         parts["reconstruction"]
@@ -133,10 +133,10 @@ def beta_tcvae(
     return loss, Aux(parts, {})
 
 
-def _parts(model, variables, batch, rng, axis, dataset_size, condition) -> Parts:
+def _parts(model, variables, batch, rng, axis, dataset_size, context_key) -> Parts:
     """The parts of the negative ELBO, averaged over the rows at hand."""
     require(model, "posterior")
-    images, context = batch["image"], context_of(batch, condition)
+    images, context = batch["image"], context_of(batch, context_key)
     first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")
     posterior = model.apply(variables, values, context, method="posterior")

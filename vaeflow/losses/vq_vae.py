@@ -166,14 +166,14 @@ def code_bound(
     Raises:
       ValueError: If the priors take labels and the batch has none.
     """
-    if model.classes is not None and batch.get("label") is None:
+    if model.num_classes is not None and batch.get("label") is None:
         raise ValueError(
-            f"batch must have an entry 'label' for priors of {model.classes} classes, got "
+            f"batch must have an entry 'label' for priors of {model.num_classes} classes, got "
             f"{sorted(batch)}"
         )
     auto_encoder, own = submodel(model, variables, "auto_encoder")
     found = code_evidence(auto_encoder, own, batch, rng)
     codes = tuple(level.indices for level in found.levels)
-    labels = None if model.classes is None else batch["label"]
+    labels = None if model.num_classes is None else batch["label"]
     log_prior = model.apply(variables, codes, labels, method="log_prior")
     return CodeBound(found.log_likelihood, log_prior)

@@ -65,7 +65,7 @@ def importance_weighted_log_likelihood(
     images: UInt8[Array, "batch height width channel"],
     rng: Array,
     *,
-    samples: int = 5000,
+    num_samples: int = 5000,
     chunk: int = 100,
     context: Array | None = None,
 ) -> Float[Array, " batch"]:
@@ -83,8 +83,8 @@ def importance_weighted_log_likelihood(
       variables: The model's variables.
       images: Images of dtype uint8.
       rng: A typed key, or one for each row.
-      samples: Number k of samples of each row.
-      chunk: Number of them at a time; it must divide `samples`.
+      num_samples: Number k of samples of each row.
+      chunk: Number of them at a time; it must divide `num_samples`.
       context: Labels ``[batch]``, or None.
 
     Returns:
@@ -93,8 +93,8 @@ def importance_weighted_log_likelihood(
     Raises:
       ValueError: If the chunk doesn't divide the number of samples.
     """
-    if samples < 1 or chunk < 1 or samples % chunk:
-        raise ValueError(f"chunk must divide samples, got {chunk} and {samples}")
+    if num_samples < 1 or chunk < 1 or num_samples % chunk:
+        raise ValueError(f"chunk must divide num_samples, got {chunk} and {num_samples}")
     keys = row_keys(rng, images.shape[0])
     values, log_det = model.apply(variables, images, numbered_keys(keys, 0), method="observe")
 
@@ -107,8 +107,8 @@ def importance_weighted_log_likelihood(
         return jnp.logaddexp(total, jax.nn.logsumexp(log_weights, axis=0)), None
 
     start = jnp.full(images.shape[0], -jnp.inf)
-    total = jax.lax.scan(add, start, jnp.arange(1, samples // chunk + 1))[0]
-    return total - math.log(samples) + log_det
+    total = jax.lax.scan(add, start, jnp.arange(1, num_samples // chunk + 1))[0]
+    return total - math.log(num_samples) + log_det
 
 
 def numbered_keys(keys: Array, number: Array | int) -> Array:

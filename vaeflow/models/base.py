@@ -79,7 +79,7 @@ class LatentVariableModel(nn.Module):
         self, z: Float[Array, "*batch latent"], context: Array | None = None
     ) -> distrax.Distribution:
         """Builds p(x | z), one distribution of observed values for each z."""
-        return self.decoder(z, prepare_context(context, self.classes))
+        return self.decoder(z, prepare_context(context, self.num_classes))
 
     def sample(
         self, rng: Array, count: int, context: Array | None = None, *, temperature: float = 1.0

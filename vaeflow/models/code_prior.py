@@ -23,7 +23,7 @@ Context = Array | tuple[Array, Array] | None
 class CodePrior(nn.Module):
     """A density model of maps of codes, such as those that a quantizer finds in images.
 
-    Calling it gives their distribution, given a context: labels where there are `classes`, the map
+    Calling it gives their distribution, given a context: labels where there are `num_classes`, the map
     of codes or features above where there is a network for it, a pair of the two where there are
     both, otherwise vectors or None. Trained by `vaeflow.losses.negative_log_likelihood`; a code is
     one of its dimensions.
@@ -34,12 +34,12 @@ class CodePrior(nn.Module):
 
     Attributes:
       network: A `vaeflow.nn.AutoregressiveMapNetwork`: `GatedPixelCNN` or `PixelSNAIL`.
-      classes: Number of classes where there are labels, otherwise None.
+      num_classes: Number of classes where there are labels, otherwise None.
       above: A `vaeflow.nn.UpsampledConditioner` for the map above, or None.
     """
 
     network: nn.Module
-    classes: int | None = None
+    num_classes: int | None = None
     above: nn.Module | None = None
 
     def __call__(
@@ -67,12 +67,12 @@ class CodePrior(nn.Module):
           A distribution over ``[height, width]`` with the batch axes of the context.
 
         Raises:
-          ValueError: If the context isn't what `classes` and `above` ask for.
+          ValueError: If the context isn't what `num_classes` and `above` ask for.
         """
         features = self._features(context)
         context_ndims = 1 if self.above is None else 3
         if self.is_initializing():
-            none = jnp.zeros((1, *self.network.shape), jnp.int32)
+            none = jnp.zeros((1, *self.network.map_shape), jnp.int32)
             shape = () if features is None else features.shape[features.ndim - context_ndims :]
             self.network(none, None if features is None else jnp.zeros((1, *shape)))
             if maps is not None:
@@ -98,7 +98,7 @@ class CodePrior(nn.Module):
 
         Raises:
           ValueError: If the maps aren't integers of the network's shape, or the context isn't one
-            for each, or isn't what `classes` and `above` ask for.
+            for each, or isn't what `num_classes` and `above` ask for.
         """
         del rng
         features = self._features(context)
@@ -134,22 +134,22 @@ class CodePrior(nn.Module):
 
     def _features(self, context: Context) -> Array | None:
         """What the network is given: vectors of labels, or one vector for each position."""
-        both = self.classes is not None and self.above is not None
+        both = self.num_classes is not None and self.above is not None
         if isinstance(context, tuple) != both or (isinstance(context, tuple) and len(context) != 2):
             raise ValueError(
                 f"context must be {'a pair of labels and the map above' if both else 'one array'} "
-                f"for classes={self.classes} and above={type(self.above).__name__}, got "
+                f"for classes={self.num_classes} and above={type(self.above).__name__}, got "
                 f"{'a tuple' if isinstance(context, tuple) else type(context).__name__}"
             )
         labels, above = context if both else (context, context)
         if self.above is None:
-            return prepare_context(labels, self.classes)
+            return prepare_context(labels, self.num_classes)
         if above is None:
             raise ValueError("context must hold the map above where `above` is given, got None")
         features = self.above(above)
-        if self.classes is None:
+        if self.num_classes is None:
             return features
-        vectors = prepare_context(labels, self.classes)[..., None, None, :]
+        vectors = prepare_context(labels, self.num_classes)[..., None, None, :]
         batch = jnp.broadcast_shapes(vectors.shape[:-3], features.shape[:-3])
         parts = [
             jnp.broadcast_to(part, (*batch, *features.shape[-3:-1], part.shape[-1]))
@@ -180,9 +180,9 @@ class CodeModel(nn.Module):
     priors: Sequence[CodePrior]
 
     @property
-    def classes(self) -> int | None:
+    def num_classes(self) -> int | None:
         """Number of classes where the priors are given labels."""
-        return self.priors[0].classes
+        return self.priors[0].num_classes
 
     def __call__(
         self,
@@ -203,11 +203,11 @@ class CodeModel(nn.Module):
                 f"priors must be one for each of {len(quantizers)} levels, got {len(self.priors)}"
             )
         for level, (prior, quantizer) in enumerate(zip(self.priors, quantizers, strict=True)):
-            if quantizer.codebooks or prior.network.codes != quantizer.codes:
+            if quantizer.codebooks or prior.network.num_codes != quantizer.num_codes:
                 raise ValueError(
                     f"priors must be of the codes of their quantizers: level {level} from the top "
-                    f"has {quantizer.codes} codes and codebooks of shape {quantizer.codebooks}, "
-                    f"where there must be one of shape (), and a prior of {prior.network.codes}"
+                    f"has {quantizer.num_codes} codes and codebooks of shape {quantizer.codebooks}, "
+                    f"where there must be one of shape (), and a prior of {prior.network.num_codes}"
                 )
         if self.priors[0].above is not None:
             raise ValueError("the prior of the top must have above=None, as no map is above it")
@@ -262,13 +262,13 @@ class CodeModel(nn.Module):
             labels where there are none, or what is given isn't maps of so many images and of some
             of the levels.
         """
-        expected = None if self.classes is None else (count,)
+        expected = None if self.num_classes is None else (count,)
         if (None if labels is None else jnp.shape(labels)) != expected:
             raise ValueError(
-                f"labels must have shape {expected} for {count} images and classes={self.classes}, "
+                f"labels must have shape {expected} for {count} images and classes={self.num_classes}, "
                 f"got {None if labels is None else jnp.shape(labels)}"
             )
-        shapes = [(count, *prior.network.shape) for prior in self.priors]
+        shapes = [(count, *prior.network.map_shape) for prior in self.priors]
         if [maps.shape for maps in given] != shapes[: len(given)]:
             raise ValueError(
                 f"given must be maps of shapes {shapes} or the first of these, got "
@@ -301,6 +301,6 @@ def context_of_level(
     prior: CodePrior, above: Codes, labels: Int[Array, " batch"] | None
 ) -> Context:
     """What a prior is given: labels if it takes them, and the map right above if there is one."""
-    context = [] if prior.classes is None else [labels]
+    context = [] if prior.num_classes is None else [labels]
     context += [] if prior.above is None else [above[-1]]
     return tuple(context) if len(context) > 1 else next(iter(context), None)

@@ -75,7 +75,9 @@ class FlowModel(nn.Module):
         return noise
 
     def _bijector(self, context: Array | None, data: Array | None = None) -> distrax.Bijector:
-        for_base = self.base is not None and self.base.needs_labels and self.flow.classes is None
+        for_base = (
+            self.base is not None and self.base.needs_labels and self.flow.num_classes is None
+        )
         return self.flow(None if for_base else context, data=data)
 
     def log_prob(

@@ -28,13 +28,13 @@ class GaussianNetwork(nn.Module):
     """A multilayer perceptron to means and deviations, side by side and not yet positive.
 
     Attributes:
-      latents: Number of entries of which there are a mean and a deviation each.
-      hidden: Sizes of the hidden layers, each followed by the activation.
+      num_latents: Number of entries of which there are a mean and a deviation each.
+      hidden_sizes: Sizes of the hidden layers, each followed by the activation.
       activation: The nonlinearity.
     """
 
-    latents: int
-    hidden: Sequence[int]
+    num_latents: int
+    hidden_sizes: Sequence[int]
     activation: Callable[[Array], Array] = nn.tanh
 
     @nn.compact
@@ -48,10 +48,10 @@ class GaussianNetwork(nn.Module):
         if context is not None:
             context = jnp.broadcast_to(context, (*x.shape[:-1], context.shape[-1]))
             x = jnp.concatenate([x, context.astype(x.dtype)], axis=-1)
-        for size in self.hidden:
+        for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size)(x))
-        mean = nn.Dense(self.latents, name="mean")(x)
-        return jnp.concatenate([mean, nn.Dense(self.latents, name="scale")(x)], axis=-1)
+        mean = nn.Dense(self.num_latents, name="mean")(x)
+        return jnp.concatenate([mean, nn.Dense(self.num_latents, name="scale")(x)], axis=-1)
 
 
 def normals(
@@ -100,22 +100,22 @@ class HierarchicalVAE(LatentVariableModel):
 
     Attributes:
       network: From images to features, such as `vaeflow.encoders.DenseEncoder`.
-      sizes: Numbers of latents of the levels, from the one beside the image up.
+      latent_sizes: Numbers of latents of the levels, from the one beside the image up.
       decoder: p(x | z_1): a `vaeflow.decoders.Decoder`.
       observation: What becomes of uint8 images, as for `VAE`.
-      hidden: Sizes of the hidden layers between each two levels, on the way up and on that down.
+      hidden_sizes: Sizes of the hidden layers between each two levels, on the way up and on that down.
       activation: The nonlinearity of these layers.
-      classes: Number of classes where encoder, decoder and levels are given labels, otherwise None.
+      num_classes: Number of classes where encoder, decoder and levels are given labels, otherwise None.
         The prior of the topmost level is that of all classes.
     """
 
     network: nn.Module
-    sizes: Sequence[int]
+    latent_sizes: Sequence[int]
     decoder: nn.Module
     observation: nn.Module
-    hidden: Sequence[int] = (200,)
+    hidden_sizes: Sequence[int] = (200,)
     activation: Callable[[Array], Array] = nn.tanh
-    classes: int | None = None
+    num_classes: int | None = None
 
     def setup(self):
         """Makes the networks between the levels.
@@ -123,12 +123,16 @@ class HierarchicalVAE(LatentVariableModel):
         Raises:
           ValueError: If there is no level, or one has no latents.
         """
-        if not self.sizes or min(self.sizes) < 1:
-            raise ValueError(f"sizes must be numbers of latents from 1 on, got {self.sizes}")
-        self.messages = [DiagonalGaussianPosterior(size) for size in self.sizes]
-        self.up = [DenseEncoder(self.hidden, self.activation) for _ in self.sizes[1:]]
+        if not self.latent_sizes or min(self.latent_sizes) < 1:
+            raise ValueError(f"sizes must be numbers of latents from 1 on, got {self.latent_sizes}")
+        self.messages = [DiagonalGaussianPosterior(size) for size in self.latent_sizes]
+        self.up = [
+            DenseEncoder(self.hidden_sizes, activation=self.activation)
+            for _ in self.latent_sizes[1:]
+        ]
         self.down = [
-            GaussianNetwork(size, self.hidden, self.activation) for size in self.sizes[:-1]
+            GaussianNetwork(size, hidden_sizes=self.hidden_sizes, activation=self.activation)
+            for size in self.latent_sizes[:-1]
         ]
 
     def __call__(
@@ -143,19 +147,19 @@ class HierarchicalVAE(LatentVariableModel):
         )
         values = self.observe(images, keys).values
         latents = self.infer(values, keys, context=context)
-        labels = prepare_context(context, self.classes)
+        labels = prepare_context(context, self.num_classes)
         self.decoder(self.split(latents.z)["level_1"], labels, data=values)
         return latents
 
     @property
     def levels(self) -> dict[str, int]:
         """Numbers of latents of the levels by name, from the one beside the image up."""
-        return {f"level_{number}": size for number, size in enumerate(self.sizes, 1)}
+        return {f"level_{number}": size for number, size in enumerate(self.latent_sizes, 1)}
 
     @property
-    def latents(self) -> int:
+    def num_latents(self) -> int:
         """Number of latents of all levels."""
-        return sum(self.sizes)
+        return sum(self.latent_sizes)
 
     def split(self, z: Float[Array, "*batch latent"]) -> dict[str, Float[Array, "*batch part"]]:
         """Takes latents apart, by name of the level.
@@ -163,8 +167,8 @@ class HierarchicalVAE(LatentVariableModel):
         Raises:
           ValueError: If the number of latents isn't that of all levels.
         """
-        check_event_shape("latents", z.shape, (self.latents,))
-        ends = list(itertools.accumulate(self.sizes))[:-1]
+        check_event_shape("latents", z.shape, (self.num_latents,))
+        ends = list(itertools.accumulate(self.latent_sizes))[:-1]
         return dict(zip(self.levels, jnp.split(z, ends, axis=-1), strict=True))
 
     def prior(self, context: Array | None = None, *, temperature: float = 1.0) -> HierarchicalPrior:
@@ -174,10 +178,10 @@ class HierarchicalVAE(LatentVariableModel):
           context: Labels ``[*batch]``, or None.
           temperature: Factor of the deviations of every level.
         """
-        labels = prepare_context(context, self.classes)
+        labels = prepare_context(context, self.num_classes)
         batch = () if labels is None else labels.shape[:-1]
         return HierarchicalPrior(
-            standard_normal((self.sizes[-1],), batch, temperature),
+            standard_normal((self.latent_sizes[-1],), batch, temperature),
             [
                 GaussianConditional(
                     Conditioner(network.clone(parent=None), network.variables, labels), temperature
@@ -196,7 +200,7 @@ class HierarchicalVAE(LatentVariableModel):
         self,
         values: Float[Array, "batch height width channel"],
         rng: Array,
-        samples: int = 1,
+        num_samples: int = 1,
         context: Array | None = None,
     ) -> Latents:
         """Draws samples from the top down, with their densities under q and p.
@@ -206,13 +210,13 @@ class HierarchicalVAE(LatentVariableModel):
         Args:
           values: Observed values.
           rng: A typed key, or one for each row.
-          samples: Number of samples of each row.
+          num_samples: Number of samples of each row.
           context: Labels ``[batch]``, or None.
         """
         keys = row_keys(rng, values.shape[0])
 
         def draw(level: int, posterior: distrax.Independent) -> Array:
-            shape = (samples, self.sizes[level])
+            shape = (num_samples, self.latent_sizes[level])
             own = jax.vmap(jax.random.fold_in, (0, None))(keys, level)
             noise = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(own)
             return posterior.distribution.loc + posterior.distribution.scale * noise
@@ -267,13 +271,13 @@ class HierarchicalVAE(LatentVariableModel):
           context: Labels ``[batch]``, or None.
           draw: Makes the values of a level of its number from 0 on and its posterior.
         """
-        labels = prepare_context(context, self.classes)
+        labels = prepare_context(context, self.num_classes)
         features = self.network(values, labels)
         messages = [self.messages[0](features)]
         for up, message in zip(self.up, self.messages[1:], strict=True):
             features = up(features)
             messages.append(message(features))
-        posterior, prior = messages[-1], standard_normal((self.sizes[-1],))
+        posterior, prior = messages[-1], standard_normal((self.latent_sizes[-1],))
         z = draw(len(messages) - 1, posterior)
         found = [(z, posterior, prior)]
         for level in reversed(range(len(self.down))):

@@ -25,20 +25,22 @@ class ContentStyleCoder(nn.Module):
         `PointMass` posterior, whose `standard` is the prior of styles.
       decoder: ``decoder(content, style, shape=...)`` to values, such as
         `vaeflow.decoders.AdaINDecoder`.
-      shape: Height, width and channels of an image.
+      image_shape: Height, width and channels of an image.
     """
 
     content: nn.Module
     style: nn.Module
     decoder: nn.Module
-    shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
 
     def __call__(
         self, values: Float[Array, "batch height width channel"]
     ) -> tuple[Float[Array, "batch map_height map_width content"], distrax.Distribution]:
         """Takes values apart: see `MUNIT.encode_values`."""
-        if values.shape[1:] != tuple(self.shape):
-            raise ValueError(f"images must be [batch, *{self.shape}], got shape {values.shape}")
+        if values.shape[1:] != tuple(self.image_shape):
+            raise ValueError(
+                f"images must be [batch, *{self.image_shape}], got shape {values.shape}"
+            )
         return self.content(values), self.style(values)
 
     def decode(
@@ -47,10 +49,10 @@ class ContentStyleCoder(nn.Module):
         style: Float[Array, "batch style"],
     ) -> Float[Array, "batch height width channel"]:
         """Puts content and style together to values from -1 to 1."""
-        latents = self.style.posterior.latents
+        latents = self.style.posterior.num_latents
         if style.shape[1:] != (latents,):
             raise ValueError(f"styles must be [batch, {latents}], got shape {style.shape}")
-        return self.decoder(content, style, shape=self.shape)
+        return self.decoder(content, style, shape=self.image_shape)
 
 
 class MUNIT(nn.Module):

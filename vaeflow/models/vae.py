@@ -35,15 +35,15 @@ class VAE(LatentVariableModel):
         those of levels, a dequantizer for densities.
       prior_model: p(z): a module of `vaeflow.bases`, a `FlowModel` of vectors or a `VampPrior`;
         None for the one that goes with the posterior: standard normals, equal categories.
-      classes: Number of classes where all three are given labels, otherwise None. The prior takes
-        the labels if it has `classes` too, and else is that of all classes.
+      num_classes: Number of classes where all three are given labels, otherwise None. The prior takes
+        the labels if it has `num_classes` too, and else is that of all classes.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     observation: nn.Module
     prior_model: nn.Module | None = None
-    classes: int | None = None
+    num_classes: int | None = None
 
     def __call__(
         self, images: UInt8[Array, "batch height width channel"], context: Array | None = None
@@ -67,7 +67,7 @@ class VAE(LatentVariableModel):
             first = self.posterior(values, context).sample(seed=keys[0])
             self.prior_model(first, self._labels_of_prior(context))
         latents = self.infer(values, keys, context=context)
-        self.decoder(latents.z, prepare_context(context, self.classes), data=values)
+        self.decoder(latents.z, prepare_context(context, self.num_classes), data=values)
         return latents
 
     def posterior(
@@ -76,7 +76,7 @@ class VAE(LatentVariableModel):
         context: Array | None = None,
     ) -> distrax.Distribution:
         """Builds q(z | x), ``[batch]`` distributions of latents, for observed values."""
-        return self.encoder(values, prepare_context(context, self.classes))
+        return self.encoder(values, prepare_context(context, self.num_classes))
 
     def prior(
         self, context: Array | None = None, *, temperature: float = 1.0
@@ -91,10 +91,10 @@ class VAE(LatentVariableModel):
           ValueError: If a `VampPrior` meets a temperature, or classes.
         """
         if isinstance(self.prior_model, VampPrior):
-            if temperature != 1.0 or self.classes is not None:
+            if temperature != 1.0 or self.num_classes is not None:
                 raise ValueError(
                     "a VampPrior takes neither temperature nor classes, got temperature="
-                    f"{temperature} and classes={self.classes}"
+                    f"{temperature} and classes={self.num_classes}"
                 )
             inputs = self.prior_model()
             return Mixture(jnp.zeros(len(inputs)), self.encoder(inputs))
@@ -108,19 +108,19 @@ class VAE(LatentVariableModel):
         parts = [self.prior_model]
         if isinstance(self.prior_model, FlowModel):
             parts = [self.prior_model.flow, self.prior_model.base]
-        own = any(getattr(part, "classes", None) is not None for part in parts)
+        own = any(getattr(part, "num_classes", None) is not None for part in parts)
         return context if own else None
 
     @property
-    def latents(self) -> int:
+    def num_latents(self) -> int:
         """Number of latents."""
-        return self.encoder.posterior.latents
+        return self.encoder.posterior.num_latents
 
     def infer(
         self,
         values: Float[Array, "batch height width channel"],
         rng: Array,
-        samples: int = 1,
+        num_samples: int = 1,
         context: Array | None = None,
     ) -> Latents:
         """Draws samples of q(z | x) with their densities under q and p; no inverse is taken of q.
@@ -128,7 +128,7 @@ class VAE(LatentVariableModel):
         Args:
           values: Observed values.
           rng: A typed key, or one for each row.
-          samples: Number of samples of each row.
+          num_samples: Number of samples of each row.
           context: Labels ``[batch]``, or None.
 
         Raises:
@@ -140,7 +140,7 @@ class VAE(LatentVariableModel):
                 "a posterior must have a density for there to be a bound, got a PointMass; an "
                 "AutoEncoder takes single values"
             )
-        z, log_q = sample_per_example(posterior, row_keys(rng, values.shape[0]), samples)
+        z, log_q = sample_per_example(posterior, row_keys(rng, values.shape[0]), num_samples)
         kl = per_dim_kl(posterior, prior)
         if isinstance(posterior, Grouped) and isinstance(prior, Grouped):
             return Latents(z, _by_group(posterior, z), _by_group(prior, z), kl)
@@ -174,13 +174,13 @@ class AutoEncoder(nn.Module):
 
     Attributes:
       network: From images to features, such as `vaeflow.encoders.DenseEncoder`.
-      latents: Number of latents, linear in the features.
+      num_latents: Number of latents, linear in the features.
       decoder: p(x | z): a `vaeflow.decoders.Decoder`.
       observation: What becomes of uint8 images, as for `VAE`.
     """
 
     network: nn.Module
-    latents: int
+    num_latents: int
     decoder: nn.Module
     observation: nn.Module
 
@@ -189,7 +189,7 @@ class AutoEncoder(nn.Module):
         self, values: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch latent"]:
         """Computes the latents of observed values, which `init` takes the first batch of."""
-        latents = nn.Dense(self.latents, name="latent")(self.network(values))
+        latents = nn.Dense(self.num_latents, name="latent")(self.network(values))
         if self.is_initializing():
             self.decoder(latents, data=values)
         return latents

@@ -25,17 +25,17 @@ class UpsampledConditioner(nn.Module):
     VQ-VAE-2", section 3.2 (a residual network, as conditioning of the bottom prior on the top).
 
     Attributes:
-      shape: Height h and width w of the map below.
-      codes: Number of codes where the map above holds codes; None where it holds features.
+      map_shape: Height h and width w of the map below.
+      num_codes: Number of codes where the map above holds codes; None where it holds features.
       channels: Number of features.
-      blocks: Number of residual blocks.
+      num_blocks: Number of residual blocks.
       dtype: Type to compute in.
     """
 
-    shape: tuple[int, int]
-    codes: int | None = None
+    map_shape: tuple[int, int]
+    num_codes: int | None = None
     channels: int = 64
-    blocks: int = 2
+    num_blocks: int = 2
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -46,28 +46,28 @@ class UpsampledConditioner(nn.Module):
           above: Codes ``[*batch, h', w']``, or features ``[*batch, h', w', channel]``.
 
         Raises:
-          ValueError: If these aren't codes where `codes` is given and features where it isn't, or
+          ValueError: If these aren't codes where `num_codes` is given and features where it isn't, or
             have too few axes.
         """
         integer = jnp.issubdtype(above.dtype, jnp.integer)
-        event_ndims = 3 if self.codes is None else 2
-        if integer != (self.codes is not None) or above.ndim < event_ndims:
-            expected = "[*batch, height, width" + (", channel]" if self.codes is None else "]")
+        event_ndims = 3 if self.num_codes is None else 2
+        if integer != (self.num_codes is not None) or above.ndim < event_ndims:
+            expected = "[*batch, height, width" + (", channel]" if self.num_codes is None else "]")
             raise ValueError(
-                f"above must hold {'features' if self.codes is None else 'codes'} {expected} for "
-                f"codes={self.codes}, got {above.dtype} of shape {above.shape}"
+                f"above must hold {'features' if self.num_codes is None else 'codes'} {expected} for "
+                f"codes={self.num_codes}, got {above.dtype} of shape {above.shape}"
             )
         batch = above.shape[: above.ndim - event_ndims]
         x = above.reshape((math.prod(batch), *above.shape[len(batch) :]))
-        if self.codes is not None:
+        if self.num_codes is not None:
             vectors = nn.Embed(
-                self.codes, self.channels, embedding_init=nn.initializers.normal(1.0)
+                self.num_codes, self.channels, embedding_init=nn.initializers.normal(1.0)
             )
-            x = vectors(jnp.clip(x, 0, self.codes - 1))
+            x = vectors(jnp.clip(x, 0, self.num_codes - 1))
         x = Conv(self.channels, (3, 3), dtype=self.dtype)(x)
-        for _ in range(self.blocks):
+        for _ in range(self.num_blocks):
             x = ResidualBlock(dtype=self.dtype)(x)
-        x = resize_nearest(relu(x), self.shape)
+        x = resize_nearest(relu(x), self.map_shape)
         return x.reshape((*batch, *x.shape[1:]))
 
 
@@ -95,34 +95,36 @@ class AutoregressiveMapNetwork(nn.Module):
     the frequencies that `start_at_frequencies` finds in data.
 
     Attributes:
-      shape: Height and width of a map.
-      codes: Number K of codes: they are 0, ..., K - 1.
+      map_shape: Height and width of a map.
+      num_codes: Number K of codes: they are 0, ..., K - 1.
       channels: Number of channels of the layers between.
-      blocks: Number of blocks of layers.
+      num_blocks: Number of blocks of layers.
       dropout: Share of the channels of each block that are dropped wherever `apply` is given an rng
         named "dropout".
       dtype: Type to compute in; logits are float32 or wider.
     """
 
-    shape: tuple[int, int]
-    codes: int
+    map_shape: tuple[int, int]
+    num_codes: int
     channels: int = 128
-    blocks: int = 5
+    num_blocks: int = 5
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
     def setup(self):
         """Makes the layers."""
         self.embedding = nn.Embed(
-            self.codes,
+            self.num_codes,
             self.channels,
             dtype=self.dtype,
             # Inputs of variance one, as initialisers of the layers that follow expect.
             embedding_init=nn.initializers.normal(1.0),
         )
         self.hidden = Conv(self.channels, (1, 1), dtype=self.dtype)
-        self.offset = self.param("offset", nn.initializers.zeros, (*self.shape, self.codes))
-        self.outputs = Conv(self.codes, (1, 1), dtype=self.dtype, kernel_init=nn.initializers.zeros)
+        self.offset = self.param("offset", nn.initializers.zeros, (*self.map_shape, self.num_codes))
+        self.outputs = Conv(
+            self.num_codes, (1, 1), dtype=self.dtype, kernel_init=nn.initializers.zeros
+        )
 
     def __call__(
         self,
@@ -145,9 +147,9 @@ class AutoregressiveMapNetwork(nn.Module):
     def _check_maps(self, maps: Array) -> None:
         if not jnp.issubdtype(maps.dtype, jnp.integer):
             raise ValueError(f"codes must be integers, got {maps.dtype} of shape {maps.shape}")
-        if maps.ndim != 3 or maps.shape[1:] != tuple(self.shape):
+        if maps.ndim != 3 or maps.shape[1:] != tuple(self.map_shape):
             raise ValueError(
-                f"maps must have shape (batch, {self.shape[0]}, {self.shape[1]}), got {maps.shape}"
+                f"maps must have shape (batch, {self.map_shape[0]}, {self.map_shape[1]}), got {maps.shape}"
             )
 
     def start_at_frequencies(self, maps: Int[Array, "batch height width"]) -> None:
@@ -159,16 +161,18 @@ class AutoregressiveMapNetwork(nn.Module):
           ValueError: As a call, of the maps.
         """
         self._check_maps(maps)
-        height, width = self.shape
+        height, width = self.map_shape
         places = jnp.arange(height)[:, None], jnp.arange(width)
-        counts = jnp.full((*self.shape, self.codes), 0.5)
-        counts = counts.at[(*places, jnp.where(maps < 0, self.codes, maps))].add(1.0, mode="drop")
-        total = maps.shape[0] + 0.5 * self.codes
+        counts = jnp.full((*self.map_shape, self.num_codes), 0.5)
+        counts = counts.at[(*places, jnp.where(maps < 0, self.num_codes, maps))].add(
+            1.0, mode="drop"
+        )
+        total = maps.shape[0] + 0.5 * self.num_codes
         self.put_variable("params", "offset", jnp.log(counts / total))
 
     def embed(self, maps: Int[Array, "*positions"]) -> Float[Array, "*positions channel"]:
         """Looks up the vector of each code."""
-        return self.embedding(jnp.clip(maps, 0, self.codes - 1))
+        return self.embedding(jnp.clip(maps, 0, self.num_codes - 1))
 
     def from_embedded(
         self,
@@ -193,10 +197,12 @@ class AutoregressiveMapNetwork(nn.Module):
         """
         if context is not None and context.ndim == 2:
             context = context[:, None, None]
-        elif context is not None and (context.ndim != 4 or context.shape[1:3] != tuple(self.shape)):
+        elif context is not None and (
+            context.ndim != 4 or context.shape[1:3] != tuple(self.map_shape)
+        ):
             raise ValueError(
                 "context must have shape (batch, feature) or (batch, "
-                f"{self.shape[0]}, {self.shape[1]}, feature), got {context.shape}"
+                f"{self.map_shape[0]}, {self.map_shape[1]}, feature), got {context.shape}"
             )
         return self.conditions_of_blocks(context)
 
@@ -274,7 +280,7 @@ class AutoregressiveMapNetwork(nn.Module):
     ) -> tuple[PyTree, PyTree]:
         """`rows` of one row, given the codes of the row above; those of row 0 are ignored."""
         above = jnp.where(row > 0, self.embed(codes)[:, None], 0)
-        conditions = _cut(conditions, (row, 0), (1, self.shape[1]))
+        conditions = _cut(conditions, (row, 0), (1, self.map_shape[1]))
         return self.rows(above, conditions, caches, (row, 0))
 
     def position_of_code(
@@ -317,7 +323,7 @@ class AutoregressiveMapNetwork(nn.Module):
         Returns:
           The results, stacked along two new first axes, height and width.
         """
-        height, width = self.shape
+        height, width = self.map_shape
         conditions = self.apply(variables, context, method="conditions")
 
         def row(carry, given):

@@ -45,18 +45,18 @@ class ResidualBlock(nn.Module):
     before each layer).
 
     Attributes:
-      hidden: Number of channels between the two convolutions; that of the input where None.
+      hidden_features: Number of channels between the two convolutions; that of the input where None.
       dtype: Type to compute in.
     """
 
-    hidden: int | None = None
+    hidden_features: int | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Array:
         """Keeps the shape ``[batch, height, width, channel]``."""
         channels = x.shape[-1]
-        hidden = Conv(self.hidden or channels, (3, 3), dtype=self.dtype)(relu(x))
+        hidden = Conv(self.hidden_features or channels, (3, 3), dtype=self.dtype)(relu(x))
         zeros = nn.initializers.zeros
         return x + Conv(channels, (1, 1), dtype=self.dtype, kernel_init=zeros)(relu(hidden))
 

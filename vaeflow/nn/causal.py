@@ -115,12 +115,12 @@ class CausalAttention(nn.Module):
 
     Attributes:
       features: Number of output channels, a multiple of the heads.
-      heads: Number of heads.
+      num_heads: Number of heads.
       dtype: Type to compute in; weights are float32 or wider.
     """
 
     features: int
-    heads: int = 1
+    num_heads: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -146,14 +146,14 @@ class CausalAttention(nn.Module):
         Raises:
           ValueError: If the features aren't a multiple of the heads.
         """
-        if self.features % self.heads:
+        if self.features % self.num_heads:
             raise ValueError(
-                f"features must be a multiple of the heads, got {self.features} and {self.heads}"
+                f"features must be a multiple of the heads, got {self.features} and {self.num_heads}"
             )
 
         def projected(x: Array, name: str) -> Array:
             x = nn.Dense(self.features, use_bias=False, dtype=self.dtype, name=name)(x)
-            return x.reshape(*x.shape[:-1], self.heads, -1)
+            return x.reshape(*x.shape[:-1], self.num_heads, -1)
 
         query = projected(queries, "query")
         key, value = projected(content, "key"), projected(content, "value")
@@ -170,5 +170,5 @@ class CausalAttention(nn.Module):
     @nn.nowrap
     def empty_cache(self, batch: int, positions: int) -> Cache:
         """A cache of no piece of sequences of so many positions."""
-        shape = (batch, positions, self.heads, self.features // self.heads)
+        shape = (batch, positions, self.num_heads, self.features // self.num_heads)
         return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)

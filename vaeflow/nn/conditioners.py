@@ -21,13 +21,13 @@ class MLP(nn.Module):
 
     Attributes:
       features: Number of outputs.
-      hidden: Sizes of the hidden layers.
+      hidden_sizes: Sizes of the hidden layers.
       activation: Nonlinearity after each hidden layer.
       dtype: Type to compute in; the result is float32 or wider.
     """
 
     features: int
-    hidden: Sequence[int] = (64, 64)
+    hidden_sizes: Sequence[int] = (64, 64)
     activation: Callable[[Array], Array] = relu
     dtype: Any = jnp.float32
 
@@ -42,7 +42,7 @@ class MLP(nn.Module):
             # Nothing to read: what follows is a function of its biases.
             x = jnp.ones((*x.shape[:-1], 1), x.dtype)
         x = x.astype(self.dtype)
-        for size in self.hidden:
+        for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size, dtype=self.dtype)(x))
         zeros = nn.initializers.zeros
         x = nn.Dense(self.features, dtype=self.dtype, kernel_init=zeros)(x)
@@ -56,12 +56,12 @@ class GlowNetwork(nn.Module):
 
     Attributes:
       features: Number of output channels.
-      width: Number of hidden channels.
+      hidden_features: Number of hidden channels.
       dtype: Type to compute in; the result is float32 or wider.
     """
 
     features: int
-    width: int
+    hidden_features: int
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -71,12 +71,15 @@ class GlowNetwork(nn.Module):
         context: Float[Array, "batch *positions feature"] | None = None,
     ) -> Float[Array, "batch height width out"]:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
-        x, bias = join_context(x, context, self.width, self.dtype)
+        x, bias = join_context(x, context, self.hidden_features, self.dtype)
         # Names of saved parameters, which outlive that of the class.
         x = relu(
-            ActNormConv(self.width, (3, 3), dtype=self.dtype, name="NormalizedConv_0")(x) + bias
+            ActNormConv(self.hidden_features, (3, 3), dtype=self.dtype, name="NormalizedConv_0")(x)
+            + bias
         )
-        x = relu(ActNormConv(self.width, (1, 1), dtype=self.dtype, name="NormalizedConv_1")(x))
+        x = relu(
+            ActNormConv(self.hidden_features, (1, 1), dtype=self.dtype, name="NormalizedConv_1")(x)
+        )
         return ZeroConv(self.features, dtype=self.dtype)(x)
 
 
@@ -87,14 +90,14 @@ class ResidualNetwork(nn.Module):
 
     Attributes:
       features: Number of output channels.
-      width: Number of hidden channels.
-      blocks: Number of residual blocks.
+      hidden_features: Number of hidden channels.
+      num_blocks: Number of residual blocks.
       dtype: Type to compute in; the result is float32 or wider.
     """
 
     features: int
-    width: int
-    blocks: int = 2
+    hidden_features: int
+    num_blocks: int = 2
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -104,10 +107,10 @@ class ResidualNetwork(nn.Module):
         context: Float[Array, "batch *positions feature"] | None = None,
     ) -> Float[Array, "batch height width out"]:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
-        x, bias = join_context(x, context, self.width, self.dtype)
-        x = Conv(self.width, (3, 3), dtype=self.dtype)(x) + bias
-        for _ in range(self.blocks):
-            x = ResidualBlock(self.width, dtype=self.dtype)(x)
+        x, bias = join_context(x, context, self.hidden_features, self.dtype)
+        x = Conv(self.hidden_features, (3, 3), dtype=self.dtype)(x) + bias
+        for _ in range(self.num_blocks):
+            x = ResidualBlock(self.hidden_features, dtype=self.dtype)(x)
         return ZeroConv(self.features, dtype=self.dtype)(relu(x))
 
 
@@ -142,13 +145,13 @@ class TimeDependentMLP(nn.Module):
     dynamics for scalable reversible generative models", and their published code.
 
     Attributes:
-      entries: Number of entries of a vector, of inputs and of outputs.
-      hidden: Sizes of the hidden layers.
+      dimension: Number of entries of a vector, of inputs and of outputs.
+      hidden_sizes: Sizes of the hidden layers.
       activation: Nonlinearity after each hidden layer; smooth, as solvers want it.
     """
 
-    entries: int
-    hidden: Sequence[int] = (64, 64)
+    dimension: int
+    hidden_sizes: Sequence[int] = (64, 64)
     activation: Callable[[Array], Array] = jnp.tanh
 
     @nn.compact
@@ -162,8 +165,8 @@ class TimeDependentMLP(nn.Module):
         given = time[:, None].astype(x.dtype)
         if context is not None:
             given = jnp.concatenate([given, context.astype(x.dtype)], axis=-1)
-        for number, size in enumerate((*self.hidden, self.entries)):
-            last = number == len(self.hidden)
+        for number, size in enumerate((*self.hidden_sizes, self.dimension)):
+            last = number == len(self.hidden_sizes)
             init = nn.initializers.zeros if last else nn.initializers.lecun_normal()
 
             def dense(name, bias=True, init=init, size=size, number=number):

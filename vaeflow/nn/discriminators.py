@@ -24,17 +24,17 @@ class LatentDiscriminator(nn.Module):
     Source: Kim & Mnih 2018, "Disentangling by factorising", appendix A (six layers of 1000 units).
 
     Attributes:
-      hidden: Sizes of the hidden layers, each followed by a leaky ReLU of slope 0.2.
+      hidden_sizes: Sizes of the hidden layers, each followed by a leaky ReLU of slope 0.2.
       dtype: Type to compute in; the logits are float32 or wider.
     """
 
-    hidden: Sequence[int] = (1000,) * 6
+    hidden_sizes: Sequence[int] = (1000,) * 6
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, latents: Float[Array, "batch latent"]) -> Float[Array, " batch"]:
         """Computes one logit for each vector."""
-        return MLP(1, self.hidden, leaky_relu, self.dtype)(latents)[..., 0]
+        return MLP(1, self.hidden_sizes, leaky_relu, self.dtype)(latents)[..., 0]
 
 
 def leaky_relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -85,13 +85,13 @@ class MultiScaleDiscriminator(nn.Module):
     semantic manipulation with conditional GANs", section 3.2; Huang et al. 2018, section 5.1.
 
     Attributes:
-      scales: Number of discriminators.
+      num_scales: Number of discriminators.
       channels: As for `PatchDiscriminator`.
       spectral: As for `PatchDiscriminator`.
       dtype: As for `PatchDiscriminator`.
     """
 
-    scales: int = 3
+    num_scales: int = 3
     channels: Sequence[int] = (64, 128, 256, 512)
     spectral: bool = False
     dtype: Any = jnp.float32
@@ -102,7 +102,7 @@ class MultiScaleDiscriminator(nn.Module):
     ) -> tuple[Float[Array, "batch map_height map_width"], ...]:
         """Judges the patches of images at each scale, the finest first."""
         judgements = []
-        for scale in range(self.scales):
+        for scale in range(self.num_scales):
             if scale:
                 values = nn.avg_pool(
                     values, (3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=False

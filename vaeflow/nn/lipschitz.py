@@ -113,12 +113,12 @@ class LipschitzMLP(nn.Module):
 
     Attributes:
       features: Number of outputs.
-      hidden: Sizes of the hidden layers.
+      hidden_sizes: Sizes of the hidden layers.
       lipschitz: Bound on the Lipschitz constant of the whole network, in (0, 1).
     """
 
     features: int
-    hidden: Sequence[int] = (64, 64)
+    hidden_sizes: Sequence[int] = (64, 64)
     lipschitz: float = 0.9
 
     @nn.compact
@@ -133,10 +133,10 @@ class LipschitzMLP(nn.Module):
         if not 0 < self.lipschitz < 1:
             raise ValueError(f"LipschitzMLP: lipschitz must be in (0, 1), got {self.lipschitz}")
         orthogonal, zeros = nn.initializers.orthogonal(), nn.initializers.zeros
-        sizes = (x.shape[-1], *self.hidden, self.features)
+        sizes = (x.shape[-1], *self.hidden_sizes, self.features)
         parameters = {}
         for index in range(len(sizes) - 1):
-            last = index == len(self.hidden)
+            last = index == len(self.hidden_sizes)
             shapes = {
                 f"kernel_{index}": (zeros if last else orthogonal, sizes[index : index + 2]),
                 f"bias_{index}": (zeros, sizes[index + 1 : index + 2]),
@@ -153,7 +153,7 @@ class LipschitzMLP(nn.Module):
     @nn.nowrap
     def normalized(self, variables: dict[str, Any]) -> dict[str, Array]:
         """Bounds the kernels: all that can be computed before the input is known."""
-        coefficient = self.lipschitz ** (1 / (len(self.hidden) + 1))
+        coefficient = self.lipschitz ** (1 / (len(self.hidden_sizes) + 1))
         return {
             name: clip_spectral_norm(value, coefficient)
             if name.startswith("kernel")
@@ -171,11 +171,15 @@ class LipschitzMLP(nn.Module):
         context: Float[Array, "batch feature"] | None,
     ) -> Float[Array, "batch out"]:
         """Applies the network, given what `normalized` returns."""
-        for index in range(len(self.hidden) + 1):
+        for index in range(len(self.hidden_sizes) + 1):
             sums = _product(x, normalized[f"kernel_{index}"]) + normalized[f"bias_{index}"]
             if index == 0 and context is not None:
                 sums = sums + _product(context, normalized["context"])
-            x = sums if index == len(self.hidden) else lip_swish(sums, normalized[f"beta_{index}"])
+            x = (
+                sums
+                if index == len(self.hidden_sizes)
+                else lip_swish(sums, normalized[f"beta_{index}"])
+            )
         return x
 
 

@@ -148,16 +148,16 @@ class MaskedMLP(nn.Module):
     2017, "Masked Autoregressive Flow for Density Estimation", section 3.
 
     Attributes:
-      entries: Number of entries of a vector.
-      parameters: Number of outputs for each entry.
-      hidden: Sizes of the hidden layers, at least one.
+      dimension: Number of entries of a vector.
+      num_parameters: Number of outputs for each entry.
+      hidden_sizes: Sizes of the hidden layers, at least one.
       activation: Nonlinearity after each hidden layer.
       dtype: Type to compute in; the result is float32 or wider.
     """
 
-    entries: int
-    parameters: int
-    hidden: Sequence[int] = (64, 64)
+    dimension: int
+    num_parameters: int
+    hidden_sizes: Sequence[int] = (64, 64)
     activation: Callable[[Array], Array] = relu
     dtype: Any = jnp.float32
 
@@ -169,7 +169,7 @@ class MaskedMLP(nn.Module):
         parameters = {}
         for index, mask in enumerate(self._masks(_features(context))):
             kernel_init = bias_init = nn.initializers.zeros
-            if index < len(self.hidden):
+            if index < len(self.hidden_sizes):
                 # With biases of zero all units that read a single entry would have one kink.
                 scale = np.sqrt(2 / np.maximum(mask.sum(axis=0), 1))
                 kernel_init, bias_init = _scaled_normal(scale * mask), _scaled_normal(scale)
@@ -177,7 +177,7 @@ class MaskedMLP(nn.Module):
             bias = self.param(f"bias_{index}", bias_init, mask.shape[1:])
             parameters |= {f"kernel_{index}": kernel, f"bias_{index}": bias}
         return self._sums(parameters, x, context)[-1].reshape(
-            (*x.shape[:-1], self.entries, self.parameters)
+            (*x.shape[:-1], self.dimension, self.num_parameters)
         )
 
     @nn.nowrap
@@ -209,7 +209,7 @@ class MaskedMLP(nn.Module):
             biases[0] = biases[0] + given
         kernels[0] = kernels[0][features:]
         layers = [
-            Layer(kernel.T, bias, self._activated, *blocks(degrees, self.entries))
+            Layer(kernel.T, bias, self._activated, *blocks(degrees, self.dimension))
             for kernel, bias, degrees in zip(
                 kernels, biases, self._degrees(features)[1:], strict=True
             )
@@ -220,7 +220,7 @@ class MaskedMLP(nn.Module):
             value, result = entry(outputs.T, given)
             return value[None], result
 
-        return solve_sequentially(layers, turn, inputs, np.arange(self.entries), rows, self.dtype)
+        return solve_sequentially(layers, turn, inputs, np.arange(self.dimension), rows, self.dtype)
 
     @nn.nowrap
     def solve_transposed(
@@ -257,12 +257,12 @@ class MaskedMLP(nn.Module):
         for kernel, slope, degrees in zip(
             kernels[:0:-1], slopes[::-1], self._degrees(features)[-2:0:-1], strict=True
         ):
-            starts, size = blocks(degrees, self.entries)
+            starts, size = blocks(degrees, self.dimension)
             starts = np.append(starts[1:], len(degrees) - size)[::-1]
             layers.append(Layer(kernel, slope, jnp.multiply, starts, size))
-        zero = jnp.zeros((self.entries, 1), self.dtype)
-        layers.append(Layer(kernels[0], zero, jnp.add, np.arange(self.entries)[::-1], 1))
-        places = self.parameters * np.arange(self.entries)[::-1]
+        zero = jnp.zeros((self.dimension, 1), self.dtype)
+        layers.append(Layer(kernels[0], zero, jnp.add, np.arange(self.dimension)[::-1], 1))
+        places = self.num_parameters * np.arange(self.dimension)[::-1]
 
         def turn(outputs, given):
             value, result = entry(outputs[0], given)
@@ -275,9 +275,9 @@ class MaskedMLP(nn.Module):
     @nn.nowrap
     def _sums(self, parameters: dict[str, Array], x: Array, context: Array | None) -> list[Array]:
         """Weighted sums of every layer, of which the last are the outputs."""
-        if x.shape[-1] != self.entries:
+        if x.shape[-1] != self.dimension:
             raise ValueError(
-                f"MaskedMLP: expected vectors of shape {(self.entries,)}, got an array of shape "
+                f"MaskedMLP: expected vectors of shape {(self.dimension,)}, got an array of shape "
                 f"{x.shape}"
             )
         units = x if context is None else jnp.concatenate([context.astype(x.dtype), x], axis=-1)
@@ -311,11 +311,11 @@ class MaskedMLP(nn.Module):
     @nn.nowrap
     def _degrees(self, features: int) -> list[np.ndarray]:
         """Degrees of the inputs, of every hidden layer, and of the outputs, each in order."""
-        least = 0 if features or self.entries == 1 else 1
-        count = self.entries - least
-        inputs = np.concatenate([np.zeros(features, int), np.arange(1, self.entries + 1)])
-        hidden = [least + np.arange(width) * count // width for width in self.hidden]
-        return [inputs, *hidden, np.repeat(np.arange(self.entries), self.parameters)]
+        least = 0 if features or self.dimension == 1 else 1
+        count = self.dimension - least
+        inputs = np.concatenate([np.zeros(features, int), np.arange(1, self.dimension + 1)])
+        hidden = [least + np.arange(width) * count // width for width in self.hidden_sizes]
+        return [inputs, *hidden, np.repeat(np.arange(self.dimension), self.num_parameters)]
 
 
 def _features(context: Array | None) -> int:

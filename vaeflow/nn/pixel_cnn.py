@@ -111,7 +111,7 @@ class GatedPixelCNN(AutoregressiveMapNetwork):
         super().setup()
         self.stack = [
             GatedCausalBlock(self.channels, self.kernel_size, self.dropout, self.dtype)
-            for _ in range(self.blocks)
+            for _ in range(self.num_blocks)
         ]
 
     def conditions_of_blocks(self, context):
@@ -139,5 +139,5 @@ class GatedPixelCNN(AutoregressiveMapNetwork):
 
     def empty_caches(self, batch):
         """Caches of both stacks, block by block."""
-        pairs = [block.empty_caches(batch, self.shape) for block in self.stack]
+        pairs = [block.empty_caches(batch, self.map_shape) for block in self.stack]
         return [first for first, _ in pairs], [second for _, second in pairs]

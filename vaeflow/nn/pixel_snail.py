@@ -76,17 +76,17 @@ class CausalAttentionBlock(nn.Module):
 
     Attributes:
       channels: Number of channels.
-      residuals: Number of causal residual blocks.
+      num_residuals: Number of causal residual blocks.
       kernel_size: As in `CausalResidualBlock`.
-      heads: Number of heads of the attention.
+      num_heads: Number of heads of the attention.
       dropout: As in `AutoregressiveMapNetwork`.
       dtype: Type to compute in.
     """
 
     channels: int
-    residuals: int = 4
+    num_residuals: int = 4
     kernel_size: tuple[int, int] = (2, 2)
-    heads: int = 8
+    num_heads: int = 8
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
@@ -94,20 +94,20 @@ class CausalAttentionBlock(nn.Module):
         """Makes the layers."""
         self.residual = [
             CausalResidualBlock(self.channels, self.kernel_size, self.dropout, self.dtype)
-            for _ in range(self.residuals)
+            for _ in range(self.num_residuals)
         ]
-        self.projected = nn.Dense(self.residuals * self.channels, dtype=self.dtype)
+        self.projected = nn.Dense(self.num_residuals * self.channels, dtype=self.dtype)
         self.queries, self.content, self.found = (
             Conv(self.channels, (1, 1), dtype=self.dtype) for _ in range(3)
         )
-        self.attention = CausalAttention(self.channels, self.heads, self.dtype)
+        self.attention = CausalAttention(self.channels, num_heads=self.num_heads, dtype=self.dtype)
         self.merge = CausalResidualBlock(self.channels, (1, 1), self.dropout, self.dtype)
 
     def conditions(self, context: Array | None) -> list[Array]:
         """Computes what each residual block is given of the context."""
         if context is None:
-            return [jnp.zeros((1, 1, 1, self.channels), self.dtype)] * self.residuals
-        return jnp.split(self.projected(context), self.residuals, axis=-1)
+            return [jnp.zeros((1, 1, 1, self.channels), self.dtype)] * self.num_residuals
+        return jnp.split(self.projected(context), self.num_residuals, axis=-1)
 
     def __call__(
         self,
@@ -133,7 +133,7 @@ class CausalAttentionBlock(nn.Module):
         Returns:
           The features, and the caches.
         """
-        of_blocks, of_attention = caches or ([(None, None)] * self.residuals, None)
+        of_blocks, of_attention = caches or ([(None, None)] * self.num_residuals, None)
         after = []
         for block, given, cache in zip(self.residual, conditions, of_blocks, strict=True):
             x, cache = block(x, given, cache, at)
@@ -157,21 +157,21 @@ class CausalAttentionBlock(nn.Module):
 class PixelSNAIL(AutoregressiveMapNetwork):
     """Causal convolutions for what is near, and causal attention for what is far.
 
-    See `CausalAttentionBlock`, of which there are `blocks`. The first layer adds what a convolution
+    See `CausalAttentionBlock`, of which there are `num_blocks`. The first layer adds what a convolution
     reads of the row above, one column ahead, to what another reads on the left.
 
     Source: Chen, Mishra, Rohaninejad & Abbeel 2018, "PixelSNAIL: an improved autoregressive
     generative model", sections 2 and 3, for codes: logits of each in place of logistic mixtures.
 
     Attributes:
-      residuals: Number of causal residual blocks before each attention.
+      num_residuals: Number of causal residual blocks before each attention.
       kernel_size: Rows and columns up to a position's own that they read.
-      heads: Number of heads of each attention, which the channels must be a multiple of.
+      num_heads: Number of heads of each attention, which the channels must be a multiple of.
     """
 
-    residuals: int = 4
+    num_residuals: int = 4
     kernel_size: tuple[int, int] = (2, 2)
-    heads: int = 8
+    num_heads: int = 8
 
     def setup(self):
         """Makes the layers."""
@@ -181,13 +181,13 @@ class PixelSNAIL(AutoregressiveMapNetwork):
         self.stack = [
             CausalAttentionBlock(
                 self.channels,
-                self.residuals,
-                self.kernel_size,
-                self.heads,
-                self.dropout,
-                self.dtype,
+                num_residuals=self.num_residuals,
+                kernel_size=self.kernel_size,
+                num_heads=self.num_heads,
+                dropout=self.dropout,
+                dtype=self.dtype,
             )
-            for _ in range(self.blocks)
+            for _ in range(self.num_blocks)
         ]
 
     def conditions_of_blocks(self, context):
@@ -201,11 +201,11 @@ class PixelSNAIL(AutoregressiveMapNetwork):
 
     def positions(self, before, rows, conditions, caches=None, at=(0, 0)):
         """All else, and the logits."""
-        of_left, of_blocks = caches or (None, [None] * self.blocks)
+        of_left, of_blocks = caches or (None, [None] * self.num_blocks)
         on_left, of_left = self.left(self.left_of(before, at), of_left, at)
         x, after = rows + on_left, []
         place = self._place(x.shape, at)
-        start = at[0] * self.shape[1] + at[1]
+        start = at[0] * self.map_shape[1] + at[1]
         for block, given, cache in zip(self.stack, conditions, of_blocks, strict=True):
             x, cache = block(x, before, place, given, cache, at, start)
             after.append(cache)
@@ -213,15 +213,15 @@ class PixelSNAIL(AutoregressiveMapNetwork):
 
     def empty_caches(self, batch):
         """Caches of the first layer, and of each block."""
-        of_blocks = [block.empty_caches(batch, self.shape) for block in self.stack]
-        of_left = self.left.empty_cache(batch, self.shape, self.channels)
-        return self.above.empty_cache(batch, self.shape, self.channels), (of_left, of_blocks)
+        of_blocks = [block.empty_caches(batch, self.map_shape) for block in self.stack]
+        of_left = self.left.empty_cache(batch, self.map_shape, self.channels)
+        return self.above.empty_cache(batch, self.map_shape, self.channels), (of_left, of_blocks)
 
     def _place(self, shape: tuple[int, ...], at: Place) -> Float[Array, "batch rows columns 2"]:
         """Rows and columns as numbers from -1/2 to 1/2."""
         steps = [
             (start + jnp.arange(count)) / size - 0.5
-            for start, count, size in zip(at, shape[1:3], self.shape, strict=True)
+            for start, count, size in zip(at, shape[1:3], self.map_shape, strict=True)
         ]
         place = jnp.stack(jnp.meshgrid(*steps, indexing="ij"), axis=-1)
         return jnp.broadcast_to(place.astype(self.dtype), (*shape[:3], 2))

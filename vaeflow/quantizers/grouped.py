@@ -28,21 +28,21 @@ class GroupedQuantizer(Quantizer):
 
     Attributes:
       quantizer: Any quantizer, of the channels of a group.
-      groups: Number G of groups.
+      num_groups: Number G of groups.
     """
 
     quantizer: Quantizer
-    groups: int
+    num_groups: int
 
     @property
-    def codes(self) -> int:
+    def num_codes(self) -> int:
         """Number of codes of a group."""
-        return self.quantizer.codes
+        return self.quantizer.num_codes
 
     @property
     def codebooks(self) -> tuple[int, ...]:
         """Shape of the indices of one latent."""
-        return (self.groups, *self.quantizer.codebooks)
+        return (self.num_groups, *self.quantizer.codebooks)
 
     def __call__(
         self,
@@ -63,18 +63,18 @@ class GroupedQuantizer(Quantizer):
           **options: Further arguments of the quantizer inside.
         """
         check_axes(features.shape)
-        if self.groups < 1 or features.shape[-1] % self.groups:
+        if self.num_groups < 1 or features.shape[-1] % self.num_groups:
             raise ValueError(
                 f"GroupedQuantizer: groups must divide the channels of the features, got "
-                f"{self.groups} groups for shape {features.shape}"
+                f"{self.num_groups} groups for shape {features.shape}"
             )
-        size = features.shape[-1] // self.groups
-        parts = features.reshape(*features.shape[:-1], self.groups, size)
+        size = features.shape[-1] // self.num_groups
+        parts = features.reshape(*features.shape[:-1], self.num_groups, size)
         keys = None
         if rng is not None:
             rows = row_keys(rng, features.shape[0])
             of_group = jax.vmap(jax.random.fold_in, (0, None))
-            keys = jax.vmap(of_group, (None, 0))(rows, jnp.arange(self.groups))
+            keys = jax.vmap(of_group, (None, 0))(rows, jnp.arange(self.num_groups))
 
         def one(quantizer: Quantizer, features: Array, keys: Array | None) -> Quantized:
             return quantizer(features, keys, axis=axis, train=train, **options)
@@ -93,7 +93,7 @@ class GroupedQuantizer(Quantizer):
     def lookup(self, indices: Int[Array, "*batch_and_codebooks"]) -> Array:
         """Looks up each group and joins their channels; see `Quantizer.lookup`."""
         place = indices.ndim - len(self.codebooks)
-        if place < 0 or indices.shape[place] != self.groups:
+        if place < 0 or indices.shape[place] != self.num_groups:
             raise ValueError(
                 f"GroupedQuantizer: expected indices of shape [..., "
                 f"{', '.join(map(str, self.codebooks))}], got {indices.shape}"
@@ -101,7 +101,7 @@ class GroupedQuantizer(Quantizer):
         values = self._each(lambda quantizer, indices: quantizer.lookup(indices), (place,), place)(
             self.quantizer, None, indices
         )[1]
-        return values.reshape(*values.shape[:-2], self.groups * values.shape[-1])
+        return values.reshape(*values.shape[:-2], self.num_groups * values.shape[-1])
 
     def _each(self, method, in_axes, out_axes):
         """Calls a method on the groups one after another, as one loop."""
@@ -113,7 +113,7 @@ class GroupedQuantizer(Quantizer):
             step,
             in_axes=in_axes,
             out_axes=out_axes,
-            length=self.groups,
+            length=self.num_groups,
             variable_axes={"params": 0, COLLECTION: 0},
             split_rngs={"params": True},
         )

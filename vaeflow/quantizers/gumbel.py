@@ -40,11 +40,11 @@ class GumbelQuantizer(Quantizer):
     section 2.1 (relaxed samples in training).
 
     Attributes:
-      codes: Number K of codes.
+      num_codes: Number K of codes.
       hard: Whether values in training are those of single codes.
     """
 
-    codes: int
+    num_codes: int
     hard: bool = True
 
     @nn.compact
@@ -67,7 +67,7 @@ class GumbelQuantizer(Quantizer):
           temperature: How far relaxed samples are from single codes, above 0; often a schedule's.
         """
         del axis
-        check_codes("GumbelQuantizer", self.codes)
+        check_codes("GumbelQuantizer", self.num_codes)
         if isinstance(temperature, int | float) and not temperature > 0:
             raise ValueError(f"GumbelQuantizer: temperature must be above 0, got {temperature}")
         if not self.is_initializing():
@@ -75,10 +75,10 @@ class GumbelQuantizer(Quantizer):
             check_channels("GumbelQuantizer", features.shape, channels)
         latents = latents_of(features)
         x = latents.values
-        shape = (self.codes, x.shape[-1])
+        shape = (self.num_codes, x.shape[-1])
         codes = self.param("codebook", nn.initializers.normal(1.0), shape)
         precision = jax.lax.Precision.HIGHEST
-        logits = nn.Dense(self.codes, precision=precision, name="logits")(x)
+        logits = nn.Dense(self.num_codes, precision=precision, name="logits")(x)
         noisy = logits
         if train and not self.is_initializing():
             keys = needed_keys("GumbelQuantizer", rng, x.shape[0], "samples in training")
@@ -94,8 +94,8 @@ class GumbelQuantizer(Quantizer):
             values = codes[indices] + jnp.matmul(change, fixed, precision=precision)
         log_probability = jax.nn.log_softmax(logits, axis=-1)
         negative_entropy = jnp.sum(jnp.exp(log_probability) * log_probability, axis=-1)
-        kl = jnp.sum(math.log(self.codes) + negative_entropy, axis=-1)
-        return quantized(features, latents, values, indices, {"kl": kl}, self.codes)
+        kl = jnp.sum(math.log(self.num_codes) + negative_entropy, axis=-1)
+        return quantized(features, latents, values, indices, {"kl": kl}, self.num_codes)
 
     def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
         """Returns the codes of indices; see `Quantizer.lookup`."""

@@ -49,8 +49,8 @@ class ResidualQuantizer(Quantizer):
     image generation using residual quantization", section 3.1 (shared codes).
 
     Attributes:
-      codes: Number of codes of a stage.
-      stages: Number S of stages.
+      num_codes: Number of codes of a stage.
+      num_stages: Number S of stages.
       average: As for `VectorQuantizer`.
       gradient: As for `VectorQuantizer`.
       shared: Whether all stages have the same codes; these start at clusters of the features.
@@ -58,8 +58,8 @@ class ResidualQuantizer(Quantizer):
       k_means_iterations: As for `VectorQuantizer`.
     """
 
-    codes: int
-    stages: int
+    num_codes: int
+    num_stages: int
     average: MovingAverage | None = MovingAverage()
     gradient: Gradient = straight_through
     shared: bool = False
@@ -69,7 +69,7 @@ class ResidualQuantizer(Quantizer):
     @property
     def codebooks(self) -> tuple[int, ...]:
         """Shape of the indices of one latent."""
-        return (self.stages,)
+        return (self.num_stages,)
 
     @nn.compact
     def __call__(
@@ -81,9 +81,9 @@ class ResidualQuantizer(Quantizer):
         train: bool = False,
     ) -> Quantized:
         """Quantises features; see `Quantizer.__call__`. Dropout and restarts need `rng`."""
-        check_codes("ResidualQuantizer", self.codes)
-        if self.stages < 1:
-            raise ValueError(f"ResidualQuantizer: stages must be at least 1, got {self.stages}")
+        check_codes("ResidualQuantizer", self.num_codes)
+        if self.num_stages < 1:
+            raise ValueError(f"ResidualQuantizer: stages must be at least 1, got {self.num_stages}")
         latents = latents_of(features)
         x, fixed = latents.values, jax.lax.stop_gradient(latents.values)
 
@@ -94,7 +94,7 @@ class ResidualQuantizer(Quantizer):
         check_channels("ResidualQuantizer", features.shape, codes.shape[-1])
         codes = self._by_stage(codes)
         learns = train and not self.is_initializing()
-        used = jnp.ones((self.stages, x.shape[0]), bool)
+        used = jnp.ones((self.num_stages, x.shape[0]), bool)
         if learns and self.dropout:
             used = self._draw(rng, x.shape[0])
         indices, entering = _search(fixed, jax.lax.stop_gradient(codes))
@@ -109,12 +109,12 @@ class ResidualQuantizer(Quantizer):
         if self.average is None:
             losses["codebook"] = over_stages(entering - chosen)
         elif learns:
-            places = jnp.where(used[..., None] & latents.finite, indices, self.codes)
+            places = jnp.where(used[..., None] & latents.finite, indices, self.num_codes)
             self._learn(entering, places, latents.finite, rng, axis)
         values = self.gradient(x, jnp.sum(chosen, axis=0))
         indices = jnp.where(used[..., None], indices, -1)
         return quantized(
-            features, latents, values, jnp.moveaxis(indices, 0, -1), losses, self.codes
+            features, latents, values, jnp.moveaxis(indices, 0, -1), losses, self.num_codes
         )
 
     def lookup(self, indices: Int[Array, "*batch stage"]) -> Float[Array, "*batch channel"]:
@@ -123,9 +123,9 @@ class ResidualQuantizer(Quantizer):
         Args:
           indices: Of all stages or the first few. After the first an index of -1 adds nothing.
         """
-        if indices.ndim < 1 or not 1 <= indices.shape[-1] <= self.stages:
+        if indices.ndim < 1 or not 1 <= indices.shape[-1] <= self.num_stages:
             raise ValueError(
-                f"ResidualQuantizer: expected indices of shape [..., 1 to {self.stages}], got "
+                f"ResidualQuantizer: expected indices of shape [..., 1 to {self.num_stages}], got "
                 f"{indices.shape}"
             )
         indices = jnp.moveaxis(indices, -1, 0)
@@ -136,43 +136,43 @@ class ResidualQuantizer(Quantizer):
         return jnp.sum(jnp.where(left_out[..., None], 0, values), axis=0)
 
     def _by_stage(self, codes: Array) -> Float[Array, "stage code channel"]:
-        return jnp.broadcast_to(codes, (self.stages, *codes.shape)) if self.shared else codes
+        return jnp.broadcast_to(codes, (self.num_stages, *codes.shape)) if self.shared else codes
 
     def _initial(self, key: Array, vectors: Array, finite: Array) -> Array:
         def stage(vectors: Array, key: Array) -> tuple[Array, Array]:
             codes = k_means(
-                key, vectors, finite, self.codes, self.k_means_iterations, lambda means: means
+                key, vectors, finite, self.num_codes, self.k_means_iterations, lambda means: means
             )
             return vectors - codes[nearest(vectors, codes)], codes
 
         if self.shared:
             return stage(vectors, key)[1]
-        return jax.lax.scan(stage, vectors, jax.random.split(key, self.stages))[1]
+        return jax.lax.scan(stage, vectors, jax.random.split(key, self.num_stages))[1]
 
     def _draw(self, rng: Array | None, count: int) -> Bool[Array, "stage batch"]:
         keys = needed_keys("ResidualQuantizer", rng, count, "dropout")
         # Restarts have the bits of the key itself.
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-        numbers = jax.vmap(lambda key: jax.random.randint(key, (), 1, self.stages + 1))(keys)
-        return jnp.arange(self.stages)[:, None] < numbers
+        numbers = jax.vmap(lambda key: jax.random.randint(key, (), 1, self.num_stages + 1))(keys)
+        return jnp.arange(self.num_stages)[:, None] < numbers
 
     def _learn(
         self, entering: Array, places: Array, finite: Array, rng: Array | None, axis: Axis
     ) -> None:
         by_stage = jax.vmap(sum_by_code, (0, 0, None))
-        assigned, candidates = by_stage(entering, places, self.codes), None
+        assigned, candidates = by_stage(entering, places, self.num_codes), None
         if self.average.restart_below > 0:
             keys = needed_keys("ResidualQuantizer", rng, finite.shape[0], "restarts of codes")
-            chosen, turns = choose_latents(keys, finite, self.codes, axis)
-            vectors = entering.reshape(self.stages, -1, entering.shape[-1])[:, chosen]
-            turns = jnp.broadcast_to(turns, (self.stages, *turns.shape))
-            candidates = by_stage(vectors, turns, self.codes)
+            chosen, turns = choose_latents(keys, finite, self.num_codes, axis)
+            vectors = entering.reshape(self.num_stages, -1, entering.shape[-1])[:, chosen]
+            turns = jnp.broadcast_to(turns, (self.num_stages, *turns.shape))
+            candidates = by_stage(vectors, turns, self.num_codes)
         assigned, candidates = axis.sum((assigned, candidates))
         if self.shared:
             assigned = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), assigned)
             # The stages' residuals take turns.
-            turns = jnp.arange(self.codes)
-            candidates = jax.tree.map(lambda leaf: leaf[turns % self.stages, turns], candidates)
+            turns = jnp.arange(self.num_codes)
+            candidates = jax.tree.map(lambda leaf: leaf[turns % self.num_stages, turns], candidates)
         learn(self, self.average, assigned, candidates)
 
 

@@ -50,7 +50,7 @@ class FiniteScalarQuantizer(Quantizer):
     levels: Sequence[int]
 
     @property
-    def codes(self) -> int:
+    def num_codes(self) -> int:
         """Number of codes."""
         return math.prod(self.levels)
 
@@ -129,7 +129,7 @@ class LookupFreeQuantizer(Quantizer):
     temperature: float = 0.01
 
     @property
-    def codes(self) -> int:
+    def num_codes(self) -> int:
         """Number of codes."""
         return 2**self.bits
 

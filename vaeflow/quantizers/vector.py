@@ -92,7 +92,7 @@ class VectorQuantizer(Quantizer):
     section 3.2 (directions).
 
     Attributes:
-      codes: Number K of codes.
+      num_codes: Number K of codes.
       average: How codes are averaged, or None if gradients of the "codebook" loss move them.
       gradient: `straight_through` or `rotation_trick`.
       cosine: Whether directions are quantised: features and codes are divided by their lengths
@@ -101,7 +101,7 @@ class VectorQuantizer(Quantizer):
         latents of the first batch.
     """
 
-    codes: int
+    num_codes: int
     average: MovingAverage | None = MovingAverage()
     gradient: Gradient = straight_through
     cosine: bool = False
@@ -117,14 +117,14 @@ class VectorQuantizer(Quantizer):
         train: bool = False,
     ) -> Quantized:
         """Quantises features; see `Quantizer.__call__`. Restarts of codes need `rng`."""
-        check_codes("VectorQuantizer", self.codes)
+        check_codes("VectorQuantizer", self.num_codes)
         latents = latents_of(features)
         latents = latents._replace(values=self._project(latents.values))
         x, fixed = latents.values, jax.lax.stop_gradient(latents.values)
 
         def initial() -> Array:
             key, iterations = self.make_rng("params"), self.k_means_iterations
-            return k_means(key, *latents.gathered(axis), self.codes, iterations, self._project)
+            return k_means(key, *latents.gathered(axis), self.num_codes, iterations, self._project)
 
         codes = self._project(codes_of(self, self.average, initial))
         check_channels("VectorQuantizer", features.shape, codes.shape[-1])
@@ -136,7 +136,7 @@ class VectorQuantizer(Quantizer):
         elif train and not self.is_initializing():
             self._learn(latents._replace(values=fixed), indices, rng, axis)
         values = self.gradient(x, chosen)
-        return quantized(features, latents, values, indices, losses, self.codes)
+        return quantized(features, latents, values, indices, losses, self.num_codes)
 
     def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
         """Returns the codes of indices; see `Quantizer.lookup`."""
@@ -147,11 +147,11 @@ class VectorQuantizer(Quantizer):
 
     def _learn(self, latents: Latents, indices: Array, rng: Array | None, axis: Axis) -> None:
         vectors, finite = latents
-        places = jnp.where(finite, indices, self.codes)
-        assigned, candidates = sum_by_code(vectors, places, self.codes), None
+        places = jnp.where(finite, indices, self.num_codes)
+        assigned, candidates = sum_by_code(vectors, places, self.num_codes), None
         if self.average.restart_below > 0:
             keys = needed_keys("VectorQuantizer", rng, vectors.shape[0], "restarts of codes")
-            chosen, turns = choose_latents(keys, finite, self.codes, axis)
+            chosen, turns = choose_latents(keys, finite, self.num_codes, axis)
             chosen = vectors.reshape(-1, vectors.shape[-1])[chosen]
-            candidates = sum_by_code(chosen, turns, self.codes)
+            candidates = sum_by_code(chosen, turns, self.num_codes)
         learn(self, self.average, *axis.sum((assigned, candidates)))

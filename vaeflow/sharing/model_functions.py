@@ -74,8 +74,8 @@ def latent_functions(model: VAE | HierarchicalVAE | AutoEncoder) -> dict[str, Fu
     Returns:
       The functions by name, for `save_exported`.
     """
-    images = Argument(("b", *model.decoder.shape), jnp.uint8, "images, 0 to 255")
-    latents = Argument(("b", model.latents), jnp.float32, "latents")
+    images = Argument(("b", *model.decoder.image_shape), jnp.uint8, "images, 0 to 255")
+    latents = Argument(("b", model.num_latents), jnp.float32, "latents")
     temperature = Argument((), jnp.float32, "factor of the prior's deviations; 1 is the model's")
 
     def encode(variables, images: Array, keys: UInt32[Array, "batch 2"], *labels) -> Array:
@@ -101,8 +101,8 @@ def latent_functions(model: VAE | HierarchicalVAE | AutoEncoder) -> dict[str, Fu
         return found.log_weights()[0]
 
     observed, last = {"images": images, "keys": KEYS}, {}
-    if getattr(model, "classes", None) is not None:
-        last = {"labels": Argument(("b",), jnp.int32, f"labels, 0 to {model.classes - 1}")}
+    if getattr(model, "num_classes", None) is not None:
+        last = {"labels": Argument(("b",), jnp.int32, f"labels, 0 to {model.num_classes - 1}")}
     functions = {
         "encode": Function(encode, observed | last, "the middle of the posterior of each image"),
         "decode": Function(decode, {"latents": latents} | last, images.meaning),
@@ -135,10 +135,10 @@ def code_functions(model: CodeModel, names: tuple[str, ...]) -> dict[str, Functi
       The functions by name, for `save_exported`.
     """
     coder = model.auto_encoder
-    images = Argument(("b", *coder.decoder.shape), jnp.uint8, "images, 0 to 255")
+    images = Argument(("b", *coder.decoder.image_shape), jnp.uint8, "images, 0 to 255")
     maps = {
         name: Argument(
-            ("b", *prior.network.shape), jnp.int32, f"codes, 0 to {prior.network.codes - 1}"
+            ("b", *prior.network.map_shape), jnp.int32, f"codes, 0 to {prior.network.num_codes - 1}"
         )
         for name, prior in zip(names, model.priors, strict=True)
     }
@@ -171,8 +171,8 @@ def code_functions(model: CodeModel, names: tuple[str, ...]) -> dict[str, Functi
         return code_bound(model, variables, batch, typed_keys(keys)).total()
 
     last = {}
-    if model.classes is not None:
-        last = {"labels": Argument(("b",), jnp.int32, f"labels, 0 to {model.classes - 1}")}
+    if model.num_classes is not None:
+        last = {"labels": Argument(("b",), jnp.int32, f"labels, 0 to {model.num_classes - 1}")}
     observed = {"images": images, "keys": KEYS}
     return {
         **{
@@ -213,7 +213,7 @@ def _functions_of(model: MUNIT, domain: Domain) -> dict[str, Function]:
     coder, to = model.coder(domain), other(domain)
     meaning = f"images of domain {domain}, 0 to 255"
     images = {"images": Argument(("b", *coder.shape), jnp.uint8, meaning)}
-    latents = model.coder(to).style.posterior.latents
+    latents = model.coder(to).style.posterior.num_latents
     styles = Argument(("b", latents), jnp.float32, f"styles of domain {to}")
 
     def reconstruct(variables, images: Array) -> Array:
