@@ -73,7 +73,7 @@ class Evidence(NamedTuple):
 
     def log_weights(self) -> Float[Array, "sample batch"]:
         """Computes log w = log p(x | z) + log p(z) - log q(z | x)."""
-        return self.log_likelihood + self.num_latents.log_ratio()
+        return self.log_likelihood + self.latents.log_ratio()
 
 
 def evidence(

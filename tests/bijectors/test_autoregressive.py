@@ -117,7 +117,7 @@ def test_what_is_not_finite_stays_in_its_example(direction, bad):
 
 
 def test_bfloat16_network_round_trips_to_its_own_precision():
-    conditioner = network(jax.random.key(2), 6, 2, hidden=(16, 16))
+    conditioner = network(jax.random.key(2), 6, 2, hidden_sizes=(16, 16))
     module = conditioner.module.clone(dtype=jnp.bfloat16)
     rough = bijectors.Conditioner(module, conditioner.variables)
     bijector = bijectors.MaskedAutoregressive(rough, AFFINE)

@@ -54,7 +54,7 @@ def linear(matrix, module=Linear()):
 
 def strong(channels, lipschitz=0.98):
     """Orthogonal kernels far above their bounds, so that every layer keeps all the bound allows."""
-    network = contraction(KEY, channels, hidden=(16, 16), lipschitz=lipschitz)
+    network = contraction(KEY, channels, hidden_sizes=(16, 16), lipschitz=lipschitz)
     variables = network.module.init(KEY, jnp.zeros((1, channels)))["params"]
     last = jax.nn.initializers.orthogonal()(jax.random.key(1), variables["kernel_2"].shape)
     variables = {
@@ -124,7 +124,7 @@ def test_a_slow_neighbour_changes_nothing():
 def test_rounding_errors_keep_no_solution_away(lipschitz):
     # Slopes near the bound, all of one sign: iterations swing, or creep.
     y = jax.random.normal(KEY, (500, 1)) * 10.0 ** jnp.linspace(-3, 6, 500)[:, None]
-    network = contraction(KEY, 1, hidden=(64, 64), lipschitz=lipschitz)
+    network = contraction(KEY, 1, hidden_sizes=(64, 64), lipschitz=lipschitz)
     variables = jax.tree.map(jnp.ones_like, network.variables)["params"]
     for sign in (1, -1):
         signed = variables | {"kernel_2": sign * variables["kernel_2"]}

@@ -81,7 +81,7 @@ def test_no_code_is_lost_to_rounding_and_none_is_too_cold():
     ids=["PixelSNAIL", *CUTS],
 )
 def test_probabilities_of_all_maps_add_up_to_one(make, options):
-    found = distribution(make((2, 2), 3, blocks=1), **options)
+    found = distribution(make((2, 2), 3, num_blocks=1), **options)
     maps = jnp.array(list(itertools.product(range(3), repeat=4))).reshape(-1, 2, 2)
     log_prob = jax.jit(lambda found, maps: found.log_prob(maps))(found, maps)
     assert log_prob.shape == (81,)
@@ -91,7 +91,7 @@ def test_probabilities_of_all_maps_add_up_to_one(make, options):
 
 @cuts
 def test_log_prob_is_of_renormalised_probabilities(options):
-    network = gated((2, 2), 4, blocks=1)
+    network = gated((2, 2), 4, num_blocks=1)
     found = distribution(network, **options)
     maps = found.sample(seed=KEY, sample_shape=3)
     logits = distribution(network).logits(maps)
@@ -104,7 +104,7 @@ def test_log_prob_is_of_renormalised_probabilities(options):
 @every
 @pytest.mark.parametrize("kind", ["none", "maps"])
 def test_a_key_draws_the_same_codes_from_whole_passes(make, kind):
-    network = make(blocks=1)
+    network = make(num_blocks=1)
     found = distribution(network, context_of(kind, 2), temperature=0.8, top_k=4)
     batch = () if kind == "none" else (2,)
     samples, log_prob = found.sample_and_log_prob(seed=KEY, sample_shape=3)
@@ -122,7 +122,7 @@ def test_a_key_draws_the_same_codes_from_whole_passes(make, kind):
 
 
 def test_at_temperature_zero_every_sample_is_the_most_probable_one_code_by_code():
-    found = distribution(gated((2, 2), blocks=1), temperature=0.0)
+    found = distribution(gated((2, 2), num_blocks=1), temperature=0.0)
     samples, log_prob = found.sample_and_log_prob(seed=KEY, sample_shape=3)
     np.testing.assert_array_equal(samples, jnp.argmax(found.logits(samples), axis=-1))
     np.testing.assert_array_equal(samples[0], samples[1])
@@ -130,7 +130,7 @@ def test_at_temperature_zero_every_sample_is_the_most_probable_one_code_by_code(
 
 
 def test_a_map_with_a_code_beyond_the_range_is_impossible_and_spoils_no_other():
-    network = gated(blocks=1)
+    network = gated(num_blocks=1)
     found, maps = distribution(network), maps_of(network, 4)
     for bad in (-1, 5):
         log_prob = found.log_prob(maps.at[1, 2, 0].set(bad))
@@ -139,7 +139,7 @@ def test_a_map_with_a_code_beyond_the_range_is_impossible_and_spoils_no_other():
 
 
 def test_jit_takes_it_as_an_argument_and_compiles_once():
-    found, traces = distribution(gated((2, 2), blocks=1), top_k=3), []
+    found, traces = distribution(gated((2, 2), num_blocks=1), top_k=3), []
 
     @jax.jit
     def both(found, key):
@@ -156,11 +156,11 @@ def test_jit_takes_it_as_an_argument_and_compiles_once():
 
 def test_vmap_over_keys_and_contexts_gives_each_its_own():
     context = context_of("vectors", 3)
-    found = distribution(gated((2, 2), blocks=1), context)
+    found = distribution(gated((2, 2), num_blocks=1), context)
     keys = jax.random.split(KEY, 3)
 
     def draw(key, context):
-        return distribution(gated((2, 2), blocks=1), context).sample(seed=key, sample_shape=2)
+        return distribution(gated((2, 2), num_blocks=1), context).sample(seed=key, sample_shape=2)
 
     together = jax.vmap(draw, in_axes=(0, None))(keys, context)
     for key, samples in zip(keys, together, strict=True):
@@ -168,7 +168,7 @@ def test_vmap_over_keys_and_contexts_gives_each_its_own():
 
 
 def test_values_broadcast_against_the_contexts():
-    network, context = gated(blocks=1), context_of("vectors", 3)
+    network, context = gated(num_blocks=1), context_of("vectors", 3)
     found, maps = distribution(network, context), maps_of(network, 2)
     log_prob = found.log_prob(maps[:, None])
     assert log_prob.shape == (2, 3)
@@ -176,7 +176,7 @@ def test_values_broadcast_against_the_contexts():
 
 
 def test_bfloat16_networks_have_float32_probabilities_that_add_up():
-    found = distribution(gated((1, 2), 3, blocks=1, dtype=jnp.bfloat16))
+    found = distribution(gated((1, 2), 3, num_blocks=1, dtype=jnp.bfloat16))
     maps = jnp.array(list(itertools.product(range(3), repeat=2))).reshape(-1, 1, 2)
     log_prob = found.log_prob(maps)
     assert log_prob.dtype == jnp.float32
@@ -186,7 +186,7 @@ def test_bfloat16_networks_have_float32_probabilities_that_add_up():
 
 
 def test_wrong_arguments_are_refused():
-    network = gated(blocks=1)
+    network = gated(num_blocks=1)
     conditioner = Conditioner(network, initialised(network), None, 2)
     found = distributions.CodeMaps(conditioner)
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(2, 4, 3\)"):

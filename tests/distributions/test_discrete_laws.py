@@ -38,7 +38,7 @@ def categorical(*batch):
 
 
 def code_maps(*batch):
-    network = gated((2, 1), 3, channels=4, blocks=1)
+    network = gated((2, 1), 3, channels=4, num_blocks=1)
     context = numbers(*batch, 2, seed=5)
     variables = initialised(network, context.reshape(-1, 2))
     return distributions.CodeMaps(Conditioner(network, variables, context, 2))

@@ -38,7 +38,7 @@ def three_digits(dataset):
         return dataclasses.replace(source, rows=source.rows[labels < DIGITS])
 
     splits = {name: chosen(getattr(dataset, name)) for name in ("train", "validation", "test")}
-    return dataclasses.replace(dataset, classes=DIGITS, **splits)
+    return dataclasses.replace(dataset, num_classes=DIGITS, **splits)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_other_pairs_are_refused(pair):
     for wrong, message in (
         ((b, a), "b must be drawings, whose styles are known, got embedded:digits"),
         ((b, b), r"a must have the 3 digits of b, grey, .* got embedded:drawings"),
-        ((dataclasses.replace(a, classes=4), b), "with 4 classes"),
+        ((dataclasses.replace(a, num_classes=4), b), "with 4 classes"),
     ):
         with pytest.raises(ValueError, match=message):
             translation_scores.open_translation_scorer(wrong, run_directory(), train=TRAIN)

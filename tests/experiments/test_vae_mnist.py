@@ -58,9 +58,7 @@ def report():
         pytest.param(["--preset", "iaf", "--model.posterior-steps", "2"], marks=pytest.mark.slow),
         pytest.param(["--preset", "flow-prior"], marks=pytest.mark.slow),
         pytest.param(["--preset", "autoregressive-prior"], marks=pytest.mark.slow),
-        pytest.param(
-            ["--preset", "conditional", "--model.classes", "4"], marks=pytest.mark.slow
-        ),
+        pytest.param(["--preset", "conditional", "--model.classes", "4"], marks=pytest.mark.slow),
     ],
     ids=lambda options: options[1],
 )

@@ -101,9 +101,7 @@ def test_labels_condition_the_priors_and_samples_are_scored():
     functions = opened.module.functions(opened.config, opened.shape)
     assert list(functions) == ["encode_codes", "decode", "sample", "bound"]
     assert (
-        execute(
-            "vqvae_mnist", "other", "--prior.classes", "3", "--data.source", "npz:digits.npz"
-        )
+        execute("vqvae_mnist", "other", "--prior.classes", "3", "--data.source", "npz:digits.npz")
         == 1
     )
 

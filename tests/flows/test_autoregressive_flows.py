@@ -56,7 +56,7 @@ def test_each_flow_is_cheap_in_its_direction(kind):
 @pytest.mark.parametrize("transformer", [None, bijectors.SplineTransformer(num_bins=3)])
 def test_labels_choose_the_density_of_one_entry(kind, transformer):
     options = {} if transformer is None else {"transformer": transformer}
-    module = small(KINDS[kind], 1, classes=2, **options)
+    module = small(KINDS[kind], 1, num_classes=2, **options)
     labels = jnp.array([0, 1, 0, 1])
     data = jnp.linspace(-1, 1, 4)[:, None]
     variables = module.init(jax.random.key(0), labels, data=data)

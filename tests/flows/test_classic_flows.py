@@ -31,7 +31,7 @@ def far_from_identity(flow, key):
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_starts_near_the_identity_and_not_at_it(name):
-    flow = FLOWS[name]((5,), steps=4)
+    flow = FLOWS[name]((5,), num_steps=4)
     x = jax.random.normal(jax.random.key(0), (16, 5))
     y, log_det = flow.apply(flow.init(jax.random.key(1))).forward_and_log_det(x)
     assert 1e-4 < jnp.abs(y - x).max() < 0.5
@@ -40,7 +40,7 @@ def test_starts_near_the_identity_and_not_at_it(name):
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_every_parameter_depends_on_the_context(name):
-    flow = FLOWS[name]((3,), steps=2)
+    flow = FLOWS[name]((3,), num_steps=2)
     contexts = jax.random.normal(jax.random.key(0), (4, 2))
     variables = flow.init(jax.random.key(1), contexts)
     parameters = variables["params"]["steps"]["steps"]
@@ -78,7 +78,7 @@ def test_refuses_another_context_than_in_init():
 @pytest.mark.parametrize("dimension", [1, 2])
 @pytest.mark.parametrize("name", FLOWS)
 def test_density_integrates_to_one(name, dimension):
-    flow = FLOWS[name]((dimension,), steps=3)
+    flow = FLOWS[name]((dimension,), num_steps=3)
     bijector = far_from_identity(flow, jax.random.key(3))
     points = {1: 4001, 2: 401}[dimension]
     line = jnp.linspace(-10, 10, points)

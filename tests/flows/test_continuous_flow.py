@@ -25,7 +25,7 @@ def noisy(module, data, context=None, scale=0.5):
 
 def test_it_standardises_its_first_batch_and_does_no_more():
     data = 3 + 2 * jax.random.normal(jax.random.key(1), (50, 3))
-    module = small(3, blocks=2)
+    module = small(3, num_steps=2)
     variables = module.init(jax.random.key(0), data=data)
     bijector = module.apply(variables)
     kinds = [type(part) for part in bijector.bijectors]
@@ -51,9 +51,9 @@ def test_density_integrates_to_one(channels):
 
 def test_probes_are_drawn_where_there_is_an_rng():
     data = jax.random.normal(jax.random.key(2), (256, 3))
-    model = models.FlowModel(small(3, probes=2, blocks=2))
+    model = models.FlowModel(small(3, num_probes=2, num_steps=2))
     variables = {"params": {"flow": noisy(model.flow, data)["params"]}}
-    exact_model = models.FlowModel(small(3, blocks=2))
+    exact_model = models.FlowModel(small(3, num_steps=2))
 
     @jax.jit
     def run(key):
@@ -81,7 +81,7 @@ def test_probes_are_drawn_where_there_is_an_rng():
 
 
 def test_labels_choose_the_density():
-    module = small(2, classes=2)
+    module = small(2, num_classes=2)
     labels = jnp.array([0, 1])
     data = jnp.ones((2, 2)) * jnp.array([0.5, -0.5])
     variables = noisy(module, jax.random.normal(jax.random.key(2), (2, 2)), labels)
@@ -95,6 +95,6 @@ def test_wrong_fields_are_refused():
     with pytest.raises(ValueError, match=r"event_shape must be \(channel,\).*got \(2, 2\)"):
         flows.ContinuousFlow((2, 2)).init(jax.random.key(0))
     with pytest.raises(ValueError, match=r"blocks must be at least 1 .* got 0 and 0"):
-        small(2, blocks=0).init(jax.random.key(0))
+        small(2, num_steps=0).init(jax.random.key(0))
     with pytest.raises(ValueError, match="probes at least 0, got 1 and -1"):
-        small(2, probes=-1).init(jax.random.key(0))
+        small(2, num_probes=-1).init(jax.random.key(0))

@@ -58,7 +58,7 @@ def test_labels_choose_the_density():
 def test_probes_serve_where_a_key_is_given():
     data = jax.random.normal(KEY, (6, 3))
     exact_flow = flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(8, 8))
-    flow = exact_flow.clone(probes=1)
+    flow = exact_flow.clone(num_probes=1)
     variables = noisy(flow, data, scale=1.0)
 
     def log_prob(module, key=None):
@@ -81,7 +81,7 @@ def test_probes_serve_where_a_key_is_given():
     correlations = np.corrcoef(estimates.T) - np.eye(len(data))
     assert np.abs(correlations).max() < 0.5
     more = np.asarray(
-        jax.jit(jax.vmap(lambda key: log_prob(flow.clone(probes=4), key)))(keys[:1000])
+        jax.jit(jax.vmap(lambda key: log_prob(flow.clone(num_probes=4), key)))(keys[:1000])
     )
     assert np.all(more.std(axis=0) < 0.8 * deviations)
 
@@ -103,7 +103,7 @@ def test_draws_are_as_many_as_steps_probes_and_rows():
         assert not np.array_equal(drawn["probes"][0], drawn["probes"][1])
     flow.init({"params": KEY, "probe": KEY}, data=data)
     with pytest.raises(ValueError, match="probes must be at least 0, got -1"):
-        flow.clone(probes=-1).init(KEY)
+        flow.clone(num_probes=-1).init(KEY)
 
 
 @pytest.mark.parametrize("options", [{"remat": True}, {"reversible": True}])

@@ -66,7 +66,7 @@ def test_data_name_the_entry_of_the_batch():
 
 
 def test_condition_names_the_entry_of_the_batch():
-    model = build(classes=3)
+    model = build(num_classes=3)
     variables = model.init(KEY, IMAGES, BATCH["label"])
     variables = jax.tree.map(lambda leaf: leaf + 0.05, variables)
     loss = functools.partial(losses.negative_log_likelihood, context_key="label")

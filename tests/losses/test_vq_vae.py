@@ -125,7 +125,7 @@ def test_the_bound_is_one_term_of_the_likelihood(levels):
 
 
 def test_labels_reach_the_priors_of_a_bound():
-    model = code_model(2, classes=2)
+    model = code_model(2, num_classes=2)
     variables = jax.jit(model.init)(KEY, IMAGES, BATCH["label"])
     # Priors start alike for all labels: move them.
     moved = variables | {"params": waved(variables["params"])}
@@ -137,7 +137,7 @@ def test_labels_reach_the_priors_of_a_bound():
 
 
 def test_a_bound_by_labels_needs_them():
-    model = code_model(1, classes=2)
+    model = code_model(1, num_classes=2)
     variables = jax.eval_shape(model.init, KEY, IMAGES, BATCH["label"])
     with pytest.raises(ValueError, match=r"an entry 'label' for priors of 2 classes, got \['image"):
         losses.code_bound(model, variables, {"image": IMAGES}, KEYS)

@@ -22,7 +22,7 @@ def above(**options):
 
 
 def prior(make=gated, blocks=1, **options):
-    return models.CodePrior(make(blocks=blocks), **options)
+    return models.CodePrior(make(num_blocks=blocks), **options)
 
 
 CASES = {
@@ -92,7 +92,7 @@ def test_options_of_sampling_reach_the_distribution():
 
 
 def test_a_prior_starts_at_the_frequencies_of_the_maps_that_init_is_given():
-    model = prior(classes=3)
+    model = prior(num_classes=3)
     beyond = MAPS.at[0, 0, 0].set(5).at[1, 0, 0].set(-1)  # counted nowhere
     variables = model.init(KEY, beyond, LABELS)
     for label in range(3):
@@ -135,7 +135,7 @@ def test_maximum_likelihood_starts_at_the_bits_of_a_code():
 
 
 def test_channels_are_dropped_in_training_alone():
-    model = models.CodePrior(gated(blocks=1, dropout=0.5))
+    model = models.CodePrior(gated(num_blocks=1, dropout=0.5))
     variables = noisy(model.init(KEY))
     batch = {"codes": MAPS}
 
@@ -155,10 +155,14 @@ def test_channels_are_dropped_in_training_alone():
     [
         ({"num_classes": 3}, None, "labels of 3 classes"),
         ({"num_classes": 3}, FEATURES, "num_classes=3"),
-        ({}, LABELS, "classes=None"),
+        ({}, LABELS, "num_classes=None"),
         ({"above": above(num_codes=6)}, None, "map above .* got None"),
         ({"above": above(num_codes=6)}, FEATURES, r"codes=6, got float32 of shape \(3, 2, 2, 2\)"),
-        ({"num_classes": 3, "above": above(num_codes=6)}, TOP, "a pair of labels and the map above"),
+        (
+            {"num_classes": 3, "above": above(num_codes=6)},
+            TOP,
+            "a pair of labels and the map above",
+        ),
         ({"num_classes": 3}, (LABELS, TOP), "one array .* got a tuple"),
         ({"num_classes": 3}, LABELS[:2], r"\(2, 3\) for maps of shape \(3, 3, 4\)"),
         (

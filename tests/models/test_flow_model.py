@@ -113,7 +113,7 @@ def test_sample_and_log_prob_agree(initial):
 @pytest.mark.parametrize("kind", ["labels", "vectors"])
 def test_context_conditions_the_density_and_the_samples(kind):
     if kind == "labels":
-        model, context, other = glow(classes=3), jnp.arange(6) % 3, (jnp.arange(6) + 1) % 3
+        model, context, other = glow(num_classes=3), jnp.arange(6) % 3, (jnp.arange(6) + 1) % 3
     else:
         model = glow()
         context = jax.random.normal(KEY, (6, 2))
@@ -133,7 +133,7 @@ def test_context_conditions_the_density_and_the_samples(kind):
 
 
 def test_wrong_context_is_refused(initial):
-    model = glow(classes=3)
+    model = glow(num_classes=3)
     with pytest.raises(ValueError, match="labels of 3 classes are needed"):
         model.init(KEY, IMAGES)
     with pytest.raises(ValueError, match="integer labels where classes is given"):

@@ -248,7 +248,7 @@ def test_every_level_learns(made):
 
 
 def test_labels_reach_every_network():
-    model = ladder((4, 2), classes=3)
+    model = ladder((4, 2), num_classes=3)
     variables = noisy(model, IMAGES, LABELS)
     find = jax.jit(functools.partial(estimators.evidence, model, context_key="label"))
     one, other = (

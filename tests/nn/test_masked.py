@@ -64,7 +64,7 @@ def test_one_entry_without_context_has_outputs_from_biases_alone():
 
 
 def test_bfloat16_network_gives_float32_outputs_near_those_of_float32():
-    exact = network(jax.random.key(3), 6, 2, hidden=(16, 16))
+    exact = network(jax.random.key(3), 6, 2, hidden_sizes=(16, 16))
     module = exact.module.clone(dtype=jnp.bfloat16)
     x = jax.random.normal(jax.random.key(4), (5, 6))
     rough = module.apply(exact.variables, x)

@@ -66,11 +66,11 @@ def test_one_position_after_another_gives_the_logits_of_the_whole(make, kind):
 @pytest.mark.parametrize("shape", [(1, 4), (4, 1)])
 @pytest.mark.parametrize(
     "network",
-    [gated(blocks=2, kernel_size=5), snail(blocks=2, kernel_size=(1, 3))],
+    [gated(num_blocks=2, kernel_size=5), snail(num_blocks=2, kernel_size=(1, 3))],
     ids=["gated", "snail"],
 )
 def test_so_it_does_for_narrow_maps_and_other_kernels(network, shape):
-    network = network.clone(shape=shape)
+    network = network.clone(map_shape=shape)
     variables, maps = initialised(network), maps_of(network, 2)
     whole = jax.jit(network.apply)(variables, maps)
     np.testing.assert_allclose(solved(network, variables, None, maps), whole, atol=1e-4)
@@ -78,7 +78,7 @@ def test_so_it_does_for_narrow_maps_and_other_kernels(network, shape):
 
 @every
 def test_logits_start_at_zero_and_are_finite_far_out(make):
-    network, context = make(blocks=1), context_of("vectors", 2)
+    network, context = make(num_blocks=1), context_of("vectors", 2)
     maps = maps_of(network, 2)
     assert not network.apply(network.init(KEY, maps), maps).any()
 
@@ -95,7 +95,7 @@ def test_logits_start_at_zero_and_are_finite_far_out(make):
 
 @every
 def test_bfloat16_networks_give_float32_logits_near_those_of_float32(make):
-    exact = make(blocks=1)
+    exact = make(num_blocks=1)
     rough = exact.clone(dtype=jnp.bfloat16)
     variables, maps = initialised(exact), maps_of(exact, 2)
     near, far = exact.apply(variables, maps), rough.apply(variables, maps)
@@ -132,7 +132,7 @@ def test_channels_are_dropped_where_there_is_an_rng_for_it(make):
 
 @every
 def test_vmap_over_parameters(make):
-    network = make((2, 2), 3, blocks=1)
+    network = make((2, 2), 3, num_blocks=1)
     maps = maps_of(network, 2)
     both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf / 2]), initialised(network))
 
@@ -170,7 +170,7 @@ def test_wrong_sizes_are_refused():
 
 
 def test_codes_beyond_the_range_count_as_the_nearest():
-    network = gated(blocks=1)
+    network = gated(num_blocks=1)
     variables = initialised(network)
     far, near = jnp.array([-3, 9] * 6), jnp.array([0, 4] * 6)
     both = (network.apply(variables, maps.reshape(1, 3, 4)) for maps in (far, near))

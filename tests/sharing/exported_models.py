@@ -93,7 +93,7 @@ def _neural_spline(channels: int) -> flows.NeuralSplineFlow:
 
 
 def _autoregressive(kind: type[nn.Module]) -> nn.Module:
-    return kind((3,), steps=2, width=4, blocks=1)
+    return kind((3,), num_steps=2, hidden_sizes=(4,))
 
 
 _FLOWS = {
@@ -108,10 +108,10 @@ _DEQUANTIZERS = {
     "reals": None,
 }
 _OPTIONS = {
-    "levels": _glow(levels=2),
+    "levels": _glow(num_levels=2),
     "unrolled": _glow(scan=False),
     "remat": _glow(remat=True),
-    "reversible": _glow(reversible=True, steps=5),
+    "reversible": _glow(reversible=True, num_steps=5),
     "plu": _glow(plu=True),
     "bfloat16": _glow(dtype=jnp.bfloat16),
     "real-nvp-reversible": _real_nvp(reversible=True),
@@ -148,7 +148,7 @@ MODELS: dict[str, nn.Module] = {
 }
 
 CONTEXTS: Sequence[tuple[str, nn.Module, tuple[int, ...], type]] = (
-    ("labels", models.FlowModel(_glow(classes=3), _DEQUANTIZERS["uniform"]), (), jnp.int32),
+    ("labels", models.FlowModel(_glow(num_classes=3), _DEQUANTIZERS["uniform"]), (), jnp.int32),
     ("vectors", models.FlowModel(_glow(), _DEQUANTIZERS["uniform"]), (2,), jnp.float32),
     ("maps", models.FlowModel(_glow(context_ndims=3)), (4, 4, 2), jnp.float32),
     ("reversible", models.FlowModel(_real_nvp(3, reversible=True)), (2,), jnp.float32),

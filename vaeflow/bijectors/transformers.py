@@ -56,7 +56,7 @@ class Transformer(Protocol):
     """A family of increasing maps of the real line: a frozen dataclass, compared by value.
 
     Attributes:
-      parameters: Number of parameters of one map.
+      num_parameters: Number of parameters of one map.
     """
 
     @property
@@ -82,7 +82,7 @@ class AffineTransformer:
     The parameters of a map are t and a raw log scale, of which s is `bounded_log_scale`.
     """
 
-    parameters = 2
+    num_parameters = 2
 
     def __call__(
         self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1

@@ -224,4 +224,4 @@ def open_drawings(name: str, fold: int) -> Dataset:
     images = drawings.render(digits, styles)
     part = arrays_part({"image": images, "label": labels, "style": drawings.classes(styles)})
     splits = make_splits({"train": part}, fold, name=name)
-    return Dataset(name=name, shape=images.shape[1:], classes=10, drawings=drawings, **splits)
+    return Dataset(name=name, shape=images.shape[1:], num_classes=10, drawings=drawings, **splits)

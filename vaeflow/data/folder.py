@@ -173,7 +173,7 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
     if "train" not in parts:
         raise ValueError(f"source={name!r}: its train split is empty")
     splits = make_splits(parts, fold, name=name)
-    return Dataset(name=name, shape=shape, classes=None, skipped=tuple(broken), **splits)
+    return Dataset(name=name, shape=shape, num_classes=None, skipped=tuple(broken), **splits)
 
 
 def _read_all(

@@ -169,4 +169,4 @@ def open_sprites(name: str, fold: int, image_size: int | None) -> Dataset:
     part = Part(lambda rows: {"image": factors.render(factors.codes(rows))}, len(factors))
     splits = make_splits({"train": part}, fold, name=name)
     shape = (factors.image_size, factors.image_size, 1)
-    return Dataset(name=name, shape=shape, classes=None, factors=factors, **splits)
+    return Dataset(name=name, shape=shape, num_classes=None, factors=factors, **splits)

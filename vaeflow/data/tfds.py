@@ -72,7 +72,7 @@ def open_prepared(
             f"source={name!r}: has splits {sorted(builder.info.splits)}; a train split is needed"
         )
     splits = make_splits(parts, fold, name=name)
-    return Dataset(name=name, shape=shape, classes=classes, **splits)
+    return Dataset(name=name, shape=shape, num_classes=classes, **splits)
 
 
 def _find(name: str, dataset: str, data_dir: str | None):

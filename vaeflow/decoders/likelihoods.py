@@ -24,7 +24,7 @@ LEAST_PROBABILITY = 1e-3
 class BernoulliLikelihood(nn.Module):
     """Entries that are 0 or 1, with one logit each; for images that are binarised."""
 
-    parameters = 1
+    num_parameters = 1
 
     def __call__(self, numbers: Float[Array, "*batch height width channel parameter"]) -> Bernoulli:
         """Builds the distributions of images."""
@@ -41,7 +41,7 @@ class BernoulliLikelihood(nn.Module):
 class ContinuousBernoulliLikelihood(nn.Module):
     """Entries of [-1/2, 1/2], with one logit each; for images that are dequantized."""
 
-    parameters = 1
+    num_parameters = 1
 
     def __call__(
         self, numbers: Float[Array, "*batch height width channel parameter"]
@@ -106,7 +106,7 @@ class GaussianLikelihood(nn.Module):
     ) -> Float[Array, "height width channel parameter"]:
         """The means of the data, and where each entry has a scale, their deviations."""
         mean = jnp.mean(data, axis=0)
-        if self.parameters == 1:
+        if self.num_parameters == 1:
             return mean[..., None]
         deviation = jnp.maximum(jnp.std(data, axis=0), 2 * SMALLEST_SCALE)
         raw = jnp.log(jnp.expm1(deviation - SMALLEST_SCALE))
@@ -142,7 +142,7 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
         self, numbers: Float[Array, "*batch height width channel parameter"]
     ) -> DiscretizedLogisticMixture:
         """Builds the distributions of images."""
-        mean, raw, *logits = jnp.split(numbers, self.parameters // self.num_components, axis=-1)
+        mean, raw, *logits = jnp.split(numbers, self.num_parameters // self.num_components, axis=-1)
         logits = logits[0] if logits else jnp.zeros_like(mean)
         scale = SMALLEST_LOGISTIC_SCALE + jax.nn.softplus(raw)
         return DiscretizedLogisticMixture(logits, mean, scale, 3, self.bits)
@@ -163,7 +163,7 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
             ),
             jnp.zeros((*mean.shape, self.num_components)),
         ]
-        return jnp.concatenate(parts[: self.parameters // self.num_components], axis=-1)
+        return jnp.concatenate(parts[: self.num_parameters // self.num_components], axis=-1)
 
 
 class CategoricalLikelihood(nn.Module):
@@ -190,7 +190,7 @@ class CategoricalLikelihood(nn.Module):
         self, data: Float[Array, "rows height width channel"]
     ) -> Float[Array, "height width channel parameter"]:
         """Logarithms of how often all entries of the data have each level, one added to each."""
-        levels = jnp.clip(jnp.floor((data + 0.5) * self.parameters), 0, self.parameters - 1)
-        counts = jnp.bincount(levels.ravel().astype(jnp.int32), length=self.parameters)
-        logits = jnp.log(counts + 1.0) - jnp.log(levels.size + self.parameters)
-        return jnp.broadcast_to(logits, (*data.shape[1:], self.parameters))
+        levels = jnp.clip(jnp.floor((data + 0.5) * self.num_parameters), 0, self.num_parameters - 1)
+        counts = jnp.bincount(levels.ravel().astype(jnp.int32), length=self.num_parameters)
+        logits = jnp.log(counts + 1.0) - jnp.log(levels.size + self.num_parameters)
+        return jnp.broadcast_to(logits, (*data.shape[1:], self.num_parameters))

@@ -35,7 +35,7 @@ def prepare_context(context: Array | None, classes: int | None) -> Array | None:
     if integer != (classes is not None):
         raise ValueError(
             "context must hold integer labels where classes is given and floats where it isn't; "
-            f"got dtype {context.dtype} and classes={classes}"
+            f"got dtype {context.dtype} and num_classes={classes}"
         )
     return jax.nn.one_hot(context, classes) if integer else context
 

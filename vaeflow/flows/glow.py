@@ -229,5 +229,5 @@ def check_image_shape(name: str, event_shape: tuple[int, ...], levels: int) -> N
     if event_shape[0] % 2**levels or event_shape[1] % 2**levels:
         raise ValueError(
             f"{name}: height and width of event_shape must be divisible by {2**levels} for "
-            f"levels={levels}, got {event_shape}"
+            f"num_levels={levels}, got {event_shape}"
         )

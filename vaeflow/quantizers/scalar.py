@@ -64,7 +64,7 @@ class FiniteScalarQuantizer(Quantizer):
     ) -> Quantized:
         """Quantises features; see `Quantizer.__call__`. Nothing depends on the last three."""
         del rng, axis, train
-        if not self.levels or min(self.levels) < 2 or self.codes > MOST_CODES:
+        if not self.levels or min(self.levels) < 2 or self.num_codes > MOST_CODES:
             raise ValueError(
                 "FiniteScalarQuantizer: levels must be numbers of 2 or more with a product of at "
                 f"most {MOST_CODES}, got {tuple(self.levels)}"
@@ -84,12 +84,12 @@ class FiniteScalarQuantizer(Quantizer):
         bounded = bounded / (levels // 2).astype(dtype)
         values = self._values(digits, dtype) + (bounded - jax.lax.stop_gradient(bounded))
         indices = jnp.sum(digits * self._places(), axis=-1, dtype=jnp.int32)
-        return quantized(features, latents, values, indices, {}, self.codes)
+        return quantized(features, latents, values, indices, {}, self.num_codes)
 
     def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
         """Computes the levels of indices; see `Quantizer.lookup`."""
         digits = indices[..., None] // self._places() % np.asarray(self.levels, np.int32)
-        return blank_outside(self._values(digits, jnp.float32), indices, self.codes)
+        return blank_outside(self._values(digits, jnp.float32), indices, self.num_codes)
 
     def _places(self) -> Int[np.ndarray, " channel"]:
         """Values of the digits of an index."""
@@ -163,13 +163,13 @@ class LookupFreeQuantizer(Quantizer):
             "entropy": latents.mean(_negative_information(latents, self.temperature, axis)),
         }
         values = straight_through(x, signs)
-        return quantized(features, latents, values, indices, losses, self.codes)
+        return quantized(features, latents, values, indices, losses, self.num_codes)
 
     def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
         """Computes the signs of indices; see `Quantizer.lookup`."""
         positive = indices[..., None] & self._places() > 0
         values = jnp.where(positive, 1.0, -1.0)
-        return blank_outside(values, indices, self.codes)
+        return blank_outside(values, indices, self.num_codes)
 
     def _places(self) -> Int[np.ndarray, " bit"]:
         return 2 ** np.arange(self.bits, dtype=np.int32)
