@@ -50,7 +50,7 @@ def perturbed(variables: PyTree) -> PyTree:
 
 
 def assert_same_outputs(
-    found: dict[str, Any], expected: dict[str, np.ndarray], rtol: float = 1e-4, atol: float = 1e-4
+    found: dict[str, Any], expected: dict[str, np.ndarray], rtol: float = 1e-5, atol: float = 1e-5
 ) -> None:
     """Compares reals to rounding, images to one level, other integers exactly."""
     assert sorted(found) == sorted(expected)
