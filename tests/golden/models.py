@@ -42,7 +42,7 @@ class Golden:
       inputs: What `init` takes after its key.
       outputs: Computes from the model and its variables what is stored beside the file: reals are
         compared to rounding, images to one level, other integers exactly.
-      slow: Whether the outputs are left to the slow tests.
+      slow: Whether it is left to the slow tests.
     """
 
     build: Callable[[], Any]
