@@ -22,32 +22,30 @@ DIGESTS = json.loads((MODELS / "digests.json").read_text())
 OUTPUTS = stored.read_arrays(MODELS / "outputs.npz")
 EXPORTED = stored.read_arrays(EXPORTS / "outputs.npz")
 PRESETS = {path.stem: json.loads(path.read_text()) for path in sorted(CONFIGS.glob("*.json"))}
-QUICK = set(
-    [
-        "glow",
-        "glow-bounded",
-        "real-nvp",
-        "nice",
-        "spline-coupling",
-        "maf",
-        "iaf",
-        "block-autoregressive",
-        "residual",
-        "planar",
-        "radial",
-        "sylvester-orthogonal",
-        "base-mixture",
-        "vae",
-        "vae-vamp",
-        "vae-grouped",
-        "hierarchical-vae",
-        "auto-encoder",
-        "factor-vae",
-        "vqvae-average",
-        "vqvae-finite-scalar",
-        "codes-snail",
-    ]
-)
+QUICK = {
+    "glow",
+    "glow-bounded",
+    "real-nvp",
+    "nice",
+    "spline-coupling",
+    "maf",
+    "iaf",
+    "block-autoregressive",
+    "residual",
+    "planar",
+    "radial",
+    "sylvester-orthogonal",
+    "base-mixture",
+    "vae",
+    "vae-vamp",
+    "vae-grouped",
+    "hierarchical-vae",
+    "auto-encoder",
+    "factor-vae",
+    "vqvae-average",
+    "vqvae-finite-scalar",
+    "codes-snail",
+}
 """Models whose outputs are computed by the tests that aren't slow."""
 SLOW_EXPORTS = {"maf", "codes-snail", "munit"}
 
