@@ -22,7 +22,7 @@ def make(**size: Any) -> Ours:
 
 def build(size: VqStepSize) -> vf.models.VQVAE:
     """Builds the model, which draws binary images anew at each step."""
-    sizes = {"blocks": size.blocks, "hidden": size.hidden}
+    sizes = {"num_blocks": size.blocks, "hidden_features": size.hidden}
     average = vf.quantizers.MovingAverage(DECAY, restart_below=RESTART_BELOW)
     return vf.models.VQVAE(
         vf.encoders.MapEncoder(size.channels, features=size.latents, **sizes),

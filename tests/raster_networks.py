@@ -12,11 +12,11 @@ CONTEXTS = {"none": None, "vectors": (3,), "maps": (3, 4, 3)}
 
 
 def gated(shape=(3, 4), codes=CODES, **options):
-    return nn.GatedPixelCNN(shape, num_codes=codes, **{"channels": 8, "blocks": 3} | options)
+    return nn.GatedPixelCNN(shape, num_codes=codes, **{"channels": 8, "num_blocks": 3} | options)
 
 
 def snail(shape=(3, 4), codes=CODES, **options):
-    sizes = {"channels": 8, "blocks": 1, "residuals": 1, "heads": 2}
+    sizes = {"channels": 8, "num_blocks": 1, "num_residuals": 1, "num_heads": 2}
     return nn.PixelSNAIL(shape, num_codes=codes, **sizes | options)
 
 

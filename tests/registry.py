@@ -338,21 +338,28 @@ def _stack(variant, **options) -> Entry:
 
 
 def _glow(**options) -> flows.Glow:
-    return flows.Glow(**({"event_shape": (4, 4, 1), "levels": 2, "steps": 2, "width": 4} | options))
+    return flows.Glow(
+        **(
+            {"event_shape": (4, 4, 1), "num_levels": 2, "num_steps": 2, "hidden_features": 4}
+            | options
+        )
+    )
 
 
 def _real_nvp(*event_shape, **options) -> flows.RealNVP:
-    return flows.RealNVP(event_shape, **({"steps": 2, "width": 4, "blocks": 1} | options))
+    return flows.RealNVP(
+        event_shape, **({"num_steps": 2, "hidden_features": 4, "num_blocks": 1} | options)
+    )
 
 
 def _neural_spline(channels, **options) -> flows.NeuralSplineFlow:
     return flows.NeuralSplineFlow(
-        (channels,), **({"steps": 2, "bins": 3, "width": 4, "blocks": 1} | options)
+        (channels,), **({"num_steps": 2, "num_bins": 3, "hidden_sizes": (4,)} | options)
     )
 
 
 def _autoregressive(kind, channels, **options):
-    return kind((channels,), **({"steps": 2, "width": 4, "blocks": 1} | options))
+    return kind((channels,), **({"num_steps": 2, "hidden_sizes": (4,)} | options))
 
 
 FLOWS: Sequence[Entry] = (

@@ -15,7 +15,7 @@ KINDS = {
 
 
 def small(kind, channels=3, **options):
-    return kind((channels,), **({"steps": 2, "width": 8, "blocks": 1} | options))
+    return kind((channels,), **({"num_steps": 2, "hidden_sizes": (8,)} | options))
 
 
 def initialised(module, data, context=None):
@@ -76,7 +76,7 @@ def test_labels_choose_the_density_of_one_entry(kind, transformer):
 
 
 def test_autoregressive_splines_take_one_channel_and_couplings_refuse_it():
-    options = {"steps": 2, "bins": 3, "width": 4, "blocks": 1}
+    options = {"num_steps": 2, "num_bins": 3, "hidden_sizes": (4,)}
     module = flows.NeuralSplineFlow((1,), autoregressive=True, **options)
     bijector = make_flow(module)(jax.random.key(0))
     x = jnp.linspace(-2, 2, 5)[:, None]

@@ -9,7 +9,7 @@ from vaeflow import bijectors, distributions, flows, models
 
 
 def small(channels, **options):
-    return flows.ContinuousFlow((channels,), **({"width": 8, "layers": 1} | options))
+    return flows.ContinuousFlow((channels,), **({"hidden_sizes": (8,)} | options))
 
 
 def noisy(module, data, context=None, scale=0.5):

@@ -257,7 +257,7 @@ class Exported:
     def of(self, model: Any, variables: PyTree) -> tuple[dict[str, sharing.Function], PyTree]:
         """The functions, and the variables of their part of the model."""
         if self.player:
-            model, variables = models.player(model, variables, self.player)
+            model, variables = models.submodel(model, variables, self.player)
         return self.functions(model), variables
 
 

@@ -91,40 +91,43 @@ VECTORS = _normal(8, 2, seed=3)
 
 
 def _glow(**options: Any) -> flows.Glow:
-    return flows.Glow(SHAPE, **({"levels": 1, "steps": 2, "width": 4} | options))
+    return flows.Glow(SHAPE, **({"num_levels": 1, "num_steps": 2, "hidden_features": 4} | options))
 
 
 def _real_nvp(shape: tuple[int, ...] = (3,), **options: Any) -> flows.RealNVP:
-    return flows.RealNVP(shape, **({"steps": 2, "levels": 1, "width": 4, "blocks": 1} | options))
+    return flows.RealNVP(
+        shape,
+        **({"num_steps": 2, "num_levels": 1, "hidden_features": 4, "num_blocks": 1} | options),
+    )
 
 
 def _variational() -> models.VariationalDequantizer:
     return models.VariationalDequantizer(_glow(context_ndims=3))
 
 
-SPLINE = {"steps": 2, "bins": 3, "width": 4, "blocks": 1}
-MASKED = {"steps": 2, "width": 4, "blocks": 1}
+SPLINE = {"num_steps": 2, "num_bins": 3, "hidden_sizes": (4,)}
+MASKED = {"num_steps": 2, "hidden_sizes": (4,)}
 
 
 def _sylvester(basis: Callable[[], Any]) -> Golden:
-    return _flow(lambda: flows.Sylvester((3,), steps=2, basis=basis()))
+    return _flow(lambda: flows.SylvesterFlow((3,), num_steps=2, basis=basis()))
 
 
 FLOWS = {
     "glow": _flow(_glow, SHAPE, dequantizer=lambda: models.UniformDequantizer(bits=5)),
     "glow-levels": _flow(
-        lambda: _glow(levels=2), SHAPE, dequantizer=models.UniformDequantizer, slow=True
+        lambda: _glow(num_levels=2), SHAPE, dequantizer=models.UniformDequantizer, slow=True
     ),
     "glow-plu": _flow(lambda: _glow(plu=True), SHAPE, slow=True),
     "glow-variational": _flow(_glow, SHAPE, dequantizer=_variational),
-    "glow-classes": _flow(lambda: _glow(classes=3), SHAPE, context=LABELS),
+    "glow-classes": _flow(lambda: _glow(num_classes=3), SHAPE, context=LABELS),
     "glow-unrolled": _flow(lambda: _glow(scan=False), SHAPE, slow=True),
-    "glow-reversible": _flow(lambda: _glow(reversible=True, steps=5), SHAPE, slow=True),
+    "glow-reversible": _flow(lambda: _glow(reversible=True, num_steps=5), SHAPE, slow=True),
     "glow-standardized": _flow(
-        lambda: flows.Standardized(_glow()), SHAPE, dequantizer=models.UniformDequantizer
+        lambda: flows.StandardizedFlow(_glow()), SHAPE, dequantizer=models.UniformDequantizer
     ),
     "glow-bounded": _flow(
-        lambda: flows.Bounded(_glow(), -0.6, 0.6), SHAPE, dequantizer=models.UniformDequantizer
+        lambda: flows.BoundedFlow(_glow(), -0.6, 0.6), SHAPE, dequantizer=models.UniformDequantizer
     ),
     "real-nvp": _flow(_real_nvp),
     "real-nvp-image": _flow(
@@ -132,56 +135,74 @@ FLOWS = {
     ),
     "real-nvp-context": _flow(_real_nvp, context=VECTORS),
     "nice": _flow(lambda: flows.NICE((3,), **MASKED)),
-    "spline-coupling": _flow(lambda: flows.NeuralSpline((3,), **SPLINE)),
-    "spline-autoregressive": _flow(lambda: flows.NeuralSpline((3,), autoregressive=True, **SPLINE)),
-    "maf": _flow(lambda: flows.MaskedAutoregressive((3,), **MASKED)),
-    "maf-context": _flow(lambda: flows.MaskedAutoregressive((3,), **MASKED), context=VECTORS),
+    "spline-coupling": _flow(lambda: flows.NeuralSplineFlow((3,), **SPLINE)),
+    "spline-autoregressive": _flow(
+        lambda: flows.NeuralSplineFlow((3,), autoregressive=True, **SPLINE)
+    ),
+    "maf": _flow(lambda: flows.MaskedAutoregressiveFlow((3,), **MASKED)),
+    "maf-context": _flow(lambda: flows.MaskedAutoregressiveFlow((3,), **MASKED), context=VECTORS),
     "maf-spline": _flow(
-        lambda: flows.MaskedAutoregressive(
-            (3,), transformer=bijectors.SplineTransformer(bins=3), **MASKED
+        lambda: flows.MaskedAutoregressiveFlow(
+            (3,), transformer=bijectors.SplineTransformer(num_bins=3), **MASKED
         ),
         slow=True,
     ),
     "maf-classes": _flow(
-        lambda: flows.MaskedAutoregressive((3,), classes=3, **MASKED), context=LABELS, slow=True
+        lambda: flows.MaskedAutoregressiveFlow((3,), num_classes=3, **MASKED),
+        context=LABELS,
+        slow=True,
     ),
-    "iaf": _flow(lambda: flows.InverseAutoregressive((3,), **MASKED)),
-    "block-autoregressive": _flow(lambda: flows.BlockAutoregressive((2,), steps=2, width=3), (2,)),
+    "iaf": _flow(lambda: flows.InverseAutoregressiveFlow((3,), **MASKED)),
+    "block-autoregressive": _flow(
+        lambda: flows.BlockAutoregressiveFlow((2,), num_steps=2, hidden_sizes=(3,)), (2,)
+    ),
     "block-autoregressive-context": _flow(
-        lambda: flows.BlockAutoregressive((2,), steps=2, width=3), (2,), context=VECTORS, slow=True
+        lambda: flows.BlockAutoregressiveFlow((2,), num_steps=2, hidden_sizes=(3,)),
+        (2,),
+        context=VECTORS,
+        slow=True,
     ),
-    "residual": _flow(lambda: flows.Residual((3,), steps=2, width=4)),
-    "continuous": _flow(lambda: flows.Continuous((2,), width=4, layers=1), (2,)),
+    "residual": _flow(lambda: flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(4, 4))),
+    "continuous": _flow(lambda: flows.ContinuousFlow((2,), hidden_sizes=(4,)), (2,)),
     "gaussianization": _flow(
-        lambda: flows.Gaussianization((2,), steps=2, kernels=3, reflections=1), (2,)
+        lambda: flows.GaussianizationFlow((2,), num_steps=2, num_components=3, num_reflections=1),
+        (2,),
     ),
-    "planar": _flow(lambda: flows.Planar((3,), steps=2)),
-    "planar-context": _flow(lambda: flows.Planar((3,), steps=2), context=VECTORS, slow=True),
-    "planar-leaky": _flow(lambda: flows.Planar((3,), steps=2, negative_slope=0.1), slow=True),
-    "radial": _flow(lambda: flows.Radial((3,), steps=2)),
+    "planar": _flow(lambda: flows.PlanarFlow((3,), num_steps=2)),
+    "planar-context": _flow(
+        lambda: flows.PlanarFlow((3,), num_steps=2), context=VECTORS, slow=True
+    ),
+    "planar-leaky": _flow(
+        lambda: flows.PlanarFlow((3,), num_steps=2, negative_slope=0.1), slow=True
+    ),
+    "radial": _flow(lambda: flows.RadialFlow((3,), num_steps=2)),
     "sylvester-householder": _sylvester(lambda: flows.HouseholderBasis(2)),
     "sylvester-identity": _sylvester(flows.IdentityBasis),
     "sylvester-orthogonal": _sylvester(lambda: flows.OrthogonalBasis(2)),
     "standardized-vectors": _flow(
-        lambda: flows.Standardized(_real_nvp(), learned=False), slow=True
+        lambda: flows.StandardizedFlow(_real_nvp(), learned=False), slow=True
     ),
-    "bounded-vectors": _flow(lambda: flows.Bounded(_real_nvp(), -1, 1), scale=0.2, slow=True),
-    "base-diagonal": _flow(_real_nvp, base=lambda: bases.DiagonalGaussian((3,))),
-    "base-correlated": _flow(_real_nvp, base=lambda: bases.CorrelatedGaussian((3,))),
-    "base-labelled": _flow(_real_nvp, base=lambda: bases.LabelledGaussian((3,), 3), context=LABELS),
-    "base-mixture": _flow(_real_nvp, base=lambda: bases.GaussianMixture((3,), 2)),
+    "bounded-vectors": _flow(lambda: flows.BoundedFlow(_real_nvp(), -1, 1), scale=0.2, slow=True),
+    "base-diagonal": _flow(_real_nvp, base=lambda: bases.DiagonalGaussianBase((3,))),
+    "base-correlated": _flow(_real_nvp, base=lambda: bases.CorrelatedGaussianBase((3,))),
+    "base-labelled": _flow(
+        _real_nvp, base=lambda: bases.LabelledGaussianBase((3,), num_classes=3), context=LABELS
+    ),
+    "base-mixture": _flow(
+        _real_nvp, base=lambda: bases.GaussianMixtureBase((3,), num_components=2)
+    ),
     "base-resampled": _flow(
         lambda: _real_nvp((2,)),
         (2,),
-        base=lambda: bases.Resampled((2,), hidden=(4,), truncation=5, log_points=6),
+        base=lambda: bases.ResampledBase((2,), hidden_sizes=(4,), truncation=5, log_points=6),
     ),
-    "base-box": _flow(_real_nvp, base=lambda: bases.Box((3,), low=-9.0, high=9.0), slow=True),
+    "base-box": _flow(_real_nvp, base=lambda: bases.BoxBase((3,), low=-9.0, high=9.0), slow=True),
 }
 
 # Latents.
 
 
-def _decoder(likelihood: Callable[[], Any] = decoders.Bernoulli) -> decoders.Decoder:
+def _decoder(likelihood: Callable[[], Any] = decoders.BernoulliLikelihood) -> decoders.Decoder:
     return decoders.Decoder(decoders.DenseDecoder((5,)), likelihood(), SHAPE)
 
 
@@ -190,8 +211,8 @@ def _encoder(posterior: Any) -> encoders.Encoder:
 
 
 def _vae(
-    posterior: Callable[[], Any] = lambda: encoders.DiagonalGaussian(2),
-    likelihood: Callable[[], Any] = decoders.Bernoulli,
+    posterior: Callable[[], Any] = lambda: encoders.DiagonalGaussianPosterior(2),
+    likelihood: Callable[[], Any] = decoders.BernoulliLikelihood,
     observation: Callable[[], Any] = models.Binarizer,
     prior: Callable[[], Any] | None = None,
     classes: int | None = None,
@@ -216,8 +237,8 @@ def _latent(
         some, given = images[:ROWS], None if labels is None else labels[:ROWS]
         batch = {"image": some} | ({} if given is None else {"label": given})
         condition = None if given is None else "label"
-        loss, aux = losses.elbo(model, variables, batch, KEY, condition=condition)
-        z = jax.nn.softmax(_normal(ROWS, model.latents, seed=4))
+        loss, aux = losses.elbo(model, variables, batch, KEY, context_key=condition)
+        z = jax.nn.softmax(_normal(ROWS, model.num_latents, seed=4))
         values = model.apply(variables, some, KEY, method="observe").values
         likelihood = model.apply(variables, z, given, method="likelihood")
         found = {
@@ -238,7 +259,10 @@ def _latent(
 def _auto_encoder() -> Golden:
     def build() -> models.AutoEncoder:
         return models.AutoEncoder(
-            encoders.DenseEncoder((5,)), 2, _decoder(decoders.Gaussian), models.UniformDequantizer()
+            encoders.DenseEncoder((5,)),
+            2,
+            _decoder(decoders.GaussianLikelihood),
+            models.UniformDequantizer(),
         )
 
     images = _images(SHAPE)
@@ -273,7 +297,10 @@ def _factor_vae() -> Golden:
 def _grouped() -> models.VAE:
     return _vae(
         lambda: encoders.GroupedPosterior(
-            {"style": encoders.DiagonalGaussian(2), "category": encoders.Concrete(3, 0.66)}
+            {
+                "style": encoders.DiagonalGaussianPosterior(2),
+                "category": encoders.ConcretePosterior(3, temperature=0.66),
+            }
         )
     )
 
@@ -284,70 +311,76 @@ def _hierarchical(classes: int | None = None) -> models.HierarchicalVAE:
         (3, 2),
         _decoder(),
         models.Binarizer(),
-        hidden=(4,),
-        classes=classes,
+        hidden_sizes=(4,),
+        num_classes=classes,
     )
 
 
 def _of_network(encoder: Any, decoder: Any) -> models.VAE:
     return models.VAE(
-        encoders.Encoder(encoder, encoders.DiagonalGaussian(2)),
-        decoders.Decoder(decoder, decoders.Bernoulli(), MAP_SHAPE),
+        encoders.Encoder(encoder, encoders.DiagonalGaussianPosterior(2)),
+        decoders.Decoder(decoder, decoders.BernoulliLikelihood(), MAP_SHAPE),
         models.Binarizer(),
     )
 
 
 def _flow_posterior(flow: Callable[[], Any], amortised: bool = True) -> models.VAE:
-    base = encoders.DiagonalGaussian(2)
+    base = encoders.DiagonalGaussianPosterior(2)
     return _vae(lambda: encoders.FlowPosterior(base, flow(), amortised))
 
 
 LATENT = {
     "vae": _latent(_vae),
-    "vae-full": _latent(lambda: _vae(lambda: encoders.FullGaussian(2))),
-    "vae-planar": _latent(lambda: _flow_posterior(lambda: flows.Planar((2,), steps=2))),
+    "vae-full": _latent(lambda: _vae(lambda: encoders.FullGaussianPosterior(2))),
+    "vae-planar": _latent(lambda: _flow_posterior(lambda: flows.PlanarFlow((2,), num_steps=2))),
     "vae-sylvester": _latent(
         lambda: _flow_posterior(
-            lambda: flows.Sylvester((2,), steps=2, basis=flows.OrthogonalBasis(2))
+            lambda: flows.SylvesterFlow((2,), num_steps=2, basis=flows.OrthogonalBasis(2))
         ),
         slow=True,
     ),
     "vae-iaf": _latent(
-        lambda: _flow_posterior(lambda: flows.InverseAutoregressive((2,), **MASKED)), slow=True
+        lambda: _flow_posterior(lambda: flows.InverseAutoregressiveFlow((2,), **MASKED)), slow=True
     ),
     "vae-iaf-shared": _latent(
-        lambda: _flow_posterior(lambda: flows.InverseAutoregressive((2,), **MASKED), False),
+        lambda: _flow_posterior(lambda: flows.InverseAutoregressiveFlow((2,), **MASKED), False),
         slow=True,
     ),
-    "vae-vamp": _latent(lambda: _vae(prior=lambda: models.VampPrior(3, SHAPE))),
-    "vae-mixture": _latent(lambda: _vae(prior=lambda: bases.GaussianMixture((2,), 3))),
+    "vae-vamp": _latent(
+        lambda: _vae(prior=lambda: bases.VampPrior(num_components=3, image_shape=SHAPE))
+    ),
+    "vae-mixture": _latent(
+        lambda: _vae(prior=lambda: bases.GaussianMixtureBase((2,), num_components=3))
+    ),
     "vae-flow-prior": _latent(lambda: _vae(prior=lambda: models.FlowModel(_real_nvp((2,))))),
     "vae-autoregressive-prior": _latent(
         lambda: _vae(
             prior=lambda: models.FlowModel(
-                flows.MaskedAutoregressive((2,), steps=1, width=4, blocks=1)
+                flows.MaskedAutoregressiveFlow((2,), num_steps=1, hidden_sizes=(4,))
             )
         ),
         slow=True,
     ),
     "vae-classes": _latent(lambda: _vae(classes=3), classes=3),
     "vae-gaussian": _latent(
-        lambda: _vae(likelihood=decoders.Gaussian, observation=models.UniformDequantizer)
+        lambda: _vae(likelihood=decoders.GaussianLikelihood, observation=models.UniformDequantizer)
     ),
     "vae-continuous-bernoulli": _latent(
         lambda: _vae(
-            likelihood=decoders.ContinuousBernoulli, observation=models.UniformDequantizer
+            likelihood=decoders.ContinuousBernoulliLikelihood, observation=models.UniformDequantizer
         ),
         slow=True,
     ),
     "vae-logistic": _latent(
         lambda: _vae(
-            likelihood=lambda: decoders.DiscretizedLogisticMixture(2), observation=models.Levels
+            likelihood=lambda: decoders.DiscretizedLogisticMixtureLikelihood(num_components=2),
+            observation=models.Discretizer,
         )
     ),
     "vae-categorical": _latent(
         lambda: _vae(
-            likelihood=lambda: decoders.LevelCategorical(3), observation=lambda: models.Levels(3)
+            likelihood=lambda: decoders.CategoricalLikelihood(3),
+            observation=lambda: models.Discretizer(3),
         ),
         slow=True,
     ),
@@ -360,8 +393,8 @@ LATENT = {
     ),
     "vae-residual": _latent(
         lambda: _of_network(
-            encoders.ResidualEncoder((3, 4), blocks=1, features=5),
-            decoders.ResidualDecoder((4, 3), blocks=1),
+            encoders.ResidualEncoder((3, 4), num_blocks=1, features=5),
+            decoders.ResidualDecoder((4, 3), num_blocks=1),
         ),
         shape=MAP_SHAPE,
         slow=True,
@@ -392,9 +425,11 @@ QUANTIZERS: dict[str, Callable[[], Any]] = {
     "gradient": lambda: quantizers.VectorQuantizer(5, average=None),
     "rotation": lambda: quantizers.VectorQuantizer(5, gradient=quantizers.rotation_trick),
     "cosine": lambda: quantizers.VectorQuantizer(5, cosine=True),
-    "residual": lambda: quantizers.ResidualQuantizer(3, stages=2),
-    "residual-shared": lambda: quantizers.ResidualQuantizer(3, stages=2, average=None, shared=True),
-    "grouped": lambda: quantizers.GroupedQuantizer(_average(3), groups=2),
+    "residual": lambda: quantizers.ResidualQuantizer(3, num_stages=2),
+    "residual-shared": lambda: quantizers.ResidualQuantizer(
+        3, num_stages=2, average=None, shared=True
+    ),
+    "grouped": lambda: quantizers.GroupedQuantizer(_average(3), num_groups=2),
     "finite-scalar": lambda: quantizers.FiniteScalarQuantizer((3, 2, 2, 2)),
     "lookup-free": lambda: quantizers.LookupFreeQuantizer(CHANNELS),
     "gumbel": lambda: quantizers.GumbelQuantizer(5),
@@ -403,26 +438,26 @@ QUICK = {"average", "residual", "finite-scalar"}
 
 
 def _map_encoder(features: int = CHANNELS) -> encoders.MapEncoder:
-    return encoders.MapEncoder((6,), features, blocks=1)
+    return encoders.MapEncoder((6,), features=features, num_blocks=1)
 
 
 def _map_decoder() -> decoders.Decoder:
-    network = decoders.MapDecoder((6,), blocks=1)
-    likelihood = decoders.DiscretizedLogisticMixture()
+    network = decoders.MapDecoder((6,), num_blocks=1)
+    likelihood = decoders.DiscretizedLogisticMixtureLikelihood()
     return decoders.Decoder(network, likelihood, MAP_SHAPE, latent_ndims=3)
 
 
 def _vqvae(quantizer: Any) -> models.VQVAE:
-    return models.VQVAE(_map_encoder(), quantizer, _map_decoder(), models.Levels())
+    return models.VQVAE(_map_encoder(), quantizer, _map_decoder(), models.Discretizer())
 
 
 def _vqvae2(levels: int = 2) -> models.VQVAE2:
     return models.VQVAE2(
         (*(_map_encoder(6) for _ in range(levels - 1)), _map_encoder()),
-        tuple(decoders.MapDecoder((5,), blocks=1) for _ in range(levels - 1)),
+        tuple(decoders.MapDecoder((5,), num_blocks=1) for _ in range(levels - 1)),
         tuple(_average(5 - level) for level in reversed(range(1, levels + 1))),
         _map_decoder(),
-        models.Levels(),
+        models.Discretizer(),
         CHANNELS,
     )
 
@@ -449,14 +484,20 @@ def _codes(build: Callable[[], Any], slow: bool = False) -> Golden:
 def _gated_prior(
     shape: tuple[int, int], codes: int, classes: int | None = None, above: int | None = None
 ) -> models.CodePrior:
-    given = None if above is None else nn.LevelAbove(shape, above, channels=3, blocks=1)
-    network = nn.GatedPixelCNN(shape, codes, channels=4, blocks=1)
-    return models.CodePrior(network, classes, given)
+    given = (
+        None
+        if above is None
+        else nn.UpsampledConditioner(shape, num_codes=above, channels=3, num_blocks=1)
+    )
+    network = nn.GatedPixelCNN(shape, num_codes=codes, channels=4, num_blocks=1)
+    return models.CodePrior(network, num_classes=classes, above=given)
 
 
 def _snail_prior(shape: tuple[int, int], codes: int, classes: int | None = None) -> Any:
-    network = nn.PixelSNAIL(shape, codes, channels=4, blocks=1, residuals=1, heads=2)
-    return models.CodePrior(network, classes)
+    network = nn.PixelSNAIL(
+        shape, num_codes=codes, channels=4, num_blocks=1, num_residuals=1, num_heads=2
+    )
+    return models.CodePrior(network, num_classes=classes)
 
 
 def _code_model(build: Callable[[], Any], classes: int | None = None, slow: bool = False) -> Golden:
@@ -499,18 +540,18 @@ CODES = {
 
 
 def _munit(
-    posterior: Callable[[int], Any] = encoders.PointMass, spectral: bool = False
+    posterior: Callable[[int], Any] = encoders.PointMassPosterior, spectral: bool = False
 ) -> models.MUNITGame:
     def coder(shape: tuple[int, int, int], style: int) -> models.ContentStyleCoder:
         return models.ContentStyleCoder(
-            content=encoders.ContentEncoder((3, 4), blocks=1),
+            content=encoders.ContentEncoder((3, 4), num_blocks=1),
             style=encoders.Encoder(encoders.StyleEncoder((3, 4)), posterior(style)),
-            decoder=decoders.AdaINDecoder((4, 3), blocks=1, hidden=(5,)),
-            shape=shape,
+            decoder=decoders.AdaINDecoder((4, 3), num_blocks=1, hidden_sizes=(5,)),
+            image_shape=shape,
         )
 
     def judge() -> nn.MultiScaleDiscriminator:
-        return nn.MultiScaleDiscriminator(2, (3, 4), spectral)
+        return nn.MultiScaleDiscriminator(num_scales=2, channels=(3, 4), spectral=spectral)
 
     return models.MUNITGame(
         models.MUNIT(coder(PAIR["a"], 2), coder(PAIR["b"], 3)),
@@ -526,7 +567,7 @@ def _translation(build: Callable[[], Any], slow: bool = False) -> Golden:
         batch = {domain: {"image": of_domain} for domain, of_domain in images.items()}
         generator, terms = losses.munit(model, variables, batch, KEY, cycle=1.0)
         judged, _ = losses.munit_discriminator(model, variables, batch, KEY)
-        own, variables_of_own = models.player(model, variables, "generator")
+        own, variables_of_own = models.submodel(model, variables, "generator")
         content, style = own.apply(variables_of_own, images["a"], "a", method="encode")
         styles = _normal(ROWS, 3, seed=6)
         translated = own.apply(variables_of_own, images["a"], "b", styles, method="translate")
@@ -545,7 +586,7 @@ def _translation(build: Callable[[], Any], slow: bool = False) -> Golden:
 TRANSLATION = {
     "munit": _translation(_munit),
     "munit-spectral": _translation(
-        lambda: _munit(encoders.DiagonalGaussian, spectral=True), slow=True
+        lambda: _munit(encoders.DiagonalGaussianPosterior, spectral=True), slow=True
     ),
 }
 

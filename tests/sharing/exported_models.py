@@ -80,11 +80,13 @@ def missing(entries: Iterable[nn.Module]) -> set[tuple[type, type, type]]:
 
 
 def _glow(**options) -> flows.Glow:
-    return flows.Glow(**({"event_shape": SHAPE, "levels": 1, "steps": 2, "width": 4} | options))
+    return flows.Glow(
+        **({"event_shape": SHAPE, "num_levels": 1, "num_steps": 2, "hidden_features": 4} | options)
+    )
 
 
 def _real_nvp(*shape: int, **options) -> flows.RealNVP:
-    options = {"steps": 2, "levels": 1, "width": 4, "blocks": 1} | options
+    options = {"num_steps": 2, "num_levels": 1, "hidden_features": 4, "num_blocks": 1} | options
     return flows.RealNVP(shape or SHAPE, **options)
 
 
