@@ -77,18 +77,57 @@ class Entry:
         )
 
 
+STRUCTURAL = frozenset({"batch axes", "jit", "low precision", "scan", "vmap"})
+"""Checks of what JAX does to a class rather than of its mathematics: they follow the code of the
+class, not the shape of the event, and compile programs of their own."""
+
+
+def representatives(entries: Iterable[Entry]) -> set[str]:
+    """Names of one entry for each class: the first with a context, else the first."""
+    chosen: dict[type, Entry] = {}
+    for entry in entries:
+        first = chosen.setdefault(entry.public, entry)
+        if (first.slow, first.context_shape is None) > (entry.slow, entry.context_shape is None):
+            chosen[entry.public] = entry
+    return {entry.name for entry in chosen.values()}
+
+
 def parameters(entries: Iterable[Entry]) -> list[Any]:
     """Entries to parametrise a test over.
 
     One worker runs all tests of an entry, since they share what they compile.
     """
-    parametrized = []
-    for entry in entries:
-        marks = [pytest.mark.xdist_group(entry.name)]
-        if entry.slow:
-            marks.append(pytest.mark.slow)
-        parametrized.append(pytest.param(entry, id=entry.name, marks=marks))
-    return parametrized
+    return [
+        pytest.param(entry, id=entry.name, marks=_marks(entry, slow=entry.slow))
+        for entry in entries
+    ]
+
+
+def laws(entries: Sequence[Entry], checks: Iterable[str], structural: set[str]) -> list[Any]:
+    """Pairs of an entry and a check to parametrise a test over.
+
+    Args:
+      entries: What to test.
+      checks: Names of checks of `vaeflow.testing`.
+      structural: Names of the entries whose structural checks aren't left to the slow tests.
+    """
+    return [
+        pytest.param(
+            entry,
+            check,
+            id=f"{entry.name}-{check}",
+            marks=_marks(
+                entry,
+                slow=entry.slow or (check in STRUCTURAL and entry.name not in structural),
+            ),
+        )
+        for entry in entries
+        for check in checks
+    ]
+
+
+def _marks(entry: Entry, *, slow: bool) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.xdist_group(entry.name), *([pytest.mark.slow] if slow else [])]
 
 
 def public_classes() -> set[type]:

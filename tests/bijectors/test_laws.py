@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.registry import BIJECTORS, Entry, parameters
+from tests.registry import BIJECTORS, Entry, laws, parameters, representatives
 from vaeflow.testing import CHECKS, run_check
 
 
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("entry", parameters(BIJECTORS))
+@pytest.mark.parametrize(("entry", "check"), laws(BIJECTORS, CHECKS, representatives(BIJECTORS)))
 def test_law(entry: Entry, check: str) -> None:
     """The bijector passes the check."""
     run_check(check, entry.case)

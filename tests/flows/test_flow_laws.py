@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests import makers
-from tests.registry import FLOWS, Entry, parameters
+from tests.registry import FLOWS, Entry, laws
 from vaeflow import flows
 from vaeflow.testing import CHECKS, Case, run_check
 
@@ -20,17 +20,12 @@ AT_INITIALISATION = {
 
 CONSTANT = ("*.permutation", "*.sign")
 
-OF_PARTS = {"batch axes", "jit", "low precision", "scan", "vmap"}
-"""Checks that the bijectors which flows are made of pass already: slow ones for flows."""
-
-
-@pytest.mark.parametrize(
-    "check",
-    [pytest.param(c, marks=pytest.mark.slow if c in OF_PARTS else ()) for c in CHECKS],
-)
-@pytest.mark.parametrize("entry", parameters(FLOWS))
+@pytest.mark.parametrize(("entry", "check"), laws(FLOWS, CHECKS, structural=set()))
 def test_law(entry: Entry, check: str) -> None:
-    """The flow's bijector passes the check, with noise on every parameter."""
+    """The flow's bijector passes the check, with noise on every parameter.
+
+    The bijectors that flows are made of pass the structural checks already.
+    """
     run_check(check, entry.case)
 
 
