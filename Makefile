@@ -9,13 +9,17 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PROJECT := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: run test lint format docs bench clean
+.PHONY: run test test-slow lint format docs bench clean
 
 run: $(VENV)/.experiments
 	$(BIN)/python -m experiments.glow_celeba $(ARGS)
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+# What takes minutes, as a whole: before a release.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
