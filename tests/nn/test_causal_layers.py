@@ -117,7 +117,7 @@ def test_level_above_gives_each_position_the_features_it_lies_under():
     variables = noisy(network.init(KEY, above))
     features = network.apply(variables, above)
     assert features.shape == (2, 3, 5, 4, 6)
-    coarse = network.clone(shape=(2, 2)).apply(variables, above)
+    coarse = network.clone(map_shape=(2, 2)).apply(variables, above)
     rows, columns = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1])
     np.testing.assert_array_equal(features, coarse[:, :, rows][:, :, :, columns])
     other = network.apply(variables, (above + 1) % 5)

@@ -57,10 +57,14 @@ def test_gated_conv_is_a_product_with_a_sigmoid():
 
 NETWORKS = {
     "MLP": (nn.MLP(6, (8,)), (4,), (3,)),
-    "GlowNetwork": (nn.GlowNetwork(6, 8), (4, 4, 2), (3,)),
-    "GlowNetwork with feature maps": (nn.GlowNetwork(6, 8), (4, 4, 2), (4, 4, 3)),
-    "ResidualNetwork": (nn.ResidualNetwork(6, 8), (4, 4, 2), (3,)),
-    "ResidualNetwork with feature maps": (nn.ResidualNetwork(6, 8), (4, 4, 2), (4, 4, 3)),
+    "GlowNetwork": (nn.GlowNetwork(6, hidden_features=8), (4, 4, 2), (3,)),
+    "GlowNetwork with feature maps": (nn.GlowNetwork(6, hidden_features=8), (4, 4, 2), (4, 4, 3)),
+    "ResidualNetwork": (nn.ResidualNetwork(6, hidden_features=8), (4, 4, 2), (3,)),
+    "ResidualNetwork with feature maps": (
+        nn.ResidualNetwork(6, hidden_features=8),
+        (4, 4, 2),
+        (4, 4, 3),
+    ),
 }
 
 

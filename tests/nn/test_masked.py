@@ -42,7 +42,7 @@ def test_context_reaches_the_outputs_of_every_entry(entries):
 
 
 def test_last_layer_starts_at_zero_and_weighted_inputs_near_variance_two():
-    module = nn.MaskedMLP(20, 2, (400, 400))
+    module = nn.MaskedMLP(20, num_parameters=2, hidden_sizes=(400, 400))
     x = jax.random.normal(jax.random.key(0), (500, 20))
     variables = module.init(jax.random.key(1), x)
     assert (module.apply(variables, x) == 0).all()
@@ -51,7 +51,9 @@ def test_last_layer_starts_at_zero_and_weighted_inputs_near_variance_two():
 
 
 def test_units_that_read_one_entry_start_with_kinks_all_over_it():
-    variables = nn.MaskedMLP(2, 2, (64,)).init(jax.random.key(0), jnp.zeros((1, 2)))["params"]
+    variables = nn.MaskedMLP(2, num_parameters=2, hidden_sizes=(64,)).init(
+        jax.random.key(0), jnp.zeros((1, 2))
+    )["params"]
     kinks = -variables["bias_0"] / variables["kernel_0"][0]
     assert (jnp.histogram(kinks, jnp.array([-4.0, -2, -1, 0, 1, 2, 4]))[0] > 0).all()
 

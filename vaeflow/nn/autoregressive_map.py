@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,7 @@ class UpsampledConditioner(nn.Module):
     """
 
     map_shape: tuple[int, int]
+    _: dataclasses.KW_ONLY
     num_codes: int | None = None
     channels: int = 64
     num_blocks: int = 2
@@ -105,6 +107,7 @@ class AutoregressiveMapNetwork(nn.Module):
     """
 
     map_shape: tuple[int, int]
+    _: dataclasses.KW_ONLY
     num_codes: int
     channels: int = 128
     num_blocks: int = 5

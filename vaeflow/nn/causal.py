@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,7 @@ class CausalAttention(nn.Module):
     """
 
     features: int
+    _: dataclasses.KW_ONLY
     num_heads: int = 1
     dtype: Any = jnp.float32
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,6 +62,7 @@ class GlowNetwork(nn.Module):
     """
 
     features: int
+    _: dataclasses.KW_ONLY
     hidden_features: int
     dtype: Any = jnp.float32
 
@@ -96,6 +98,7 @@ class ResidualNetwork(nn.Module):
     """
 
     features: int
+    _: dataclasses.KW_ONLY
     hidden_features: int
     num_blocks: int = 2
     dtype: Any = jnp.float32

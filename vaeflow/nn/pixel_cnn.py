@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -32,6 +33,7 @@ class GatedCausalBlock(nn.Module):
     """
 
     channels: int
+    _: dataclasses.KW_ONLY
     kernel_size: int = 3
     dropout: float = 0.0
     dtype: Any = jnp.float32
@@ -91,7 +93,7 @@ class GatedCausalBlock(nn.Module):
         return self.dropped(gated, deterministic=not self.has_rng("dropout"))
 
 
-class GatedPixelCNN(AutoregressiveMapNetwork):
+class GatedPixelCNN(AutoregressiveMapNetwork, kw_only=True):
     """Causal convolutions in two stacks, so that no code before a position stays unseen.
 
     A vertical stack reads the rows above, a horizontal one the row's own codes and the vertical
@@ -110,7 +112,12 @@ class GatedPixelCNN(AutoregressiveMapNetwork):
         """Makes the layers."""
         super().setup()
         self.stack = [
-            GatedCausalBlock(self.channels, self.kernel_size, self.dropout, self.dtype)
+            GatedCausalBlock(
+                self.channels,
+                kernel_size=self.kernel_size,
+                dropout=self.dropout,
+                dtype=self.dtype,
+            )
             for _ in range(self.num_blocks)
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -31,6 +32,7 @@ class CausalResidualBlock(nn.Module):
     """
 
     channels: int
+    _: dataclasses.KW_ONLY
     kernel_size: tuple[int, int] = (2, 2)
     dropout: float = 0.0
     dtype: Any = jnp.float32
@@ -84,6 +86,7 @@ class CausalAttentionBlock(nn.Module):
     """
 
     channels: int
+    _: dataclasses.KW_ONLY
     num_residuals: int = 4
     kernel_size: tuple[int, int] = (2, 2)
     num_heads: int = 8
@@ -92,8 +95,9 @@ class CausalAttentionBlock(nn.Module):
 
     def setup(self):
         """Makes the layers."""
+        options = {"dropout": self.dropout, "dtype": self.dtype}
         self.residual = [
-            CausalResidualBlock(self.channels, self.kernel_size, self.dropout, self.dtype)
+            CausalResidualBlock(self.channels, kernel_size=self.kernel_size, **options)
             for _ in range(self.num_residuals)
         ]
         self.projected = nn.Dense(self.num_residuals * self.channels, dtype=self.dtype)
@@ -101,7 +105,7 @@ class CausalAttentionBlock(nn.Module):
             Conv(self.channels, (1, 1), dtype=self.dtype) for _ in range(3)
         )
         self.attention = CausalAttention(self.channels, num_heads=self.num_heads, dtype=self.dtype)
-        self.merge = CausalResidualBlock(self.channels, (1, 1), self.dropout, self.dtype)
+        self.merge = CausalResidualBlock(self.channels, kernel_size=(1, 1), **options)
 
     def conditions(self, context: Array | None) -> list[Array]:
         """Computes what each residual block is given of the context."""
@@ -154,7 +158,7 @@ class CausalAttentionBlock(nn.Module):
         return of_blocks, self.attention.empty_cache(batch, shape[0] * shape[1])
 
 
-class PixelSNAIL(AutoregressiveMapNetwork):
+class PixelSNAIL(AutoregressiveMapNetwork, kw_only=True):
     """Causal convolutions for what is near, and causal attention for what is far.
 
     See `CausalAttentionBlock`, of which there are `num_blocks`. The first layer adds what a convolution
