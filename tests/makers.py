@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vaeflow import bijectors
-from vaeflow.flows.base import StepOf
 from vaeflow.bijectors.linear import plu_factors
+from vaeflow.flows.base import StepOf
 
 
 def normal(key: Array, *shape: int, scale: float = 0.5) -> Array:

@@ -9,8 +9,7 @@ from jaxtyping import Array
 
 from tests.makers import normal
 from tests.vector_makers import amortised
-from vaeflow import bijectors
-from vaeflow import flows
+from vaeflow import bijectors, flows
 from vaeflow.flows.base import StepOf
 
 

@@ -118,7 +118,7 @@ def matrix(kernel):
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_spectral_convolutions_have_norm_one_at_most_and_nearly(shape, scale):
     kernel = scale * jax.random.normal(KEY, shape)
-    effective = nn.SpectralConv(shape[-1]).effective(kernel)
+    effective = nn.SpectralConv(shape[-1]).transform_kernel(kernel)
     assert 0.95 <= np.linalg.norm(matrix(effective), 2) <= 1 + 1e-6
     np.testing.assert_allclose(effective / kernel, (effective / kernel).mean(), rtol=1e-5)
 
@@ -127,7 +127,7 @@ def test_spectral_convolutions_convolve_with_the_divided_kernel_and_add_a_bias()
     x = jax.random.normal(KEY, (2, 6, 5, 3))
     layer = nn.SpectralConv(4, (4, 4), (2, 2), padding="REFLECT")
     parameters = {"kernel": 7 * jax.random.normal(KEY, (4, 4, 3, 4)), "bias": jnp.arange(4.0)}
-    effective = layer.effective(parameters["kernel"])
+    effective = layer.transform_kernel(parameters["kernel"])
     expected = convolution(x, effective, (2, 2), "REFLECT") + jnp.arange(4.0)
     found = layer.apply({"params": parameters}, x)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

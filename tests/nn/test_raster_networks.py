@@ -163,7 +163,7 @@ def test_wrong_shapes_are_refused_with_both_named(make):
 def test_wrong_sizes_are_refused():
     for network, message in (
         (gated(kernel_size=2), "odd, got 2"),
-        (snail(heads=3), "8 and 3"),
+        (snail(num_heads=3), "8 and 3"),
     ):
         with pytest.raises(ValueError, match=message):
             network.init(KEY, maps_of(network, 1))

@@ -1,6 +1,6 @@
 """Flows: Flax modules that own parameters and return a bijector, forward from noise to data.
 
-`StackedFlow` and `FlowStep` are for flows of your own.
+`StackedFlow` and `FlowStep` are the parts of custom flows.
 """
 
 from vaeflow.flows.autoregressive import (

@@ -36,8 +36,8 @@ class RealNVP(MultiscaleFlow, kw_only=True):
     normalization, an affine coupling, initially the identity, and a reversal of the channels. Both
     directions cost the same.
 
-    Vectors ``(channel,)``: `num_steps` steps whose networks are `vaeflow.nn.MLP`. `num_levels` isn't
-    used. Noise and data are ``[*batch, channel]``.
+    Vectors ``(channel,)``: `num_steps` steps whose networks are `vaeflow.nn.MLP`; `num_levels` has
+    no effect. Noise and data are ``[*batch, channel]``.
 
     Images ``(height, width, channel)``: a multiscale flow whose networks are
     `vaeflow.nn.ResidualNetwork`. A level has `num_steps` steps over the halves of a checkerboard,

@@ -11,7 +11,7 @@ from vaeflow.nn.normalization import actnorm_parameters
 
 
 class Wrapped(nn.Module):
-    """A flow that ends in a map of its own, with the shapes and contexts of the flow inside.
+    """A flow followed by another map, with the shapes and contexts of the flow inside.
 
     Attributes:
       flow: A module of this package.

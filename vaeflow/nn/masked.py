@@ -175,7 +175,7 @@ class MaskedMLP(nn.Module):
         x: Float[Array, "batch dimension"],
         context: Float[Array, "batch feature"] | None = None,
     ) -> Float[Array, "batch dimension parameter"]:
-        """Maps ``[batch, dimension]`` to ``[batch, dimension, parameter]``, given a context if any."""
+        """Maps ``[batch, dimension]`` to ``[batch, dimension, parameter]``."""
         params = {}
         for index, mask in enumerate(self._masks(_features(context))):
             kernel_init = bias_init = nn.initializers.zeros

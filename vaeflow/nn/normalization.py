@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 
 from vaeflow.nn.convolution import convolution
 
-
 SMALLEST_DEVIATION = 1e-4
 """Channels that vary less than this are scaled as if they varied by this much."""
 
