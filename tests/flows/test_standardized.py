@@ -19,7 +19,7 @@ def fitted():
     return model, jax.jit(model.init)(jax.random.key(0), rows), rows
 
 
-def test_fixed_ones_are_those_of_the_batch_whatever_the_unit(fitted):
+def test_fixed_statistics_are_those_of_the_batch_in_any_unit(fitted):
     _, variables, rows = fitted
     constants = variables["constants"]["flow"]
     exact = rows.astype(np.float64)
@@ -48,7 +48,7 @@ def test_samples_have_the_units_of_the_data(fitted):
     assert np.all(np.isfinite(samples))
 
 
-def test_an_entry_that_is_constant_is_shifted_alone():
+def test_a_constant_dimension_is_only_shifted():
     flow = flows.StandardizedFlow(INNER, learned=False)
     rows = jnp.asarray(ROWS, jnp.float32).at[:, 2].set(7.0)
     constants = flow.init(jax.random.key(0), data=rows)["constants"]
@@ -57,7 +57,7 @@ def test_an_entry_that_is_constant_is_shifted_alone():
     assert all(not np.any(leaf) for leaf in without.values())
 
 
-def test_learned_ones_are_parameters():
+def test_learned_statistics_are_parameters():
     flow = flows.StandardizedFlow(INNER)
     variables = flow.init(jax.random.key(0), data=jnp.asarray(ROWS, jnp.float32))
     assert variables.keys() == {"params"}

@@ -44,7 +44,7 @@ def test_every_level_is_standardised_on_the_first_batch(initial):
     assert abs(float(jnp.std(without_data)) - 1) > 0.3
 
 
-def test_nothing_is_initialised_after_init(initial):
+def test_apply_changes_no_variables(initial):
     model = glow()
     again = model.init(KEY, IMAGES)
     jax.tree.map(np.testing.assert_array_equal, initial, again)

@@ -30,7 +30,7 @@ LAYERS = [((1, 1), 0), ((2, 2), 0), ((1, 3), 0), ((2, 3), 1), ((3, 5), 2)]
 
 
 @pytest.mark.parametrize(("size", "ahead"), LAYERS)
-def test_convolution_reads_the_rows_and_columns_it_says(size, ahead):
+def test_causal_convolution_equals_a_slow_reference(size, ahead):
     layer = CausalConv(5, size, ahead)
     variables = noisy(layer.init(KEY, X))
     y, cache = layer.apply(variables, X)
@@ -42,7 +42,7 @@ def test_convolution_reads_the_rows_and_columns_it_says(size, ahead):
 
 
 @pytest.mark.parametrize(("size", "ahead"), LAYERS)
-def test_rows_of_a_convolution_make_up_the_whole(size, ahead):
+def test_convolution_row_by_row_equals_that_of_the_map(size, ahead):
     layer = CausalConv(5, size, ahead)
     variables = noisy(layer.init(KEY, X))
     cache, rows = layer.empty_cache(2, (3, 4), 3), []
@@ -55,7 +55,7 @@ def test_rows_of_a_convolution_make_up_the_whole(size, ahead):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (2, 1)])
-def test_positions_of_a_convolution_make_up_the_whole(size):
+def test_convolution_position_by_position_equals_that_of_the_map(size):
     layer = CausalConv(5, size)
     variables = noisy(layer.init(KEY, X))
     step = jax.jit(lambda x, cache, at: layer.apply(variables, x, cache, at))
@@ -74,7 +74,7 @@ def attention():
     return layer, noisy(layer.init(KEY, queries, content)), queries, content
 
 
-def test_attention_is_the_textbook_one():
+def test_attention_equals_its_definition():
     layer, variables, queries, content = attention()
     found, cache = layer.apply(variables, queries, content)
     kernels = {name: np.float64(leaf["kernel"]) for name, leaf in variables["params"].items()}
@@ -90,7 +90,7 @@ def test_attention_is_the_textbook_one():
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_pieces_of_attention_make_up_the_whole(size):
+def test_attention_in_parts_equals_that_of_the_sequence(size):
     layer, variables, queries, content = attention()
     step = jax.jit(functools.partial(layer.apply, variables))
     cache, pieces = layer.empty_cache(2, 5), []
@@ -103,7 +103,7 @@ def test_pieces_of_attention_make_up_the_whole(size):
     )
 
 
-def test_one_bad_row_spoils_no_other():
+def test_nan_row_is_isolated():
     layer, variables, queries, content = attention()
     found, _ = layer.apply(variables, queries, content.at[0, 2].set(jnp.nan))
     clean, _ = layer.apply(variables, queries, content)
@@ -111,7 +111,7 @@ def test_one_bad_row_spoils_no_other():
     np.testing.assert_array_equal(found[1], clean[1])
 
 
-def test_level_above_gives_each_position_the_features_it_lies_under():
+def test_upsampled_conditioner_repeats_features():
     above = jax.random.randint(KEY, (2, 3, 2, 2), 0, 5)
     network = nn.UpsampledConditioner((5, 4), num_codes=5, channels=6)
     variables = noisy(network.init(KEY, above))
@@ -126,7 +126,7 @@ def test_level_above_gives_each_position_the_features_it_lies_under():
     np.testing.assert_allclose(row, features[1, 2], atol=1e-5)
 
 
-def test_level_above_takes_features_and_computes_in_its_dtype():
+def test_upsampled_conditioner_reads_features_in_its_dtype():
     above = jax.random.normal(KEY, (2, 3, 2, 7))
     network = nn.UpsampledConditioner((6, 4), channels=6, num_blocks=1, dtype=jnp.bfloat16)
     features = network.apply(network.init(KEY, above), above)
@@ -143,6 +143,6 @@ def test_level_above_takes_features_and_computes_in_its_dtype():
         (None, jnp.zeros((3, 2))),
     ],
 )
-def test_level_above_refuses_what_it_is_not_for(codes, above):
+def test_upsampled_conditioner_raises_for_other_inputs(codes, above):
     with pytest.raises(ValueError, match=rf"\[\*batch, height, width.*{above.dtype}.*\(.*\)"):
         nn.UpsampledConditioner((4, 4), num_codes=codes).init(KEY, above)

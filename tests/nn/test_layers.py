@@ -86,7 +86,7 @@ def test_networks_start_at_zero_and_read_input_and_context(name):
     assert network.apply(alone, x).shape == out.shape
 
 
-def test_mlp_accepts_an_input_without_entries():
+def test_mlp_accepts_an_empty_input():
     network = nn.MLP(3, (8,))
     x = jnp.ones((5, 0))
     variables = perturbed(network.init(jax.random.key(0), x))

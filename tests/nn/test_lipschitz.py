@@ -33,7 +33,7 @@ def test_bound_is_above_the_largest_singular_value_and_close(name, scale):
     np.testing.assert_allclose(np.sum(np.float64(gradient) * kernel), bound, rtol=1e-4)
 
 
-def test_a_kernel_of_zeros_has_bound_zero_and_is_left_alone():
+def test_zero_kernel_has_bound_zero_and_is_unchanged():
     zeros = jnp.zeros((3, 2))
     assert spectral_bound(zeros) == 0
     np.testing.assert_array_equal(clip_spectral_norm(zeros, 0.9), zeros)
@@ -96,7 +96,7 @@ def test_jacobians_never_exceed_the_bound(lipschitz):
     assert max(largest) > 0.7 * lipschitz
 
 
-def test_starts_at_zero_with_gradients_and_refuses_other_bounds():
+def test_lipschitz_mlp_starts_at_zero_and_checks_its_bound():
     network = nn.LipschitzMLP(3, (8,))
     x = jax.random.normal(KEY, (5, 3))
     variables = network.init(KEY, x)

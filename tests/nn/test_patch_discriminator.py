@@ -50,7 +50,7 @@ def moved(variables):
 
 @pytest.mark.parametrize("spectral", [False, True])
 @pytest.mark.parametrize("size", [(9, 7), (8, 8), (1, 1)])
-def test_patches_are_judged_by_leaky_convolutions(size, spectral):
+def test_patch_scores_equal_a_slow_reference(size, spectral):
     x = values(2, *size, 3)
     network = nn.PatchDiscriminator((4, 5), spectral)
     variables = moved(network.init(KEY, x))
@@ -72,7 +72,7 @@ def test_kernels_of_a_spectral_discriminator_have_no_size():
 
 
 @pytest.mark.parametrize("size", [(27, 21), (28, 32), (9, 8), (1, 2)])
-def test_each_scale_judges_an_image_half_as_large(size):
+def test_each_scale_scores_an_image_of_half_the_size(size):
     x = values(2, *size, 1)
     network = nn.MultiScaleDiscriminator(num_scales=3, channels=(2, 3))
     variables = network.init(KEY, x)
@@ -83,7 +83,7 @@ def test_each_scale_judges_an_image_half_as_large(size):
 
 
 @pytest.mark.parametrize("size", [(9, 6), (8, 7)])
-def test_halved_images_are_means_of_what_lies_within(size):
+def test_pooling_ignores_the_padding(size):
     x = values(2, *size, 2)
     network = nn.MultiScaleDiscriminator(num_scales=3, channels=(2,))
     variables = moved(network.init(KEY, x))
