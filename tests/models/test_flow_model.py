@@ -145,7 +145,9 @@ def test_wrong_contexts_raise(initial):
 
 
 def test_another_backward_option_raises_with_the_allowed_ones():
-    with pytest.raises(ValueError, match="one of plain, remat, reversible, got 'inverse'"):
+    with pytest.raises(
+        ValueError, match=r"one of \('plain', 'remat', 'reversible'\), got 'inverse'"
+    ):
         glow(backward="inverse").init(KEY, IMAGES)
 
 

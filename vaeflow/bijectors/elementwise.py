@@ -56,6 +56,10 @@ class ElementwiseAffine(Bijector):
         return (y - shift) * jnp.exp(-log_scale), -sum_event(log_scale, self.event_ndims_in)
 
 
+SMALLEST_DEVIATION = 1e-4
+"""Channels that vary less than this are scaled as if they varied by this much."""
+
+
 class ActNorm(Bijector):
     """Shifts and scales each channel: y = (x + shift) exp(log_scale).
 
@@ -65,8 +69,7 @@ class ActNorm(Bijector):
     Shapes: x is ``[*batch, *positions, channel]``; `shift` and `log_scale` are ``[channel]``.
 
     Source: Kingma & Dhariwal 2018, "Glow: Generative Flow with Invertible 1x1 Convolutions",
-    section 3.1. Parameters that standardise a batch come from
-    `vaeflow.nn.normalization.actnorm_parameters`.
+    section 3.1. Parameters that standardise a batch come from `actnorm_parameters`.
     """
 
     def __init__(
@@ -99,6 +102,23 @@ class ActNorm(Bijector):
     def _inverse(self, y):
         log_det = self._log_det(y)
         return y * jnp.exp(-self.log_scale) - self.shift, -log_det
+
+
+def actnorm_parameters(
+    data: Float[Array, "*rows channel"],
+) -> tuple[Float[Array, " channel"], Float[Array, " channel"]]:
+    """Computes the `ActNorm` parameters that give each channel mean zero and variance one.
+
+    Args:
+      data: A batch; every axis but the last is averaged over.
+
+    Returns:
+      ``shift`` and ``log_scale``, each of shape ``[channel]``, float32 or wider.
+    """
+    data = data.astype(jnp.promote_types(data.dtype, jnp.float32))
+    rows = tuple(range(data.ndim - 1))
+    deviation = jnp.maximum(jnp.std(data, axis=rows), SMALLEST_DEVIATION)
+    return -jnp.mean(data, axis=rows), -jnp.log(deviation)
 
 
 SMALLEST = 1e-30

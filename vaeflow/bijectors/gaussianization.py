@@ -10,10 +10,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors.base import Bijector, broadcasts_to, sum_event
+from vaeflow.bijectors.elementwise import SMALLEST_DEVIATION
 from vaeflow.bijectors.numerical import solve_monotone
-
-SMALLEST_DEVIATION = 1e-4
-"""Dimensions that vary less than this are scaled as if they varied by this much."""
 
 FAR = 5.0
 """Where a continued fraction takes over from the error function."""

@@ -218,9 +218,7 @@ class StackedFlow(nn.Module):
           ValueError: If `init` isn't given data, or `backward` has another value.
         """
         if self.backward not in get_args(Backward):
-            raise ValueError(
-                f"backward must be one of {', '.join(get_args(Backward))}, got {self.backward!r}"
-            )
+            raise ValueError(f"backward must be one of {get_args(Backward)}, got {self.backward!r}")
         if self.is_initializing():
             if data is None:
                 raise ValueError("StackedFlow: data must be given to init, got None")
