@@ -1,4 +1,4 @@
-"""Continuous flows."""
+"""Continuous flows: initial state, densities, estimated traces, contexts and errors."""
 
 import jax
 import jax.numpy as jnp

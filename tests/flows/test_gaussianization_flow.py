@@ -1,4 +1,4 @@
-"""Gaussianization flows."""
+"""Gaussianization flows: normality of the noise at initialisation, and mass one."""
 
 import jax
 import jax.numpy as jnp

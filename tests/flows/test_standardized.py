@@ -37,8 +37,8 @@ def test_the_log_determinant_of_the_units_is_exact(fitted):
     noise, log_det = bijector.inverse_and_log_det(jnp.asarray(standard))
     normal = -0.5 * jnp.sum(noise**2 + jnp.log(2 * jnp.pi), axis=-1)
     expected = np.asarray(normal + log_det, np.float64) - np.log(exact.std(0)).sum()
-    found = model.apply(variables, rows, method="log_prob")
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    result = model.apply(variables, rows, method="log_prob")
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_samples_have_the_units_of_the_data(fitted):

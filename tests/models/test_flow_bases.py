@@ -119,9 +119,9 @@ def test_a_mixture_learns_its_clusters():
     start = (variables, optimizer.init(variables))
     (variables, _), _ = jax.jit(lambda start: jax.lax.scan(update, start, length=400))(start)
     mixture = base.apply(variables)
-    found = mixture.component_of(data)
-    assert jnp.mean(found == found[0]) == pytest.approx(1 / 3, abs=0.01)
-    np.testing.assert_array_equal(found == found[0], labels)
+    result = mixture.component_of(data)
+    assert jnp.mean(result == result[0]) == pytest.approx(1 / 3, abs=0.01)
+    np.testing.assert_array_equal(result == result[0], labels)
     shares = jnp.sort(jax.nn.softmax(variables["params"]["logits"]))
     np.testing.assert_allclose(shares, [1 / 3, 2 / 3], atol=0.02)
 
@@ -170,9 +170,9 @@ def test_density_of_nonfinite_rows_is_nan_and_isolated():
     rows = jax.random.uniform(jax.random.key(1), (4, 2), minval=-0.9, maxval=0.9)
     clean = model.apply(variables, rows, method="log_prob")
     for bad in (jnp.nan, jnp.inf, -jnp.inf):
-        found = model.apply(variables, rows.at[1, 0].set(bad), method="log_prob")
-        assert jnp.isnan(found[1])
-        np.testing.assert_array_equal(found[jnp.array([0, 2, 3])], clean[jnp.array([0, 2, 3])])
+        result = model.apply(variables, rows.at[1, 0].set(bad), method="log_prob")
+        assert jnp.isnan(result[1])
+        np.testing.assert_array_equal(result[jnp.array([0, 2, 3])], clean[jnp.array([0, 2, 3])])
 
 
 def test_a_resampled_base_learns_a_hole():

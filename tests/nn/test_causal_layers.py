@@ -1,4 +1,4 @@
-"""Causal convolutions and attention against slow references, whole and in pieces."""
+"""Causal convolutions and attention against slow references, at once and in parts."""
 
 import functools
 
@@ -59,12 +59,12 @@ def test_convolution_position_by_position_equals_that_of_the_map(size):
     layer = CausalConv(5, size)
     variables = noisy(layer.init(KEY, X))
     step = jax.jit(lambda x, cache, at: layer.apply(variables, x, cache, at))
-    cache, found = layer.empty_cache(2, (3, 4), 3), np.zeros((2, 3, 4, 5))
+    cache, result = layer.empty_cache(2, (3, 4), 3), np.zeros((2, 3, 4, 5))
     for row, column in np.ndindex(3, 4):
         piece = X[:, row : row + 1, column : column + 1]
         y, cache = step(piece, cache, (row, column))
-        found[:, row, column] = y[:, 0, 0]
-    np.testing.assert_allclose(found, layer.apply(variables, X)[0], atol=1e-5)
+        result[:, row, column] = y[:, 0, 0]
+    np.testing.assert_allclose(result, layer.apply(variables, X)[0], atol=1e-5)
 
 
 def attention():
@@ -76,7 +76,7 @@ def attention():
 
 def test_attention_equals_its_definition():
     layer, variables, queries, content = attention()
-    found, cache = layer.apply(variables, queries, content)
+    result, cache = layer.apply(variables, queries, content)
     kernels = {name: np.float64(leaf["kernel"]) for name, leaf in variables["params"].items()}
     query = np.float64(queries) @ kernels["query"]
     key, value = (np.float64(content) @ kernels[name] for name in ("key", "value"))
@@ -85,7 +85,7 @@ def test_attention_equals_its_definition():
         scores = key[row, : position + 1, own] @ query[row, position, own] / np.sqrt(3)
         weights = np.exp(scores) / np.exp(scores).sum()
         expected = weights @ value[row, : position + 1, own]
-        np.testing.assert_allclose(found[row, position, own], expected, atol=1e-5)
+        np.testing.assert_allclose(result[row, position, own], expected, atol=1e-5)
     assert cache is None
 
 
@@ -96,8 +96,8 @@ def test_attention_in_parts_equals_that_of_the_sequence(size):
     cache, pieces = layer.empty_cache(2, 5), []
     for start in range(0, 5, size):
         part = slice(start, start + size)
-        found, cache = step(queries[:, part], content[:, part], cache, start)
-        pieces.append(found)
+        result, cache = step(queries[:, part], content[:, part], cache, start)
+        pieces.append(result)
     np.testing.assert_allclose(
         jnp.concatenate(pieces, axis=1), layer.apply(variables, queries, content)[0], atol=1e-5
     )
@@ -105,10 +105,10 @@ def test_attention_in_parts_equals_that_of_the_sequence(size):
 
 def test_nan_row_is_isolated():
     layer, variables, queries, content = attention()
-    found, _ = layer.apply(variables, queries, content.at[0, 2].set(jnp.nan))
+    result, _ = layer.apply(variables, queries, content.at[0, 2].set(jnp.nan))
     clean, _ = layer.apply(variables, queries, content)
-    assert jnp.isnan(found[0, 2]).any()
-    np.testing.assert_array_equal(found[1], clean[1])
+    assert jnp.isnan(result[0, 2]).any()
+    np.testing.assert_array_equal(result[1], clean[1])
 
 
 def test_upsampled_conditioner_repeats_features():

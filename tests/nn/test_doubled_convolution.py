@@ -1,4 +1,4 @@
-"""The convolution of doubled images equals doubling, mirroring and convolving one by one."""
+"""The upsampling convolution equals doubling, mirroring and convolving one by one."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_has_the_gradients_of_doubling_mirroring_and_convolving():
 def test_a_size_crops_the_last_rows_and_columns(size):
     x = np.random.RandomState(0).normal(size=(2, 4, 3, 3)).astype(np.float32)
     layer, parameters = layer_and_parameters(x)
-    whole = layer.apply({"params": parameters}, x)
+    full = layer.apply({"params": parameters}, x)
     part = layer.apply({"params": parameters}, x, size)
-    np.testing.assert_array_equal(part, whole[:, : size[0], : size[1]])
+    np.testing.assert_array_equal(part, full[:, : size[0], : size[1]])
     assert part.shape[1:3] == size
 
 

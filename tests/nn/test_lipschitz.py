@@ -1,4 +1,4 @@
-"""Bounds on kernels and networks hold at all values of the parameters."""
+"""Lipschitz bounds of kernels and networks hold at all values of the parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -129,8 +129,8 @@ def test_spectral_convolutions_convolve_with_the_divided_kernel_and_add_a_bias()
     parameters = {"kernel": 7 * jax.random.normal(KEY, (4, 4, 3, 4)), "bias": jnp.arange(4.0)}
     effective = layer.transform_kernel(parameters["kernel"])
     expected = convolution(x, effective, (2, 2), "REFLECT") + jnp.arange(4.0)
-    found = layer.apply({"params": parameters}, x)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    result = layer.apply({"params": parameters}, x)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
     assert layer.init(KEY, x)["params"]["kernel"].shape == (4, 4, 3, 4)
 
 

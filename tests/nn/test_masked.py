@@ -1,4 +1,4 @@
-"""Networks whose outputs for an entry depend on the entries before it alone."""
+"""Masked networks: dependence of the outputs on the dimensions before, start and precision."""
 
 import re
 
@@ -12,7 +12,7 @@ from vaeflow import nn
 
 
 def jacobians(conditioner, x):
-    """Largest derivative of any output for entry i by entry j, over the batch: [i, j]."""
+    """Largest derivative of any output for dimension i by dimension j, over the batch: [i, j]."""
     module, variables, context = conditioner.module, conditioner.variables, conditioner.context
     rows = None if context is None else context[:, None]
     single = jax.vmap(jax.jacobian(lambda x, c: module.apply(variables, x[None], c)[0]))

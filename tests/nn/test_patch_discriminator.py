@@ -1,4 +1,4 @@
-"""Judgements of patches at several scales, against windows of numpy."""
+"""Scores of patches at several scales, against windows in NumPy."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_pooling_ignores_the_padding(size):
     x = values(2, *size, 2)
     network = nn.MultiScaleDiscriminator(num_scales=3, channels=(2,))
     variables = moved(network.init(KEY, x))
-    found = network.apply(variables, x)
-    for scale, judgement in enumerate(found):
+    result = network.apply(variables, x)
+    for scale, judgement in enumerate(result):
         own = variables["params"][f"PatchDiscriminator_{scale}"]
         np.testing.assert_allclose(judgement, judged(own, x), rtol=1e-4, atol=1e-5)
         x = halved(x)
@@ -101,8 +101,8 @@ def test_options_reach_every_scale():
     )
     variables = network.init(KEY, x)
     larger = jax.tree.map(lambda leaf: 4 * leaf, variables)
-    for found, again in zip(network.apply(variables, x), network.apply(larger, x), strict=True):
-        assert found.dtype == jnp.float32
-        np.testing.assert_allclose(found, again, rtol=0.02, atol=1e-3)
+    for result, again in zip(network.apply(variables, x), network.apply(larger, x), strict=True):
+        assert result.dtype == jnp.float32
+        np.testing.assert_allclose(result, again, rtol=0.02, atol=1e-3)
         # In float32 few numbers would have the eight leading bits of bfloat16 alone.
-        np.testing.assert_array_equal(found, np.float32(found.astype(jnp.bfloat16)))
+        np.testing.assert_array_equal(result, np.float32(result.astype(jnp.bfloat16)))

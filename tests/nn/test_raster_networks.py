@@ -1,4 +1,4 @@
-"""Networks over maps of codes: their order, and pieces of a map against the whole."""
+"""Networks over maps of codes: causality, and incremental against full evaluation."""
 
 import itertools
 
@@ -47,10 +47,10 @@ def test_logits_depend_on_exactly_the_codes_before(make):
         logits = jax.jacrev(lambda x: network.apply(variables, x[None], method="from_embedded"))
         return jnp.max(jnp.abs(logits(x)[0]), axis=(2, 5)).reshape(12, 12)
 
-    found = jnp.max(jacobian(vectors), axis=0)
+    result = jnp.max(jacobian(vectors), axis=0)
     before = np.tri(12, k=-1, dtype=bool)
-    assert (found[~before] == 0).all()
-    assert (found[before] > 0).all()
+    assert (result[~before] == 0).all()
+    assert (result[before] > 0).all()
 
 
 @every
@@ -58,9 +58,9 @@ def test_logits_depend_on_exactly_the_codes_before(make):
 def test_logits_position_by_position_equal_those_of_the_map(make, kind):
     network, context = make(), context_of(kind, 2)
     variables, maps = initialised(network, context), maps_of(network, 2)
-    whole = jax.jit(network.apply)(variables, maps, context)
-    assert jnp.std(whole) > 0.1
-    np.testing.assert_allclose(solved(network, variables, context, maps), whole, atol=1e-4)
+    full = jax.jit(network.apply)(variables, maps, context)
+    assert jnp.std(full) > 0.1
+    np.testing.assert_allclose(solved(network, variables, context, maps), full, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (4, 1)])
@@ -72,8 +72,8 @@ def test_logits_position_by_position_equal_those_of_the_map(make, kind):
 def test_logits_position_by_position_for_narrow_maps_and_other_kernels(network, shape):
     network = network.clone(map_shape=shape)
     variables, maps = initialised(network), maps_of(network, 2)
-    whole = jax.jit(network.apply)(variables, maps)
-    np.testing.assert_allclose(solved(network, variables, None, maps), whole, atol=1e-4)
+    full = jax.jit(network.apply)(variables, maps)
+    np.testing.assert_allclose(solved(network, variables, None, maps), full, atol=1e-4)
 
 
 @every

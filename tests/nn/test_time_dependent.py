@@ -1,4 +1,4 @@
-"""Networks that depend on time."""
+"""The velocity network of continuous flows against its formula."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Transposed convolutions, and maps that are enlarged."""
+"""Transposed convolutions against a gradient, and nearest-neighbour resizing."""
 
 import jax
 import jax.numpy as jnp
