@@ -15,8 +15,8 @@ from vaeflow import training
 
 MODES = {
     "scan": {},
-    "remat": {"remat": True},
-    "reversible": {"reversible": True},
+    "remat": {"backward": "remat"},
+    "reversible": {"backward": "reversible"},
     "unrolled": {"scan": False},
 }
 """Options of `vaeflow.flows.Glow` by the name of the way to backpropagate."""

@@ -65,9 +65,11 @@ class Config:
 def build(config: Config, shape: tuple[int, int, int]) -> vf.models.FlowModel:
     """Builds the model for images of a shape."""
     model = config.model
-    options = {"scan": model.scan}
-    options |= {name: model.backward == name for name in ("remat", "reversible")}
-    options["dtype"] = jnp.dtype(model.precision)
+    options = {
+        "scan": model.scan,
+        "backward": model.backward,
+        "dtype": jnp.dtype(model.precision),
+    }
     flow = vf.flows.Glow(
         shape,
         num_levels=model.levels,

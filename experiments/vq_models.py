@@ -182,8 +182,14 @@ def build(
     """Builds an auto-encoder of images of a shape, and the prior of each level."""
     shapes = map_shapes(config, shape)
     codes = quantizer(config)[0].codes
-    sizes = (prior.channels, prior.blocks, prior.dropout)
-    top = vf.nn.PixelSNAIL(shapes[0], *sizes, num_codes=codes, num_residuals=prior.residuals)
+    top = vf.nn.PixelSNAIL(
+        shapes[0],
+        num_codes=codes,
+        channels=prior.channels,
+        num_blocks=prior.blocks,
+        dropout=prior.dropout,
+        num_residuals=prior.residuals,
+    )
     priors = [vf.models.CodePrior(top, num_classes=prior.classes)]
     for size in shapes[1:]:
         network = vf.nn.GatedPixelCNN(

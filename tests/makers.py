@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vaeflow import bijectors, flows
+from vaeflow import bijectors
 from vaeflow.bijectors.linear import plu_factors
+from vaeflow.flows.base import StepOf
 
 
 def normal(key: Array, *shape: int, scale: float = 0.5) -> Array:
@@ -274,7 +275,7 @@ def flow(
     module: nn.Module, *, noise: float = NOISE, context_shape: tuple[int, ...] | None = None
 ) -> Callable[..., distrax.Bijector]:
     """Makes bijectors of a flow: initialised on random data, with noise on every parameter."""
-    shape = module.event_shape if hasattr(module, "event_shape") else _step_shape(module.step)
+    shape = module.event_shape if hasattr(module, "event_shape") else module.step.flow.event_shape
 
     def init(key: Array, data: Array, context: Array | None) -> Any:
         return module.init(key, context, data=data)
@@ -283,17 +284,13 @@ def flow(
 
 
 def flow_step(
-    step: flows.FlowStep,
+    step: StepOf,
     *,
     noise: float = NOISE,
     context_shape: tuple[int, ...] | None = None,
 ) -> Callable[..., distrax.Bijector]:
     """Makes bijectors of one step of a flow, likewise."""
-    return _initialised(step.init, step, _step_shape(step), noise, context_shape)
-
-
-def _step_shape(step: flows.FlowStep) -> tuple[int, ...]:
-    return (2,) * (step.event_ndims - 1) + (step.channels,)
+    return _initialised(step.init, step, step.flow.event_shape, noise, context_shape)
 
 
 def _initialised(

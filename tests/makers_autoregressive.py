@@ -20,7 +20,13 @@ def network(
     hidden: Sequence[int] = (5, 4),
 ) -> bijectors.Conditioner:
     """A masked network with random variables."""
-    module = nn.MaskedMLP(entries, parameters, tuple(hidden), jnp.tanh, parent=None)
+    module = nn.MaskedMLP(
+        entries,
+        num_parameters=parameters,
+        hidden_sizes=tuple(hidden),
+        activation=jnp.tanh,
+        parent=None,
+    )
     example = None if context is None else jnp.zeros((1, context.shape[-1]))
     variables = jax.eval_shape(module.init, key, jnp.zeros((1, entries)), example)
     leaves, structure = jax.tree.flatten(variables)

@@ -9,8 +9,8 @@ from jaxtyping import Array
 
 from tests.makers import normal
 from tests.vector_makers import amortised
-from vaeflow import bijectors
-from vaeflow.flows.autoregressive import _BlockAutoregressiveStep
+from vaeflow import bijectors, flows
+from vaeflow.flows.base import StepOf
 
 
 def bernstein(dimension: int, degree: int = 5) -> Callable[..., bijectors.BernsteinPolynomial]:
@@ -48,7 +48,7 @@ def block_autoregressive(
     dimension: int, width: int = 3, blocks: int = 2
 ) -> Callable[..., bijectors.BlockAutoregressive]:
     """Makes block autoregressive maps."""
-    step = _BlockAutoregressiveStep(dimension, hidden_sizes=(width,) * blocks)
+    step = StepOf(flows.BlockAutoregressiveFlow((dimension,), hidden_sizes=(width,) * blocks))
 
     def make(key: Array, context: Array | None = None) -> bijectors.BlockAutoregressive:
         rows = jax.random.normal(jax.random.key(1), (4, dimension))

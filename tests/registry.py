@@ -25,13 +25,7 @@ from tests import (
 )
 from vaeflow import bijectors, flows
 from vaeflow.bijectors.orthogonal import orthonormal_columns
-from vaeflow.flows.autoregressive import _BlockAutoregressiveStep, _MaskedAutoregressiveStep
-from vaeflow.flows.classic import _PlanarStep, _RadialStep, _SylvesterStep
-from vaeflow.flows.coupling import _NICEStep, _RealNVPStep
-from vaeflow.flows.gaussianization import _GaussianizationStep
-from vaeflow.flows.glow import _GlowStep
-from vaeflow.flows.residual import _ResidualStep
-from vaeflow.flows.spline import _NeuralSplineStep
+from vaeflow.flows.base import StepOf
 from vaeflow.testing import Case
 
 
@@ -358,10 +352,11 @@ def _flow(module, variant, context_shape=None, **fields) -> Entry:
     return Entry(type(module), variant, make, module.noise_shape, context_shape, **fields)
 
 
-def _step(step, variant, event_shape, context_shape=None, **fields) -> Entry:
+def _step(flow, variant, context_shape=None, **fields) -> Entry:
     # Slow, as the flow that is made of such steps has an entry too.
-    make = makers.flow_step(step, context_shape=context_shape)
-    return Entry(type(step), variant, make, event_shape, context_shape, slow=True, **fields)
+    make = makers.flow_step(StepOf(flow), context_shape=context_shape)
+    variant = f"step-{variant}"
+    return Entry(type(flow), variant, make, flow.event_shape, context_shape, slow=True, **fields)
 
 
 def _basis(basis, channels, context_shape=None) -> Entry:
@@ -372,7 +367,7 @@ def _basis(basis, channels, context_shape=None) -> Entry:
 
 
 def _stack(variant, **options) -> Entry:
-    module = flows.StackedFlow(_RealNVPStep(3, 1, hidden_sizes=(4,)), num_steps=3, **options)
+    module = flows.StackedFlow(StepOf(_real_nvp(3)), num_steps=3, **options)
     return Entry(flows.StackedFlow, variant, makers.flow(module), (3,))
 
 
@@ -403,76 +398,80 @@ def _autoregressive(kind, channels, **options):
 
 FLOWS: Sequence[Entry] = (
     _flow(_glow(), "image"),
-    _flow(_glow(context_ndims=3, reversible=True), "feature-maps", (4, 4, 1), slow=True),
+    _flow(_glow(context_ndims=3, backward="reversible"), "feature-maps", (4, 4, 1), slow=True),
     _flow(_glow(num_levels=1, plu=True), "plu-context", (2,), constant=_FACTORS, slow=True),
     _flow(_glow(num_levels=1, scan=False), "unrolled", slow=True),
-    _flow(_glow(num_levels=1, remat=True), "remat", slow=True),
+    _flow(_glow(num_levels=1, backward="remat"), "remat", slow=True),
     _flow(_real_nvp(3), "vector"),
     _flow(_real_nvp(1), "one-entry"),
-    _flow(_real_nvp(3, reversible=True), "vector-context", (2,)),
+    _flow(_real_nvp(3, backward="reversible"), "vector-context", (2,)),
     _flow(_real_nvp(2, 2, 3, num_levels=1), "image-context", (2,), slow=True),
     _flow(_real_nvp(2, 2, 1, num_levels=1, num_steps=1), "image"),
     _flow(flows.BoundedFlow(_real_nvp(3), -8, 8), "vector"),
     _flow(flows.StandardizedFlow(_real_nvp(3)), "vector"),
     _flow(flows.StandardizedFlow(_real_nvp(3), learned=False), "fixed-vector", slow=True),
     _flow(_neural_spline(3), "vector", constant=_FACTORS),
-    _flow(_neural_spline(2, reversible=True), "vector-context", (2,), constant=_FACTORS, slow=True),
+    _flow(
+        _neural_spline(2, backward="reversible"),
+        "vector-context",
+        (2,),
+        constant=_FACTORS,
+        slow=True,
+    ),
     _flow(_neural_spline(3, autoregressive=True), "autoregressive", (2,), constant=_FACTORS),
     _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 3), "vector"),
-    _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 2, reversible=True), "context", (2,)),
+    _flow(
+        _autoregressive(flows.MaskedAutoregressiveFlow, 2, backward="reversible"), "context", (2,)
+    ),
     _flow(_autoregressive(flows.InverseAutoregressiveFlow, 3), "context", (2,)),
     _step(
-        _MaskedAutoregressiveStep(
-            3, transformer=bijectors.SplineTransformer(num_bins=3), hidden_sizes=(4,)
+        flows.MaskedAutoregressiveFlow(
+            (3,), transformer=bijectors.SplineTransformer(num_bins=3), hidden_sizes=(4,)
         ),
         "spline",
-        (3,),
     ),
     _step(
-        _NeuralSplineStep(3, num_bins=3, bound=4.0, hidden_sizes=(4,)),
+        _neural_spline(3),
         "vector",
-        (3,),
         (2,),
         constant=_FACTORS,
     ),
     _flow(
         flows.BlockAutoregressiveFlow((2,), num_steps=2, hidden_sizes=(3,)), "flow-context", (2,)
     ),
-    _step(_BlockAutoregressiveStep(3, hidden_sizes=(3,)), "vector", (3,)),
+    _step(flows.BlockAutoregressiveFlow((3,), hidden_sizes=(3,)), "vector"),
     _flow(flows.NICE((3,), num_steps=2, hidden_sizes=(4,)), "vector-context", (2,)),
-    _step(_NICEStep(1, 1, hidden_sizes=(4,)), "one-entry", (1,)),
+    _step(flows.NICE((1,), hidden_sizes=(4,)), "one-entry"),
     _flow(flows.ResidualFlow((2,), num_steps=2, hidden_sizes=(4, 4)), "flow"),
     _flow(
-        flows.ResidualFlow((1,), num_steps=2, hidden_sizes=(4, 4), reversible=True),
+        flows.ResidualFlow((1,), num_steps=2, hidden_sizes=(4, 4), backward="reversible"),
         "one-entry-context",
         (2,),
         slow=True,
     ),
-    _step(_ResidualStep(2, hidden_sizes=(4,)), "vector", (2,)),
+    _step(flows.ResidualFlow((2,), hidden_sizes=(4,)), "vector"),
     _flow(flows.PlanarFlow((3,), num_steps=2), "flow"),
     _flow(flows.PlanarFlow((2,), num_steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
-    _step(_PlanarStep(2), "context", (2,), (2,)),
+    _step(flows.PlanarFlow((2,)), "context", (2,)),
     _flow(flows.RadialFlow((3,), num_steps=2), "flow"),
-    _step(_RadialStep(2), "context", (2,), (2,)),
+    _step(flows.RadialFlow((2,)), "context", (2,)),
     _flow(flows.SylvesterFlow((3,), num_steps=2), "flow"),
-    _step(_SylvesterStep(2, flows.OrthogonalBasis(2)), "context", (2,), (2,)),
+    _step(flows.SylvesterFlow((2,), basis=flows.OrthogonalBasis(2)), "context", (2,)),
     _basis(flows.OrthogonalBasis(2), 3, (2,)),
     _basis(flows.HouseholderBasis(2), 2),
     _basis(flows.IdentityBasis(), 2, (2,)),
     _flow(flows.GaussianizationFlow((2,), num_steps=2, num_components=3), "flow", slow=True),
-    _step(_GaussianizationStep(2, num_components=3, num_reflections=1), "context", (2,), (2,)),
+    _step(flows.GaussianizationFlow((2,), num_components=3, num_reflections=1), "context", (2,)),
     _flow(flows.ContinuousFlow((2,), hidden_sizes=(4,)), "flow"),
     _flow(
         flows.ContinuousFlow((2,), num_steps=2, hidden_sizes=(4,)), "flow-context", (2,), slow=True
     ),
     _stack("plain"),
-    _stack("reversible", reversible=True),
-    _step(_GlowStep(3, hidden_features=4), "image", (2, 2, 3)),
-    _step(
-        _GlowStep(4, hidden_features=4, plu=True), "plu-context", (2, 2, 4), (2,), constant=_FACTORS
-    ),
-    _step(_RealNVPStep(3, 1, hidden_sizes=(4,)), "vector-context", (3,), (2,)),
-    _step(_RealNVPStep(3, 3, hidden_sizes=(4,)), "image", (2, 2, 3)),
+    _stack("reversible", backward="reversible"),
+    _step(_glow(event_shape=(2, 2, 3)), "image"),
+    _step(_glow(event_shape=(2, 2, 4), plu=True), "plu-context", (2,), constant=_FACTORS),
+    _step(_real_nvp(3), "vector-context", (2,)),
+    _step(_real_nvp(2, 2, 3), "image"),
 )
 """Flows, with noise on every parameter so that layers which start at zero do something."""
 

@@ -26,7 +26,7 @@ def naive_inverse(bijector, y):
 class Step:
     """One layer of a deep stack, with the reversal between layers."""
 
-    module = nn.MaskedMLP(43, 2, (100, 100), parent=None)
+    module = nn.MaskedMLP(43, num_parameters=2, hidden_sizes=(100, 100), parent=None)
 
     def __call__(self, variables, context):
         conditioner = bijectors.Conditioner(self.module, variables, context)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vaeflow import bijectors
-from vaeflow.bijectors.elementwise import actnorm_parameters
+from vaeflow.nn.normalization import actnorm_parameters
 from vaeflow.bijectors.linear import plu_factors
 
 

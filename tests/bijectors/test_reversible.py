@@ -89,7 +89,7 @@ def test_gradient_is_as_exact_as_plain_backpropagation(scale, direction):
     if direction == "sample":
         objective, x = sampled_energy, glow(32).apply(variables).inverse(IMAGES)
     plain = gradient(glow(32), objective, variables, x)
-    reversible = gradient(glow(32, reversible=True), objective, variables, x)
+    reversible = gradient(glow(32, backward="reversible"), objective, variables, x)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (variables, x))
         exact = gradient(glow(32, dtype=jnp.float64), objective, *wide)
@@ -110,10 +110,10 @@ def temporaries(steps, **options):
 
 @pytest.mark.optimized
 def test_temporaries_hardly_grow_with_depth():
-    assert temporaries(32, reversible=True) <= 1.25 * temporaries(8, reversible=True)
+    assert temporaries(32, backward="reversible") <= 1.25 * temporaries(8, backward="reversible")
     plain = temporaries(16)
-    assert temporaries(16, reversible=True) <= plain / 5
-    assert temporaries(16, remat=True) <= plain / 2
+    assert temporaries(16, backward="reversible") <= plain / 5
+    assert temporaries(16, backward="remat") <= plain / 2
 
 
 def test_program_does_not_grow_with_depth():
@@ -124,7 +124,7 @@ def test_program_does_not_grow_with_depth():
         return len(step.lower(variables, IMAGES).as_text().splitlines())
 
     assert size(32) == size(8)
-    assert size(32, reversible=True) == size(8, reversible=True)
+    assert size(32, backward="reversible") == size(8, backward="reversible")
     assert size(8, scan=False) > 1.5 * size(8)
 
 
@@ -140,7 +140,7 @@ def test_any_depth_with_context_and_its_cotangent(steps):
     variables = jax.tree.map(lambda leaf: leaf + 0.01, variables)
     plain, reversible = (
         jax.jit(jax.grad(functools.partial(loss, flow), (0, 1)))(variables, context)
-        for flow in (glow(steps), glow(steps, reversible=True))
+        for flow in (glow(steps), glow(steps, backward="reversible"))
     )
     assert optax.tree.norm(plain[1]) > 1e-3
     assert distance(reversible[0], plain[0]) < 1e-4
@@ -149,7 +149,7 @@ def test_any_depth_with_context_and_its_cotangent(steps):
 
 def test_plu_constants_get_no_gradient_and_pass_through():
     variables = glow(3, plu=True).init(jax.random.key(1), data=IMAGES)
-    flow = glow(3, plu=True, reversible=True)
+    flow = glow(3, plu=True, backward="reversible")
     got = gradient(flow, negative_log_likelihood, variables, IMAGES)
     expected = gradient(glow(3, plu=True), negative_log_likelihood, variables, IMAGES)
     assert not any(leaf.any() for leaf in jax.tree.leaves(got["constants"]))

@@ -47,7 +47,7 @@ def code_maps(*batch):
 REGISTRY = {
     "Bernoulli": (bernoulli, BITS),
     "DiscretizedLogisticMixture": (logistic, LEVELS),
-    "LevelCategorical": (categorical, LEVELS),
+    "PixelCategorical": (categorical, LEVELS),
     "CodeMaps": (code_maps, (0, 1, 2)),
 }
 """Distributions of pairs by name, made for any batch shape, with the values of an entry."""

@@ -97,20 +97,20 @@ def learned(base):
 REGISTRY = {
     "standard_normal": normal,
     "Transformed": transformed,
-    "TopDown": top_down,
+    "HierarchicalPrior": top_down,
     "FullGaussian": full,
     "FullGaussian one-entry": one_dimensional,
     "Histogram": histogram,
     "Mixture": mixture,
     "UniformBox": box,
-    "Box": learned(bases.BoxBase((2,), low=-1.5, high=1)),
+    "BoxBase": learned(bases.BoxBase((2,), low=-1.5, high=1)),
     "ContinuousBernoulli": continuous_bernoulli,
     "Grouped": grouped,
-    "CorrelatedGaussian": learned(bases.CorrelatedGaussianBase((2,))),
-    "DiagonalGaussian": learned(bases.DiagonalGaussianBase((2,))),
-    "GaussianMixture": learned(bases.GaussianMixtureBase((2,), num_components=3)),
-    "Resampled": learned(bases.ResampledBase((2,), hidden_sizes=(8,), truncation=5)),
-    "LabelledGaussian": learned(bases.LabelledGaussianBase((2,), num_classes=3)),
+    "CorrelatedGaussianBase": learned(bases.CorrelatedGaussianBase((2,))),
+    "DiagonalGaussianBase": learned(bases.DiagonalGaussianBase((2,))),
+    "GaussianMixtureBase": learned(bases.GaussianMixtureBase((2,), num_components=3)),
+    "ResampledBase": learned(bases.ResampledBase((2,), hidden_sizes=(8,), truncation=5)),
+    "LabelledGaussianBase": learned(bases.LabelledGaussianBase((2,), num_classes=3)),
 }
 """Distributions of vectors by name, each made for any batch shape."""
 
@@ -125,7 +125,9 @@ def test_every_public_distribution_and_base_is_here():
         if inspect.isclass(getattr(package, name)) or name == "standard_normal"
     }
     here = {name.partition(" ")[0] for name in REGISTRY} | set(discrete.REGISTRY)
-    assert public == here | {"Concrete"}  # which is on a simplex, see test_concrete.py
+    # Concrete is on a simplex, see test_concrete.py; a VampPrior needs the encoder of a VAE.
+    elsewhere = {"Base", "Concrete", "Resampled", "VampPrior"}
+    assert public == here - {"Histogram"} | elsewhere  # which is in distributions.toy
 
 
 @every

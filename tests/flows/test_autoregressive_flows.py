@@ -23,7 +23,7 @@ def initialised(module, data, context=None):
     return variables, module.apply(variables, context)
 
 
-def test_masked_flow_standardises_its_first_batch_and_does_no_more():
+def test_masked_flow_initially_standardises_the_first_batch():
     data = 3 + 2 * jax.random.normal(jax.random.key(1), (50, 3))
     _, bijector = initialised(small(flows.MaskedAutoregressiveFlow), data)
     noise, _ = bijector.inverse_and_log_det(data)
@@ -54,7 +54,7 @@ def test_each_flow_is_cheap_in_its_direction(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("transformer", [None, bijectors.SplineTransformer(num_bins=3)])
-def test_labels_choose_the_density_of_one_entry(kind, transformer):
+def test_density_depends_on_the_label_in_one_dimension(kind, transformer):
     options = {} if transformer is None else {"transformer": transformer}
     module = small(KINDS[kind], 1, num_classes=2, **options)
     labels = jnp.array([0, 1, 0, 1])
@@ -75,7 +75,7 @@ def test_labels_choose_the_density_of_one_entry(kind, transformer):
     assert jnp.trapezoid(density, grid[:, 0]) == pytest.approx(1, abs=1e-3)
 
 
-def test_autoregressive_splines_take_one_channel_and_couplings_refuse_it():
+def test_one_channel_suits_autoregressive_splines_and_not_couplings():
     options = {"num_steps": 2, "num_bins": 3, "hidden_sizes": (4,)}
     module = flows.NeuralSplineFlow((1,), autoregressive=True, **options)
     bijector = make_flow(module)(jax.random.key(0))

@@ -30,7 +30,7 @@ def far_from_identity(flow, key):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_starts_near_the_identity_and_not_at_it(name):
+def test_starts_near_the_identity(name):
     flow = FLOWS[name]((5,), num_steps=4)
     x = jax.random.normal(jax.random.key(0), (16, 5))
     y, log_det = flow.apply(flow.init(jax.random.key(1))).forward_and_log_det(x)
@@ -56,7 +56,7 @@ def test_every_parameter_depends_on_the_context(name):
     assert (jnp.abs(to_contexts).max(axis=-1) > 0).all()
 
 
-def test_labels_are_contexts():
+def test_labels_are_one_hot_contexts():
     flow = flows.PlanarFlow((3,), num_steps=2, num_classes=4)
     labels = jnp.array([0, 3, 3])
     variables = flow.init(jax.random.key(0), labels)
@@ -65,7 +65,7 @@ def test_labels_are_contexts():
     assert jnp.abs(y[0] - y[1]).max() > 0
 
 
-def test_refuses_another_context_than_in_init():
+def test_another_context_than_in_init_raises():
     flow = flows.RadialFlow((3,), num_steps=2)
     without = flow.init(jax.random.key(0))
     with pytest.raises(ValueError, match=r"None, got 2 in shape \(4, 2\)"):
@@ -104,7 +104,7 @@ def test_64_planar_steps_stay_finite():
     np.testing.assert_allclose(bijector.inverse(y), x, rtol=1e-3, atol=1e-2)
 
 
-def test_nice_keeps_volumes_but_for_its_scale():
+def test_nice_preserves_volume_up_to_its_scale():
     flow = flows.NICE((3,), num_steps=4, hidden_sizes=(8, 8))
     data = jax.random.normal(jax.random.key(0), (64, 3)) * jnp.array([1.0, 2.0, 5.0])
     variables = flow.init(jax.random.key(1), data=data)
@@ -119,7 +119,7 @@ def test_nice_keeps_volumes_but_for_its_scale():
 
 
 @pytest.mark.parametrize("columns", [1, 2, 9])
-def test_orthogonal_basis_has_as_many_columns_as_fit(columns):
+def test_orthogonal_basis_has_at_most_as_many_columns_as_channels(columns):
     basis = flows.OrthogonalBasis(columns)
     q = basis(basis.init(jax.random.key(0), 3))
     assert q.shape == (3, min(columns, 3)) == (3, basis.columns(3))

@@ -1,4 +1,4 @@
-"""Continuous flows."""
+"""Continuous flows: initial state, densities, estimated traces, contexts and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def noisy(module, data, context=None, scale=0.5):
     return jax.tree.unflatten(structure, leaves)
 
 
-def test_it_standardises_its_first_batch_and_does_no_more():
+def test_continuous_flow_initially_standardises_the_first_batch():
     data = 3 + 2 * jax.random.normal(jax.random.key(1), (50, 3))
     module = small(3, num_steps=2)
     variables = module.init(jax.random.key(0), data=data)
@@ -49,7 +49,7 @@ def test_density_integrates_to_one(channels):
     np.testing.assert_allclose(total, 1, atol=1e-3)
 
 
-def test_probes_are_drawn_where_there_is_an_rng():
+def test_probes_need_an_rng():
     data = jax.random.normal(jax.random.key(2), (256, 3))
     model = models.FlowModel(small(3, num_probes=2, num_steps=2))
     variables = {"params": {"flow": noisy(model.flow, data)["params"]}}
@@ -80,7 +80,7 @@ def test_probes_are_drawn_where_there_is_an_rng():
     assert np.std(again - estimated) > 0.01
 
 
-def test_labels_choose_the_density():
+def test_density_depends_on_the_label():
     module = small(2, num_classes=2)
     labels = jnp.array([0, 1])
     data = jnp.ones((2, 2)) * jnp.array([0.5, -0.5])
@@ -91,10 +91,10 @@ def test_labels_choose_the_density():
     assert np.max(np.abs(both[0] - both[1])) > 1e-3
 
 
-def test_wrong_fields_are_refused():
+def test_wrong_fields_raise():
     with pytest.raises(ValueError, match=r"event_shape must be \(channel,\).*got \(2, 2\)"):
         flows.ContinuousFlow((2, 2)).init(jax.random.key(0))
-    with pytest.raises(ValueError, match=r"blocks must be at least 1 .* got 0 and 0"):
+    with pytest.raises(ValueError, match=r"num_steps must be at least 1 .* got 0 and 0"):
         small(2, num_steps=0).init(jax.random.key(0))
-    with pytest.raises(ValueError, match="probes at least 0, got 1 and -1"):
+    with pytest.raises(ValueError, match="num_probes at least 0, got 1 and -1"):
         small(2, num_probes=-1).init(jax.random.key(0))

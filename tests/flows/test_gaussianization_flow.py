@@ -1,4 +1,4 @@
-"""Gaussianization flows."""
+"""Gaussianization flows: normality of the noise at initialisation, and mass one."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def ring(count):
     return radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
 
 
-def test_untrained_it_makes_data_nearly_normal():
+def test_initial_flow_makes_data_nearly_normal():
     data = ring(500)
     module = flows.GaussianizationFlow((2,), num_steps=6)
     bijector = module.apply(module.init(jax.random.key(1), data=data))

@@ -22,7 +22,7 @@ def noisy(module, data, context=None, scale=0.5):
     return jax.tree.unflatten(structure, leaves)
 
 
-def test_standardises_its_first_batch_and_does_no_more():
+def test_residual_flow_initially_standardises_the_first_batch():
     data = 3 + 2 * jax.random.normal(KEY, (50, 3))
     flow = flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(8, 8))
     noise, log_det = flow.apply(flow.init(KEY, data=data)).inverse_and_log_det(data)
@@ -44,7 +44,7 @@ def test_density_integrates_to_one(dimension):
     assert jnp.std(log_det) > 0.02  # it isn't affine
 
 
-def test_labels_choose_the_density():
+def test_density_depends_on_the_label():
     labels = jnp.array([0, 1, 0, 1])
     flow = flows.ResidualFlow((2,), num_steps=2, hidden_sizes=(8, 8), num_classes=2)
     data = jax.random.normal(KEY, (4, 2))
@@ -55,7 +55,7 @@ def test_labels_choose_the_density():
     assert jnp.abs(x[0] - x[1]).max() > 1e-3
 
 
-def test_probes_serve_where_a_key_is_given():
+def test_probes_need_an_rng_and_are_unbiased():
     data = jax.random.normal(KEY, (6, 3))
     exact_flow = flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(8, 8))
     flow = exact_flow.clone(num_probes=1)
@@ -86,7 +86,7 @@ def test_probes_serve_where_a_key_is_given():
     assert np.all(more.std(axis=0) < 0.8 * deviations)
 
 
-def test_draws_are_as_many_as_steps_probes_and_rows():
+def test_draws_have_axes_for_steps_probes_and_rows():
     flow = flows.ResidualFlow((3,), num_steps=4, hidden_sizes=(8, 8), num_probes=2)
     data = jnp.zeros((5, 3))
     variables = flow.init(KEY, data=data)
@@ -102,12 +102,12 @@ def test_draws_are_as_many_as_steps_probes_and_rows():
         assert len(set(drawn["roulette"].tolist())) == 4
         assert not np.array_equal(drawn["probes"][0], drawn["probes"][1])
     flow.init({"params": KEY, "probe": KEY}, data=data)
-    with pytest.raises(ValueError, match="probes must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="num_probes must be at least 0, got -1"):
         flow.clone(num_probes=-1).init(KEY)
 
 
-@pytest.mark.parametrize("options", [{"remat": True}, {"reversible": True}])
-def test_estimates_are_alike_however_steps_are_compiled(options):
+@pytest.mark.parametrize("backward", ["remat", "reversible"])
+def test_backward_options_have_the_same_gradients_of_estimates(backward):
     data = jax.random.normal(KEY, (5, 2))
     flow = flows.ResidualFlow((2,), num_steps=3, hidden_sizes=(4, 4), num_probes=1)
     variables = noisy(flow, data)
@@ -117,7 +117,7 @@ def test_estimates_are_alike_however_steps_are_compiled(options):
         noise, log_det = bijector.inverse_and_log_det(data)
         return jnp.sum(noise**2) - jnp.sum(log_det)
 
-    got = jax.jit(jax.grad(lambda v: loss(flow.clone(**options), v)))(variables)
+    got = jax.jit(jax.grad(lambda v: loss(flow.clone(backward=backward), v)))(variables)
     expected = jax.jit(jax.grad(lambda v: loss(flow, v)))(variables)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)

@@ -19,7 +19,7 @@ def fitted():
     return model, jax.jit(model.init)(jax.random.key(0), rows), rows
 
 
-def test_fixed_ones_are_those_of_the_batch_whatever_the_unit(fitted):
+def test_fixed_statistics_are_those_of_the_batch_in_any_unit(fitted):
     _, variables, rows = fitted
     constants = variables["constants"]["flow"]
     exact = rows.astype(np.float64)
@@ -37,8 +37,8 @@ def test_the_log_determinant_of_the_units_is_exact(fitted):
     noise, log_det = bijector.inverse_and_log_det(jnp.asarray(standard))
     normal = -0.5 * jnp.sum(noise**2 + jnp.log(2 * jnp.pi), axis=-1)
     expected = np.asarray(normal + log_det, np.float64) - np.log(exact.std(0)).sum()
-    found = model.apply(variables, rows, method="log_prob")
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    result = model.apply(variables, rows, method="log_prob")
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_samples_have_the_units_of_the_data(fitted):
@@ -48,7 +48,7 @@ def test_samples_have_the_units_of_the_data(fitted):
     assert np.all(np.isfinite(samples))
 
 
-def test_an_entry_that_is_constant_is_shifted_alone():
+def test_a_constant_dimension_is_only_shifted():
     flow = flows.StandardizedFlow(INNER, learned=False)
     rows = jnp.asarray(ROWS, jnp.float32).at[:, 2].set(7.0)
     constants = flow.init(jax.random.key(0), data=rows)["constants"]
@@ -57,7 +57,7 @@ def test_an_entry_that_is_constant_is_shifted_alone():
     assert all(not np.any(leaf) for leaf in without.values())
 
 
-def test_learned_ones_are_parameters():
+def test_learned_statistics_are_parameters():
     flow = flows.StandardizedFlow(INNER)
     variables = flow.init(jax.random.key(0), data=jnp.asarray(ROWS, jnp.float32))
     assert variables.keys() == {"params"}

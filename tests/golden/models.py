@@ -122,7 +122,7 @@ FLOWS = {
     "glow-variational": _flow(_glow, SHAPE, dequantizer=_variational),
     "glow-classes": _flow(lambda: _glow(num_classes=3), SHAPE, context=LABELS),
     "glow-unrolled": _flow(lambda: _glow(scan=False), SHAPE, slow=True),
-    "glow-reversible": _flow(lambda: _glow(reversible=True, num_steps=5), SHAPE, slow=True),
+    "glow-reversible": _flow(lambda: _glow(backward="reversible", num_steps=5), SHAPE, slow=True),
     "glow-standardized": _flow(
         lambda: flows.StandardizedFlow(_glow()), SHAPE, dequantizer=models.UniformDequantizer
     ),

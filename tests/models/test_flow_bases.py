@@ -50,19 +50,19 @@ def test_density_is_that_of_the_base_at_the_noise(name):
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_temperature_scales_deviations_from_the_middle(name):
+def test_temperature_scales_deviations_from_the_mean(name):
     base = BASES[name]
     variables = base.init(KEY)
     cold, warm = (
         base.apply(variables, temperature=t).sample(seed=KEY, sample_shape=(50,)) for t in (0.5, 1)
     )
-    middle = 0 if name == "resampled" else base.apply(variables).mean()
+    mean = 0 if name == "resampled" else base.apply(variables).mean()
     if name == "mixture":  # each component about its own mean: the same one in both draws
         means = base.apply(variables).components_distribution.mean()
         shifts = (2 * cold - warm)[:, None] - means
         np.testing.assert_allclose(jnp.min(jnp.abs(shifts).sum(-1), axis=1), 0, atol=1e-5)
     else:
-        np.testing.assert_allclose(cold - middle, 0.5 * (warm - middle), atol=1e-5)
+        np.testing.assert_allclose(cold - mean, 0.5 * (warm - mean), atol=1e-5)
 
 
 def test_a_context_of_the_flow_gives_the_base_its_batch_axes():
@@ -77,7 +77,7 @@ def test_a_context_of_the_flow_gives_the_base_its_batch_axes():
     np.testing.assert_allclose(log_prob[:, 1], one, rtol=1e-3, atol=1e-3)
 
 
-def test_labels_reach_a_base_that_needs_them_past_a_flow_without_classes():
+def test_labels_reach_the_base_of_a_flow_without_classes():
     model = models.FlowModel(FLOW, base=bases.LabelledGaussianBase((2,), num_classes=3))
     labels = jnp.array([0, 2, 1])
     variables = initial(model, labels)
@@ -91,12 +91,12 @@ def test_labels_reach_a_base_that_needs_them_past_a_flow_without_classes():
     expected = np.sum(expected - 0.5 * np.log(2 * np.pi), -1) + log_det
     np.testing.assert_allclose(by_label, expected, rtol=1e-4)
     both = models.FlowModel(
-        FLOW.clone(classes=3), base=bases.LabelledGaussianBase((2,), num_classes=3)
+        FLOW.clone(num_classes=3), base=bases.LabelledGaussianBase((2,), num_classes=3)
     )
     assert both.apply(initial(both, labels), context=labels).batch_shape == (3,)
 
 
-def test_labels_beyond_the_classes_are_nan_for_that_row_alone():
+def test_labels_out_of_range_give_nan_in_their_row():
     base = bases.LabelledGaussianBase((2,), num_classes=3)
     labels = jnp.array([0, 3, -1, 2])
     log_prob = base.apply(base.init(KEY, labels), labels).log_prob(jnp.zeros((4, 2)))
@@ -119,14 +119,39 @@ def test_a_mixture_learns_its_clusters():
     start = (variables, optimizer.init(variables))
     (variables, _), _ = jax.jit(lambda start: jax.lax.scan(update, start, length=400))(start)
     mixture = base.apply(variables)
-    found = mixture.component_of(data)
-    assert jnp.mean(found == found[0]) == pytest.approx(1 / 3, abs=0.01)
-    np.testing.assert_array_equal(found == found[0], labels)
+    result = mixture.component_of(data)
+    assert jnp.mean(result == result[0]) == pytest.approx(1 / 3, abs=0.01)
+    np.testing.assert_array_equal(result == result[0], labels)
     shares = jnp.sort(jax.nn.softmax(variables["params"]["logits"]))
     np.testing.assert_allclose(shares, [1 / 3, 2 / 3], atol=0.02)
 
 
-def test_wrong_bases_are_refused():
+@pytest.mark.parametrize("name", BASES)
+def test_bases_ignore_the_context_and_the_encoder(name):
+    base = BASES[name]
+    variables = base.init(KEY)
+    x = jnp.full((3, 2), 0.3)
+    options = {"batch_shape": (3,), "encoder": lambda inputs: 1 / 0}
+    log_prob = base.apply(variables, jnp.ones((3, 4)), **options).log_prob(x)
+    np.testing.assert_array_equal(log_prob, base.apply(variables, batch_shape=(3,)).log_prob(x))
+
+
+def test_a_vamp_prior_needs_an_encoder_and_takes_nothing_else():
+    prior = bases.VampPrior(num_components=2, image_shape=(2, 2, 1))
+    encoder = lambda inputs: bases.DiagonalGaussianBase((1,)).apply(  # noqa: E731
+        {"params": {"mean": jnp.zeros(1), "log_scale": jnp.zeros(1)}}, batch_shape=(len(inputs),)
+    )
+    variables = prior.init(KEY, encoder=encoder)
+    assert variables["params"]["inputs"].shape == (2, 2, 2, 1)
+    log_prob = prior.apply(variables, encoder=encoder).log_prob(jnp.zeros(1))
+    np.testing.assert_allclose(log_prob, -0.5 * np.log(2 * np.pi), rtol=1e-6)
+    with pytest.raises(ValueError, match="needs the encoder of its VAE, got None"):
+        prior.apply(variables)
+    with pytest.raises(ValueError, match=r"batch_shape=\(\) and temperature=0.5"):
+        prior.apply(variables, encoder=encoder, temperature=0.5)
+
+
+def test_wrong_bases_raise():
     wide = models.FlowModel(FLOW, base=bases.DiagonalGaussianBase((3,)))
     with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
         wide.init(KEY)
@@ -138,16 +163,16 @@ def test_wrong_bases_are_refused():
         bases.CorrelatedGaussianBase((2, 2)).init(KEY)
 
 
-def test_what_is_not_finite_has_no_density_and_spoils_no_other():
+def test_density_of_nonfinite_rows_is_nan_and_isolated():
     # Through a map onto an interval infinity would otherwise pass for its end.
     model = models.FlowModel(flows.BoundedFlow(FLOW, -1, 1))
     variables = model.init(KEY)
     rows = jax.random.uniform(jax.random.key(1), (4, 2), minval=-0.9, maxval=0.9)
     clean = model.apply(variables, rows, method="log_prob")
     for bad in (jnp.nan, jnp.inf, -jnp.inf):
-        found = model.apply(variables, rows.at[1, 0].set(bad), method="log_prob")
-        assert jnp.isnan(found[1])
-        np.testing.assert_array_equal(found[jnp.array([0, 2, 3])], clean[jnp.array([0, 2, 3])])
+        result = model.apply(variables, rows.at[1, 0].set(bad), method="log_prob")
+        assert jnp.isnan(result[1])
+        np.testing.assert_array_equal(result[jnp.array([0, 2, 3])], clean[jnp.array([0, 2, 3])])
 
 
 def test_a_resampled_base_learns_a_hole():

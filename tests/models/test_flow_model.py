@@ -44,7 +44,7 @@ def test_every_level_is_standardised_on_the_first_batch(initial):
     assert abs(float(jnp.std(without_data)) - 1) > 0.3
 
 
-def test_nothing_is_initialised_after_init(initial):
+def test_apply_changes_no_variables(initial):
     model = glow()
     again = model.init(KEY, IMAGES)
     jax.tree.map(np.testing.assert_array_equal, initial, again)
@@ -132,19 +132,32 @@ def test_context_conditions_the_density_and_the_samples(kind):
     np.testing.assert_allclose(distribution.log_prob(x)[:, 2], one, rtol=1e-4, atol=1e-3)
 
 
-def test_wrong_context_is_refused(initial):
+def test_wrong_contexts_raise(initial):
     model = glow(num_classes=3)
     with pytest.raises(ValueError, match="labels of 3 classes are needed"):
         model.init(KEY, IMAGES)
-    with pytest.raises(ValueError, match="integer labels where classes is given"):
+    with pytest.raises(ValueError, match="integer labels where num_classes is given"):
         model.init(KEY, IMAGES, jnp.ones((6, 3)))
-    with pytest.raises(ValueError, match="integer labels where classes is given"):
+    with pytest.raises(ValueError, match="integer labels where num_classes is given"):
         glow().apply(initial, context=jnp.arange(6))
     with pytest.raises(ValueError, match="batch axis"):
         model.init(KEY, IMAGES, jnp.arange(4) % 3)
 
 
-def test_wrong_data_are_refused(initial):
+def test_another_backward_option_raises_with_the_allowed_ones():
+    with pytest.raises(
+        ValueError, match=r"one of \('plain', 'remat', 'reversible'\), got 'inverse'"
+    ):
+        glow(backward="inverse").init(KEY, IMAGES)
+
+
+def test_fields_after_the_event_shape_are_keyword_only():
+    for flow in (flows.Glow, flows.RealNVP, flows.NICE, flows.ContinuousFlow):
+        with pytest.raises(TypeError, match="positional argument"):
+            flow((4, 4, 1), 2)
+
+
+def test_wrong_data_raise(initial):
     with pytest.raises(ValueError, match="rng must be given"):
         glow().apply(initial, IMAGES, method="log_prob")
     with pytest.raises(ValueError, match=r"\(4, 4, 1\).*\(3, 8, 8, 1\)"):
@@ -191,10 +204,14 @@ def test_bfloat16_networks_keep_float32_densities(initial):
     np.testing.assert_array_equal(model.apply(variables, noise, method="decode"), IMAGES)
 
 
-@pytest.mark.parametrize("option", ["scan", "remat", "reversible", "plu"])
-def test_options_change_the_cost_and_not_the_result(initial, option):
-    model = glow(**{option: option != "scan"})
-    if option == "plu":
+@pytest.mark.parametrize(
+    "options",
+    [{"scan": False}, {"backward": "remat"}, {"backward": "reversible"}, {"plu": True}],
+    ids=str,
+)
+def test_options_change_the_cost_and_not_the_result(initial, options):
+    model = glow(**options)
+    if "plu" in options:
         variables = model.init(KEY, IMAGES)
         assert "constants" in variables
         initial = glow().init(KEY, IMAGES)
@@ -210,7 +227,7 @@ def test_options_change_the_cost_and_not_the_result(initial, option):
     expected, expected_gradient = loss(glow(), initial)
     got, gradient = loss(model, variables)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
-    if option != "plu":
+    if "plu" not in options:
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
             gradient,

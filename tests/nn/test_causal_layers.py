@@ -1,4 +1,4 @@
-"""Causal convolutions and attention against slow references, whole and in pieces."""
+"""Causal convolutions and attention against slow references, at once and in parts."""
 
 import functools
 
@@ -30,7 +30,7 @@ LAYERS = [((1, 1), 0), ((2, 2), 0), ((1, 3), 0), ((2, 3), 1), ((3, 5), 2)]
 
 
 @pytest.mark.parametrize(("size", "ahead"), LAYERS)
-def test_convolution_reads_the_rows_and_columns_it_says(size, ahead):
+def test_causal_convolution_equals_a_slow_reference(size, ahead):
     layer = CausalConv(5, size, ahead)
     variables = noisy(layer.init(KEY, X))
     y, cache = layer.apply(variables, X)
@@ -42,7 +42,7 @@ def test_convolution_reads_the_rows_and_columns_it_says(size, ahead):
 
 
 @pytest.mark.parametrize(("size", "ahead"), LAYERS)
-def test_rows_of_a_convolution_make_up_the_whole(size, ahead):
+def test_convolution_row_by_row_equals_that_of_the_map(size, ahead):
     layer = CausalConv(5, size, ahead)
     variables = noisy(layer.init(KEY, X))
     cache, rows = layer.empty_cache(2, (3, 4), 3), []
@@ -55,16 +55,16 @@ def test_rows_of_a_convolution_make_up_the_whole(size, ahead):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (2, 1)])
-def test_positions_of_a_convolution_make_up_the_whole(size):
+def test_convolution_position_by_position_equals_that_of_the_map(size):
     layer = CausalConv(5, size)
     variables = noisy(layer.init(KEY, X))
     step = jax.jit(lambda x, cache, at: layer.apply(variables, x, cache, at))
-    cache, found = layer.empty_cache(2, (3, 4), 3), np.zeros((2, 3, 4, 5))
+    cache, result = layer.empty_cache(2, (3, 4), 3), np.zeros((2, 3, 4, 5))
     for row, column in np.ndindex(3, 4):
         piece = X[:, row : row + 1, column : column + 1]
         y, cache = step(piece, cache, (row, column))
-        found[:, row, column] = y[:, 0, 0]
-    np.testing.assert_allclose(found, layer.apply(variables, X)[0], atol=1e-5)
+        result[:, row, column] = y[:, 0, 0]
+    np.testing.assert_allclose(result, layer.apply(variables, X)[0], atol=1e-5)
 
 
 def attention():
@@ -74,9 +74,9 @@ def attention():
     return layer, noisy(layer.init(KEY, queries, content)), queries, content
 
 
-def test_attention_is_the_textbook_one():
+def test_attention_equals_its_definition():
     layer, variables, queries, content = attention()
-    found, cache = layer.apply(variables, queries, content)
+    result, cache = layer.apply(variables, queries, content)
     kernels = {name: np.float64(leaf["kernel"]) for name, leaf in variables["params"].items()}
     query = np.float64(queries) @ kernels["query"]
     key, value = (np.float64(content) @ kernels[name] for name in ("key", "value"))
@@ -85,39 +85,39 @@ def test_attention_is_the_textbook_one():
         scores = key[row, : position + 1, own] @ query[row, position, own] / np.sqrt(3)
         weights = np.exp(scores) / np.exp(scores).sum()
         expected = weights @ value[row, : position + 1, own]
-        np.testing.assert_allclose(found[row, position, own], expected, atol=1e-5)
+        np.testing.assert_allclose(result[row, position, own], expected, atol=1e-5)
     assert cache is None
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_pieces_of_attention_make_up_the_whole(size):
+def test_attention_in_parts_equals_that_of_the_sequence(size):
     layer, variables, queries, content = attention()
     step = jax.jit(functools.partial(layer.apply, variables))
     cache, pieces = layer.empty_cache(2, 5), []
     for start in range(0, 5, size):
         part = slice(start, start + size)
-        found, cache = step(queries[:, part], content[:, part], cache, start)
-        pieces.append(found)
+        result, cache = step(queries[:, part], content[:, part], cache, start)
+        pieces.append(result)
     np.testing.assert_allclose(
         jnp.concatenate(pieces, axis=1), layer.apply(variables, queries, content)[0], atol=1e-5
     )
 
 
-def test_one_bad_row_spoils_no_other():
+def test_nan_row_is_isolated():
     layer, variables, queries, content = attention()
-    found, _ = layer.apply(variables, queries, content.at[0, 2].set(jnp.nan))
+    result, _ = layer.apply(variables, queries, content.at[0, 2].set(jnp.nan))
     clean, _ = layer.apply(variables, queries, content)
-    assert jnp.isnan(found[0, 2]).any()
-    np.testing.assert_array_equal(found[1], clean[1])
+    assert jnp.isnan(result[0, 2]).any()
+    np.testing.assert_array_equal(result[1], clean[1])
 
 
-def test_level_above_gives_each_position_the_features_it_lies_under():
+def test_upsampled_conditioner_repeats_features():
     above = jax.random.randint(KEY, (2, 3, 2, 2), 0, 5)
     network = nn.UpsampledConditioner((5, 4), num_codes=5, channels=6)
     variables = noisy(network.init(KEY, above))
     features = network.apply(variables, above)
     assert features.shape == (2, 3, 5, 4, 6)
-    coarse = network.clone(shape=(2, 2)).apply(variables, above)
+    coarse = network.clone(map_shape=(2, 2)).apply(variables, above)
     rows, columns = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1])
     np.testing.assert_array_equal(features, coarse[:, :, rows][:, :, :, columns])
     other = network.apply(variables, (above + 1) % 5)
@@ -126,7 +126,7 @@ def test_level_above_gives_each_position_the_features_it_lies_under():
     np.testing.assert_allclose(row, features[1, 2], atol=1e-5)
 
 
-def test_level_above_takes_features_and_computes_in_its_dtype():
+def test_upsampled_conditioner_reads_features_in_its_dtype():
     above = jax.random.normal(KEY, (2, 3, 2, 7))
     network = nn.UpsampledConditioner((6, 4), channels=6, num_blocks=1, dtype=jnp.bfloat16)
     features = network.apply(network.init(KEY, above), above)
@@ -143,6 +143,6 @@ def test_level_above_takes_features_and_computes_in_its_dtype():
         (None, jnp.zeros((3, 2))),
     ],
 )
-def test_level_above_refuses_what_it_is_not_for(codes, above):
+def test_upsampled_conditioner_raises_for_other_inputs(codes, above):
     with pytest.raises(ValueError, match=rf"\[\*batch, height, width.*{above.dtype}.*\(.*\)"):
         nn.UpsampledConditioner((4, 4), num_codes=codes).init(KEY, above)

@@ -84,7 +84,7 @@ def test_gradients_agree_inside_scan_and_vmap():
 
 @pytest.mark.parametrize("sides", [(3, 8), (8, 3)])
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_is_made_of_matrix_products_on_cpu_alone(platform, sides):
+def test_only_cpu_convolutions_are_matrix_products(platform, sides):
     x, kernel = jnp.ones((2, 6, 6, sides[0])), jnp.ones((3, 3, *sides))
     gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(convolution(x, k) ** 2), (0, 1)))
     text = gradient.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
@@ -112,7 +112,7 @@ def test_keeps_bfloat16():
 
 
 @pytest.mark.parametrize(("x", "kernel"), [((4, 4, 3), (3, 3, 3, 2)), ((1, 4, 4, 3), (3, 3, 4, 2))])
-def test_refuses_wrong_shapes(x, kernel):
+def test_wrong_shapes_raise(x, kernel):
     with pytest.raises(ValueError, match="convolution: expected") as error:
         convolution(jnp.ones(x), jnp.ones(kernel))
     assert str(x) in str(error.value)

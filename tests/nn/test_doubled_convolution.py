@@ -1,4 +1,4 @@
-"""The convolution of doubled images equals doubling, mirroring and convolving one by one."""
+"""The upsampling convolution equals doubling, mirroring and convolving one by one."""
 
 from __future__ import annotations
 
@@ -63,23 +63,23 @@ def test_has_the_gradients_of_doubling_mirroring_and_convolving():
 
 
 @pytest.mark.parametrize("size", [(7, 5), (8, 6), (7, 6), (1, 2)])
-def test_a_size_cuts_off_the_last_rows_and_columns(size):
+def test_a_size_crops_the_last_rows_and_columns(size):
     x = np.random.RandomState(0).normal(size=(2, 4, 3, 3)).astype(np.float32)
     layer, parameters = layer_and_parameters(x)
-    whole = layer.apply({"params": parameters}, x)
+    full = layer.apply({"params": parameters}, x)
     part = layer.apply({"params": parameters}, x, size)
-    np.testing.assert_array_equal(part, whole[:, : size[0], : size[1]])
+    np.testing.assert_array_equal(part, full[:, : size[0], : size[1]])
     assert part.shape[1:3] == size
 
 
 @pytest.mark.parametrize("size", [(9, 6), (8, 7)])
-def test_a_size_beyond_twice_the_images_is_refused(size):
+def test_a_size_above_twice_the_images_raises(size):
     with pytest.raises(ValueError, match=r"size must be at most \(8, 6\) for x of shape") as error:
         UpsampleConv(2).init(KEY, jnp.ones((1, 4, 3, 3)), size)
     assert f"got {size}" in str(error.value)
 
 
-def test_computes_in_its_dtype_and_without_a_bias_where_none_is_wanted():
+def test_upsample_conv_dtype_and_missing_bias():
     x = np.random.RandomState(0).normal(size=(2, 4, 3, 3)).astype(np.float32)
     layer = UpsampleConv(2, use_bias=False, dtype=jnp.bfloat16)
     variables = layer.init(KEY, x)

@@ -66,7 +66,7 @@ def test_constant_images_become_zero_with_finite_gradients(name, value):
         np.testing.assert_allclose(first, centred / np.sqrt(EPSILON), rtol=1e-3, atol=0.05)
 
 
-def test_nearly_constant_features_keep_their_digits_beside_a_large_offset():
+def test_nearly_constant_features_with_a_large_offset_keep_precision():
     x = np.float32(4000 + np.random.RandomState(1).normal(size=(2, 16, 16, 3)))
     # Squares of 4000 have a spacing of 1 in float32: their mean would say nothing of a variance.
     np.testing.assert_allclose(instance_norm(x), exactly(x), atol=5e-3)
@@ -84,7 +84,7 @@ def test_bfloat16_images_have_statistics_in_float32(name):
     np.testing.assert_allclose(np.float32(y), exactly(np.float32(x), axes), rtol=2**-7, atol=2**-8)
 
 
-def test_adaptive_norm_gives_deviations_and_means():
+def test_adaptive_norm_sets_scale_and_shift():
     scale = np.float32([[1, -2, 3], [0, 0.5, 1]])
     shift = np.float32([[5, -1, 0], [2, 2, -4]])
     y = adaptive_instance_norm(X, scale, shift)
@@ -99,12 +99,12 @@ def test_adaptive_norm_gives_deviations_and_means():
 @pytest.mark.parametrize(
     ("scale", "shift"), [((3,), (2, 3)), ((2, 3), (3,)), ((1, 3), (2, 3)), ((2, 3), (2, 1))]
 )
-def test_adaptive_norm_refuses_other_shapes(scale, shift):
+def test_adaptive_norm_raises_for_other_shapes(scale, shift):
     with pytest.raises(ValueError, match=r"must be of shape \(2, 3\) for x of shape \(2, 5, 4, 3"):
         adaptive_instance_norm(X, jnp.ones(scale), jnp.ones(shift))
 
 
-def test_layer_norm_keeps_what_features_differ_in():
+def test_layer_norm_keeps_differences_between_features():
     parameters = {"scale": np.float32([1, 2, -1]), "shift": np.float32([0, 3, 0.5])}
     y = ImageLayerNorm().apply({"params": parameters}, X)
     expected = exactly(X, (1, 2, 3)) * parameters["scale"] + parameters["shift"]
@@ -128,7 +128,7 @@ def test_a_block_adds_two_normalised_convolutions(modulated):
     np.testing.assert_allclose(y, X + (1 + own[:, 2]) * change + own[:, 3], atol=1e-4)
 
 
-def test_a_block_refuses_a_modulation_of_another_shape():
+def test_a_modulation_of_another_shape_raises():
     with pytest.raises(
         ValueError, match=r"modulation must be of shape \(2, 12\) for x of .*, got \(2, 6\)"
     ):

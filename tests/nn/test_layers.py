@@ -57,10 +57,14 @@ def test_gated_conv_is_a_product_with_a_sigmoid():
 
 NETWORKS = {
     "MLP": (nn.MLP(6, (8,)), (4,), (3,)),
-    "GlowNetwork": (nn.GlowNetwork(6, 8), (4, 4, 2), (3,)),
-    "GlowNetwork with feature maps": (nn.GlowNetwork(6, 8), (4, 4, 2), (4, 4, 3)),
-    "ResidualNetwork": (nn.ResidualNetwork(6, 8), (4, 4, 2), (3,)),
-    "ResidualNetwork with feature maps": (nn.ResidualNetwork(6, 8), (4, 4, 2), (4, 4, 3)),
+    "GlowNetwork": (nn.GlowNetwork(6, hidden_features=8), (4, 4, 2), (3,)),
+    "GlowNetwork with feature maps": (nn.GlowNetwork(6, hidden_features=8), (4, 4, 2), (4, 4, 3)),
+    "ResidualNetwork": (nn.ResidualNetwork(6, hidden_features=8), (4, 4, 2), (3,)),
+    "ResidualNetwork with feature maps": (
+        nn.ResidualNetwork(6, hidden_features=8),
+        (4, 4, 2),
+        (4, 4, 3),
+    ),
 }
 
 
@@ -82,7 +86,7 @@ def test_networks_start_at_zero_and_read_input_and_context(name):
     assert network.apply(alone, x).shape == out.shape
 
 
-def test_mlp_accepts_an_input_without_entries():
+def test_mlp_accepts_an_empty_input():
     network = nn.MLP(3, (8,))
     x = jnp.ones((5, 0))
     variables = perturbed(network.init(jax.random.key(0), x))

@@ -1,4 +1,4 @@
-"""Bounds on kernels and networks hold at all values of the parameters."""
+"""Lipschitz bounds of kernels and networks hold at all values of the parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_bound_is_above_the_largest_singular_value_and_close(name, scale):
     np.testing.assert_allclose(np.sum(np.float64(gradient) * kernel), bound, rtol=1e-4)
 
 
-def test_a_kernel_of_zeros_has_bound_zero_and_is_left_alone():
+def test_zero_kernel_has_bound_zero_and_is_unchanged():
     zeros = jnp.zeros((3, 2))
     assert spectral_bound(zeros) == 0
     np.testing.assert_array_equal(clip_spectral_norm(zeros, 0.9), zeros)
@@ -96,7 +96,7 @@ def test_jacobians_never_exceed_the_bound(lipschitz):
     assert max(largest) > 0.7 * lipschitz
 
 
-def test_starts_at_zero_with_gradients_and_refuses_other_bounds():
+def test_lipschitz_mlp_starts_at_zero_and_checks_its_bound():
     network = nn.LipschitzMLP(3, (8,))
     x = jax.random.normal(KEY, (5, 3))
     variables = network.init(KEY, x)
@@ -118,7 +118,7 @@ def matrix(kernel):
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_spectral_convolutions_have_norm_one_at_most_and_nearly(shape, scale):
     kernel = scale * jax.random.normal(KEY, shape)
-    effective = nn.SpectralConv(shape[-1]).effective(kernel)
+    effective = nn.SpectralConv(shape[-1]).transform_kernel(kernel)
     assert 0.95 <= np.linalg.norm(matrix(effective), 2) <= 1 + 1e-6
     np.testing.assert_allclose(effective / kernel, (effective / kernel).mean(), rtol=1e-5)
 
@@ -127,10 +127,10 @@ def test_spectral_convolutions_convolve_with_the_divided_kernel_and_add_a_bias()
     x = jax.random.normal(KEY, (2, 6, 5, 3))
     layer = nn.SpectralConv(4, (4, 4), (2, 2), padding="REFLECT")
     parameters = {"kernel": 7 * jax.random.normal(KEY, (4, 4, 3, 4)), "bias": jnp.arange(4.0)}
-    effective = layer.effective(parameters["kernel"])
+    effective = layer.transform_kernel(parameters["kernel"])
     expected = convolution(x, effective, (2, 2), "REFLECT") + jnp.arange(4.0)
-    found = layer.apply({"params": parameters}, x)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    result = layer.apply({"params": parameters}, x)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
     assert layer.init(KEY, x)["params"]["kernel"].shape == (4, 4, 3, 4)
 
 

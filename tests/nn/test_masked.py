@@ -1,4 +1,4 @@
-"""Networks whose outputs for an entry depend on the entries before it alone."""
+"""Masked networks: dependence of the outputs on the dimensions before, start and precision."""
 
 import re
 
@@ -12,7 +12,7 @@ from vaeflow import nn
 
 
 def jacobians(conditioner, x):
-    """Largest derivative of any output for entry i by entry j, over the batch: [i, j]."""
+    """Largest derivative of any output for dimension i by dimension j, over the batch: [i, j]."""
     module, variables, context = conditioner.module, conditioner.variables, conditioner.context
     rows = None if context is None else context[:, None]
     single = jax.vmap(jax.jacobian(lambda x, c: module.apply(variables, x[None], c)[0]))
@@ -21,7 +21,7 @@ def jacobians(conditioner, x):
 
 @pytest.mark.parametrize("hidden", [(8,), (7, 11), (8, 9, 10)])
 @pytest.mark.parametrize("features", [None, 3])
-def test_outputs_depend_on_all_entries_before_theirs_and_on_no_other(hidden, features):
+def test_outputs_depend_on_exactly_the_dimensions_before(hidden, features):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (5, 6))
     context = None if features is None else jax.random.normal(keys[1], (5, features))
@@ -32,7 +32,7 @@ def test_outputs_depend_on_all_entries_before_theirs_and_on_no_other(hidden, fea
 
 
 @pytest.mark.parametrize("entries", [1, 4])
-def test_context_reaches_the_outputs_of_every_entry(entries):
+def test_context_reaches_the_outputs_of_every_dimension(entries):
     keys = jax.random.split(jax.random.key(1), 2)
     context = jax.random.normal(keys[0], (3, 2))
     conditioner = network(keys[1], entries, 2, context)
@@ -42,7 +42,7 @@ def test_context_reaches_the_outputs_of_every_entry(entries):
 
 
 def test_last_layer_starts_at_zero_and_weighted_inputs_near_variance_two():
-    module = nn.MaskedMLP(20, 2, (400, 400))
+    module = nn.MaskedMLP(20, num_parameters=2, hidden_sizes=(400, 400))
     x = jax.random.normal(jax.random.key(0), (500, 20))
     variables = module.init(jax.random.key(1), x)
     assert (module.apply(variables, x) == 0).all()
@@ -50,13 +50,15 @@ def test_last_layer_starts_at_zero_and_weighted_inputs_near_variance_two():
     np.testing.assert_allclose(jnp.var(first, axis=0).mean(), 2, rtol=0.1)
 
 
-def test_units_that_read_one_entry_start_with_kinks_all_over_it():
-    variables = nn.MaskedMLP(2, 2, (64,)).init(jax.random.key(0), jnp.zeros((1, 2)))["params"]
+def test_units_of_one_dimension_have_different_kinks():
+    variables = nn.MaskedMLP(2, num_parameters=2, hidden_sizes=(64,)).init(
+        jax.random.key(0), jnp.zeros((1, 2))
+    )["params"]
     kinks = -variables["bias_0"] / variables["kernel_0"][0]
     assert (jnp.histogram(kinks, jnp.array([-4.0, -2, -1, 0, 1, 2, 4]))[0] > 0).all()
 
 
-def test_one_entry_without_context_has_outputs_from_biases_alone():
+def test_outputs_of_one_dimension_without_context_are_biases():
     conditioner = network(jax.random.key(2), 1, 3)
     outputs = conditioner(jnp.array([[-5.0], [9.0]]))
     np.testing.assert_array_equal(outputs[0], outputs[1])
@@ -83,7 +85,7 @@ def test_bfloat16_network_gives_float32_outputs_near_those_of_float32():
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (3, 5)])
-def test_other_entries_are_refused(shape):
+def test_another_dimension_raises(shape):
     conditioner = network(jax.random.key(5), 4, 2)
     with pytest.raises(ValueError, match=rf"shape \(4,\), got an array of shape \(3, {shape[1]}\)"):
         conditioner(jnp.zeros(shape))

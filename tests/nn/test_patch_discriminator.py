@@ -1,4 +1,4 @@
-"""Judgements of patches at several scales, against windows of numpy."""
+"""Scores of patches at several scales, against windows in NumPy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def moved(variables):
 
 @pytest.mark.parametrize("spectral", [False, True])
 @pytest.mark.parametrize("size", [(9, 7), (8, 8), (1, 1)])
-def test_patches_are_judged_by_leaky_convolutions(size, spectral):
+def test_patch_scores_equal_a_slow_reference(size, spectral):
     x = values(2, *size, 3)
     network = nn.PatchDiscriminator((4, 5), spectral)
     variables = moved(network.init(KEY, x))
@@ -72,7 +72,7 @@ def test_kernels_of_a_spectral_discriminator_have_no_size():
 
 
 @pytest.mark.parametrize("size", [(27, 21), (28, 32), (9, 8), (1, 2)])
-def test_each_scale_judges_an_image_half_as_large(size):
+def test_each_scale_scores_an_image_of_half_the_size(size):
     x = values(2, *size, 1)
     network = nn.MultiScaleDiscriminator(num_scales=3, channels=(2, 3))
     variables = network.init(KEY, x)
@@ -83,12 +83,12 @@ def test_each_scale_judges_an_image_half_as_large(size):
 
 
 @pytest.mark.parametrize("size", [(9, 6), (8, 7)])
-def test_halved_images_are_means_of_what_lies_within(size):
+def test_pooling_ignores_the_padding(size):
     x = values(2, *size, 2)
     network = nn.MultiScaleDiscriminator(num_scales=3, channels=(2,))
     variables = moved(network.init(KEY, x))
-    found = network.apply(variables, x)
-    for scale, judgement in enumerate(found):
+    result = network.apply(variables, x)
+    for scale, judgement in enumerate(result):
         own = variables["params"][f"PatchDiscriminator_{scale}"]
         np.testing.assert_allclose(judgement, judged(own, x), rtol=1e-4, atol=1e-5)
         x = halved(x)
@@ -101,8 +101,8 @@ def test_options_reach_every_scale():
     )
     variables = network.init(KEY, x)
     larger = jax.tree.map(lambda leaf: 4 * leaf, variables)
-    for found, again in zip(network.apply(variables, x), network.apply(larger, x), strict=True):
-        assert found.dtype == jnp.float32
-        np.testing.assert_allclose(found, again, rtol=0.02, atol=1e-3)
+    for result, again in zip(network.apply(variables, x), network.apply(larger, x), strict=True):
+        assert result.dtype == jnp.float32
+        np.testing.assert_allclose(result, again, rtol=0.02, atol=1e-3)
         # In float32 few numbers would have the eight leading bits of bfloat16 alone.
-        np.testing.assert_array_equal(found, np.float32(found.astype(jnp.bfloat16)))
+        np.testing.assert_array_equal(result, np.float32(result.astype(jnp.bfloat16)))

@@ -1,4 +1,4 @@
-"""Networks over maps of codes: their order, and pieces of a map against the whole."""
+"""Networks over maps of codes: causality, and incremental against full evaluation."""
 
 import itertools
 
@@ -36,7 +36,7 @@ def solved(network, variables, context, maps):
 
 
 @every
-def test_logits_depend_on_all_codes_before_theirs_and_on_no_other(make):
+def test_logits_depend_on_exactly_the_codes_before(make):
     network = make(channels=16)
     variables = initialised(network)
     vectors = network.apply(variables, maps_of(network, 6), method="embed")
@@ -47,20 +47,20 @@ def test_logits_depend_on_all_codes_before_theirs_and_on_no_other(make):
         logits = jax.jacrev(lambda x: network.apply(variables, x[None], method="from_embedded"))
         return jnp.max(jnp.abs(logits(x)[0]), axis=(2, 5)).reshape(12, 12)
 
-    found = jnp.max(jacobian(vectors), axis=0)
+    result = jnp.max(jacobian(vectors), axis=0)
     before = np.tri(12, k=-1, dtype=bool)
-    assert (found[~before] == 0).all()
-    assert (found[before] > 0).all()
+    assert (result[~before] == 0).all()
+    assert (result[before] > 0).all()
 
 
 @every
 @pytest.mark.parametrize("kind", CONTEXTS)
-def test_one_position_after_another_gives_the_logits_of_the_whole(make, kind):
+def test_logits_position_by_position_equal_those_of_the_map(make, kind):
     network, context = make(), context_of(kind, 2)
     variables, maps = initialised(network, context), maps_of(network, 2)
-    whole = jax.jit(network.apply)(variables, maps, context)
-    assert jnp.std(whole) > 0.1
-    np.testing.assert_allclose(solved(network, variables, context, maps), whole, atol=1e-4)
+    full = jax.jit(network.apply)(variables, maps, context)
+    assert jnp.std(full) > 0.1
+    np.testing.assert_allclose(solved(network, variables, context, maps), full, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (4, 1)])
@@ -69,11 +69,11 @@ def test_one_position_after_another_gives_the_logits_of_the_whole(make, kind):
     [gated(num_blocks=2, kernel_size=5), snail(num_blocks=2, kernel_size=(1, 3))],
     ids=["gated", "snail"],
 )
-def test_so_it_does_for_narrow_maps_and_other_kernels(network, shape):
+def test_logits_position_by_position_for_narrow_maps_and_other_kernels(network, shape):
     network = network.clone(map_shape=shape)
     variables, maps = initialised(network), maps_of(network, 2)
-    whole = jax.jit(network.apply)(variables, maps)
-    np.testing.assert_allclose(solved(network, variables, None, maps), whole, atol=1e-4)
+    full = jax.jit(network.apply)(variables, maps)
+    np.testing.assert_allclose(solved(network, variables, None, maps), full, atol=1e-4)
 
 
 @every
@@ -118,7 +118,7 @@ def test_a_context_reaches_its_own_position_and_no_row_above(make):
 
 
 @every
-def test_channels_are_dropped_where_there_is_an_rng_for_it(make):
+def test_dropout_needs_an_rng(make):
     network = make(dropout=0.5)
     variables, maps = initialised(network), maps_of(network, 2)
     plain = network.apply(variables, maps)
@@ -146,7 +146,7 @@ def test_vmap_over_parameters(make):
 
 
 @every
-def test_wrong_shapes_are_refused_with_both_named(make):
+def test_wrong_shapes_raise_with_the_expected_shape(make):
     network = make()
     variables = initialised(network)
     maps = maps_of(network, 2)
@@ -160,16 +160,16 @@ def test_wrong_shapes_are_refused_with_both_named(make):
         network.apply(variables, maps.astype(jnp.float32))
 
 
-def test_wrong_sizes_are_refused():
+def test_wrong_sizes_raise():
     for network, message in (
         (gated(kernel_size=2), "odd, got 2"),
-        (snail(heads=3), "8 and 3"),
+        (snail(num_heads=3), "8 and 3"),
     ):
         with pytest.raises(ValueError, match=message):
             network.init(KEY, maps_of(network, 1))
 
 
-def test_codes_beyond_the_range_count_as_the_nearest():
+def test_codes_out_of_range_are_clipped():
     network = gated(num_blocks=1)
     variables = initialised(network)
     far, near = jnp.array([-3, 9] * 6), jnp.array([0, 4] * 6)

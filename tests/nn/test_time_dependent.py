@@ -1,4 +1,4 @@
-"""Networks that depend on time."""
+"""The velocity network of continuous flows against its formula."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import numpy as np
 from vaeflow import nn
 
 
-def test_it_is_its_formula_and_starts_at_zero():
+def test_time_dependent_mlp_equals_its_formula_and_starts_at_zero():
     generator = np.random.default_rng(0)
     x, time, context = generator.normal(size=(5, 3)), generator.uniform(size=5), np.ones((5, 2))
     network = nn.TimeDependentMLP(3, (4,))

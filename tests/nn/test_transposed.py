@@ -1,4 +1,4 @@
-"""Transposed convolutions, and maps that are enlarged."""
+"""Transposed convolutions against a gradient, and nearest-neighbour resizing."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from vaeflow.nn.convolution import TransposedConv
 KEY = jax.random.key(0)
 
 
-def test_it_is_the_gradient_of_a_convolution_of_stride_two():
+def test_transposed_conv_is_the_gradient_of_a_convolution_of_stride_two():
     layer = TransposedConv(3)
     x = jax.random.normal(KEY, (2, 4, 5, 6))
     variables = layer.init(KEY, x)
@@ -32,7 +32,7 @@ def test_it_is_the_gradient_of_a_convolution_of_stride_two():
         layer.apply(variables, x, (9, 9))
 
 
-def test_enlarged_maps_repeat_their_pixels():
+def test_resize_nearest_repeats_pixels():
     x = jnp.arange(6.0).reshape(1, 2, 3, 1)
     np.testing.assert_array_equal(
         resize_nearest(x, (3, 6))[0, :, :, 0],

@@ -112,11 +112,11 @@ _DEQUANTIZERS = {
 _OPTIONS = {
     "levels": _glow(num_levels=2),
     "unrolled": _glow(scan=False),
-    "remat": _glow(remat=True),
-    "reversible": _glow(reversible=True, num_steps=5),
+    "remat": _glow(backward="remat"),
+    "reversible": _glow(backward="reversible", num_steps=5),
     "plu": _glow(plu=True),
     "bfloat16": _glow(dtype=jnp.bfloat16),
-    "real-nvp-reversible": _real_nvp(reversible=True),
+    "real-nvp-reversible": _real_nvp(backward="reversible"),
 }
 
 MODELS: dict[str, nn.Module] = {
@@ -153,6 +153,6 @@ CONTEXTS: Sequence[tuple[str, nn.Module, tuple[int, ...], type]] = (
     ("labels", models.FlowModel(_glow(num_classes=3), _DEQUANTIZERS["uniform"]), (), jnp.int32),
     ("vectors", models.FlowModel(_glow(), _DEQUANTIZERS["uniform"]), (2,), jnp.float32),
     ("maps", models.FlowModel(_glow(context_ndims=3)), (4, 4, 2), jnp.float32),
-    ("reversible", models.FlowModel(_real_nvp(3, reversible=True)), (2,), jnp.float32),
+    ("reversible", models.FlowModel(_real_nvp(3, backward="reversible")), (2,), jnp.float32),
 )
 """Conditional models: a name, the model, and the shape and the dtype of a context."""

@@ -1,4 +1,7 @@
-"""Flows: Flax modules that own parameters and return bijectors, forward from noise to data."""
+"""Flows: Flax modules that own parameters and return a bijector, forward from noise to data.
+
+`StackedFlow` and `FlowStep` are the parts of custom flows.
+"""
 
 from vaeflow.flows.autoregressive import (
     BlockAutoregressiveFlow,

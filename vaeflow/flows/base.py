@@ -1,8 +1,14 @@
-"""Base classes of flows, and how context, data and probe noise reach them."""
+"""Base classes of flows, stacks of equal steps, and parameters that are affine in a context.
+
+`Flow` owns the prelude of every flow: it prepares the context and the data of `init`. `SteppedFlow`
+adds steps that are compiled as one loop, `VectorFlow` is K such steps over vectors.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+import dataclasses
+import math
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import distrax
 import flax.linen as nn
@@ -12,61 +18,70 @@ from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Bijector, Inverse, Scan
 
-ROWS_OF_NOISE = 64
-"""Number of examples drawn to initialise a flow that is given no data."""
+PyTree = Any
+
+Backward = Literal["plain", "remat", "reversible"]
+"""How a stack of steps backpropagates; see `StackedFlow`."""
+
+NOISE_BATCH_SIZE = 64
+"""Number of noise samples that initialise a flow which is given no data."""
 
 
-def prepare_context(context: Array | None, classes: int | None) -> Array | None:
-    """Turns class labels into one-hot vectors and leaves other contexts as they are.
+def prepare_context(context: Array | None, num_classes: int | None) -> Array | None:
+    """Encodes class labels as one-hot vectors; other contexts are returned as they are.
 
     Args:
       context: None, integer labels ``[*batch]``, or an array of floats.
-      classes: Number of classes where the context is a label, otherwise None.
+      num_classes: Number of classes where the context is a label, otherwise None.
 
     Raises:
       ValueError: If there are classes but the context isn't made of integers, or the reverse.
     """
     if context is None:
-        if classes is not None:
-            raise ValueError(f"context: labels of {classes} classes are needed, got None")
+        if num_classes is not None:
+            raise ValueError(f"context: labels of {num_classes} classes are needed, got None")
         return None
     context = jnp.asarray(context)
     integer = jnp.issubdtype(context.dtype, jnp.integer)
-    if integer != (classes is not None):
+    if integer != (num_classes is not None):
         raise ValueError(
-            "context must hold integer labels where classes is given and floats where it isn't; "
-            f"got dtype {context.dtype} and num_classes={classes}"
+            "context must hold integer labels where num_classes is given and floats where it "
+            f"isn't; got dtype {context.dtype} and num_classes={num_classes}"
         )
-    return jax.nn.one_hot(context, classes) if integer else context
+    return jax.nn.one_hot(context, num_classes) if integer else context
 
 
 def initial_data(
     module: nn.Module,
     data: Array | None,
     event_shape: tuple[int, ...],
-    batch: tuple[int, ...] | None,
+    batch_shape: tuple[int, ...] | None,
 ) -> Array | None:
-    """Chooses what `init` sends through a flow: the data given, or else standard normal noise.
+    """Returns the batch that `init` sends through a flow: the data, or else standard normal noise.
 
     Args:
       module: The flow.
       data: The first batch, ``[batch, *event]``, or None.
       event_shape: Shape of an event.
-      batch: Batch axes of the context, or None where there is no context.
+      batch_shape: Batch axes of the context, or None where there is no context.
 
     Returns:
-      Float32 data of shape ``[*batch, *event]``, or None outside `init`.
+      Float32 data of shape ``[batch, *event]``, or None outside `init`.
 
     Raises:
       ValueError: If the data's events have another shape, or the context another batch axis.
     """
     if not module.is_initializing():
         return None
-    if batch is not None and (len(batch) != 1 or (data is not None and batch[0] != len(data))):
+    if batch_shape is not None and (
+        len(batch_shape) != 1 or (data is not None and batch_shape[0] != len(data))
+    ):
         rows = "one" if data is None else f"{len(data)} rows on one"
-        raise ValueError(f"context must have {rows} batch axis in init, got batch axes {batch}")
+        raise ValueError(
+            f"context must have {rows} batch axis in init, got batch axes {batch_shape}"
+        )
     if data is None:
-        shape = ((ROWS_OF_NOISE,) if batch is None else batch) + tuple(event_shape)
+        shape = (*(batch_shape or (NOISE_BATCH_SIZE,)), *event_shape)
         return jax.random.normal(module.make_rng("params"), shape)
     if data.ndim != len(event_shape) + 1 or data.shape[1:] != tuple(event_shape):
         raise ValueError(
@@ -75,50 +90,74 @@ def initial_data(
     return data.astype(jnp.float32)
 
 
-def probe_key(module: nn.Module) -> Array | None:
-    """Gives the key of a flow's probe noise, or None where its log-determinants are to be exact.
+class Flow(nn.Module):
+    """A module that owns parameters and returns a bijector, forward from noise to data.
 
-    They are estimated where the flow's field `probes` isn't zero and `apply` is given an rng named
-    "probe", as losses give it in training; otherwise they are exact, as in evaluation.
+    A subclass implements `build`, and `check_fields` where its fields can be wrong. All fields but
+    the shape of an event are keyword-only.
 
-    Args:
-      module: A flow with an integer field `probes`, in a call.
-
-    Raises:
-      ValueError: If `probes` is negative.
+    Attributes:
+      event_shape: Shape of the data.
+      num_classes: Number of classes where the context is an integer label, otherwise None.
     """
-    if module.probes < 0:
-        raise ValueError(f"{type(module).__name__}: probes must be at least 0, got {module.probes}")
-    if module.is_initializing() or not module.probes or not module.has_rng("probe"):
-        return None
-    return module.make_rng("probe")
 
+    event_shape: tuple[int, ...]
+    _: dataclasses.KW_ONLY
+    num_classes: int | None = None
 
-def probe_batch(data: Array | None, context: Array | None, event_ndims: int = 1) -> tuple[int, ...]:
-    """Gives the batch axes of probe noise: those of the data, or else of the context.
+    context_ndims: ClassVar[int] = 1
+    """Number of trailing axes that make a context: 1 for vectors, 3 for feature maps."""
 
-    With neither there are none, and all examples share their noise.
+    @property
+    def noise_shape(self) -> tuple[int]:
+        """Shape of the noise: a vector with as many dimensions as the data."""
+        return (math.prod(self.event_shape),)
 
-    Args:
-      data: ``[*batch, *event]``, of which only the shape matters, or None.
-      context: Vectors ``[*batch, feature]``, or None.
-      event_ndims: Number of trailing axes that make an event of the data.
-    """
-    if data is not None:
-        return data.shape[: data.ndim - event_ndims]
-    return () if context is None else context.shape[:-1]
+    def check_fields(self) -> None:
+        """Validates the fields.
 
+        Raises:
+          ValueError: If one of them is out of range.
+        """
 
-def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
-    """Draws +1 and -1 alike, the probes whose estimates of traces vary least.
+    @nn.compact
+    def __call__(
+        self, context: Array | None = None, *, data: Float[Array, "batch *event"] | None = None
+    ) -> Bijector:
+        """Builds the bijector, forward from noise to data.
 
-    Source: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix for
-    Laplacian smoothing splines".
-    """
-    return jax.random.rademacher(key, shape, jnp.float32)
+        Args:
+          context: Labels ``[*batch]`` where there are classes; otherwise floats
+            ``[*batch, *context]`` with as many trailing axes as `context_ndims`, or None.
+          data: In `init`, the batch from which data-dependent parameters are initialised; without
+            it `init` uses standard normal noise. Otherwise ignored, except for its batch axes,
+            which are those of the probes in flows with `num_probes`.
 
+        Raises:
+          ValueError: If a field is out of range, or the data or the context doesn't fit.
+        """
+        self.check_fields()
+        context = prepare_context(context, self.num_classes)
+        context_batch = None
+        if context is not None:
+            context_batch = context.shape[: context.ndim - self.context_ndims]
+        batch_shape = context_batch or ()
+        if data is not None:
+            batch_shape = data.shape[: data.ndim - len(self.event_shape)]
+        data = initial_data(self, data, self.event_shape, context_batch)
+        return self.build(context, data, batch_shape)
 
-PyTree = Any
+    def build(
+        self, context: Array | None, data: Array | None, batch_shape: tuple[int, ...]
+    ) -> Bijector:
+        """Builds the bijector inside the compact call.
+
+        Args:
+          context: Floats, with labels as one-hot vectors, or None.
+          data: ``[batch, *event]`` in `init`, otherwise None.
+          batch_shape: Batch axes of the data given, or else of the context.
+        """
+        raise NotImplementedError
 
 
 class FlowStep(Protocol):
@@ -140,24 +179,24 @@ class FlowStep(Protocol):
 
 
 class StackedFlow(nn.Module):
-    """Owns the parameters of K equal steps and applies them as one `vaeflow.bijectors.Scan`.
+    """K equal steps with parameters of their own, applied as one `vaeflow.bijectors.Scan`.
 
-    `init` passes the data through one step after another, so each step is initialised on what it
-    will receive. Data enter the first step; the caller says in which direction that is.
+    `init` passes the data through one step after another, so that each step is initialised on its
+    actual input. Data enter the first step; the caller decides in which direction that is.
 
     Attributes:
       step: The step, equal in all but its parameters.
       num_steps: Number of steps K.
       scan: Whether to compile the steps as one loop; otherwise one by one.
-      remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
-      reversible: Whether to backpropagate by inverting the steps.
+      backward: How to backpropagate: "plain" stores all activations; "remat" recomputes hidden
+        layers; "reversible" recomputes them from inverted steps, which stores the least.
     """
 
     step: FlowStep
+    _: dataclasses.KW_ONLY
     num_steps: int
     scan: bool = True
-    remat: bool = False
-    reversible: bool = False
+    backward: Backward = "plain"
 
     @nn.compact
     def __call__(
@@ -170,17 +209,19 @@ class StackedFlow(nn.Module):
         """Builds the bijector.
 
         Args:
-          context: What all steps are conditioned on, or None.
+          context: Context of all steps, or None.
           data: Input of the first step; needed by `init`, otherwise ignored.
-          draws: Random numbers that a step finds beside its variables, as "draws"; each leaf has
-            one entry a step along its first axis.
+          draws: Random numbers that a step receives among its variables, as "draws"; the first
+            axis of each leaf is the step.
 
         Raises:
-          ValueError: If `init` isn't given data.
+          ValueError: If `init` isn't given data, or `backward` has another value.
         """
+        if self.backward not in get_args(Backward):
+            raise ValueError(f"backward must be one of {get_args(Backward)}, got {self.backward!r}")
         if self.is_initializing():
             if data is None:
-                raise ValueError("Stack: data must be given to init, got None")
+                raise ValueError("StackedFlow: data must be given to init, got None")
             initial = self._initial(data, context)
             variables = {"params": self.param("steps", lambda _: initial.pop("params"))}
             for collection, tree in initial.items():
@@ -199,8 +240,8 @@ class StackedFlow(nn.Module):
             variables,
             context,
             event_ndims=self.step.event_ndims,
-            reversible=self.reversible,
-            remat=self.remat,
+            reversible=self.backward == "reversible",
+            remat=self.backward == "remat",
             unroll=not self.scan,
         )
 
@@ -214,88 +255,178 @@ class StackedFlow(nn.Module):
         )[1]
 
 
-class VectorFlow(nn.Module):
+@dataclasses.dataclass(frozen=True)
+class StepOf:
+    """The `FlowStep` that calls the methods of a `SteppedFlow`, compared by the flow's fields.
+
+    Attributes:
+      flow: The flow, unbound.
+    """
+
+    flow: SteppedFlow
+
+    @property
+    def event_ndims(self) -> int:
+        """Number of trailing axes that make an event."""
+        return len(self.flow.event_shape)
+
+    @property
+    def collections(self) -> tuple[str, ...]:
+        """Names of the collections of a step's variables."""
+        return self.flow.step_collections
+
+    def init(self, key: Array, data: Array, context: Array | None) -> PyTree:
+        """Creates the variables of one step from its input."""
+        return self.flow.init_step(key, data, context)
+
+    def __call__(self, variables: PyTree, context: Array | None) -> Bijector:
+        """Builds the bijector of one step."""
+        return self.flow.step(variables, context)
+
+
+class SteppedFlow(Flow, kw_only=True):
+    """A flow of equal steps, in one or several stacks.
+
+    A subclass implements a step by `init_step` and `step`, with ``@nn.nowrap``: they are called on
+    an unbound copy and read its fields alone.
+
+    Attributes:
+      num_steps: Number of steps K of a stack.
+      scan: Whether to compile the steps of a stack as one loop; otherwise one by one.
+      backward: How to backpropagate: "plain", "remat" or "reversible", as in `StackedFlow`.
+    """
+
+    num_steps: int = 4
+    scan: bool = True
+    backward: Backward = "plain"
+
+    step_collections: ClassVar[tuple[str, ...]] = ("params",)
+    """Names of the Flax collections of a step's variables."""
+
+    @nn.nowrap
+    def init_step(self, key: Array, data: Array, context: Array | None) -> dict[str, Any]:
+        """Creates the variables of one step, ``{"params": ..., ...}``, from its input."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def step(self, variables: dict[str, Any], context: Array | None) -> Bijector:
+        """Builds the bijector of one step from its variables."""
+        raise NotImplementedError
+
+    def stack(self, name: str) -> StackedFlow:
+        """Creates the submodule of K steps."""
+        return StackedFlow(
+            StepOf(self.clone(parent=None, name=None)),
+            num_steps=self.num_steps,
+            scan=self.scan,
+            backward=self.backward,
+            name=name,
+        )
+
+
+class VectorFlow(SteppedFlow, kw_only=True):
     """K equal steps over vectors, with or without a context.
 
-    A subclass adds the fields of its step and says in `step` what a step is, and in `to_noise`
-    which way it runs: whether its forward takes data towards noise, or noise towards data. That is
-    the direction in which the subclass is cheap, where only one is.
+    A subclass implements a step and sets `to_noise`: whether the forward of a step takes data
+    towards noise, or noise towards data. That is the direction in which the subclass is cheap,
+    where only one is.
 
     Shapes: noise and data are ``[*batch, channel]``.
 
     Attributes:
       event_shape: Shape of the data: (channel,).
-      num_steps: Number of steps K.
-      num_classes: Number of classes where the context is an integer label, otherwise None.
-      scan: Whether to compile the steps as one loop; otherwise one by one.
-      remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
-      reversible: Whether to backpropagate by inverting the steps.
     """
 
-    event_shape: tuple[int]
-    num_steps: int = 4
-    num_classes: int | None = None
-    scan: bool = True
-    remat: bool = False
-    reversible: bool = False
-
     to_noise: ClassVar[bool]
-    least_channels: ClassVar[int] = 1
-    context_ndims: ClassVar[int] = 1
+    min_channels: ClassVar[int] = 1
 
-    def step(self) -> FlowStep:
-        """The step, equal in all but its variables; called in the subclass's own fields."""
-        raise NotImplementedError
+    def check_fields(self) -> None:
+        """Checks that the event is a vector with enough channels."""
+        check_vector_shape(self, self.min_channels)
 
-    def draws(self, batch: tuple[int, ...]) -> PyTree | None:
-        """Random numbers that the steps need, one entry a step along the first axis, or None.
-
-        Args:
-          batch: Batch axes of the data, or else of the context, if there is either.
-        """
-        del batch
-
-    @property
-    def noise_shape(self) -> tuple[int]:
-        """Shape of the noise: that of the data."""
-        return tuple(self.event_shape)
-
-    @nn.compact
-    def __call__(
-        self,
-        context: Array | None = None,
-        *,
-        data: Float[Array, "batch channel"] | None = None,
-    ) -> Bijector:
-        """Builds the bijector, forward from noise to data.
+    def draws(self, batch_shape: tuple[int, ...]) -> PyTree | None:
+        """Samples the random numbers of all steps, along the first axis, or returns None.
 
         Args:
-          context: Labels ``[*batch]`` or vectors ``[*batch, feature]``, or None.
-          data: In `init`, the batch on which the steps are initialised where they run from data to
-            noise; otherwise only its batch axes matter, to `draws`. Without it `init` uses standard
-            normal noise.
-
-        Raises:
-          ValueError: If the event isn't a vector of enough entries, or the data or the context
-            doesn't fit.
+          batch_shape: Batch axes of the data, or else of the context, if there is either.
         """
-        if len(self.event_shape) != 1 or self.event_shape[0] < self.least_channels:
-            raise ValueError(
-                f"{type(self).__name__}: event_shape must be (channel,) with at least "
-                f"{self.least_channels} channels, got {self.event_shape}"
-            )
-        context = prepare_context(context, self.num_classes)
-        draws = self.draws(probe_batch(data, context))
-        batch = None if context is None else context.shape[:-1]
-        data = initial_data(self, data, self.event_shape, batch)
+        del batch_shape
+
+    def build(self, context, data, batch_shape) -> Bijector:
+        """Builds the bijector inside the compact call; arguments as in `Flow.build`."""
+        draws = self.draws(batch_shape)
         if data is not None and not self.to_noise:
             data = initial_data(self, None, self.event_shape, data.shape[:-1])
-        stack = StackedFlow(
-            self.step(),
-            num_steps=self.num_steps,
-            scan=self.scan,
-            remat=self.remat,
-            reversible=self.reversible,
-            name="steps",
-        )(context, data=data, draws=draws)
+        stack = self.stack("steps")(context, data=data, draws=draws)
         return Inverse(stack) if self.to_noise else stack
+
+
+def check_vector_shape(flow: Flow, min_channels: int = 1) -> None:
+    """Checks the shape of an event of a flow over vectors.
+
+    Raises:
+      ValueError: If it isn't (channel,) with enough channels.
+    """
+    if len(flow.event_shape) != 1 or flow.event_shape[0] < min_channels:
+        raise ValueError(
+            f"{type(flow).__name__}: event_shape must be (channel,) with at least "
+            f"{min_channels} channels, got {flow.event_shape}"
+        )
+
+
+SMALL_SCALE = 0.01
+"""Standard deviation of parameters that start near zero, where a flow starts near the identity."""
+
+
+def init_amortized(
+    key: Array, base: dict[str, Array], context: Float[Array, "*batch feature"] | None
+) -> dict[str, Any]:
+    """Creates parameters that are affine in a context: base + context . kernel.
+
+    Kernels start small rather than zero, so that gradients reach the network behind the context.
+
+    Args:
+      key: Random key.
+      base: Initial values of the parameters, by name.
+      context: Any context of the later shape, or None.
+
+    Returns:
+      ``{"base": ...}``, and where there is a context ``"kernel"``, with arrays
+      ``[feature, *parameter]`` by the same names.
+    """
+    if context is None:
+        return {"base": base}
+    features = context.shape[-1]
+    scale = SMALL_SCALE / math.sqrt(max(features, 1))
+    keys = jax.random.split(key, len(base))
+    kernel = {
+        name: scale * jax.random.normal(part, (features, *value.shape))
+        for part, (name, value) in zip(keys, sorted(base.items()), strict=True)
+    }
+    return {"base": base, "kernel": kernel}
+
+
+def amortized(
+    params: dict[str, Any], context: Float[Array, "*batch feature"] | None
+) -> dict[str, Array]:
+    """Computes parameters, ``[*batch, *parameter]`` each, at a context.
+
+    Args:
+      params: From `init_amortized`.
+      context: Vectors, or None where the parameters were created without.
+
+    Raises:
+      ValueError: If the context has another number of features than in `init_amortized`.
+    """
+    base, kernel = params["base"], params.get("kernel")
+    expected = None if kernel is None else next(iter(kernel.values())).shape[0]
+    got = None if context is None else context.shape[-1]
+    if got != expected:
+        raise ValueError(
+            f"context must have the features it had in init, {expected}, got {got}"
+            + ("" if context is None else f" in shape {context.shape}")
+        )
+    if context is None:
+        return base
+    context = context.astype(jnp.promote_types(context.dtype, jnp.float32))
+    return {name: value + jnp.tensordot(context, kernel[name], 1) for name, value in base.items()}

@@ -1,11 +1,9 @@
-"""Coupling flows: RealNVP and NICE."""
+"""Coupling flows: RealNVP, for vectors and for images, and NICE."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -25,187 +23,78 @@ from vaeflow.bijectors import (
     Squeeze,
     bounded_log_scale,
 )
-from vaeflow.bijectors.elementwise import actnorm_parameters
-from vaeflow.flows.base import StackedFlow, VectorFlow, initial_data, prepare_context
-from vaeflow.flows.glow import check_image_shape
-from vaeflow.flows.multiscale import multiscale
+from vaeflow.flows.base import VectorFlow
+from vaeflow.flows.multiscale import MultiscaleFlow
 from vaeflow.nn import MLP, ResidualNetwork
-from vaeflow.nn.normalization import data_dependent_param
+from vaeflow.nn.normalization import actnorm_parameters, data_dependent_param
 
 
-class RealNVP(nn.Module):
-    """Affine couplings with fixed permutations, for vectors or for images.
+class RealNVP(MultiscaleFlow, kw_only=True):
+    """Affine couplings with fixed permutations; the shape of an event decides between two kinds.
 
-    Vectors pass `num_steps` couplings, with the order of the entries reversed after each. Images pass,
-    at each level, `num_steps` couplings over the halves of a checkerboard and `num_steps` over the halves
-    of the channels, then half of the channels leave; the couplings split a squeezed image instead
-    of masking it, which is the same map at half the cost. Activation normalization takes the place
-    of the paper's batch normalization. Both directions cost the same.
+    From data to noise a step is an actnorm, which takes the place of the paper's batch
+    normalization, an affine coupling, initially the identity, and a reversal of the channels. Both
+    directions cost the same.
 
-    Shapes: for vectors, noise and data are ``[*batch, channel]``; for images, noise is
+    Vectors ``(channel,)``: `num_steps` steps whose networks are `vaeflow.nn.MLP`; `num_levels` has
+    no effect. Noise and data are ``[*batch, channel]``.
+
+    Images ``(height, width, channel)``: a multiscale flow whose networks are
+    `vaeflow.nn.ResidualNetwork`. A level has `num_steps` steps over the halves of a checkerboard,
+    then `num_steps` over the halves of the channels, then half of the channels leave. Checkerboard
+    couplings split a squeezed image instead of masking it: the same map at half the cost. Noise is
     ``[*batch, height * width * channel]`` and data are ``[*batch, height, width, channel]``.
 
     Source: Dinh, Sohl-Dickstein & Bengio 2017, "Density estimation using Real NVP".
 
     Attributes:
       event_shape: Shape of the data: (channel,) or (height, width, channel).
-      num_steps: Number of couplings, for images of each kind at each level; even numbers treat all
-        entries alike.
+      num_steps: Number of couplings; for images, of each of the two kinds at each level. With even
+        numbers every dimension is transformed equally often.
       num_levels: Number of levels of an image; unused for vectors.
-      hidden_features: Number of hidden units or channels of the coupling networks.
+      hidden_features: Number of hidden units (vectors) or channels (images) of the networks.
       num_blocks: Number of hidden layers (vectors) or residual blocks (images) of the networks.
       num_classes: Number of classes where the context is an integer label, otherwise None.
-      context_ndims: For contexts of floats, 1 for vectors and 3 for feature maps of the height and
-        width of the images.
+      context_ndims: For contexts of floats, 1 for vectors; for images also 3, for feature maps of
+        their height and width.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
       scan: Whether to compile equal steps as one loop; otherwise one by one.
-      remat: Whether to backpropagate by computing hidden layers again, as `Scan` does.
-      reversible: Whether to backpropagate by inverting the steps.
+      backward: How to backpropagate: "plain", "remat" or "reversible", as in `StackedFlow`.
     """
 
-    event_shape: tuple[int, ...]
-    num_steps: int = 4
     num_levels: int = 2
     hidden_features: int = 64
     num_blocks: int = 2
-    num_classes: int | None = None
-    context_ndims: int = 1
-    dtype: Any = jnp.float32
-    scan: bool = True
-    remat: bool = False
-    reversible: bool = False
 
-    @property
-    def noise_shape(self) -> tuple[int]:
-        """Shape of the noise: one entry for each number in the data."""
-        return (math.prod(self.event_shape),)
+    def check_fields(self) -> None:
+        """Checks the shape of an image."""
+        if len(self.event_shape) != 1:
+            super().check_fields()
 
-    @nn.compact
-    def __call__(
-        self,
-        context: Array | None = None,
-        *,
-        data: Float[Array, "batch *event"] | None = None,
-    ) -> Bijector:
-        """Builds the bijector, forward from noise to data.
+    def build(self, context, data, batch_shape) -> Bijector:
+        """Builds the bijector inside the compact call; arguments as in `Flow.build`."""
+        if len(self.event_shape) == 1:
+            return Inverse(self.stack("steps")(context, data=data))
+        return super().build(context, data, batch_shape)
 
-        Args:
-          context: Labels ``[*batch]``, vectors ``[*batch, feature]`` or, for images, feature maps
-            ``[*batch, height, width, feature]``, or None.
-          data: In `init`, the batch from which every actnorm is initialised; otherwise ignored.
-            Without it `init` uses standard normal noise.
-
-        Raises:
-          ValueError: If the event has neither rank 1 nor 3, an image's height or width isn't
-            divisible by 2^levels, or the data or the context doesn't fit.
-        """
-        is_image = len(self.event_shape) != 1
-        if is_image:
-            check_image_shape("RealNVP", self.event_shape, self.num_levels)
-        context = prepare_context(context, self.num_classes)
-        batch = None if context is None else context.shape[: context.ndim - self.context_ndims]
-        data = initial_data(self, data, self.event_shape, batch)
-        if not is_image:
-            return Inverse(self._stack("steps", self.event_shape[0])(context, data=data))
-        encoder = multiscale(
-            self.event_shape,
-            self.num_levels,
-            self._level,
-            context,
-            self.context_ndims,
-            data,
-            self.dtype,
-        )
-        return Inverse(encoder)
-
-    def _level(self, level, shape, context, data):
-        height, width, channels = shape[0] // 2, shape[1] // 2, 4 * shape[2]
+    def level(self, index, channels, context, data) -> Chain:
+        """Builds a level of an image; arguments as in `MultiscaleFlow.level`."""
         parts: list[Bijector] = [Squeeze(checkerboard=True)]
         for kind in ("checkerboard", "channels"):
             if kind == "channels":
-                parts.append(Permute(_block_rows(shape[2]), event_ndims=3))
-            stack = self._stack(f"level_{level}_{kind}", channels)
-            parts.append(
-                stack(context, data=None if data is None else Chain(parts[::-1]).forward(data))
-            )
-        return Chain(parts[::-1]), (height, width, channels)
+                parts.append(Permute(_checkerboard_to_rows(channels), event_ndims=3))
+            transformed = None if data is None else Chain(parts[::-1]).forward(data)
+            parts.append(self.stack(f"level_{index}_{kind}")(context, data=transformed))
+        return Chain(parts[::-1])
 
-    def _stack(self, name: str, channels: int) -> StackedFlow:
-        step = _RealNVPStep(
-            channels,
-            len(self.event_shape),
-            hidden_sizes=(self.hidden_features,) * self.num_blocks,
-            context_ndims=self.context_ndims,
-            dtype=self.dtype,
-        )
-        return StackedFlow(
-            step,
-            num_steps=self.num_steps,
-            scan=self.scan,
-            remat=self.remat,
-            reversible=self.reversible,
-            name=name,
-        )
-
-
-def _block_rows(channels: int) -> Sequence[int]:
-    """Reorders the pixels of a checkerboard block by rows, each with all its channels."""
-    groups = (0, 2, 3, 1)
-    return tuple(group * channels + channel for group in groups for channel in range(channels))
-
-
-@dataclasses.dataclass(frozen=True)
-class _RealNVPStep:
-    """Actnorm, then an affine coupling, then a reversal of the channels, from data to noise.
-
-    Attributes:
-      channels: Number of channels, or of entries of a vector.
-      event_ndims: 1 for vectors, 3 for images.
-      hidden_sizes: Units of each hidden layer (vectors), or equal channels of each residual block
-        (images) of the coupling network.
-      context_ndims: 1 where the context holds vectors, 3 where it holds feature maps.
-      dtype: Type in which the network computes.
-    """
-
-    channels: int
-    event_ndims: int
-    hidden_sizes: Sequence[int]
-    context_ndims: int = 1
-    dtype: Any = jnp.float32
-
-    collections = ("params",)
-    outputs: ClassVar[int] = 2
-
-    @property
-    def split(self) -> int:
-        """Number of channels that the coupling network reads."""
-        return self.channels // 2
-
-    @property
-    def network(self) -> nn.Module:
-        """The coupling network, which gives a shift and a raw log scale of each entry."""
-        features = self.outputs * (self.channels - self.split)
-        if self.event_ndims == 1:
-            return MLP(features, tuple(self.hidden_sizes), dtype=self.dtype, parent=None)
-        return ResidualNetwork(
-            features,
-            self.hidden_sizes[0],
-            num_blocks=len(self.hidden_sizes),
-            dtype=self.dtype,
-            parent=None,
-        )
-
-    def conditioner(self, parameters: dict[str, Any], context: Array | None) -> Conditioner:
-        """The coupling network with its parameters."""
-        variables = {"params": parameters}
-        return Conditioner(self.network, variables, context, self.event_ndims, self.context_ndims)
-
-    def init(self, key: Array, data: Array, context: Array | None) -> dict[str, Any]:
-        """Standardises the data and leaves the rest unchanged."""
+    @nn.nowrap
+    def init_step(self, key, data, context) -> dict[str, Any]:
+        """Creates the variables of a step: an actnorm from the data, and a network."""
+        channels = data.shape[-1]
         shift, log_scale = actnorm_parameters(data)
-        normalised = (data + shift) * jnp.exp(log_scale)
-        network = self.network.init(key, normalised[..., : self.split], context)
+        normalized = (data + shift) * jnp.exp(log_scale)
+        network = self._network(channels).init(key, normalized[..., : channels // 2], context)
         return {
             "params": {
                 "actnorm": {"shift": shift, "log_scale": log_scale},
@@ -213,25 +102,55 @@ class _RealNVPStep:
             }
         }
 
-    def __call__(self, variables: dict[str, Any], context: Array | None) -> Chain:
-        """Builds the step from its variables."""
-        parameters = variables["params"]
-        network = self.conditioner(parameters["coupling"], context)
+    @nn.nowrap
+    def step(self, variables, context) -> Chain:
+        """Builds a step from its variables, from data to noise."""
+        params = variables["params"]
+        event_ndims = len(self.event_shape)
+        channels = params["actnorm"]["shift"].shape[-1]
+        network = Conditioner(
+            self._network(channels),
+            {"params": params["coupling"]},
+            context,
+            event_ndims,
+            self.context_ndims,
+        )
         return Chain(
             [
-                Reverse(self.event_ndims),
-                AffineCoupling(network, self.split, self.event_ndims, bounded_log_scale),
-                ActNorm(**parameters["actnorm"], event_ndims=self.event_ndims),
+                Reverse(event_ndims),
+                AffineCoupling(network, channels // 2, event_ndims, bounded_log_scale),
+                ActNorm(**params["actnorm"], event_ndims=event_ndims),
             ]
         )
 
+    @nn.nowrap
+    def _network(self, channels: int) -> MLP | ResidualNetwork:
+        """The coupling network: shifts and raw log scales of the half that it doesn't read."""
+        features = 2 * (channels - channels // 2)
+        if len(self.event_shape) == 1:
+            hidden_sizes = (self.hidden_features,) * self.num_blocks
+            return MLP(features, hidden_sizes, dtype=self.dtype, parent=None)
+        return ResidualNetwork(
+            features,
+            hidden_features=self.hidden_features,
+            num_blocks=self.num_blocks,
+            dtype=self.dtype,
+            parent=None,
+        )
 
-class NICE(VectorFlow):
-    """Additive couplings, which keep volumes, and one scale of each entry next to the noise.
 
-    Each step shifts half of the entries given the other half and reverses their order. The scales
-    start at the standard deviations over the first batch, where the couplings shift by nothing.
-    Both directions cost the same.
+def _checkerboard_to_rows(channels: int) -> tuple[int, ...]:
+    """The permutation from the checkerboard order of a 2x2 block to the row-major one."""
+    groups = (0, 2, 3, 1)
+    return tuple(group * channels + channel for group in groups for channel in range(channels))
+
+
+class NICE(VectorFlow, kw_only=True):
+    """Additive couplings, which preserve volume, and one scale of each dimension of the noise.
+
+    From data to noise a step shifts half of the dimensions given the other half, initially by
+    nothing, and reverses their order. The scales start at the standard deviations over the first
+    batch. Both directions cost the same.
 
     Shapes: noise and data are ``[*batch, channel]``.
 
@@ -248,21 +167,9 @@ class NICE(VectorFlow):
 
     to_noise = True
 
-    def step(self) -> _NICEStep:
-        """Builds the step, from data to noise."""
-        return _NICEStep(
-            self.event_shape[0],
-            1,
-            hidden_sizes=self.hidden_sizes,
-            dtype=self.dtype,
-        )
-
     @nn.compact
     def __call__(
-        self,
-        context: Array | None = None,
-        *,
-        data: Float[Array, "batch channel"] | None = None,
+        self, context: Array | None = None, *, data: Float[Array, "batch channel"] | None = None
     ) -> Bijector:
         """Builds the bijector, forward from noise to data; arguments as for other flows."""
         couplings = super().__call__(context, data=data)
@@ -274,27 +181,21 @@ class NICE(VectorFlow):
             )
         return Chain([couplings, ElementwiseAffine(jnp.zeros_like(log_scale), log_scale)])
 
-
-@dataclasses.dataclass(frozen=True)
-class _NICEStep(_RealNVPStep):
-    """An additive coupling, then a reversal of the channels, from data to noise.
-
-    Attributes as of `_RealNVPStep`.
-    """
-
-    outputs: ClassVar[int] = 1
-
-    def init(self, key: Array, data: Array, context: Array | None) -> dict[str, Any]:
-        """Leaves the data unchanged, but for their order."""
-        network = self.network.init(key, data[..., : self.split], context)
+    @nn.nowrap
+    def init_step(self, key, data, context) -> dict[str, Any]:
+        """Creates the variables of a step."""
+        network = self._network.init(key, data[..., : self.event_shape[0] // 2], context)
         return {"params": {"coupling": network["params"]}}
 
-    def __call__(self, variables: dict[str, Any], context: Array | None) -> Chain:
-        """Builds the step from its variables."""
-        network = self.conditioner(variables["params"]["coupling"], context)
-        return Chain(
-            [
-                Reverse(self.event_ndims),
-                AdditiveCoupling(network, self.split, self.event_ndims),
-            ]
-        )
+    @nn.nowrap
+    def step(self, variables, context) -> Chain:
+        """Builds a step from its variables, from data to noise."""
+        params = variables["params"]
+        network = Conditioner(self._network, {"params": params["coupling"]}, context)
+        return Chain([Reverse(), AdditiveCoupling(network, self.event_shape[0] // 2)])
+
+    @property
+    def _network(self) -> MLP:
+        """The coupling network: shifts of the half that it doesn't read."""
+        features = self.event_shape[0] - self.event_shape[0] // 2
+        return MLP(features, tuple(self.hidden_sizes), dtype=self.dtype, parent=None)

@@ -1,35 +1,37 @@
-"""Residual flows."""
+"""Residual flows: contractive residual steps, with exact or unbiased log-determinants."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from vaeflow import bijectors
 from vaeflow.bijectors import Chain, Conditioner
-from vaeflow.bijectors.elementwise import actnorm_parameters
-from vaeflow.flows.base import VectorFlow, probe_key, random_signs
+from vaeflow.flows.base import VectorFlow
 from vaeflow.nn import LipschitzMLP
+from vaeflow.nn.normalization import actnorm_parameters
 
 
-class ResidualFlow(VectorFlow):
-    """Adds a contraction to its input, K times, from data to noise: densities are cheap.
+class ResidualFlow(VectorFlow, kw_only=True):
+    """Residual steps z = x + g(x) with Lip(g) < 1, from data to noise: densities are cheap.
 
-    Each step standardises the entries and adds to them what a network with a bounded Lipschitz
-    constant makes of them. The networks are zero at first, so the flow only standardises the data.
-    They are free but for their bound: every entry may depend on every other. From data to noise a
-    step costs one pass of its network for the values, and as many vector-Jacobian products as there
-    are entries for the exact log-determinant; from noise to data some dozens of passes.
+    From data to noise a step is an actnorm, then the identity plus a network with a bounded
+    Lipschitz constant, initially zero: so the flow initially only standardises the data. The
+    Jacobian is unrestricted but for the bound: every dimension may depend on every other. From data
+    to noise a step costs one pass of its network for the values, and as many vector-Jacobian
+    products as there are dimensions for the exact log-determinant; from noise to data some dozens
+    of passes.
 
-    With `num_probes` the log-determinants are estimated in training, without bias to speak of, at a
-    cost that doesn't grow with the number of entries: where a key is given as
-    ``apply(..., rngs={"probe": key})``, which losses do when they train. Each row of the data (of
-    the context, where the flow is called without data) has noise of its own; each step has its own,
-    and its own number of terms. Without that key log-determinants are exact.
+    With `num_probes` the log-determinants are estimated in training, with negligible bias, at a
+    cost that doesn't grow with the dimension: where a key is given as
+    ``apply(..., rngs={"probe": key})``, which losses do in training. Each row of the data (of the
+    context, where the flow is called without data) has noise of its own; each step has its own
+    noise and its own number of terms. Without that key log-determinants are exact.
 
     Shapes: noise and data are ``[*batch, channel]``.
 
@@ -40,8 +42,8 @@ class ResidualFlow(VectorFlow):
       hidden_sizes: Units of each hidden layer of the networks.
       lipschitz: Bound on the Lipschitz constant of each network, in (0, 1). A step stretches no
         distance by more than 1 + lipschitz nor shrinks it by more than 1 - lipschitz, apart from
-        its scaling; from noise to data it takes up to log(1e-6) / log(lipschitz) passes.
-      num_probes: Number of probes of an estimated log-determinant; 0 where it is always exact.
+        its actnorm; from noise to data it takes up to log(1e-6) / log(lipschitz) passes.
+      num_probes: Number of probes of an estimated log-determinant; 0 for exact ones always.
     """
 
     hidden_sizes: Sequence[int] = (64, 64)
@@ -50,67 +52,57 @@ class ResidualFlow(VectorFlow):
 
     to_noise = True
 
-    def step(self) -> _ResidualStep:
-        """Builds the step, from data to noise."""
-        return _ResidualStep(
-            self.event_shape[0], hidden_sizes=self.hidden_sizes, lipschitz=self.lipschitz
-        )
+    def check_fields(self) -> None:
+        """Checks the shape of an event and the number of probes."""
+        super().check_fields()
+        if self.num_probes < 0:
+            raise ValueError(f"ResidualFlow: num_probes must be at least 0, got {self.num_probes}")
 
-    def draws(self, batch: tuple[int, ...]) -> dict[str, Array] | None:
-        """Draws the probes of every step, and how long its series is."""
-        key = probe_key(self)
-        if key is None:
+    def draws(self, batch_shape) -> dict[str, Array] | None:
+        """Samples the probes and the series length of every step, where there is an rng "probe".
+
+        Probes are random signs, whose estimate of a trace has the least variance: Hutchinson 1990,
+        "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing
+        splines".
+        """
+        if self.is_initializing() or not self.num_probes or not self.has_rng("probe"):
             return None
-        signs, roulette = jax.random.split(key)
-        shape = (self.num_steps, self.num_probes, *batch, *self.event_shape)
+        signs_key, roulette_key = jax.random.split(self.make_rng("probe"))
+        shape = (self.num_steps, self.num_probes, *batch_shape, *self.event_shape)
         return {
-            "probes": random_signs(signs, shape),
-            "roulette": jax.random.uniform(roulette, (self.num_steps,)),
+            "probes": jax.random.rademacher(signs_key, shape, jnp.float32),
+            "roulette": jax.random.uniform(roulette_key, (self.num_steps,)),
         }
 
-
-@dataclasses.dataclass(frozen=True)
-class _ResidualStep:
-    """A residual map after an actnorm, from data to noise.
-
-    Attributes:
-      channels: Number of entries of a vector.
-      hidden_sizes: Units of each hidden layer of the network.
-      lipschitz: Bound on the Lipschitz constant of the network, in (0, 1).
-    """
-
-    channels: int
-    hidden_sizes: Sequence[int] = (64, 64)
-    lipschitz: float = 0.9
-
-    event_ndims = 1
-    collections = ("params",)
-
-    @property
-    def network(self) -> LipschitzMLP:
-        """The network whose output is added."""
-        hidden = self.hidden_sizes
-        return LipschitzMLP(self.channels, hidden, self.lipschitz, parent=None)
-
-    def init(
-        self, key: Array, data: Float[Array, "batch channel"], context: Array | None
-    ) -> dict[str, Any]:
-        """Standardises the data, and leaves the rest unchanged."""
+    @nn.nowrap
+    def init_step(self, key, data, context) -> dict[str, Any]:
+        """Creates the variables of a step: an actnorm from the data, and a network."""
         shift, log_scale = actnorm_parameters(data)
         return {
             "params": {
                 "actnorm": {"shift": shift, "log_scale": log_scale},
-                "network": self.network.init(key, data, context)["params"],
+                "network": self._network.init(key, data, context)["params"],
             }
         }
 
-    def __call__(self, variables: dict[str, Any], context: Array | None) -> Chain:
-        """Builds the step from its variables, and from draws if there are any."""
-        parameters = variables["params"]
-        network = Conditioner(self.network, {"params": parameters["network"]}, context)
+    @nn.nowrap
+    def step(self, variables, context) -> Chain:
+        """Builds a step from its variables, and from draws if there are any."""
+        params = variables["params"]
+        network = Conditioner(self._network, {"params": params["network"]}, context)
         return Chain(
             [
                 bijectors.Residual(network, **variables.get("draws", {})),
-                bijectors.ActNorm(**parameters["actnorm"], event_ndims=1),
+                bijectors.ActNorm(**params["actnorm"], event_ndims=1),
             ]
+        )
+
+    @property
+    def _network(self) -> LipschitzMLP:
+        """The network g."""
+        return LipschitzMLP(
+            self.event_shape[0],
+            hidden_sizes=self.hidden_sizes,
+            lipschitz=self.lipschitz,
+            parent=None,
         )

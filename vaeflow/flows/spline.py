@@ -1,13 +1,12 @@
-"""Neural spline flows (Durkan et al. 2019)."""
+"""Neural spline flows (Durkan et al. 2019), by couplings or autoregressive."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from vaeflow.bijectors import (
     ActNorm,
@@ -18,23 +17,25 @@ from vaeflow.bijectors import (
     SplineTransformer,
     TransformedCoupling,
 )
-from vaeflow.bijectors.elementwise import actnorm_parameters
 from vaeflow.bijectors.linear import plu_factors
 from vaeflow.flows.base import VectorFlow
 from vaeflow.nn import MLP, MaskedMLP
+from vaeflow.nn.normalization import actnorm_parameters
 
 
-class NeuralSplineFlow(VectorFlow):
-    """Rational-quadratic splines with learned mixing of the entries, for vectors.
+class NeuralSplineFlow(VectorFlow, kw_only=True):
+    """Rational-quadratic splines with learned linear mixing of the dimensions, for vectors.
 
-    Each step standardises the entries, bends half of them by splines given the other half or, where
-    `autoregressive`, each of them given those before it, and mixes them by a matrix in PLU factors.
-    At first the splines are the identity and the matrix reverses the entries, so the flow only
-    standardises the data. Even numbers of steps treat all entries alike.
+    From data to noise a step is an actnorm, a spline of half of the dimensions given the other
+    half or, if `autoregressive`, of each dimension given those before it, and a matrix in PLU
+    factors. Initially the splines are the identity and the matrix reverses the dimensions, so the
+    flow only standardises the data. With even numbers of steps every dimension is transformed
+    equally often.
 
     With couplings both directions cost the same, up to two triangular solves a step from noise to
     data, and events have at least two channels. The autoregressive kind is cheap from data to
-    noise; from noise to data it finds one entry after another, as `MaskedAutoregressiveFlow` does.
+    noise; from noise to data it solves for one dimension after another, as
+    `MaskedAutoregressiveFlow` does.
 
     Shapes: noise and data are ``[*batch, channel]``.
 
@@ -42,11 +43,11 @@ class NeuralSplineFlow(VectorFlow):
 
     Attributes:
       num_bins: Number of bins of each spline.
-      bound: Upper end of the interval that splines bend, and minus its lower end; beyond it a
-        coupling changes nothing. Entries reach it standardised.
+      bound: Splines act on the interval [-bound, bound] and are the identity outside. Their inputs
+        are standardised.
       hidden_sizes: Units of each hidden layer of the networks.
-      autoregressive: Whether each entry is bent given those before it, rather than half of them
-        given the other half.
+      autoregressive: Whether the spline of each dimension is given those before it, rather than
+        those of one half given the other half.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
     """
@@ -58,77 +59,22 @@ class NeuralSplineFlow(VectorFlow):
     dtype: Any = jnp.float32
 
     to_noise = True
+    step_collections = ("params", "constants")
 
     @property
-    def least_channels(self) -> int:
+    def min_channels(self) -> int:
         """Fewest channels of an event: a coupling needs two."""
         return 1 if self.autoregressive else 2
 
-    def step(self) -> _NeuralSplineStep:
-        """Builds the step, from data to noise."""
-        return _NeuralSplineStep(
-            self.event_shape[0],
-            num_bins=self.num_bins,
-            bound=self.bound,
-            hidden_sizes=self.hidden_sizes,
-            autoregressive=self.autoregressive,
-            dtype=self.dtype,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _NeuralSplineStep:
-    """Actnorm, then splines given other entries, then a matrix in PLU factors, from data to noise.
-
-    Attributes:
-      channels: Number of entries of a vector.
-      num_bins: Number of bins of each spline.
-      bound: Upper end of the interval of the splines, and minus its lower end.
-      hidden_sizes: Units of each hidden layer of the network.
-      autoregressive: Whether the splines are those of a masked autoregressive map, rather than of a
-        coupling.
-      dtype: Type in which the network computes.
-    """
-
-    channels: int
-    num_bins: int = 8
-    bound: float = 4.0
-    hidden_sizes: Sequence[int] = (64, 64)
-    autoregressive: bool = False
-    dtype: Any = jnp.float32
-
-    event_ndims = 1
-    collections = ("params", "constants")
-
-    @property
-    def split(self) -> int:
-        """Number of entries that a coupling's network reads."""
-        return self.channels // 2
-
-    @property
-    def transformer(self) -> SplineTransformer:
-        """The family of the splines."""
-        return SplineTransformer(num_bins=self.num_bins, bound=self.bound)
-
-    @property
-    def network(self) -> MLP | MaskedMLP:
-        """The network, which gives the parameters of the spline of each entry."""
-        hidden = self.hidden_sizes
-        parameters = self.transformer.num_parameters
-        if self.autoregressive:
-            return MaskedMLP(self.channels, parameters, hidden, dtype=self.dtype, parent=None)
-        features = (self.channels - self.split) * parameters
-        return MLP(features, hidden, dtype=self.dtype, parent=None)
-
-    def init(
-        self, key: Array, data: Float[Array, "batch channel"], context: Array | None
-    ) -> dict[str, Any]:
-        """Standardises the data, reverses the entries, and leaves the rest unchanged."""
+    @nn.nowrap
+    def init_step(self, key, data, context) -> dict[str, Any]:
+        """Creates the variables of a step: an actnorm from the data, a network, a reversal."""
+        channels = self.event_shape[0]
         shift, log_scale = actnorm_parameters(data)
-        normalised = (data + shift) * jnp.exp(log_scale)
-        inputs = normalised if self.autoregressive else normalised[..., : self.split]
-        network = self.network.init(key, inputs, context)
-        mixing = plu_factors(jnp.eye(self.channels)[::-1])
+        normalized = (data + shift) * jnp.exp(log_scale)
+        inputs = normalized if self.autoregressive else normalized[..., : channels // 2]
+        network = self._network.init(key, inputs, context)
+        mixing = plu_factors(jnp.eye(channels)[::-1])
         constants = {name: mixing.pop(name) for name in ("permutation", "sign")}
         return {
             "params": {
@@ -139,19 +85,32 @@ class _NeuralSplineStep:
             "constants": constants,
         }
 
-    def __call__(self, variables: dict[str, Any], context: Array | None) -> Chain:
-        """Builds the step from its variables."""
-        parameters = variables["params"]
-        network = Conditioner(self.network, {"params": parameters["network"]}, context)
+    @nn.nowrap
+    def step(self, variables, context) -> Chain:
+        """Builds a step from its variables, from data to noise."""
+        params = variables["params"]
+        network = Conditioner(self._network, {"params": params["network"]}, context)
         if self.autoregressive:
-            splines = MaskedAutoregressive(network, self.transformer)
+            splines = MaskedAutoregressive(network, self._transformer)
         else:
-            splines = TransformedCoupling(network, self.split, self.transformer)
-        mixing = parameters["mixing"] | variables["constants"]
+            splines = TransformedCoupling(network, self.event_shape[0] // 2, self._transformer)
         return Chain(
             [
-                LULinear(**mixing),
+                LULinear(**params["mixing"], **variables["constants"]),
                 splines,
-                ActNorm(**parameters["actnorm"], event_ndims=1),
+                ActNorm(**params["actnorm"], event_ndims=1),
             ]
         )
+
+    @property
+    def _transformer(self) -> SplineTransformer:
+        return SplineTransformer(num_bins=self.num_bins, bound=self.bound)
+
+    @property
+    def _network(self) -> MLP | MaskedMLP:
+        """The network: parameters of the spline of each dimension."""
+        channels, num_parameters = self.event_shape[0], self._transformer.num_parameters
+        options = {"hidden_sizes": self.hidden_sizes, "dtype": self.dtype, "parent": None}
+        if self.autoregressive:
+            return MaskedMLP(channels, num_parameters=num_parameters, **options)
+        return MLP((channels - channels // 2) * num_parameters, **options)

@@ -1,4 +1,4 @@
-"""Flows around a flow: standardised data and bounded data."""
+"""Wrappers of a flow: a learned or fixed standardisation of the data, or a bounded range."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, Sigmoid
-from vaeflow.bijectors.elementwise import actnorm_parameters
+from vaeflow.nn.normalization import actnorm_parameters
 
 
 class Wrapped(nn.Module):
-    """A flow around another, of the same shapes and contexts.
+    """A flow followed by another map, with the shapes and contexts of the flow inside.
 
     Attributes:
       flow: A module of this package.
@@ -41,10 +41,10 @@ class Wrapped(nn.Module):
 
 
 class BoundedFlow(Wrapped):
-    """Ends a flow with a sigmoid, so that every entry of the data lies in an interval.
+    """Ends a flow with a sigmoid, so that every dimension of the data lies in an interval.
 
-    Where data pile up at an end of their range, such as the black background of digits, the logit
-    spreads them out and the flow inside has no narrow peak to fit.
+    Where data accumulate at an end of their range, such as the black background of digits, the
+    logit spreads them out and the flow inside has no narrow peak to fit.
 
     Shapes: those of the flow inside.
 
@@ -70,16 +70,16 @@ class BoundedFlow(Wrapped):
 
 
 class StandardizedFlow(Wrapped):
-    """Ends a flow with a scale and a shift of every entry, taken from the first batch.
+    """Ends a flow with a scale and a shift of every dimension, taken from the first batch.
 
-    x = y exp(log_scale) + shift, entry by entry, with y from the flow inside; `shift` and
-    `log_scale` start at the mean and the log standard deviation of each entry over the batch given
-    to `init`, and are learned from there. Convolutions treat all places alike; in aligned images,
-    such as faces, each pixel has a brightness of its own, which this tells the flow.
+    x = y exp(log_scale) + shift, elementwise, with y from the flow inside; `shift` and `log_scale`
+    start at the mean and the log standard deviation of each dimension over the batch given to
+    `init`, and are learned from there. Convolutions don't depend on the position, but in aligned
+    images, such as faces, each pixel has a mean brightness of its own: this map models it.
 
-    In a table each column has a unit of its own, and a learning rate that suits all of them there
-    is none: with `learned` false, scale and shift stay as they are, in the collection "constants",
-    and all that is learned has the unit of a standard deviation.
+    In a table each column has its own unit, and no learning rate suits all of them: with `learned`
+    false, scale and shift are constants, in the collection "constants", and all that is learned has
+    the unit of a standard deviation.
 
     Shapes: those of the flow inside.
 
@@ -124,10 +124,10 @@ class StandardizedFlow(Wrapped):
         return mean.reshape(self.event_shape), log_deviation.reshape(self.event_shape)
 
 
-def _statistics(rows: Float[Array, "row entry"]) -> tuple[Array, Array]:
-    """Mean and log standard deviation, 0 for an entry that is constant, whatever the unit."""
+def _statistics(rows: Float[Array, "row dimension"]) -> tuple[Array, Array]:
+    """Mean and log standard deviation, 0 for a constant dimension, in any unit."""
     mean = jnp.mean(rows, axis=0)
-    # Squares of small numbers would be zero, those of large ones infinite.
+    # Without this scaling squares of small numbers would underflow, and of large ones overflow.
     size = jnp.max(jnp.abs(rows - mean), axis=0)
     size = jnp.where(size > 0, size, 1.0)
     deviation = jnp.sqrt(jnp.mean(jnp.square((rows - mean) / size), axis=0))

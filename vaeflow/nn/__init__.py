@@ -1,4 +1,4 @@
-"""Building blocks of networks, as Flax modules."""
+"""Networks and layers, as Flax modules: conditioners, masked, causal and convolutional networks."""
 
 from vaeflow.nn.autoregressive_map import AutoregressiveMapNetwork, UpsampledConditioner
 from vaeflow.nn.blocks import GatedConv, ResidualBlock, relu

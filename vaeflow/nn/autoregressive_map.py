@@ -1,7 +1,12 @@
-"""Base class of raster-order autoregressive networks over maps of codes, with incremental sampling."""
+"""Autoregressive networks over maps of codes in raster order: base class, and upsampled context.
+
+`AutoregressiveMapNetwork` computes the logits of whole maps at once, and samples them position by
+position with caches.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +17,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vaeflow.nn.blocks import ResidualBlock, relu
-from vaeflow.nn.causal import Place
+from vaeflow.nn.causal import Position
 from vaeflow.nn.convolution import Conv
 
 
 class UpsampledConditioner(nn.Module):
-    """A residual stack over the map of the level above, then repeated up to the size below.
+    """A residual network over the map of the level above, upsampled to the size of the map below.
 
-    Position (i, j) of the map below gets the features of position (i h' // h, j w' // w).
+    Position (i, j) of the map below receives the features of position (i h' // h, j w' // w).
 
     Source: Razavi, van den Oord & Vinyals 2019, "Generating diverse high-fidelity images with
     VQ-VAE-2", section 3.2 (a residual network, as conditioning of the bottom prior on the top).
@@ -33,6 +38,7 @@ class UpsampledConditioner(nn.Module):
     """
 
     map_shape: tuple[int, int]
+    _: dataclasses.KW_ONLY
     num_codes: int | None = None
     channels: int = 64
     num_blocks: int = 2
@@ -46,16 +52,17 @@ class UpsampledConditioner(nn.Module):
           above: Codes ``[*batch, h', w']``, or features ``[*batch, h', w', channel]``.
 
         Raises:
-          ValueError: If these aren't codes where `num_codes` is given and features where it isn't, or
-            have too few axes.
+          ValueError: If these aren't codes where `num_codes` is given and features where it isn't,
+            or have too few axes.
         """
         integer = jnp.issubdtype(above.dtype, jnp.integer)
         event_ndims = 3 if self.num_codes is None else 2
         if integer != (self.num_codes is not None) or above.ndim < event_ndims:
             expected = "[*batch, height, width" + (", channel]" if self.num_codes is None else "]")
+            kind = "features" if self.num_codes is None else "codes"
             raise ValueError(
-                f"above must hold {'features' if self.num_codes is None else 'codes'} {expected} for "
-                f"codes={self.num_codes}, got {above.dtype} of shape {above.shape}"
+                f"above must hold {kind} {expected} for num_codes={self.num_codes}, "
+                f"got {above.dtype} of shape {above.shape}"
             )
         batch = above.shape[: above.ndim - event_ndims]
         x = above.reshape((math.prod(batch), *above.shape[len(batch) :]))
@@ -74,7 +81,7 @@ class UpsampledConditioner(nn.Module):
 def resize_nearest(
     x: Float[Array, "*batch height width channel"], size: tuple[int, int]
 ) -> Float[Array, "*batch out_height out_width channel"]:
-    """Repeats the pixels of h' x w' maps to h x w: (i, j) is what was at (i h' // h, j w' // w)."""
+    """Resizes h' x w' maps to h x w: position (i, j) is that at (i h' // h, j w' // w) before."""
     for axis, length in zip((-3, -2), size, strict=True):
         x = jnp.take(x, jnp.arange(length) * x.shape[axis] // length, axis=axis)
     return x
@@ -84,27 +91,28 @@ PyTree = Any
 
 
 class AutoregressiveMapNetwork(nn.Module):
-    """What networks over maps of codes share: from codes to logits, all at once or one by one.
+    """Base class of networks from maps of codes to the logits of each code given those before.
 
     Positions are in raster order: row by row, each from left to right. A subclass computes logits
-    in two stages, `rows`, of what the rows above tell, and `positions`, of all codes before. Each
-    takes either whole maps or a piece of them, and then caches of what its layers have read in the
-    pieces before: the layers are the same.
+    in two stages: `rows`, features of the rows above, and `positions`, which reads all codes
+    before. Each takes either whole maps or a part of them, and then caches of the inputs of its
+    layers in the parts before; parameters are the same.
 
-    An offset of each position is added to its logits, which at first are nothing else: zero, or of
-    the frequencies that `start_at_frequencies` finds in data.
+    A learned offset of each position is added to its logits. The rest is initially zero, and the
+    offset is zero or, after `start_at_frequencies`, the log frequencies of the codes in data.
 
     Attributes:
       map_shape: Height and width of a map.
       num_codes: Number K of codes: they are 0, ..., K - 1.
-      channels: Number of channels of the layers between.
+      channels: Number of channels of the hidden layers.
       num_blocks: Number of blocks of layers.
-      dropout: Share of the channels of each block that are dropped wherever `apply` is given an rng
-        named "dropout".
+      dropout: Probability of dropping a channel of a block, where `apply` is given an rng named
+        "dropout".
       dtype: Type to compute in; logits are float32 or wider.
     """
 
     map_shape: tuple[int, int]
+    _: dataclasses.KW_ONLY
     num_codes: int
     channels: int = 128
     num_blocks: int = 5
@@ -112,12 +120,12 @@ class AutoregressiveMapNetwork(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        """Makes the layers."""
+        """Creates the layers."""
         self.embedding = nn.Embed(
             self.num_codes,
             self.channels,
             dtype=self.dtype,
-            # Inputs of variance one, as initialisers of the layers that follow expect.
+            # Variance one, as the initialisers of the next layers assume.
             embedding_init=nn.initializers.normal(1.0),
         )
         self.hidden = Conv(self.channels, (1, 1), dtype=self.dtype)
@@ -134,7 +142,7 @@ class AutoregressiveMapNetwork(nn.Module):
         """Computes the logits of every position given the codes before it.
 
         Args:
-          maps: Codes; any beyond the range counts as the nearest within.
+          maps: Codes; those out of range are clipped to it.
           context: Vectors, or one for each position, or None.
 
         Raises:
@@ -149,29 +157,30 @@ class AutoregressiveMapNetwork(nn.Module):
             raise ValueError(f"codes must be integers, got {maps.dtype} of shape {maps.shape}")
         if maps.ndim != 3 or maps.shape[1:] != tuple(self.map_shape):
             raise ValueError(
-                f"maps must have shape (batch, {self.map_shape[0]}, {self.map_shape[1]}), got {maps.shape}"
+                f"maps must have shape (batch, {self.map_shape[0]}, {self.map_shape[1]}), "
+                f"got {maps.shape}"
             )
 
     def start_at_frequencies(self, maps: Int[Array, "batch height width"]) -> None:
-        """Makes the offset log((n + 1/2) / (N + K/2)), n of N maps having a code at a position.
+        """Sets the offset to log((n + 1/2) / (N + K/2)), where n of N maps have the code there.
 
-        To be called in `init` alone. Codes beyond the range count nowhere.
+        To be called in `init` only. Codes out of range aren't counted.
 
         Raises:
           ValueError: As a call, of the maps.
         """
         self._check_maps(maps)
         height, width = self.map_shape
-        places = jnp.arange(height)[:, None], jnp.arange(width)
+        positions = jnp.arange(height)[:, None], jnp.arange(width)
         counts = jnp.full((*self.map_shape, self.num_codes), 0.5)
-        counts = counts.at[(*places, jnp.where(maps < 0, self.num_codes, maps))].add(
+        counts = counts.at[(*positions, jnp.where(maps < 0, self.num_codes, maps))].add(
             1.0, mode="drop"
         )
         total = maps.shape[0] + 0.5 * self.num_codes
         self.put_variable("params", "offset", jnp.log(counts / total))
 
     def embed(self, maps: Int[Array, "*positions"]) -> Float[Array, "*positions channel"]:
-        """Looks up the vector of each code."""
+        """Returns the embedding vector of each code."""
         return self.embedding(jnp.clip(maps, 0, self.num_codes - 1))
 
     def from_embedded(
@@ -179,7 +188,7 @@ class AutoregressiveMapNetwork(nn.Module):
         x: Float[Array, "batch height width channel"],
         context: Float[Array, "batch *positions feature"] | None = None,
     ) -> Float[Array, "batch height width code"]:
-        """Computes logits of the vectors that stand for codes."""
+        """Computes logits from the embedding vectors of the codes."""
         conditions = self.conditions(context)
         above = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
         sequence = x.reshape(x.shape[0], -1, x.shape[-1])
@@ -188,9 +197,10 @@ class AutoregressiveMapNetwork(nn.Module):
         return self.positions(before, rows, conditions)[0] + self.offset
 
     def conditions(self, context: Float[Array, "batch *positions feature"] | None) -> PyTree:
-        """Computes what each block adds given the context, ``[batch, height, width, feature]``.
+        """Computes the terms that each block adds given the context.
 
-        Vectors give maps of height and width 1, which broadcast.
+        They are ``[batch, height, width, feature]``; vectors give maps of height and width 1, which
+        broadcast.
 
         Raises:
           ValueError: If the context has another height and width than the maps.
@@ -209,7 +219,7 @@ class AutoregressiveMapNetwork(nn.Module):
     def conditions_of_blocks(
         self, context: Float[Array, "batch height_or_1 width_or_1 feature"] | None
     ) -> PyTree:
-        """Computes what each block adds, of as many positions as the context has; one without."""
+        """Computes the terms of each block, at the positions of the context; at one without."""
         raise NotImplementedError
 
     def rows(
@@ -217,18 +227,18 @@ class AutoregressiveMapNetwork(nn.Module):
         above: Float[Array, "batch rows width channel"],
         conditions: PyTree,
         caches: PyTree = None,
-        at: Place = (0, 0),
+        at: Position = (0, 0),
     ) -> tuple[PyTree, PyTree]:
-        """Computes what rows are told by those above.
+        """Computes features of the rows above each row.
 
         Args:
           above: For each row, the vectors of the row above; zeros for the first.
           conditions: From `conditions`, of the same rows.
           caches: From the rows before, or None where these are all.
-          at: Where the rows begin.
+          at: Position at which the rows begin.
 
         Returns:
-          A pytree of ``[batch, rows, width, feature]``, and the caches with these rows in them.
+          A pytree of ``[batch, rows, width, feature]``, and the updated caches.
         """
         raise NotImplementedError
 
@@ -238,7 +248,7 @@ class AutoregressiveMapNetwork(nn.Module):
         rows: PyTree,
         conditions: PyTree,
         caches: PyTree = None,
-        at: Place = (0, 0),
+        at: Position = (0, 0),
     ) -> tuple[Float[Array, "batch rows columns code"], PyTree]:
         """Computes logits.
 
@@ -248,26 +258,26 @@ class AutoregressiveMapNetwork(nn.Module):
           rows: From `rows`, of the same positions.
           conditions: From `conditions`, of the same positions.
           caches: From the positions before, or None where these are all.
-          at: Where the positions begin.
+          at: Position at which these begin.
 
         Returns:
-          The logits, and the caches with these positions in them.
+          The logits, and the updated caches.
         """
         raise NotImplementedError
 
     def empty_caches(self, batch: int) -> tuple[PyTree, PyTree]:
-        """Caches of `rows` and of `positions` before the first."""
+        """Returns the caches of `rows` and of `positions` before the first."""
         raise NotImplementedError
 
-    def left_of(self, before: Array, at: Place) -> Array:
-        """The vectors on the left: what is before, but zeros in the first column."""
+    def left_of(self, before: Array, at: Position) -> Array:
+        """Returns the vectors on the left: those before, with zeros in the first column."""
         columns = at[1] + jnp.arange(before.shape[2])
         return jnp.where(columns[:, None] > 0, before, 0)
 
     def logits(
         self, x: Float[Array, "batch rows columns channel"], activation: Callable[[Array], Array]
     ) -> Float[Array, "batch rows columns code"]:
-        """Computes logits of the last block's features, position by position."""
+        """Computes logits from the last block's features, for each position on its own."""
         logits = self.outputs(activation(self.hidden(activation(x))))
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
@@ -278,9 +288,9 @@ class AutoregressiveMapNetwork(nn.Module):
         caches: PyTree,
         row: Array,
     ) -> tuple[PyTree, PyTree]:
-        """`rows` of one row, given the codes of the row above; those of row 0 are ignored."""
+        """Computes `rows` of one row, given the codes of the row above, which row 0 ignores."""
         above = jnp.where(row > 0, self.embed(codes)[:, None], 0)
-        conditions = _cut(conditions, (row, 0), (1, self.map_shape[1]))
+        conditions = _slice(conditions, (row, 0), (1, self.map_shape[1]))
         return self.rows(above, conditions, caches, (row, 0))
 
     def position_of_code(
@@ -289,13 +299,13 @@ class AutoregressiveMapNetwork(nn.Module):
         rows: PyTree,
         conditions: PyTree,
         caches: PyTree,
-        at: Place,
+        at: Position,
     ) -> tuple[Float[Array, "batch code"], PyTree]:
-        """Logits of one position, given the code before; that of the first position is ignored."""
+        """Computes the logits of one position, given the code before, which the first ignores."""
         first = (at[0] == 0) & (at[1] == 0)
         before = jnp.where(first, 0, self.embed(code)[:, None, None])
-        rows = _cut(rows, (0, at[1]), (1, 1))
-        conditions = _cut(conditions, at, (1, 1))
+        rows = _slice(rows, (0, at[1]), (1, 1))
+        conditions = _slice(conditions, at, (1, 1))
         logits, caches = self.positions(before, rows, conditions, caches, at)
         return logits[:, 0, 0] + self.offset[at], caches
 
@@ -304,19 +314,19 @@ class AutoregressiveMapNetwork(nn.Module):
         self,
         variables: dict[str, Any],
         context: Float[Array, "batch *positions feature"] | None,
-        entry: Callable[[Float[Array, "batch code"], PyTree], tuple[Array, PyTree]],
+        solve_one: Callable[[Float[Array, "batch code"], PyTree], tuple[Array, PyTree]],
         inputs: PyTree,
         batch: int,
     ) -> PyTree:
-        """Finds maps with code_p = entry(logits of p given the codes before, inputs_p).
+        """Solves code_p = solve_one(logits of p given the codes before, inputs_p), p by p.
 
-        Each position costs what it costs of one pass over whole maps; what attention reads is read
-        of all positions.
+        All positions together cost about one pass over whole maps, except that attention reads the
+        cache of all positions at each.
 
         Args:
           variables: The module's variables.
           context: Vectors, or one for each position, or None.
-          entry: Computes the codes ``[batch]`` of a position, and a result, from its logits.
+          solve_one: Computes the codes ``[batch]`` of a position, and a result, from its logits.
           inputs: Pytree of arrays whose first axes are height and width.
           batch: Number of maps.
 
@@ -326,16 +336,16 @@ class AutoregressiveMapNetwork(nn.Module):
         height, width = self.map_shape
         conditions = self.apply(variables, context, method="conditions")
 
-        def row(carry, given):
-            (of_rows, of_positions), codes = carry
-            index, inputs = given
-            rows, of_rows = self.apply(
-                variables, codes, conditions, of_rows, index, method="row_of_codes"
+        def row(carry, slices):
+            (row_caches, position_caches), codes = carry
+            index, row_inputs = slices
+            rows, row_caches = self.apply(
+                variables, codes, conditions, row_caches, index, method="row_of_codes"
             )
 
-            def position(carry, given):
+            def position(carry, slices):
                 caches, code = carry
-                column, inputs = given
+                column, position_inputs = slices
                 logits, caches = self.apply(
                     variables,
                     code,
@@ -345,27 +355,27 @@ class AutoregressiveMapNetwork(nn.Module):
                     (index, column),
                     method="position_of_code",
                 )
-                code, result = entry(logits, inputs)
+                code, result = solve_one(logits, position_inputs)
                 code = code.astype(jnp.int32)
                 return (caches, code), (code, result)
 
-            (of_positions, _), (codes, results) = jax.lax.scan(
-                position, (of_positions, codes[:, -1]), (jnp.arange(width), inputs)
+            (position_caches, _), (codes, results) = jax.lax.scan(
+                position, (position_caches, codes[:, -1]), (jnp.arange(width), row_inputs)
             )
-            return ((of_rows, of_positions), codes.T), results
+            return ((row_caches, position_caches), codes.T), results
 
         caches = self.apply(variables, batch, method="empty_caches")
         start = (caches, jnp.zeros((batch, width), jnp.int32))
         return jax.lax.scan(row, start, (jnp.arange(height), inputs))[1]
 
 
-def _cut(maps: PyTree, at: Place, size: tuple[int, int]) -> PyTree:
-    """Cuts the same piece out of all maps, except those that are alike at all positions."""
+def _slice(maps: PyTree, at: Position, size: tuple[int, int]) -> PyTree:
+    """Slices the same part of all maps, except those of a single position, which broadcast."""
 
-    def cut(leaf: Array) -> Array:
+    def slice_leaf(leaf: Array) -> Array:
         if leaf.shape[1:3] == (1, 1):
             return leaf
         sizes = (leaf.shape[0], *size, leaf.shape[3])
         return jax.lax.dynamic_slice(leaf, (0, *at, 0), sizes)
 
-    return jax.tree.map(cut, maps)
+    return jax.tree.map(slice_leaf, maps)

@@ -1,4 +1,7 @@
-"""Activations and blocks of convolutional networks."""
+"""Blocks of convolutional networks: residual, gated and instance-normalised; a ReLU.
+
+Sources: He et al. 2016 (residual), Dauphin et al. 2017 (gated), Huang et al. 2018 (MUNIT).
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from vaeflow.nn.normalization import adaptive_instance_norm, instance_norm
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Computes max(x, 0), differentiated through its result.
 
-    The next layer keeps the result for its own gradient, so nothing more has to be stored, which
-    halves what a loop over layers writes to memory. The derivative at zero is zero. Reverse-mode
-    derivatives only.
+    The next layer stores the result for its own gradient anyway, so nothing else has to be stored,
+    which halves what a loop over layers writes to memory. The derivative at zero is zero.
+    Reverse-mode derivatives only.
     """
     return jnp.maximum(x, 0)
 
@@ -37,15 +40,15 @@ relu.defvjp(_relu_forward, _relu_backward)
 
 
 class ResidualBlock(nn.Module):
-    """Adds a small network to its input: x + conv1x1(relu(conv3x3(relu(x)))).
+    """A pre-activation residual block: x + conv1x1(relu(conv3x3(relu(x)))).
 
-    The last convolution starts at zero, so the block starts as the identity.
+    The last convolution is initially zero, so the block starts as the identity.
 
     Source: He, Zhang, Ren & Sun 2016, "Identity mappings in deep residual networks" (activation
     before each layer).
 
     Attributes:
-      hidden_features: Number of channels between the two convolutions; that of the input where None.
+      hidden_features: Number of channels between the two convolutions; None for that of the input.
       dtype: Type to compute in.
     """
 
@@ -84,21 +87,21 @@ class GatedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Array:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, feature]``."""
-        both = Conv(
-            2 * self.features, self.kernel_size, self.strides, self.padding, dtype=self.dtype
-        )(x)
-        values, gates = jnp.split(both, 2, axis=-1)
+        y = Conv(2 * self.features, self.kernel_size, self.strides, self.padding, dtype=self.dtype)(
+            x
+        )
+        values, gates = jnp.split(y, 2, axis=-1)
         return values * jax.nn.sigmoid(gates)
 
 
 MODULATIONS = 4
-"""Numbers for each channel that modulate a block: deviations and means after two convolutions."""
+"""Parameters for each channel that modulate a block: scales and shifts after two convolutions."""
 
 
 class InstanceNormBlock(nn.Module):
-    """Adds a small network to its input: x + norm(conv3x3(relu(norm(conv3x3(x))))).
+    """A residual block with instance norms: x + norm(conv3x3(relu(norm(conv3x3(x))))).
 
-    The norm is an instance norm; where the block is modulated, an adaptive one.
+    With a modulation the norms are adaptive instance norms.
 
     Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
     appendix B.
@@ -119,9 +122,9 @@ class InstanceNormBlock(nn.Module):
 
         Args:
           x: Maps of features.
-          modulation: Deviations less one and means of all features after the first convolution,
-            then those after the second: `MODULATIONS` for each channel. None for deviations of one
-            and means of zero.
+          modulation: Scales less one and shifts of all features after the first convolution, then
+            those after the second: `MODULATIONS` for each channel. None for scales of one and
+            shifts of zero.
 
         Raises:
           ValueError: If the modulation is of another shape.
@@ -147,7 +150,8 @@ class InstanceNormBlock(nn.Module):
             )(x)
             if modulation is None:
                 return instance_norm(x)
-            own = modulation.reshape(-1, MODULATIONS, channels)[:, 2 * position : 2 * position + 2]
-            return adaptive_instance_norm(x, 1 + own[:, 0], own[:, 1])
+            params = modulation.reshape(-1, MODULATIONS, channels)
+            scale, shift = 1 + params[:, 2 * position], params[:, 2 * position + 1]
+            return adaptive_instance_norm(x, scale, shift)
 
         return x + convolved(relu(convolved(x, 0)), 1)

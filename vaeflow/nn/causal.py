@@ -1,7 +1,12 @@
-"""Causal layers in raster order: masked convolution and attention."""
+"""Causal convolution and attention in raster order, with caches for incremental evaluation.
+
+Sources: van den Oord et al. 2016 (PixelCNN), Vaswani et al. 2017 (attention), Ramachandran et al.
+2017 (caches).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,29 +17,29 @@ from jaxtyping import Array, Float
 
 from vaeflow.nn.convolution import Conv, default_kernel_init
 
-Place = tuple[Array | int, Array | int]
-"""Row and column at which a piece of a map begins."""
+Position = tuple[Array | int, Array | int]
+"""Row and column at which a part of a map begins."""
 
 
 class CausalConv(nn.Module):
-    """A convolution of the rows up to a position's own and of the columns up to its own.
+    """A convolution that reads the rows and the columns up to each position.
 
     With a kernel of r rows and c columns, position (i, j) reads rows i - r + 1 to i and columns
-    j + a - c + 1 to j + a, where a is `ahead`; beyond the map there are zeros. Where a is above 0
-    it reads positions that follow its own in raster order: such a layer is causal where its input
-    at row i tells of the rows above alone.
+    j + a - c + 1 to j + a, where a is `ahead`; the map is padded with zeros. With a > 0 it reads
+    positions that follow in raster order: such a layer is causal only if its input at row i depends
+    on the rows above row i only.
 
-    A map may come in pieces, which are rows, or single positions in raster order: a cache then
-    remembers the pieces before, and each costs what it costs of the whole.
+    A map may be given in parts, which are rows, or single positions in raster order: a cache stores
+    the parts before, and all parts together cost what the whole map does.
 
     Source: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves & Kavukcuoglu 2016, "Conditional
-    image generation with PixelCNN decoders", section 2.2; in pieces, Ramachandran et al. 2017,
+    image generation with PixelCNN decoders", section 2.2; in parts, Ramachandran et al. 2017,
     "Fast generation for convolutional autoregressive models".
 
     Attributes:
       features: Number of output channels.
       kernel_size: Rows and columns of the kernel.
-      ahead: Number of columns after a position's own that it reads.
+      ahead: Number of columns after the position that it reads.
       dtype: Type to compute in.
       kernel_init: Initialiser of the kernel.
     """
@@ -46,7 +51,7 @@ class CausalConv(nn.Module):
     kernel_init: Callable[..., Array] = default_kernel_init
 
     def setup(self):
-        """Makes the layers."""
+        """Creates the layers."""
         self.conv = Conv(
             self.features,
             self.kernel_size,
@@ -59,17 +64,17 @@ class CausalConv(nn.Module):
         self,
         x: Float[Array, "batch rows columns channel"],
         cache: Float[Array, "batch *padded channel"] | None = None,
-        at: Place = (0, 0),
+        at: Position = (0, 0),
     ) -> tuple[Float[Array, "batch rows columns feature"], Array | None]:
-        """Convolves a map, or a piece of one.
+        """Convolves a map, or a part of one.
 
         Args:
-          x: The whole map, or the piece that follows those in the cache.
-          cache: From `empty_cache` or the piece before; None where x is the whole map.
-          at: Where the piece begins.
+          x: The whole map, or the part that follows those in the cache.
+          cache: From `empty_cache` or the part before; None where x is the whole map.
+          at: Position at which the part begins.
 
         Returns:
-          The features at the positions of x, and the cache with x in it, or None.
+          The features at the positions of x, and the updated cache, or None.
         """
         before, after = self._margins
         if cache is None:
@@ -86,7 +91,7 @@ class CausalConv(nn.Module):
     def empty_cache(
         self, batch: int, shape: tuple[int, int], channels: int
     ) -> Float[Array, "batch padded_height padded_width channel"]:
-        """A cache of no piece of maps of `shape`: the zeros beyond the map, and room for it."""
+        """Returns an empty cache for maps of `shape`, padding included."""
         before, after = self._margins
         height, width = shape[0] + before[0], shape[1] + before[1] + after
         return jnp.zeros((batch, height, width, channels), self.dtype)
@@ -102,13 +107,13 @@ Cache = tuple[Array, Array]
 
 
 class CausalAttention(nn.Module):
-    """Averages values of the positions up to one's own, weighted by how keys answer a query.
+    """Causal multi-head attention: each position attends to itself and to those before it.
 
-    Position p gets, of each head, sum_(q <= p) w_pq v_q with w_p = softmax_q(k_q . u_p / sqrt(d)),
-    where u_p is a linear function of its query, and k_q and v_q of the content at q, each with d
-    entries a head.
+    The output of a head at position p is sum_(q <= p) w_pq v_q with
+    w_p = softmax_q(k_q . u_p / sqrt(d)), where u_p is a linear function of the query input at p,
+    and k_q and v_q of the content at q; a head has d dimensions.
 
-    A sequence may come in pieces: a cache then remembers the keys and values of those before.
+    A sequence may be given in parts: a cache stores the keys and values of the parts before.
 
     Source: Vaswani et al. 2017, "Attention is all you need", section 3.2, masked as in their
     decoder.
@@ -120,6 +125,7 @@ class CausalAttention(nn.Module):
     """
 
     features: int
+    _: dataclasses.KW_ONLY
     num_heads: int = 1
     dtype: Any = jnp.float32
 
@@ -131,24 +137,25 @@ class CausalAttention(nn.Module):
         cache: Cache | None = None,
         start: Array | int = 0,
     ) -> tuple[Float[Array, "batch position feature"], Cache | None]:
-        """Attends from the positions of a sequence, or of a piece of one.
+        """Attends from the positions of a sequence, or of a part of one.
 
         Args:
-          queries: What asks at each position: of the whole sequence, or of the piece that follows
-            those in the cache.
-          content: What is there to be found at the same positions.
-          cache: From `empty_cache` or the piece before; None where this is the whole sequence.
-          start: Where the piece begins.
+          queries: Inputs of the queries, of the whole sequence, or of the part that follows those
+            in the cache.
+          content: Inputs of the keys and values at the same positions.
+          cache: From `empty_cache` or the part before; None where this is the whole sequence.
+          start: Position at which the part begins.
 
         Returns:
-          The averages, and the cache with the piece in it, or None.
+          The averages, and the updated cache, or None.
 
         Raises:
           ValueError: If the features aren't a multiple of the heads.
         """
         if self.features % self.num_heads:
             raise ValueError(
-                f"features must be a multiple of the heads, got {self.features} and {self.num_heads}"
+                "features must be a multiple of the heads, got "
+                f"{self.features} and {self.num_heads}"
             )
 
         def projected(x: Array, name: str) -> Array:
@@ -159,16 +166,16 @@ class CausalAttention(nn.Module):
         key, value = projected(content, "key"), projected(content, "value")
         if cache is not None:
             key, value = cache = tuple(
-                jax.lax.dynamic_update_slice_in_dim(whole, piece, start, 1)
-                for whole, piece in zip(cache, (key, value), strict=True)
+                jax.lax.dynamic_update_slice_in_dim(stored, part, start, 1)
+                for stored, part in zip(cache, (key, value), strict=True)
             )
-        own = start + jnp.arange(query.shape[1])
-        reads = jnp.arange(key.shape[1]) <= own[:, None]
-        found = jax.nn.dot_product_attention(query, key, value, mask=reads[None, None])
-        return found.reshape(*queries.shape[:-1], self.features), cache
+        positions = start + jnp.arange(query.shape[1])
+        mask = jnp.arange(key.shape[1]) <= positions[:, None]
+        averages = jax.nn.dot_product_attention(query, key, value, mask=mask[None, None])
+        return averages.reshape(*queries.shape[:-1], self.features), cache
 
     @nn.nowrap
     def empty_cache(self, batch: int, positions: int) -> Cache:
-        """A cache of no piece of sequences of so many positions."""
+        """Returns an empty cache for sequences of so many positions."""
         shape = (batch, positions, self.num_heads, self.features // self.num_heads)
         return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)

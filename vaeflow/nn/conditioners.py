@@ -1,7 +1,11 @@
-"""Networks that couplings, posteriors and differential equations are conditioned by."""
+"""Conditioner networks of flows: MLPs, the coupling networks of Glow and RealNVP, velocities.
+
+All take an optional context, and their outputs are initially zero.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +21,7 @@ from vaeflow.nn.normalization import ActNormConv
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron on vectors, its last layer zero at first.
+    """A multilayer perceptron on vectors, its last layer initially zero.
 
     Attributes:
       features: Number of outputs.
@@ -39,7 +43,7 @@ class MLP(nn.Module):
         if context is not None:
             x = jnp.concatenate([x, context.astype(x.dtype)], axis=-1)
         if x.shape[-1] == 0:
-            # Nothing to read: what follows is a function of its biases.
+            # Without inputs the output is a function of the biases; kernels need one input.
             x = jnp.ones((*x.shape[:-1], 1), x.dtype)
         x = x.astype(self.dtype)
         for size in self.hidden_sizes:
@@ -61,6 +65,7 @@ class GlowNetwork(nn.Module):
     """
 
     features: int
+    _: dataclasses.KW_ONLY
     hidden_features: int
     dtype: Any = jnp.float32
 
@@ -72,7 +77,7 @@ class GlowNetwork(nn.Module):
     ) -> Float[Array, "batch height width out"]:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
         x, bias = join_context(x, context, self.hidden_features, self.dtype)
-        # Names of saved parameters, which outlive that of the class.
+        # The explicit names are those of saved parameters.
         x = relu(
             ActNormConv(self.hidden_features, (3, 3), dtype=self.dtype, name="NormalizedConv_0")(x)
             + bias
@@ -96,6 +101,7 @@ class ResidualNetwork(nn.Module):
     """
 
     features: int
+    _: dataclasses.KW_ONLY
     hidden_features: int
     num_blocks: int = 2
     dtype: Any = jnp.float32
@@ -114,11 +120,11 @@ class ResidualNetwork(nn.Module):
         return ZeroConv(self.features, dtype=self.dtype)(relu(x))
 
 
-def join_context(x: Array, context: Array | None, width: int, dtype: Any) -> tuple[Array, Array]:
-    """Gives the first layer of a convolutional network its context.
+def join_context(x: Array, context: Array | None, features: int, dtype: Any) -> tuple[Array, Array]:
+    """Adds a context to the first layer, of so many features, of a convolutional network.
 
-    Feature maps join the input's channels. Vectors become a bias of each example, through a dense
-    layer that belongs to the calling module.
+    Feature maps are concatenated to the input's channels. Vectors become a bias of each example,
+    by a dense layer that belongs to the calling module.
 
     Returns:
       The input of the first convolution, and a bias to add to its output.
@@ -128,26 +134,26 @@ def join_context(x: Array, context: Array | None, width: int, dtype: Any) -> tup
         return x, zero
     if context.ndim == x.ndim:
         return jnp.concatenate([x, context.astype(x.dtype)], axis=-1), zero
-    bias = nn.Dense(width, dtype=dtype, name="context")(context)
+    bias = nn.Dense(features, dtype=dtype, name="context")(context)
     return x, bias[:, None, None, :]
 
 
 class TimeDependentMLP(nn.Module):
-    """A multilayer perceptron whose layers are gated and shifted by time, zero at first.
+    """A multilayer perceptron whose layers are gated and shifted by time, initially zero.
 
-    Each layer computes (W x + b) * sigmoid(G u + g) + H u, with u the time, followed by the entries
-    of the context where there is one. With tanh between the layers the result is a smooth and
-    bounded function of x, so that dx/dt = network(x, t) has a solution for all times.
+    Each layer computes (W x + b) * sigmoid(G u + g) + H u, with u the time, concatenated with the
+    context where there is one. With tanh between the layers the result is a smooth and bounded
+    function of x, so that dx/dt = network(x, t) has a solution for all times.
 
-    It multiplies in full precision: solvers take rounding for error.
+    Products have full precision: the error estimate of a solver would include their rounding.
 
     Source: Grathwohl, Chen, Bettencourt, Sutskever & Duvenaud 2019, "FFJORD: Free-form continuous
     dynamics for scalable reversible generative models", and their published code.
 
     Attributes:
-      dimension: Number of entries of a vector, of inputs and of outputs.
+      dimension: Number of dimensions of the input and of the output.
       hidden_sizes: Sizes of the hidden layers.
-      activation: Nonlinearity after each hidden layer; smooth, as solvers want it.
+      activation: Nonlinearity after each hidden layer; solvers need a smooth one.
     """
 
     dimension: int
@@ -157,14 +163,14 @@ class TimeDependentMLP(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "batch entry"],
+        x: Float[Array, "batch dimension"],
         time: Float[Array, " batch"],
         context: Float[Array, "batch feature"] | None = None,
-    ) -> Float[Array, "batch entry"]:
-        """Maps ``[batch, entries]`` at times ``[batch]`` to ``[batch, entries]``."""
-        given = time[:, None].astype(x.dtype)
+    ) -> Float[Array, "batch dimension"]:
+        """Maps ``[batch, dimension]`` at times ``[batch]`` to ``[batch, dimension]``."""
+        u = time[:, None].astype(x.dtype)
         if context is not None:
-            given = jnp.concatenate([given, context.astype(x.dtype)], axis=-1)
+            u = jnp.concatenate([u, context.astype(x.dtype)], axis=-1)
         for number, size in enumerate((*self.hidden_sizes, self.dimension)):
             last = number == len(self.hidden_sizes)
             init = nn.initializers.zeros if last else nn.initializers.lecun_normal()
@@ -178,7 +184,7 @@ class TimeDependentMLP(nn.Module):
                     name=f"{name}_{number}",
                 )
 
-            x = dense("layer")(x) * jax.nn.sigmoid(dense("gate")(given))
-            x = x + dense("shift", bias=False)(given)
+            x = dense("layer")(x) * jax.nn.sigmoid(dense("gate")(u))
+            x = x + dense("shift", bias=False)(u)
             x = x if last else self.activation(x)
         return x

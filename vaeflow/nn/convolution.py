@@ -1,4 +1,8 @@
-"""Convolutions with CPU kernels and gradients, and their upsampling relatives."""
+"""Convolutions of images with kernels and gradients that suit CPUs, and upsampling convolutions.
+
+`convolution` computes what `jax.lax.conv_general_dilated` does; see `vaeflow.nn.convolution_cpu`
+for its matrix products. The upsampling layers compute four phases by one convolution.
+"""
 
 from __future__ import annotations
 
@@ -16,30 +20,33 @@ from jaxtyping import Array, Float
 from vaeflow.nn import convolution_cpu
 
 
-def doubled_size(shape: tuple[int, ...], size: tuple[int, int] | None) -> tuple[int, int]:
-    """The height and width to keep of maps of twice the size of those of a shape.
+def upsampled_size(shape: tuple[int, ...], size: tuple[int, int] | None) -> tuple[int, int]:
+    """Returns the height and width of the output of an upsampling convolution.
 
     Args:
-      shape: That of the maps before, [batch, height, width, channel].
-      size: What is asked for, or None for all.
+      shape: Shape of its input, [batch, height, width, channel].
+      size: The height and width asked for, or None for twice those of the input.
 
     Raises:
-      ValueError: If the size is larger than twice that of the maps.
+      ValueError: If the size is larger than twice that of the input.
     """
-    whole = (2 * shape[1], 2 * shape[2])
-    height, width = size or whole
-    if height > whole[0] or width > whole[1]:
-        raise ValueError(f"size must be at most {whole} for x of shape {shape}, got {size}")
+    doubled = (2 * shape[1], 2 * shape[2])
+    height, width = size or doubled
+    if height > doubled[0] or width > doubled[1]:
+        raise ValueError(f"size must be at most {doubled} for x of shape {shape}, got {size}")
     return height, width
 
 
 def depth_to_space(
-    squares: Float[Array, "batch height width phases_and_features"],
+    x: Float[Array, "batch height width phases_and_features"],
 ) -> Float[Array, "batch doubled_height doubled_width feature"]:
-    """Lays four phases out, upper left, upper right, lower left, lower right, each features."""
-    batch, rows, columns, channels = squares.shape
-    squares = squares.reshape(batch, rows, columns, 2, 2, channels // 4)
-    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, -1)
+    """Moves four groups of channels to the pixels of 2x2 blocks, in row-major order.
+
+    On images equal to `vaeflow.bijectors.Squeeze().inverse`, which this package doesn't import.
+    """
+    batch, rows, columns, channels = x.shape
+    blocks = x.reshape(batch, rows, columns, 2, 2, channels // 4)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, -1)
 
 
 default_kernel_init = nn.initializers.lecun_normal()
@@ -54,9 +61,10 @@ def convolution(
     """Convolves images with a kernel.
 
     The same function as `jax.lax.conv_general_dilated` on channel-last images. CPUs compute it and
-    its derivatives by matrix products (`vaeflow.nn.convolution_cpu`), which is faster where one side of the
-    kernel has few channels and, within `jax.lax.scan`, where the compiler's own derivative falls
-    back to a plain loop nest. Other platforms keep the native one. Reverse-mode derivatives only.
+    its derivatives by matrix products (`vaeflow.nn.convolution_cpu`), which is faster where one
+    side of the kernel has few channels and, within `jax.lax.scan`, where the compiler's own
+    derivative falls back to a plain loop nest. Other platforms use the native convolution.
+    Reverse-mode derivatives only.
 
     Args:
       x: Images.
@@ -84,7 +92,7 @@ def convolution(
     padding = tuple((int(before), int(after)) for before, after in padding)
     pointwise = kernel.shape[:2] == (1, 1) and tuple(strides) == (1, 1)
     if pointwise and padding == ((0, 0), (0, 0)):
-        # In two dimensions, as the kernel's gradient is then the product that CPUs are fastest at.
+        # As a product of two matrices, so that the kernel's gradient is one too: fastest on CPUs.
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
     return _convolution(x, kernel, tuple(strides), padding)
 
@@ -144,25 +152,25 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Array:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, feature]``."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.effective(self.param("kernel", self.kernel_init, shape))
+        kernel = self.transform_kernel(self.param("kernel", self.kernel_init, shape))
         y = convolution(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)
         return y
 
-    def effective(
+    def transform_kernel(
         self, kernel: Float[Array, "kernel_height kernel_width channel feature"]
     ) -> Float[Array, "kernel_height kernel_width channel feature"]:
-        """What is convolved with, made of the parameter: here the kernel itself."""
+        """Computes the kernel to convolve with from the parameter: here the parameter itself."""
         return kernel
 
 
 class ZeroConv(nn.Module):
-    """A 3x3 convolution that starts at zero: y = (x * kernel + bias) exp(3 log_scale).
+    """A zero-initialised 3x3 convolution: y = (x * kernel + bias) exp(3 log_scale).
 
-    All three parameters are zero at first, so whatever it parametrises starts at its default; the
-    factor, multiplied into the kernel, lets the output grow as fast as other layers can follow.
+    All three parameters are initially zero, so the map that it parametrises starts at its default;
+    the factor, multiplied into the kernel, speeds up the growth of the output.
 
     Source: Kingma & Dhariwal 2018, section 3.3 and their published code.
 
@@ -187,11 +195,11 @@ class ZeroConv(nn.Module):
 
 
 class TransposedConv(nn.Module):
-    """A 4x4 convolution of stride 2, transposed.
+    """A transposed 4x4 convolution of stride 2.
 
-    Rows 2i - 1 and 2i of the result see rows i - 1 and i of the input, likewise columns: so it is a
-    2x2 convolution to four times the features, one quarter for each pixel of a 2x2 square. As the
-    stride divides the size of the kernel, all pixels see equally many of the input.
+    Rows 2i - 1 and 2i of the output read rows i - 1 and i of the input, likewise columns: so it is
+    a 2x2 convolution to four times the features, one quarter for each pixel of a 2x2 block. As the
+    stride divides the size of the kernel, all pixels read equally many of the input.
 
     Attributes:
       features: Number of output channels.
@@ -214,24 +222,24 @@ class TransposedConv(nn.Module):
         Raises:
           ValueError: If the size is larger.
         """
-        height, width = doubled_size(x.shape, size)
-        squares = Conv(4 * self.features, (2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)(x)
-        return depth_to_space(squares)[:, 1 : 1 + height, 1 : 1 + width]
+        height, width = upsampled_size(x.shape, size)
+        phases = Conv(4 * self.features, (2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)(x)
+        return depth_to_space(phases)[:, 1 : 1 + height, 1 : 1 + width]
 
 
 class UpsampleConv(nn.Module):
-    """Repeats each pixel twice in both directions, then convolves 5x5; no overlapping strides.
+    """Nearest-neighbour upsampling by 2, then a 5x5 convolution.
 
-    Along an axis, a row of the result sees three rows of the input: the five taps fall on them as
+    Along an axis, a row of the output reads three rows of the input: the five taps fall on them as
     (2, 2, 1) in even rows and (1, 2, 2) in odd ones. So it is computed as a 3x3 convolution of the
-    input to four times the features, one quarter for each pixel of a 2x2 square, whose kernel is
-    made of sums of taps: 36 products in place of 100. Beyond its edges the input is continued by
-    its outermost pixels. So the doubled image is mirrored with its outermost pixels repeated, where
-    "REFLECT", and the published program, leave them out.
+    input to four times the features, one quarter for each pixel of a 2x2 block, whose kernel holds
+    sums of taps: 36 products in place of 100. The input is padded with its outermost pixels, so the
+    upsampled image is mirrored with its outermost pixels repeated, whereas "REFLECT", and the
+    published program, leave them out.
 
-    Source of the layer: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image
-    translation", appendix B; of what it is for: Odena, Dumoulin & Olah 2016, "Deconvolution and
-    checkerboard artifacts".
+    Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
+    appendix B; it avoids the checkerboard artifacts of Odena, Dumoulin & Olah 2016, "Deconvolution
+    and checkerboard artifacts".
 
     Attributes:
       features: Number of output channels.
@@ -258,7 +266,7 @@ class UpsampleConv(nn.Module):
         Raises:
           ValueError: If the size is larger.
         """
-        height, width = doubled_size(x.shape, size)
+        height, width = upsampled_size(x.shape, size)
         channels = x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (5, 5, channels, self.features))
         # [tap of 3, phase of 2, tap of 5]
@@ -269,8 +277,8 @@ class UpsampleConv(nn.Module):
         summed = jnp.einsum("ipr,jqs,rscf->ijcpqf", falls_on, falls_on, kernel)
         summed = summed.reshape(3, 3, channels, 4 * self.features)
         padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-        squares = convolution(padded, summed.astype(self.dtype), padding="VALID")
-        y = depth_to_space(squares)[:, :height, :width]
+        phases = convolution(padded, summed.astype(self.dtype), padding="VALID")
+        y = depth_to_space(phases)[:, :height, :width]
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y

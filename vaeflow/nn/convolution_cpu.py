@@ -1,4 +1,14 @@
-"""Convolutions and their gradients as matrix products, for CPUs."""
+"""Convolutions and their gradients as matrix products over the taps of the kernel, for CPUs.
+
+CPUs are fastest at products of matrices with many rows and columns; the compiler's own convolution
+reaches less where one side of the kernel has few channels, and its derivative within `jax.lax.scan`
+falls back to a plain loop nest. So where the input has few channels, the windows of all taps are
+gathered first (im2col); where the output has few, every pixel is multiplied by all taps, and the
+products that fall on each output pixel are added up (col2im). Where both sides are wide, forward is
+the native convolution and only the kernel's gradient is a product for each tap.
+
+`benchmarks/README.md` has the measurements.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +21,7 @@ from jaxtyping import Array
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 WIDEST_PATCH = 512
-"""Patches with more entries than this are not gathered: each tap is multiplied on its own."""
+"""Wider patches (taps times channels) aren't gathered: each tap is multiplied on its own."""
 
 Pair = tuple[int, int]
 
@@ -29,7 +39,7 @@ def convolve(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
 
 
 def convolve_natively(x: Array, kernel: Array, strides: Pair, padding: Padding) -> Array:
-    """Convolves as the compiler does."""
+    """Convolves by the compiler's own operation."""
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
 
 
@@ -60,6 +70,7 @@ def gradients(
 
 
 def _thin_side(shape: tuple[int, ...], strides: Pair) -> Literal["input", "output"] | None:
+    """The side of the kernel with few channels, if its patches are narrow enough."""
     height, width, channels, features = shape
     if channels <= features and height * width * channels <= WIDEST_PATCH:
         return "input"
@@ -73,12 +84,12 @@ def _as_matrix(kernel: Array) -> Array:
 
 
 def _gather(x: Array, shape: tuple[int, ...], strides: Pair, padding: Padding) -> Array:
-    """Lays the windows of all taps side by side: [batch, height, width, tap * channel]."""
+    """Concatenates the windows of all taps (im2col): [batch, height, width, tap * channel]."""
     return jnp.concatenate(_windows(x, shape, strides, padding), axis=-1)
 
 
 def _windows(x: Array, shape: tuple[int, ...], strides: Pair, padding: Padding) -> list[Array]:
-    """Cuts the window that each tap sees out of the padded image."""
+    """Slices the window that each tap reads from the padded image."""
     padded = _pad(x, (1, 2), padding)
     rows, columns = (n - k + 1 for n, k in zip(padded.shape[1:3], shape[:2], strict=True))
     return [
@@ -89,10 +100,10 @@ def _windows(x: Array, shape: tuple[int, ...], strides: Pair, padding: Padding) 
 
 
 def _scatter(x: Array, kernel: Array, padding: Padding) -> Array:
-    """Multiplies every pixel with all taps, and adds up what falls on each pixel."""
+    """Multiplies every pixel by all taps, and adds up the products of each output pixel."""
     height, width, channels, features = kernel.shape
     taps = _as_matrix(jnp.swapaxes(kernel, 2, 3))
-    # Channels come first, so that what is added lies contiguous along the width of the image.
+    # Channels come first, so that the terms of the sum are contiguous along the width.
     parts = lax.dot_general(
         taps,
         x.reshape(-1, channels),
@@ -106,14 +117,14 @@ def _scatter(x: Array, kernel: Array, padding: Padding) -> Array:
         for i in range(height)
         for j in range(width)
     )
-    # Whatever reads the result would otherwise add it up anew, entry by entry.
+    # The compiler would otherwise fuse the sum into each reader of the result and recompute it.
     return lax.optimization_barrier(jnp.moveaxis(total, 0, -1).astype(x.dtype))
 
 
 def _input_gradient(
     shape: tuple[int, ...], flipped: Array, dy: Array, strides: Pair, back: Padding
 ) -> Array:
-    """Convolves the cotangent, spread out by the strides, with the flipped kernel."""
+    """Convolves the cotangent, dilated by the strides, with the flipped kernel."""
     margins = []
     for axis, (before, _) in enumerate(back):
         spread = (dy.shape[axis + 1] - 1) * strides[axis] + 1
@@ -124,7 +135,7 @@ def _input_gradient(
 
 
 def _pad(x: Array, axes: Pair, padding: Padding) -> Array:
-    """Pads two axes with zeros; negative numbers cut."""
+    """Pads two axes with zeros; negative numbers crop."""
     config = [(0, 0, 0)] * x.ndim
     for axis, (before, after) in zip(axes, padding, strict=True):
         config[axis] = (before, after, 0)

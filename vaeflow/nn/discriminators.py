@@ -1,4 +1,4 @@
-"""Discriminators of latents and of image patches."""
+"""Discriminators: of latents (FactorVAE) and of image patches at several scales (MUNIT)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vaeflow.nn.lipschitz import SpectralConv
 
 
 class LatentDiscriminator(nn.Module):
-    """A multilayer perceptron from latents to the logit that they are of the first of two kinds.
+    """A multilayer perceptron from latents to the logit of the first of two distributions.
 
     Trained by cross entropy on as many samples of p as of q, its logit estimates log p(z) / q(z).
-    At first it is zero.
+    Initially it is zero.
 
     Source: Kim & Mnih 2018, "Disentangling by factorising", appendix A (six layers of 1000 units).
 
@@ -43,7 +43,7 @@ def leaky_relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 class PatchDiscriminator(nn.Module):
-    """4x4 convolutions of stride 2, then a 1x1 convolution to one number for each patch.
+    """A PatchGAN: 4x4 convolutions of stride 2, then a 1x1 convolution to a score per patch.
 
     Source: Isola, Zhu, Zhou & Efros 2017, "Image-to-image translation with conditional adversarial
     networks", section 3.2.2; the layers are those of Huang et al. 2018, appendix B.
@@ -51,7 +51,7 @@ class PatchDiscriminator(nn.Module):
     Attributes:
       channels: Channels of each convolution; each halves height and width, rounded up.
       spectral: Whether every kernel is divided by its spectral norm.
-      dtype: Type to compute in; the numbers are float32 or wider.
+      dtype: Type to compute in; the scores are float32 or wider.
     """
 
     channels: Sequence[int] = (64, 128, 256, 512)
@@ -62,7 +62,7 @@ class PatchDiscriminator(nn.Module):
     def __call__(
         self, values: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch map_height map_width"]:
-        """Judges each patch of images with values from -1 to 1."""
+        """Computes the score of each patch of images with values from -1 to 1."""
         layer = SpectralConv if self.spectral else Conv
         options = {
             "padding": "REFLECT",
@@ -77,9 +77,9 @@ class PatchDiscriminator(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """A discriminator of its own for the image and for each of its halvings, by averaging.
+    """A patch discriminator for each scale of an image pyramid.
 
-    Halved images are means of 3x3 pixels, every other one, of those that lie within the image.
+    Each scale halves the one before by 3x3 average pooling of stride 2, without the padding.
 
     Source: Wang, Liu, Zhu, Tao, Kautz & Catanzaro 2018, "High-resolution image synthesis and
     semantic manipulation with conditional GANs", section 3.2; Huang et al. 2018, section 5.1.
@@ -100,13 +100,13 @@ class MultiScaleDiscriminator(nn.Module):
     def __call__(
         self, values: Float[Array, "batch height width channel"]
     ) -> tuple[Float[Array, "batch map_height map_width"], ...]:
-        """Judges the patches of images at each scale, the finest first."""
-        judgements = []
+        """Computes the scores of patches at each scale, the finest first."""
+        scores = []
         for scale in range(self.num_scales):
             if scale:
                 values = nn.avg_pool(
                     values, (3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=False
                 )
             discriminator = PatchDiscriminator(self.channels, self.spectral, self.dtype)
-            judgements.append(discriminator(values))
-        return tuple(judgements)
+            scores.append(discriminator(values))
+        return tuple(scores)

@@ -1,4 +1,8 @@
-"""Lipschitz-bounded networks and spectral normalisation."""
+"""Lipschitz-bounded networks and spectral normalisation.
+
+Kernels are bounded by Gram iteration (Delattre et al. 2023): a deterministic upper bound on the
+spectral norm, without the state of a power iteration.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,26 @@ from jaxtyping import Array, Float
 from vaeflow.nn.convolution import Conv
 
 GRAM_ITERATIONS = 6
-"""Number of times that `spectral_bound` squares the kernel."""
+"""Number of squarings in `spectral_bound`."""
 
 
 def spectral_bound(kernel: Float[Array, "input output"]) -> Float[Array, ""]:
-    """Computes a bound on the largest singular value of a kernel that is never below it.
+    """Computes an upper bound on the largest singular value of a kernel.
 
     With A_0 = W and A_i+1 = A_i^T A_i, the largest singular value of A_t is that of W to the power
     2^t, and the Frobenius norm is at least as large: s(W) <= ||A_t||_F^(1 / 2^t). The bound exceeds
     s(W) by a factor of at most rank(W)^(1 / 2^(t+1)): for t = 6 by 3% where 64 singular values are
-    all equal, and by nothing to speak of where few are near the largest.
+    all equal, and by a negligible amount where few are near the largest.
 
-    A few steps of the power method give a number below s(W) instead, unless a vector is carried
-    along from one update to the next, which is state; a singular value decomposition is exact, but
-    slow on accelerators. This is a handful of small products, smooth in W, that depend on W alone.
+    A few steps of the power method underestimate s(W), unless a vector is kept from one update to
+    the next, which is state; a singular value decomposition is exact, but slow on accelerators.
+    This takes a few small products and is a smooth function of W alone.
 
     Source: Delattre, Barthelemy, Araujo & Allauzen 2023, "Efficient bound of Lipschitz constant for
     convolutional layers by Gram iteration", section 3, for dense layers.
 
     Args:
-      kernel: W, with finite entries of any size.
+      kernel: W, with finite elements of any size.
     """
     # The bound is homogeneous in W, so this factor needs no derivative.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(kernel), initial=0))
@@ -54,7 +58,7 @@ def spectral_bound(kernel: Float[Array, "input output"]) -> Float[Array, ""]:
 def clip_spectral_norm(
     kernel: Float[Array, "input output"], coefficient: float
 ) -> Float[Array, "input output"]:
-    """Scales a kernel down, where need be, so that no singular value exceeds the coefficient.
+    """Scales a kernel down, if necessary, so that no singular value exceeds the coefficient.
 
     Source: Gouk, Frank, Pfahringer & Cree 2021, "Regularisation of neural networks by enforcing
     Lipschitz continuity", equation 8; Behrmann, Grathwohl, Chen, Duvenaud & Jacobsen 2019,
@@ -67,23 +71,23 @@ class SpectralConv(Conv):
     """A convolution whose kernel is divided by the spectral norm of its matrix.
 
     The matrix has a row for each tap and channel and a column for each feature. Its norm is
-    `spectral_bound`, which depends on the kernel alone: no vector is carried from one update to the
-    next, and a model behaves alike in training and after it. That of a kernel of zeros stays zero.
+    `spectral_bound`, which depends on the kernel alone: there is no state, and a model is the same
+    function in training and evaluation. A kernel of zeros stays zero.
 
     Source: Miyato, Kataoka, Koyama & Yoshida 2018, "Spectral normalization for generative
     adversarial networks", section 2.1.
     """
 
-    def effective(
+    def transform_kernel(
         self, kernel: Float[Array, "kernel_height kernel_width channel feature"]
     ) -> Float[Array, "kernel_height kernel_width channel feature"]:
-        """The kernel, divided by its norm."""
+        """Divides the kernel by its norm."""
         norm = spectral_bound(kernel.reshape(-1, kernel.shape[-1]))
         return kernel / jnp.where(norm == 0, 1, norm)
 
 
 SWISH_LIPSCHITZ = 1.1
-"""At least the largest slope of x sigmoid(beta x), which is 1.0998 for every beta."""
+"""Upper bound on the slope of x sigmoid(beta x), at most 1.0998 for every beta."""
 
 
 def lip_swish(x: Float[Array, "*shape"], beta: Float[Array, ""]) -> Float[Array, "*shape"]:
@@ -99,17 +103,16 @@ def lip_swish(x: Float[Array, "*shape"], beta: Float[Array, ""]) -> Float[Array,
 
 
 class LipschitzMLP(nn.Module):
-    """A multilayer perceptron on vectors with a Lipschitz constant below one, zero at first.
+    """A multilayer perceptron on vectors with a Lipschitz constant below one, initially zero.
 
     Each of the K kernels is scaled down so that its largest singular value is at most
     lipschitz^(1/K), and the nonlinearity is `lip_swish`, so ||g(x, c) - g(x', c)|| <=
-    lipschitz ||x - x'|| at all values of the parameters, not only at those that training reaches:
-    the bound on the singular values is never below them. The context enters the first layer and
-    isn't bounded. Everything is computed in float32 or wider, since `vaeflow.bijectors.Residual`
-    has to tell when it has found a solution.
+    lipschitz ||x - x'|| at all values of the parameters, since `spectral_bound` is an upper bound.
+    The context enters the first layer and isn't bounded. Everything is computed in float32 or
+    wider, since the fixed-point iteration of `vaeflow.bijectors.Residual` must converge.
 
     Source: Chen, Behrmann, Duvenaud & Jacobsen 2019, "Residual flows for invertible generative
-    modeling"; how kernels are bounded, see `vaeflow.nn.lipschitz.spectral_bound`.
+    modeling"; for the bound on kernels see `vaeflow.nn.lipschitz.spectral_bound`.
 
     Attributes:
       features: Number of outputs.
@@ -134,7 +137,7 @@ class LipschitzMLP(nn.Module):
             raise ValueError(f"LipschitzMLP: lipschitz must be in (0, 1), got {self.lipschitz}")
         orthogonal, zeros = nn.initializers.orthogonal(), nn.initializers.zeros
         sizes = (x.shape[-1], *self.hidden_sizes, self.features)
-        parameters = {}
+        params = {}
         for index in range(len(sizes) - 1):
             last = index == len(self.hidden_sizes)
             shapes = {
@@ -144,15 +147,15 @@ class LipschitzMLP(nn.Module):
             if not last:
                 shapes[f"beta_{index}"] = (nn.initializers.constant(0.5), ())
             for name, (init, shape) in shapes.items():
-                parameters[name] = self.param(name, init, shape)
+                params[name] = self.param(name, init, shape)
         if context is not None:
             shape = (context.shape[-1], sizes[1])
-            parameters["context"] = self.param("context", nn.initializers.lecun_normal(), shape)
-        return self.apply_normalized(self.normalized({"params": parameters}), x, context)
+            params["context"] = self.param("context", nn.initializers.lecun_normal(), shape)
+        return self.apply_normalized(self.normalized({"params": params}), x, context)
 
     @nn.nowrap
     def normalized(self, variables: dict[str, Any]) -> dict[str, Array]:
-        """Bounds the kernels: all that can be computed before the input is known."""
+        """Computes the bounded kernels and positive betas, which don't depend on the input."""
         coefficient = self.lipschitz ** (1 / (len(self.hidden_sizes) + 1))
         return {
             name: clip_spectral_norm(value, coefficient)
@@ -184,5 +187,5 @@ class LipschitzMLP(nn.Module):
 
 
 def _product(x: Array, kernel: Array) -> Array:
-    # Accelerators would otherwise multiply float32 in fewer bits, and no iteration would settle.
+    # Accelerators would otherwise multiply float32 in fewer bits, and iterations not converge.
     return jnp.matmul(x, kernel, precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,8 @@
-"""Masked autoregressive networks, and their sequential inversion."""
+"""Masked autoregressive networks (MADE, Germain et al. 2015) and their sequential inversion.
+
+`solve_sequentially` inverts an autoregressive map, or solves its transposed Jacobian, for about
+the cost of one pass: it computes each hidden unit once, as soon as its inputs are known.
+"""
 
 from __future__ import annotations
 
@@ -20,84 +24,85 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer of a network that `solve_sequentially` evaluates.
+    """One layer of a network that `solve_sequentially` evaluates: activation(kernel x, bias).
 
     Attributes:
       kernel: Weights, zero where a unit must not read.
-      extra: What `combine` adds to the weighted sums: the same for all rows, or one for each.
-      combine: Computes units from weighted sums and `extra`, entry by entry.
-      starts: At each turn, the first unit to compute; earlier units are known by then.
-      size: Number of units to compute at a turn.
+      bias: Second argument of the activation: the same for all rows, or one for each. A pull-back
+        has the slopes of the activation here, which multiply.
+      activation: Computes units from weighted sums and `bias`, elementwise.
+      starts: At each step, the first unit to compute; earlier units are known by then.
+      size: Number of units to compute at a step.
     """
 
     kernel: Float[Array, "unit input"]
-    extra: Float[Array, "unit row_or_one"]
-    combine: Callable[[Array, Array], Array]
+    bias: Float[Array, "unit row_or_one"]
+    activation: Callable[[Array, Array], Array]
     starts: np.ndarray
     size: int
 
 
 def solve_sequentially(
     layers: Sequence[Layer],
-    entry: Callable[[Float[Array, "output row"], PyTree], tuple[Array, PyTree]],
+    solve_one: Callable[[Float[Array, "output row"], PyTree], tuple[Array, PyTree]],
     inputs: PyTree,
-    places: np.ndarray,
-    rows: int,
+    positions: np.ndarray,
+    num_rows: int,
     dtype: Any,
 ) -> PyTree:
-    """Computes the outputs for one entry after another, each fed back before the next.
+    """Solves for one dimension of a network's input after another, each given those before it.
 
-    At each turn only those units are computed whose inputs have just become known, so that all
-    turns together cost little more than one pass through the network. Units are rows of matrices
-    here, and examples columns: what a turn reads and writes is then contiguous.
+    At each step only the units are computed whose inputs have just become known, so that all steps
+    together cost little more than one pass through the network. Units are rows of matrices here,
+    and examples columns: what a step reads and writes is then contiguous.
 
     Args:
-      layers: The layers in order; the units of the last that a turn computes are its outputs. Units
+      layers: The layers in order; the units of the last that a step computes are its outputs. Units
         that follow them in a layer may be computed before their inputs are known; they are
-        computed again before anything with a weight other than zero reads them.
-      entry: Computes from the outputs of a turn, and from what `inputs` holds for it, the value
-        ``[width, row]`` to feed back, and a result.
-      inputs: Pytree of arrays with one entry a turn along the first axis.
-      places: At each turn, where in the input of the first layer the value belongs.
-      rows: Number of examples.
-      dtype: Type in which units are kept and multiplied; sums are float32 or wider.
+        recomputed before anything with a nonzero weight reads them.
+      solve_one: Computes from the outputs of a step, and from the slice of `inputs` for it, the
+        value ``[width, row]`` to feed back, and a result.
+      inputs: Pytree of arrays whose first axis is the step.
+      positions: At each step, the first input of the first layer that the value fills.
+      num_rows: Number of examples.
+      dtype: Type in which units are stored and multiplied; sums are float32 or wider.
 
     Returns:
       The results, stacked along the first axis.
     """
     widths = [layer.kernel.shape[1] for layer in layers]
-    known = tuple(jnp.zeros((width, rows), dtype) for width in widths)
+    known = tuple(jnp.zeros((width, num_rows), dtype) for width in widths)
     starts = [jnp.asarray(layer.starts) for layer in layers]
 
-    def turn(known, at):
-        starts, place, given = at
+    def step(known, slices):
+        starts, position, step_inputs = slices
         units = list(known)
         for index, (layer, start) in enumerate(zip(layers, starts, strict=True)):
             kernel = jax.lax.dynamic_slice_in_dim(layer.kernel, start, layer.size)
-            extra = jax.lax.dynamic_slice_in_dim(layer.extra, start, layer.size)
-            outputs = layer.combine(product(kernel, units[index]), extra)
+            bias = jax.lax.dynamic_slice_in_dim(layer.bias, start, layer.size)
+            outputs = layer.activation(matmul_float32(kernel, units[index]), bias)
             if index + 1 < len(layers):
-                units[index + 1] = _written(units[index + 1], outputs, start)
-        value, result = entry(outputs, given)
-        return (_written(units[0], value, place), *units[1:]), result
+                units[index + 1] = _updated(units[index + 1], outputs, start)
+        value, result = solve_one(outputs, step_inputs)
+        return (_updated(units[0], value, position), *units[1:]), result
 
-    return jax.lax.scan(turn, known, (starts, jnp.asarray(places), inputs))[1]
+    return jax.lax.scan(step, known, (starts, jnp.asarray(positions), inputs))[1]
 
 
-def blocks(degrees: np.ndarray, entries: int) -> tuple[np.ndarray, int]:
-    """Finds the units of each degree, where degrees are in order.
+def units_by_degree(degrees: np.ndarray, num_degrees: int) -> tuple[np.ndarray, int]:
+    """Computes where the units of each degree start in a layer whose degrees are sorted.
 
     Returns:
-      The first unit of each degree from 0 to `entries` - 1, and the largest number of units that
-      have one degree. So many units starting there exist: at the end of the layer, blocks begin
-      earlier.
+      The first unit of each degree from 0 to `num_degrees` - 1, and the largest number of units
+      that have one degree. That many units exist from each start on: at the end of the layer,
+      blocks start earlier.
     """
     size = int(np.bincount(degrees).max())
-    return np.minimum(np.searchsorted(degrees, np.arange(entries)), len(degrees) - size), size
+    return np.minimum(np.searchsorted(degrees, np.arange(num_degrees)), len(degrees) - size), size
 
 
 @jax.custom_vjp
-def product(
+def matmul_float32(
     a: Float[Array, "row inner"], b: Float[Array, "inner column"]
 ) -> Float[Array, "row column"]:
     """Multiplies matrices of one dtype, with sums in float32 or wider.
@@ -107,55 +112,58 @@ def product(
     return jnp.matmul(
         a,
         b,
-        # Accelerators would otherwise multiply float32 in bfloat16, and one way and the other
+        # Accelerators would otherwise multiply float32 in bfloat16, and the two directions would
         # round differently.
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
     )
 
 
-def _product_forward(a, b):
-    return product(a, b), (a, b)
+def _matmul_forward(a, b):
+    return matmul_float32(a, b), (a, b)
 
 
-def _product_backward(factors, dproduct):
+def _matmul_backward(factors, dproduct):
     a, b = factors
     dproduct = dproduct.astype(a.dtype)
-    return product(dproduct, b.T).astype(a.dtype), product(a.T, dproduct).astype(b.dtype)
+    da, db = matmul_float32(dproduct, b.T), matmul_float32(a.T, dproduct)
+    return da.astype(a.dtype), db.astype(b.dtype)
 
 
-product.defvjp(_product_forward, _product_backward)
+matmul_float32.defvjp(_matmul_forward, _matmul_backward)
 
 
-def _written(array: Array, block: Array, start: Array) -> Array:
+def _updated(array: Array, block: Array, start: Array) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(array, block.astype(array.dtype), start, 0)
 
 
 class MaskedMLP(nn.Module):
-    """A multilayer perceptron with masked kernels, its last layer zero at first.
+    """A multilayer perceptron with masked kernels, its last layer initially zero.
 
     Unit j of a hidden layer has a degree m(j), reads the units of the layer before whose degrees
-    are at most m(j), and so depends on the first m(j) entries alone. Outputs for entry i, counted
-    from zero, read units of degree at most i. Degrees rise along a layer, in blocks of nearly equal
-    sizes. A context has degree 0: every unit reads it. Where there is one, some units of degree 0
-    depend on nothing else; otherwise there are none, and the outputs for entry 0 are biases.
+    are at most m(j), and so depends on the first m(j) dimensions only. Outputs for dimension i,
+    counted from zero, read units of degree at most i. Degrees increase along a layer, in blocks of
+    nearly equal sizes. A context has degree 0: every unit reads it. Where there is one, some units
+    of degree 0 depend on nothing else; otherwise there are none, and the outputs for dimension 0
+    are biases.
 
-    At first weights and biases of a hidden unit that reads n others are normal with variance 2/n.
+    Initially weights and biases of a hidden unit that reads n others are normal with variance 2/n.
     For weights that is He, Zhang, Ren & Sun 2015, "Delving Deep into Rectifiers", section 2.2.
 
     Source: Germain, Gregor, Murray & Larochelle 2015, "MADE: Masked Autoencoder for Distribution
-    Estimation", section 4; degrees in order and a context, as in Papamakarios, Pavlakou & Murray
+    Estimation", section 4; sorted degrees and a context, as in Papamakarios, Pavlakou & Murray
     2017, "Masked Autoregressive Flow for Density Estimation", section 3.
 
     Attributes:
-      dimension: Number of entries of a vector.
-      num_parameters: Number of outputs for each entry.
+      dimension: Number of dimensions of a vector.
+      num_parameters: Number of outputs for each dimension.
       hidden_sizes: Sizes of the hidden layers, at least one.
       activation: Nonlinearity after each hidden layer.
       dtype: Type to compute in; the result is float32 or wider.
     """
 
     dimension: int
+    _: dataclasses.KW_ONLY
     num_parameters: int
     hidden_sizes: Sequence[int] = (64, 64)
     activation: Callable[[Array], Array] = relu
@@ -163,20 +171,22 @@ class MaskedMLP(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch entry"], context: Float[Array, "batch feature"] | None = None
-    ) -> Float[Array, "batch entry parameter"]:
-        """Maps ``[batch, entries]`` to ``[batch, entries, parameters]``, given a context if any."""
-        parameters = {}
+        self,
+        x: Float[Array, "batch dimension"],
+        context: Float[Array, "batch feature"] | None = None,
+    ) -> Float[Array, "batch dimension parameter"]:
+        """Maps ``[batch, dimension]`` to ``[batch, dimension, parameter]``."""
+        params = {}
         for index, mask in enumerate(self._masks(_features(context))):
             kernel_init = bias_init = nn.initializers.zeros
             if index < len(self.hidden_sizes):
-                # With biases of zero all units that read a single entry would have one kink.
+                # With zero biases all units that read a single dimension would have the same kink.
                 scale = np.sqrt(2 / np.maximum(mask.sum(axis=0), 1))
                 kernel_init, bias_init = _scaled_normal(scale * mask), _scaled_normal(scale)
             kernel = self.param(f"kernel_{index}", kernel_init, mask.shape)
             bias = self.param(f"bias_{index}", bias_init, mask.shape[1:])
-            parameters |= {f"kernel_{index}": kernel, f"bias_{index}": bias}
-        return self._sums(parameters, x, context)[-1].reshape(
+            params |= {f"kernel_{index}": kernel, f"bias_{index}": bias}
+        return self._sums(params, x, context)[-1].reshape(
             (*x.shape[:-1], self.dimension, self.num_parameters)
         )
 
@@ -185,18 +195,18 @@ class MaskedMLP(nn.Module):
         self,
         variables: dict[str, Any],
         context: Float[Array, "batch feature"] | None,
-        entry: Callable[[Float[Array, "batch parameter"], PyTree], tuple[Array, PyTree]],
+        solve_one: Callable[[Float[Array, "batch parameter"], PyTree], tuple[Array, PyTree]],
         inputs: PyTree,
-        rows: int,
+        num_rows: int,
     ) -> PyTree:
-        """Finds x with x_i = entry(outputs for entry i given x, inputs_i), for about one pass.
+        """Solves x_i = solve_one(outputs for dimension i given x, inputs_i), for about one pass.
 
         Args:
           variables: The module's variables.
           context: Vectors, or None.
-          entry: Computes x_i ``[batch]`` and a result from the outputs ``[batch, parameters]``.
-          inputs: Pytree of arrays with one entry for each i along the first axis.
-          rows: Size of the batch.
+          solve_one: Computes x_i ``[batch]`` and a result from the outputs ``[batch, parameter]``.
+          inputs: Pytree of arrays whose first axis is the dimension i.
+          num_rows: Size of the batch.
 
         Returns:
           The results, stacked along the first axis.
@@ -205,44 +215,45 @@ class MaskedMLP(nn.Module):
         kernels, biases = self._masked(variables["params"], features)
         biases = [bias[:, None] for bias in biases]
         if context is not None:
-            given = product(kernels[0][:features].T, context.T.astype(self.dtype))
-            biases[0] = biases[0] + given
+            shift = matmul_float32(kernels[0][:features].T, context.T.astype(self.dtype))
+            biases[0] = biases[0] + shift
         kernels[0] = kernels[0][features:]
         layers = [
-            Layer(kernel.T, bias, self._activated, *blocks(degrees, self.dimension))
+            Layer(kernel.T, bias, self._activated, *units_by_degree(degrees, self.dimension))
             for kernel, bias, degrees in zip(
                 kernels, biases, self._degrees(features)[1:], strict=True
             )
         ]
-        layers[-1] = dataclasses.replace(layers[-1], combine=jnp.add)
+        layers[-1] = dataclasses.replace(layers[-1], activation=jnp.add)
 
-        def turn(outputs, given):
-            value, result = entry(outputs.T, given)
+        def step(outputs, step_inputs):
+            value, result = solve_one(outputs.T, step_inputs)
             return value[None], result
 
-        return solve_sequentially(layers, turn, inputs, np.arange(self.dimension), rows, self.dtype)
+        positions = np.arange(self.dimension)
+        return solve_sequentially(layers, step, inputs, positions, num_rows, self.dtype)
 
     @nn.nowrap
     def solve_transposed(
         self,
         variables: dict[str, Any],
         context: Float[Array, "batch feature"] | None,
-        x: Float[Array, "batch entry"],
-        entry: Callable[[Float[Array, " batch"], PyTree], tuple[Array, PyTree]],
+        x: Float[Array, "batch dimension"],
+        solve_one: Callable[[Float[Array, " batch"], PyTree], tuple[Array, PyTree]],
         inputs: PyTree,
     ) -> PyTree:
-        """Finds c with c_i = entry(q_i, inputs_i), where q is what c pulls back to x.
+        """Solves c_i = solve_one(q_i, inputs_i), where q = J^T c is the pull-back of c to x.
 
-        q_i is the sum over j > i of c_j times the derivative of the outputs for entry j with
-        respect to x_i: a system of equations that is solved from the last entry to the first, for
+        q_i is the sum over j > i of c_j times the derivative of the outputs for dimension j with
+        respect to x_i: a triangular system that is solved from the last dimension to the first, for
         about one pass.
 
         Args:
           variables: The module's variables.
           context: Vectors, or None.
           x: The input of the network.
-          entry: Computes c_i ``[batch, parameters]`` and a result from q_i ``[batch]``.
-          inputs: Pytree of arrays with one entry for each i along the first axis.
+          solve_one: Computes c_i ``[batch, parameter]`` and a result from q_i ``[batch]``.
+          inputs: Pytree of arrays whose first axis is the dimension i.
 
         Returns:
           The results, stacked along the first axis.
@@ -257,24 +268,24 @@ class MaskedMLP(nn.Module):
         for kernel, slope, degrees in zip(
             kernels[:0:-1], slopes[::-1], self._degrees(features)[-2:0:-1], strict=True
         ):
-            starts, size = blocks(degrees, self.dimension)
+            starts, size = units_by_degree(degrees, self.dimension)
             starts = np.append(starts[1:], len(degrees) - size)[::-1]
             layers.append(Layer(kernel, slope, jnp.multiply, starts, size))
         zero = jnp.zeros((self.dimension, 1), self.dtype)
         layers.append(Layer(kernels[0], zero, jnp.add, np.arange(self.dimension)[::-1], 1))
-        places = self.num_parameters * np.arange(self.dimension)[::-1]
+        positions = self.num_parameters * np.arange(self.dimension)[::-1]
 
-        def turn(outputs, given):
-            value, result = entry(outputs[0], given)
+        def step(outputs, step_inputs):
+            value, result = solve_one(outputs[0], step_inputs)
             return value.T, result
 
         inputs = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), inputs)
-        results = solve_sequentially(layers, turn, inputs, places, x.shape[0], self.dtype)
+        results = solve_sequentially(layers, step, inputs, positions, x.shape[0], self.dtype)
         return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), results)
 
     @nn.nowrap
-    def _sums(self, parameters: dict[str, Array], x: Array, context: Array | None) -> list[Array]:
-        """Weighted sums of every layer, of which the last are the outputs."""
+    def _sums(self, params: dict[str, Array], x: Array, context: Array | None) -> list[Array]:
+        """Pre-activations of every layer, of which the last are the outputs."""
         if x.shape[-1] != self.dimension:
             raise ValueError(
                 f"MaskedMLP: expected vectors of shape {(self.dimension,)}, got an array of shape "
@@ -282,8 +293,8 @@ class MaskedMLP(nn.Module):
             )
         units = x if context is None else jnp.concatenate([context.astype(x.dtype), x], axis=-1)
         sums = []
-        for kernel, bias in zip(*self._masked(parameters, _features(context)), strict=True):
-            sums.append(product(units.astype(self.dtype), kernel) + bias)
+        for kernel, bias in zip(*self._masked(params, _features(context)), strict=True):
+            sums.append(matmul_float32(units.astype(self.dtype), kernel) + bias)
             units = self.activation(sums[-1])
         return sums
 
@@ -292,25 +303,24 @@ class MaskedMLP(nn.Module):
         return self.activation(sums + bias)
 
     @nn.nowrap
-    def _masked(
-        self, parameters: dict[str, Array], features: int
-    ) -> tuple[list[Array], list[Array]]:
+    def _masked(self, params: dict[str, Array], features: int) -> tuple[list[Array], list[Array]]:
+        """Masked kernels, and biases, layer by layer."""
         masks = self._masks(features)
         kernels = [
-            jnp.where(mask, parameters[f"kernel_{index}"], 0).astype(self.dtype)
+            jnp.where(mask, params[f"kernel_{index}"], 0).astype(self.dtype)
             for index, mask in enumerate(masks)
         ]
-        return kernels, [parameters[f"bias_{index}"] for index in range(len(masks))]
+        return kernels, [params[f"bias_{index}"] for index in range(len(masks))]
 
     @nn.nowrap
     def _masks(self, features: int) -> list[np.ndarray]:
-        """Which input each unit reads, ``[input, unit]``, layer by layer."""
+        """Masks ``[input, unit]``, true where the unit reads the input, layer by layer."""
         degrees = self._degrees(features)
         return [before[:, None] <= after for before, after in itertools.pairwise(degrees)]
 
     @nn.nowrap
     def _degrees(self, features: int) -> list[np.ndarray]:
-        """Degrees of the inputs, of every hidden layer, and of the outputs, each in order."""
+        """Degrees of the inputs, of every hidden layer, and of the outputs, each sorted."""
         least = 0 if features or self.dimension == 1 else 1
         count = self.dimension - least
         inputs = np.concatenate([np.zeros(features, int), np.arange(1, self.dimension + 1)])

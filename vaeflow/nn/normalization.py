@@ -1,4 +1,8 @@
-"""Data-dependent initialisation, instance normalisation and layer normalisation of images."""
+"""Normalisation: actnorm statistics of a first batch, instance and layer norms of images.
+
+Sources: Kingma & Dhariwal 2018, "Glow", section 3.1 (actnorm); Huang & Belongie 2017 (adaptive
+instance normalisation); Ba, Kiros & Hinton 2016 (layer normalisation).
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,39 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.elementwise import actnorm_parameters
 from vaeflow.nn.convolution import convolution
+
+SMALLEST_DEVIATION = 1e-4
+"""Channels that vary less than this are scaled as if they varied by this much."""
+
+
+def actnorm_parameters(
+    data: Float[Array, "*rows channel"],
+) -> tuple[Float[Array, " channel"], Float[Array, " channel"]]:
+    """Computes the actnorm that gives each channel of a batch mean zero and variance one.
+
+    Args:
+      data: A batch; every axis but the last is averaged over.
+
+    Returns:
+      ``shift`` and ``log_scale`` of y = (x + shift) exp(log_scale), each ``[channel]``, float32
+      or wider.
+    """
+    data = data.astype(jnp.promote_types(data.dtype, jnp.float32))
+    rows = tuple(range(data.ndim - 1))
+    deviation = jnp.maximum(jnp.std(data, axis=rows), SMALLEST_DEVIATION)
+    return -jnp.mean(data, axis=rows), -jnp.log(deviation)
 
 
 def data_dependent_param(module: nn.Module, name: str, compute: Callable[[], Array]) -> Array:
-    """Makes a parameter whose first value is computed from the data at hand.
+    """Creates a parameter whose initial value is computed from data.
 
-    Flax traces the initialiser of a parameter on every call; this one is touched by `init` alone.
+    Flax traces the initialiser of a parameter on every call; this one is called by `init` only.
 
     Args:
       module: Module that owns the parameter, inside its compact method.
       name: Name of the parameter.
-      compute: Computes the first value; called by `init` only.
+      compute: Computes the initial value; called by `init` only.
     """
     if module.is_initializing():
         return module.param(name, lambda _: compute())
@@ -65,7 +89,7 @@ class ActNormConv(nn.Module):
 
 
 EPSILON = 1e-5
-"""What is added to variances: it keeps constant features, and their gradients, finite."""
+"""Added to variances: it keeps constant features, and their gradients, finite."""
 
 
 def standardized(
@@ -84,16 +108,16 @@ def standardized(
 def instance_norm(
     x: Float[Array, "batch height width channel"],
 ) -> Float[Array, "batch height width channel"]:
-    """Gives each feature of each image mean zero and variance one over its positions.
+    """Normalises each feature of each image to mean zero and variance one over its positions.
 
-    A variance v becomes v / (v + `EPSILON`): where a feature is the same everywhere nothing is left
-    of it but rounding, and gradients are finite.
+    A variance v becomes v / (v + `EPSILON`): a constant feature becomes zero up to rounding, with
+    finite gradients.
 
     Source: Ulyanov, Vedaldi & Lempitsky 2016, "Instance normalization: the missing ingredient for
     fast stylization".
 
     Raises:
-      ValueError: If there is a single position, of which nothing would be left.
+      ValueError: If there is a single position, which would always become zero.
     """
     if x.shape[1] * x.shape[2] == 1:
         raise ValueError(f"instance_norm: x must have 2 positions or more, got shape {x.shape}")
@@ -105,7 +129,7 @@ def adaptive_instance_norm(
     scale: Float[Array, "batch channel"],
     shift: Float[Array, "batch channel"],
 ) -> Float[Array, "batch height width channel"]:
-    """Gives each feature of each image a mean and a deviation: scale * instance_norm(x) + shift.
+    """Computes scale * instance_norm(x) + shift, with a scale and shift for each image.
 
     Source: Huang & Belongie 2017, "Arbitrary style transfer in real-time with adaptive instance
     normalization", equation 8.
@@ -129,9 +153,9 @@ def adaptive_instance_norm(
 
 
 class ImageLayerNorm(nn.Module):
-    """Gives each image mean zero and variance one over all of it, then scales and shifts features.
+    """Normalises each whole image to mean zero and variance one, then scales and shifts features.
 
-    Unlike `instance_norm` it keeps what features differ in, as what a style says of them.
+    Unlike `instance_norm` it keeps the differences between features, which carry the style.
 
     Source: Ba, Kiros & Hinton 2016, "Layer normalization", equation 4, over height, width and
     channels; scale and shift are one for each channel.

@@ -1,7 +1,11 @@
-"""The gated PixelCNN."""
+"""The gated PixelCNN of van den Oord et al. 2016, over maps of codes.
+
+Two stacks of causal convolutions, vertical and horizontal, avoid its predecessor's blind spot.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -11,17 +15,17 @@ from jaxtyping import Array, Float
 
 from vaeflow.nn.autoregressive_map import AutoregressiveMapNetwork
 from vaeflow.nn.blocks import relu
-from vaeflow.nn.causal import CausalConv, Place
+from vaeflow.nn.causal import CausalConv, Position
 from vaeflow.nn.convolution import Conv
 
 
 class GatedCausalBlock(nn.Module):
-    """One gated layer of two stacks: a vertical one of the rows above, a horizontal one of all.
+    """One gated layer of the vertical stack, of the rows above, and of the horizontal stack.
 
-    With u = W_v * v over the rows up to a row's own, the vertical stack becomes
+    With u = W_v * v over the rows up to the current one, the vertical stack becomes
     v' = gate(u + c_v), and the horizontal one
-    h' = h + A gate(W_h * h + U u + c_h), where W_h * h reads the columns up to a position's own and
-    gate(a, b) = tanh(a) sigmoid(b) takes channels in halves. A is zero at first.
+    h' = h + A gate(W_h * h + U u + c_h), where W_h * h reads the columns up to the position and
+    gate(a, b) = tanh(a) sigmoid(b) splits the channels in halves. A is initially zero.
 
     Attributes:
       channels: Number of channels of each stack.
@@ -32,25 +36,26 @@ class GatedCausalBlock(nn.Module):
     """
 
     channels: int
+    _: dataclasses.KW_ONLY
     kernel_size: int = 3
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
     def setup(self):
-        """Makes the layers."""
+        """Creates the layers."""
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
-        reach, both = self.kernel_size // 2, 2 * self.channels
-        self.vertical = CausalConv(both, (reach + 1, self.kernel_size), reach, self.dtype)
-        self.horizontal = CausalConv(both, (1, reach + 1), dtype=self.dtype)
-        self.link = Conv(both, (1, 1), dtype=self.dtype)
+        reach, features = self.kernel_size // 2, 2 * self.channels
+        self.vertical = CausalConv(features, (reach + 1, self.kernel_size), reach, self.dtype)
+        self.horizontal = CausalConv(features, (1, reach + 1), dtype=self.dtype)
+        self.link = Conv(features, (1, 1), dtype=self.dtype)
         zeros = nn.initializers.zeros
         self.residual = Conv(self.channels, (1, 1), dtype=self.dtype, kernel_init=zeros)
-        self.projected = nn.Dense(2 * both, dtype=self.dtype)
+        self.projected = nn.Dense(2 * features, dtype=self.dtype)
         self.dropped = nn.Dropout(self.dropout)
 
     def conditions(self, context: Array | None) -> list[Array]:
-        """Computes what the gates of both stacks add given the context: c_v and c_h."""
+        """Computes the terms c_v and c_h of the gates given the context."""
         if context is None:
             return [jnp.zeros((1, 1, 1, 2 * self.channels), self.dtype)] * 2
         return jnp.split(self.projected(context), 2, axis=-1)
@@ -60,7 +65,7 @@ class GatedCausalBlock(nn.Module):
         v: Float[Array, "batch rows width channel"],
         condition: Array,
         cache: Array | None = None,
-        at: Place = (0, 0),
+        at: Position = (0, 0),
     ) -> tuple[Array, Array, Array | None]:
         """Computes v', then U u for the horizontal stack, then the cache."""
         sums, cache = self.vertical(v, cache, at)
@@ -72,14 +77,14 @@ class GatedCausalBlock(nn.Module):
         link: Array,
         condition: Array,
         cache: Array | None = None,
-        at: Place = (0, 0),
+        at: Position = (0, 0),
     ) -> tuple[Array, Array | None]:
         """Computes h' and the cache."""
         sums, cache = self.horizontal(h, cache, at)
         return h + self.residual(self._gated(sums + link + condition)), cache
 
     def empty_caches(self, batch: int, shape: tuple[int, int]) -> tuple[Array, Array]:
-        """Caches of the vertical and of the horizontal stack."""
+        """Returns the caches of the vertical and of the horizontal stack."""
         return (
             self.vertical.empty_cache(batch, shape, self.channels),
             self.horizontal.empty_cache(batch, shape, self.channels),
@@ -91,10 +96,10 @@ class GatedCausalBlock(nn.Module):
         return self.dropped(gated, deterministic=not self.has_rng("dropout"))
 
 
-class GatedPixelCNN(AutoregressiveMapNetwork):
-    """Causal convolutions in two stacks, so that no code before a position stays unseen.
+class GatedPixelCNN(AutoregressiveMapNetwork, kw_only=True):
+    """Gated causal convolutions in two stacks, whose receptive field has no blind spot.
 
-    A vertical stack reads the rows above, a horizontal one the row's own codes and the vertical
+    A vertical stack reads the rows above, a horizontal one the codes of its row and the vertical
     stack; both are gated. See `GatedCausalBlock` for the formulas.
 
     Source: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves & Kavukcuoglu 2016, "Conditional
@@ -107,19 +112,24 @@ class GatedPixelCNN(AutoregressiveMapNetwork):
     kernel_size: int = 3
 
     def setup(self):
-        """Makes the layers."""
+        """Creates the layers."""
         super().setup()
         self.stack = [
-            GatedCausalBlock(self.channels, self.kernel_size, self.dropout, self.dtype)
+            GatedCausalBlock(
+                self.channels,
+                kernel_size=self.kernel_size,
+                dropout=self.dropout,
+                dtype=self.dtype,
+            )
             for _ in range(self.num_blocks)
         ]
 
     def conditions_of_blocks(self, context):
-        """c_v and c_h of each block."""
+        """Computes c_v and c_h of each block."""
         return [block.conditions(context) for block in self.stack]
 
     def rows(self, above, conditions, caches=None, at=(0, 0)):
-        """The vertical stack: what each block hands to the horizontal one."""
+        """Computes the vertical stack: the terms U u that each block adds to the horizontal one."""
         links, after = [], []
         for index, (block, (condition, _)) in enumerate(zip(self.stack, conditions, strict=True)):
             cache = None if caches is None else caches[index]
@@ -129,7 +139,7 @@ class GatedPixelCNN(AutoregressiveMapNetwork):
         return links, after
 
     def positions(self, before, rows, conditions, caches=None, at=(0, 0)):
-        """The horizontal stack, and the logits."""
+        """Computes the horizontal stack, and the logits."""
         h, after = self.left_of(before, at), []
         for index, (block, (_, condition)) in enumerate(zip(self.stack, conditions, strict=True)):
             cache = None if caches is None else caches[index]
@@ -138,6 +148,6 @@ class GatedPixelCNN(AutoregressiveMapNetwork):
         return self.logits(h, relu), after
 
     def empty_caches(self, batch):
-        """Caches of both stacks, block by block."""
+        """Returns the caches of both stacks, block by block."""
         pairs = [block.empty_caches(batch, self.map_shape) for block in self.stack]
         return [first for first, _ in pairs], [second for _, second in pairs]

@@ -1,7 +1,8 @@
-"""PixelSNAIL: causal convolutions and causal attention."""
+"""PixelSNAIL (Chen et al. 2018): causal convolutions and causal attention, over maps of codes."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -9,34 +10,35 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.nn.autoregressive_map import AutoregressiveMapNetwork
-from vaeflow.nn.causal import CausalAttention, CausalConv, Place
+from vaeflow.nn.causal import CausalAttention, CausalConv, Position
 from vaeflow.nn.convolution import Conv
 
 PyTree = Any
 
 
 class CausalResidualBlock(nn.Module):
-    """Adds a gated function of the positions up to one's own: x + a sigmoid(b).
+    """A gated residual block of causal convolutions: x + a sigmoid(b).
 
-    (a, b) = W_2 * elu(W_1 * elu(x) + c), where c is given by others and W_2 is zero at first.
+    (a, b) = W_2 * elu(W_1 * elu(x) + c), where c is a conditioning term and W_2 is initially zero.
 
     Source: Chen, Mishra, Rohaninejad & Abbeel 2018, "PixelSNAIL: an improved autoregressive
     generative model", section 3, and their published code.
 
     Attributes:
       channels: Number of channels.
-      kernel_size: Rows and columns up to a position's own that both convolutions read.
-      dropout: As in `AutoregressiveMapNetwork`, of the channels between the two.
+      kernel_size: Rows and columns, up to the position, that both convolutions read.
+      dropout: As in `AutoregressiveMapNetwork`, of the channels between them.
       dtype: Type to compute in.
     """
 
     channels: int
+    _: dataclasses.KW_ONLY
     kernel_size: tuple[int, int] = (2, 2)
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
     def setup(self):
-        """Makes the layers."""
+        """Creates the layers."""
         self.first = CausalConv(self.channels, self.kernel_size, dtype=self.dtype)
         zeros = nn.initializers.zeros
         self.second = CausalConv(
@@ -47,32 +49,33 @@ class CausalResidualBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch rows columns channel"],
-        given: Array,
+        condition: Array,
         caches: tuple[Array, Array] | tuple[None, None] = (None, None),
-        at: Place = (0, 0),
+        at: Position = (0, 0),
     ) -> tuple[Array, tuple[Array, Array] | tuple[None, None]]:
         """Maps ``[batch, rows, columns, channel]`` to itself; returns the caches as well."""
         hidden, first = self.first(nn.elu(x), caches[0], at)
-        hidden = self.dropped(nn.elu(hidden + given), deterministic=not self.has_rng("dropout"))
-        both, second = self.second(hidden, caches[1], at)
-        values, gates = jnp.split(both, 2, axis=-1)
+        hidden = self.dropped(nn.elu(hidden + condition), deterministic=not self.has_rng("dropout"))
+        y, second = self.second(hidden, caches[1], at)
+        values, gates = jnp.split(y, 2, axis=-1)
         return x + values * nn.sigmoid(gates), (first, second)
 
     def empty_caches(self, batch: int, shape: tuple[int, int]) -> tuple[Array, Array]:
-        """Caches of both convolutions."""
+        """Returns the caches of both convolutions."""
         return tuple(
             layer.empty_cache(batch, shape, self.channels) for layer in (self.first, self.second)
         )
 
 
 class CausalAttentionBlock(nn.Module):
-    """Causal residual blocks, then attention to all positions up to one's own.
+    """Causal residual blocks, then attention to the position and all before it.
 
-    Queries are functions of the features x of a position and of its place; keys and values of these
-    and of the code before it. So a position reads every code before it, and never has none to read.
+    Queries are functions of the features x of a position and of its coordinates; keys and values of
+    these and of the code before it. So a position reads every code before it, and its softmax is
+    never empty.
 
-    Source: Chen, Mishra, Rohaninejad & Abbeel 2018, section 3, where contents are of a code and the
-    features of its own position, and one reads those before.
+    Source: Chen, Mishra, Rohaninejad & Abbeel 2018, section 3, where keys and values are functions
+    of the code at the same position, and a position attends to those before it.
 
     Attributes:
       channels: Number of channels.
@@ -84,6 +87,7 @@ class CausalAttentionBlock(nn.Module):
     """
 
     channels: int
+    _: dataclasses.KW_ONLY
     num_residuals: int = 4
     kernel_size: tuple[int, int] = (2, 2)
     num_heads: int = 8
@@ -91,9 +95,10 @@ class CausalAttentionBlock(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        """Makes the layers."""
+        """Creates the layers."""
+        options = {"dropout": self.dropout, "dtype": self.dtype}
         self.residual = [
-            CausalResidualBlock(self.channels, self.kernel_size, self.dropout, self.dtype)
+            CausalResidualBlock(self.channels, kernel_size=self.kernel_size, **options)
             for _ in range(self.num_residuals)
         ]
         self.projected = nn.Dense(self.num_residuals * self.channels, dtype=self.dtype)
@@ -101,10 +106,10 @@ class CausalAttentionBlock(nn.Module):
             Conv(self.channels, (1, 1), dtype=self.dtype) for _ in range(3)
         )
         self.attention = CausalAttention(self.channels, num_heads=self.num_heads, dtype=self.dtype)
-        self.merge = CausalResidualBlock(self.channels, (1, 1), self.dropout, self.dtype)
+        self.merge = CausalResidualBlock(self.channels, kernel_size=(1, 1), **options)
 
     def conditions(self, context: Array | None) -> list[Array]:
-        """Computes what each residual block is given of the context."""
+        """Computes the conditioning term of each residual block."""
         if context is None:
             return [jnp.zeros((1, 1, 1, self.channels), self.dtype)] * self.num_residuals
         return jnp.split(self.projected(context), self.num_residuals, axis=-1)
@@ -113,10 +118,10 @@ class CausalAttentionBlock(nn.Module):
         self,
         x: Float[Array, "batch rows columns channel"],
         before: Float[Array, "batch rows columns channel"],
-        place: Float[Array, "batch rows columns 2"],
+        coordinates: Float[Array, "batch rows columns 2"],
         conditions: list[Array],
         caches: PyTree,
-        at: Place,
+        at: Position,
         start: Array | int,
     ) -> tuple[Array, PyTree]:
         """Maps ``[batch, rows, columns, channel]`` to itself.
@@ -124,49 +129,49 @@ class CausalAttentionBlock(nn.Module):
         Args:
           x: Features.
           before: The vector of the code before each position.
-          place: Where the positions are.
+          coordinates: Row and column of the positions, scaled.
           conditions: From `conditions`.
           caches: From the positions before, or None where these are all.
-          at: Where the positions begin, as row and column.
+          at: Row and column at which the positions begin.
           start: The same in raster order.
 
         Returns:
-          The features, and the caches.
+          The features, and the updated caches.
         """
-        of_blocks, of_attention = caches or ([(None, None)] * self.num_residuals, None)
-        after = []
-        for block, given, cache in zip(self.residual, conditions, of_blocks, strict=True):
-            x, cache = block(x, given, cache, at)
-            after.append(cache)
-        queries = nn.elu(self.queries(jnp.concatenate([x, place], axis=-1)))
-        content = nn.elu(self.content(jnp.concatenate([x, before, place], axis=-1)))
-        found, of_attention = self.attention(
+        block_caches, attention_cache = caches or ([(None, None)] * self.num_residuals, None)
+        updated = []
+        for block, condition, cache in zip(self.residual, conditions, block_caches, strict=True):
+            x, cache = block(x, condition, cache, at)
+            updated.append(cache)
+        queries = nn.elu(self.queries(jnp.concatenate([x, coordinates], axis=-1)))
+        content = nn.elu(self.content(jnp.concatenate([x, before, coordinates], axis=-1)))
+        attended, attention_cache = self.attention(
             *(part.reshape(x.shape[0], -1, self.channels) for part in (queries, content)),
-            of_attention,
+            attention_cache,
             start,
         )
-        x, _ = self.merge(x, self.found(nn.elu(found.reshape(x.shape))))
-        return x, (after, of_attention)
+        x, _ = self.merge(x, self.found(nn.elu(attended.reshape(x.shape))))
+        return x, (updated, attention_cache)
 
     def empty_caches(self, batch: int, shape: tuple[int, int]) -> PyTree:
-        """Caches of the residual blocks and of the attention."""
-        of_blocks = [block.empty_caches(batch, shape) for block in self.residual]
-        return of_blocks, self.attention.empty_cache(batch, shape[0] * shape[1])
+        """Returns the caches of the residual blocks and of the attention."""
+        block_caches = [block.empty_caches(batch, shape) for block in self.residual]
+        return block_caches, self.attention.empty_cache(batch, shape[0] * shape[1])
 
 
-class PixelSNAIL(AutoregressiveMapNetwork):
-    """Causal convolutions for what is near, and causal attention for what is far.
+class PixelSNAIL(AutoregressiveMapNetwork, kw_only=True):
+    """Causal convolutions for short range, and causal attention for long range.
 
-    See `CausalAttentionBlock`, of which there are `num_blocks`. The first layer adds what a convolution
-    reads of the row above, one column ahead, to what another reads on the left.
+    There are `num_blocks` of `CausalAttentionBlock`. The first layer is the sum of a convolution of
+    the row above, one column ahead, and of one of the codes on the left.
 
     Source: Chen, Mishra, Rohaninejad & Abbeel 2018, "PixelSNAIL: an improved autoregressive
     generative model", sections 2 and 3, for codes: logits of each in place of logistic mixtures.
 
     Attributes:
       num_residuals: Number of causal residual blocks before each attention.
-      kernel_size: Rows and columns up to a position's own that they read.
-      num_heads: Number of heads of each attention, which the channels must be a multiple of.
+      kernel_size: Rows and columns, up to the position, that they read.
+      num_heads: Number of heads of each attention, a divisor of the channels.
     """
 
     num_residuals: int = 4
@@ -174,7 +179,7 @@ class PixelSNAIL(AutoregressiveMapNetwork):
     num_heads: int = 8
 
     def setup(self):
-        """Makes the layers."""
+        """Creates the layers."""
         super().setup()
         self.above = CausalConv(self.channels, (1, 3), 1, self.dtype)
         self.left = CausalConv(self.channels, (2, 1), dtype=self.dtype)
@@ -191,37 +196,40 @@ class PixelSNAIL(AutoregressiveMapNetwork):
         ]
 
     def conditions_of_blocks(self, context):
-        """What the residual blocks of each block are given."""
+        """Computes the conditioning terms of the residual blocks of each block."""
         return [block.conditions(context) for block in self.stack]
 
     def rows(self, above, conditions, caches=None, at=(0, 0)):
-        """What the first layer reads of the row above."""
+        """Computes the first layer's convolution of the row above."""
         del conditions
         return self.above(above, caches, at)
 
     def positions(self, before, rows, conditions, caches=None, at=(0, 0)):
-        """All else, and the logits."""
-        of_left, of_blocks = caches or (None, [None] * self.num_blocks)
-        on_left, of_left = self.left(self.left_of(before, at), of_left, at)
-        x, after = rows + on_left, []
-        place = self._place(x.shape, at)
+        """Computes all other layers, and the logits."""
+        left_cache, block_caches = caches or (None, [None] * self.num_blocks)
+        on_left, left_cache = self.left(self.left_of(before, at), left_cache, at)
+        x, updated = rows + on_left, []
+        coordinates = self._coordinates(x.shape, at)
         start = at[0] * self.map_shape[1] + at[1]
-        for block, given, cache in zip(self.stack, conditions, of_blocks, strict=True):
-            x, cache = block(x, before, place, given, cache, at, start)
-            after.append(cache)
-        return self.logits(x, nn.elu), (of_left, after)
+        for block, terms, cache in zip(self.stack, conditions, block_caches, strict=True):
+            x, cache = block(x, before, coordinates, terms, cache, at, start)
+            updated.append(cache)
+        return self.logits(x, nn.elu), (left_cache, updated)
 
     def empty_caches(self, batch):
-        """Caches of the first layer, and of each block."""
-        of_blocks = [block.empty_caches(batch, self.map_shape) for block in self.stack]
-        of_left = self.left.empty_cache(batch, self.map_shape, self.channels)
-        return self.above.empty_cache(batch, self.map_shape, self.channels), (of_left, of_blocks)
+        """Returns the caches of the first layer, and of each block."""
+        block_caches = [block.empty_caches(batch, self.map_shape) for block in self.stack]
+        left_cache = self.left.empty_cache(batch, self.map_shape, self.channels)
+        above_cache = self.above.empty_cache(batch, self.map_shape, self.channels)
+        return above_cache, (left_cache, block_caches)
 
-    def _place(self, shape: tuple[int, ...], at: Place) -> Float[Array, "batch rows columns 2"]:
-        """Rows and columns as numbers from -1/2 to 1/2."""
+    def _coordinates(
+        self, shape: tuple[int, ...], at: Position
+    ) -> Float[Array, "batch rows columns 2"]:
+        """Rows and columns, scaled to numbers from -1/2 to 1/2."""
         steps = [
             (start + jnp.arange(count)) / size - 0.5
             for start, count, size in zip(at, shape[1:3], self.map_shape, strict=True)
         ]
-        place = jnp.stack(jnp.meshgrid(*steps, indexing="ij"), axis=-1)
-        return jnp.broadcast_to(place.astype(self.dtype), (*shape[:3], 2))
+        coordinates = jnp.stack(jnp.meshgrid(*steps, indexing="ij"), axis=-1)
+        return jnp.broadcast_to(coordinates.astype(self.dtype), (*shape[:3], 2))
