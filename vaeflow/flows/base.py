@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Bijector, Inverse, Scan
+from vaeflow.typing import FlowStep
 
 ROWS_OF_NOISE = 64
 """Number of examples drawn to initialise a flow that is given no data."""
@@ -119,24 +119,6 @@ def random_signs(key: Array, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
 
 
 PyTree = Any
-
-
-class FlowStep(Protocol):
-    """One step of a `StackedFlow`: a frozen dataclass, compared by value.
-
-    Attributes:
-      event_ndims: Number of trailing axes that make an event.
-      collections: Names of the Flax collections of its variables, "params" first.
-    """
-
-    event_ndims: int
-    collections: tuple[str, ...]
-
-    def init(self, key: Array, data: Array, context: Array | None) -> PyTree:
-        """Creates the variables of one step, ``{"params": ..., ...}``, from its input."""
-
-    def __call__(self, variables: PyTree, context: Array | None) -> distrax.Bijector:
-        """Builds the bijector of one step."""
 
 
 class StackedFlow(nn.Module):
