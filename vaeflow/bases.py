@@ -1,8 +1,13 @@
-"""Base distributions with learned parameters."""
+"""Base distributions of flows and priors of latents, as Flax modules with learned parameters.
+
+Every one is called as ``base(context, batch_shape=..., temperature=..., encoder=...)`` and returns
+a distribution: uniform, Gaussian, mixture and resampled bases, and the VampPrior.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import distrax
 import flax.linen as nn
@@ -10,178 +15,173 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Conditioner
 from vaeflow.distributions import FullGaussian, Mixture, Resampled, UniformBox
 from vaeflow.nn import MLP
 
+__all__ = [
+    "Base",
+    "BoxBase",
+    "CorrelatedGaussianBase",
+    "DiagonalGaussianBase",
+    "GaussianMixtureBase",
+    "LabelledGaussianBase",
+    "ResampledBase",
+    "VampPrior",
+]
 
-class BoxBase(nn.Module):
-    """A uniform distribution on a box that isn't learned.
+
+class Base(nn.Module):
+    """A distribution with learned parameters: the noise of a flow, or the prior of latents.
+
+    A subclass implements `build`. Its fields are keyword-only.
 
     Attributes:
       event_shape: Shape of a sample.
-      low: Lower end of the interval of each entry.
-      high: Upper end, above `low`.
     """
 
     event_shape: tuple[int, ...]
-    low: float = 0.0
-    high: float = 1.0
 
-    needs_labels = False
+    needs_labels: ClassVar[bool] = False
+    """Whether the context must hold integer labels; other bases ignore it."""
 
+    @nn.compact
     def __call__(
         self,
         context: Array | None = None,
         *,
         batch_shape: tuple[int, ...] = (),
         temperature: float = 1.0,
-    ) -> UniformBox:
-        """Builds the distribution; the context is ignored.
+        encoder: Callable[[Array], distrax.Distribution] | None = None,
+    ) -> distrax.Distribution:
+        """Builds the distribution.
 
         Args:
-          context: Anything.
-          batch_shape: Batch axes of the distribution.
-          temperature: Factor by which the box shrinks about its middle.
+          context: Integer labels ``[*batch]`` where `needs_labels`; otherwise ignored.
+          batch_shape: Batch axes of the distribution. Where the base needs labels they are those
+            of the labels instead.
+          temperature: Factor of the deviation of a sample from the mean; in a mixture, from that of
+            its component.
+          encoder: Ignored, for calls like those of a `VampPrior`.
 
         Raises:
-          ValueError: If `low` isn't below `high`.
+          ValueError: If a field or the context doesn't fit.
         """
+        del encoder
+        return self.build(context, tuple(batch_shape), temperature)
+
+    def build(
+        self, context: Array | None, batch_shape: tuple[int, ...], temperature: float
+    ) -> distrax.Distribution:
+        """Creates the parameters and builds the distribution; arguments as in a call."""
+        raise NotImplementedError
+
+    def _dimension(self) -> int:
+        """Number of dimensions of an event, which must be a vector."""
+        if len(self.event_shape) != 1:
+            raise ValueError(f"event_shape must be (dimension,), got {self.event_shape}")
+        return self.event_shape[0]
+
+    def _normals(self, mean: Array, log_scale: Array, temperature: float) -> distrax.Independent:
+        """Builds independent normals in float32."""
+        scale = temperature * jnp.exp(log_scale.astype(jnp.float32))
+        normals = distrax.Normal(mean.astype(jnp.float32), scale)
+        return distrax.Independent(normals, len(self.event_shape))
+
+
+class BoxBase(Base, kw_only=True):
+    """The uniform distribution on a box, which has no parameters.
+
+    The temperature shrinks the box about its centre. Raises a ValueError if `low` isn't below
+    `high`.
+
+    Attributes:
+      low: Lower end of the interval of each dimension.
+      high: Upper end of the interval of each dimension.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def build(self, context, batch_shape, temperature) -> UniformBox:
+        """Builds the distribution; arguments as in a call."""
         del context
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
-        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        center, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         shape = (*batch_shape, *self.event_shape)
         low, high = (
-            jnp.broadcast_to(jnp.float32(middle + sign * temperature * half), shape)
+            jnp.broadcast_to(jnp.float32(center + sign * temperature * half), shape)
             for sign in (-1, 1)
         )
         return UniformBox(low, high, len(self.event_shape))
 
 
-class DiagonalGaussianBase(nn.Module):
-    """Independent normals with learned means and deviations, standard at first.
+class DiagonalGaussianBase(Base):
+    """Independent normals with learned means and deviations, initially standard."""
 
-    Attributes:
-      event_shape: Shape of a sample.
-    """
-
-    event_shape: tuple[int, ...]
-
-    needs_labels = False
-
-    @nn.compact
-    def __call__(
-        self,
-        context: Array | None = None,
-        *,
-        batch_shape: tuple[int, ...] = (),
-        temperature: float = 1.0,
-    ) -> distrax.Distribution:
-        """Builds the distribution; the context is ignored.
-
-        Args:
-          context: Anything.
-          batch_shape: Batch axes of the distribution.
-          temperature: Factor of the deviations.
-        """
+    def build(self, context, batch_shape, temperature) -> distrax.Independent:
+        """Creates the parameters and builds the distribution; arguments as in a call."""
         del context
         mean = self.param("mean", nn.initializers.zeros, self.event_shape)
         log_scale = self.param("log_scale", nn.initializers.zeros, self.event_shape)
         shape = (*batch_shape, *self.event_shape)
-        return independent_normals(
-            jnp.broadcast_to(mean, shape), jnp.broadcast_to(log_scale, shape), temperature, self
+        return self._normals(
+            jnp.broadcast_to(mean, shape), jnp.broadcast_to(log_scale, shape), temperature
         )
 
 
-class LabelledGaussianBase(nn.Module):
-    """Independent normals with learned means and deviations for each class.
+class LabelledGaussianBase(Base, kw_only=True):
+    """One Gaussian with learned means and deviations for each class: p(z | y) = N(mu_y, sigma_y^2).
 
-    The means are drawn from a standard normal at first, so that classes differ from the start, and
-    the deviations are one.
+    The context holds labels 0, ..., num_classes - 1; any other label gives NaN. Means are initially
+    standard normal samples, so that classes differ, and deviations are one.
 
     Source: Izmailov, Kirichenko, Finzi & Wilson 2020, "Semi-supervised learning with normalizing
     flows", section 3.
 
     Attributes:
-      event_shape: Shape of a sample.
       num_classes: Number of classes.
     """
 
-    event_shape: tuple[int, ...]
     num_classes: int
 
     needs_labels = True
 
-    @nn.compact
-    def __call__(
-        self,
-        context: Int[Array, "*batch"],
-        *,
-        batch_shape: tuple[int, ...] = (),
-        temperature: float = 1.0,
-    ) -> distrax.Distribution:
-        """Builds the distribution.
-
-        Args:
-          context: Labels from 0 on; a label beyond the classes gives NaN.
-          batch_shape: Ignored: the batch axes are those of the labels.
-          temperature: Factor of the deviations.
-
-        Raises:
-          ValueError: If the context isn't made of integers.
-        """
+    def build(self, context, batch_shape, temperature) -> distrax.Independent:
+        """Creates the parameters and builds the distribution; arguments as in a call."""
         del batch_shape
         if context is None or not jnp.issubdtype(jnp.asarray(context).dtype, jnp.integer):
-            given = None if context is None else f"dtype {jnp.asarray(context).dtype}"
+            got = None if context is None else f"dtype {jnp.asarray(context).dtype}"
             raise ValueError(
-                f"context must hold integer labels of {self.num_classes} classes, got {given}"
+                f"context must hold integer labels of {self.num_classes} classes, got {got}"
             )
         shape = (self.num_classes, *self.event_shape)
         mean = self.param("mean", nn.initializers.normal(1.0), shape)
         log_scale = self.param("log_scale", nn.initializers.zeros, shape)
         labels = jnp.asarray(context)
-        # Indexing from the end would take -1 for the last class.
+        # A negative index would count from the end: -1 would be the last class.
         labels = jnp.where(labels < 0, self.num_classes, labels)
         mean, log_scale = (
             leaf.at[labels].get(mode="fill", fill_value=jnp.nan) for leaf in (mean, log_scale)
         )
-        return independent_normals(mean, log_scale, temperature, self)
+        return self._normals(mean, log_scale, temperature)
 
 
-class CorrelatedGaussianBase(nn.Module):
-    """A Gaussian of vectors with a learned mean and Cholesky factor, standard at first.
+class CorrelatedGaussianBase(Base):
+    """A Gaussian of vectors with a learned mean and Cholesky factor L, initially standard.
 
-    The factor L is unit lower triangular with its rows scaled by exp(log_scale): its diagonal stays
-    positive and its rows' shape apart from their size.
-
-    Attributes:
-      event_shape: Shape of a sample: (dimension,).
+    L = diag(exp(log_scale)) (I + below), with `below` strictly lower triangular: the diagonal stays
+    positive, and the scale of a row is a parameter apart from its direction. Events must be vectors
+    ``(dimension,)``; others raise a ValueError.
     """
 
-    event_shape: tuple[int]
-
-    needs_labels = False
-
-    @nn.compact
-    def __call__(
-        self,
-        context: Array | None = None,
-        *,
-        batch_shape: tuple[int, ...] = (),
-        temperature: float = 1.0,
-    ) -> FullGaussian:
-        """Builds the distribution; arguments as for `DiagonalGaussianBase`.
-
-        Raises:
-          ValueError: If events aren't vectors.
-        """
+    def build(self, context, batch_shape, temperature) -> FullGaussian:
+        """Creates the parameters and builds the distribution; arguments as in a call."""
         del context
-        if len(self.event_shape) != 1:
-            raise ValueError(f"event_shape must be (dimension,), got {self.event_shape}")
-        (dimension,) = self.event_shape
+        dimension = self._dimension()
         mean = self.param("mean", nn.initializers.zeros, (dimension,))
         log_scale = self.param("log_scale", nn.initializers.zeros, (dimension,))
         below = self.param("below", nn.initializers.zeros, (dimension, dimension))
@@ -192,122 +192,77 @@ class CorrelatedGaussianBase(nn.Module):
         )
 
 
-def independent_normals(
-    mean: Array, log_scale: Array, temperature: float, module: nn.Module
-) -> distrax.Independent:
-    """Builds normals in float32, of events of the module's shape."""
-    scale = temperature * jnp.exp(log_scale.astype(jnp.float32))
-    return distrax.Independent(
-        distrax.Normal(mean.astype(jnp.float32), scale), len(module.event_shape)
-    )
-
-
-class GaussianMixtureBase(nn.Module):
+class GaussianMixtureBase(Base, kw_only=True):
     """A mixture of K diagonal Gaussians with learned weights, means and deviations.
 
-    At first the weights are equal, the means standard normal and the deviations one. The
-    distribution tells clusters apart: see `Mixture.log_responsibilities`. Its samples carry no
-    gradient to the weights, so it is for maximum likelihood rather than for reverse KL.
+    Initially the weights are equal, the means standard normal samples and the deviations one. The
+    components can serve as clusters: see `Mixture.log_responsibilities`. Samples carry no gradient
+    to the weights, so it is for maximum likelihood rather than for reverse KL. The temperature
+    scales the deviations of the components only.
 
     Attributes:
-      event_shape: Shape of a sample.
       num_components: Number of components K.
     """
 
-    event_shape: tuple[int, ...]
     num_components: int
 
-    needs_labels = False
-
-    @nn.compact
-    def __call__(
-        self,
-        context: Array | None = None,
-        *,
-        batch_shape: tuple[int, ...] = (),
-        temperature: float = 1.0,
-    ) -> Mixture:
-        """Builds the distribution; the context is ignored.
-
-        Args:
-          context: Anything.
-          batch_shape: Batch axes of the distribution.
-          temperature: Factor of the deviations of each component; means and weights stay.
-        """
+    def build(self, context, batch_shape, temperature) -> Mixture:
+        """Creates the parameters and builds the distribution; arguments as in a call."""
         del context
         shape = (self.num_components, *self.event_shape)
         logits = self.param("logits", nn.initializers.zeros, (self.num_components,))
         mean = self.param("mean", nn.initializers.normal(1.0), shape)
         log_scale = self.param("log_scale", nn.initializers.zeros, shape)
-        components = independent_normals(
+        components = self._normals(
             jnp.broadcast_to(mean, (*batch_shape, *shape)),
             jnp.broadcast_to(log_scale, (*batch_shape, *shape)),
             temperature,
-            self,
         )
         return Mixture(jnp.broadcast_to(logits, (*batch_shape, self.num_components)), components)
 
 
-class ResampledBase(nn.Module):
-    """A standard normal whose draws are accepted with a learned probability: modes, holes, rings.
+class ResampledBase(Base, kw_only=True):
+    """A resampled base: a standard normal with a learned acceptance probability a(z).
 
-    A flow can't tear its base apart; this one may have gaps. The share that is accepted, which the
-    density needs, is the average over 2^`log_points` fixed points of low discrepancy, so that the
-    density is a function of the parameters alone. At first every other draw is accepted, whatever
-    it is, and the base is a standard normal. Meant for few entries: the points thin out in many.
+    A flow is a homeomorphism and can't disconnect its base; this density can have holes and
+    separate modes. The normalising constant, the mean of a(z) under the normal, is the average over
+    2^`log_points` fixed quasi-random points, so that the density is a function of the parameters
+    alone. Initially a(z) = 1/2 everywhere and the base is a standard normal. Meant for few
+    dimensions: in many the points are too sparse. The temperature scales the samples. Events must
+    be vectors ``(dimension,)``; others raise a ValueError.
 
     Source: Bauer & Mnih 2019, "Resampled priors for variational autoencoders"; as a base, Stimper,
     Schoelkopf & Hernandez-Lobato 2022, "Resampling base distributions of normalizing flows".
 
     Attributes:
-      event_shape: Shape of a sample: (dimension,).
       hidden_sizes: Sizes of the hidden layers of the network.
-      truncation: Number T of draws of which the last is taken in any case.
+      truncation: Number T of proposals, of which the last is accepted in any case.
       log_points: Binary logarithm of the number of points.
     """
 
-    event_shape: tuple[int]
     hidden_sizes: Sequence[int] = (64, 64)
     truncation: int = 100
     log_points: int = 12
 
-    needs_labels = False
-
-    @nn.compact
-    def __call__(
-        self,
-        context: Array | None = None,
-        *,
-        batch_shape: tuple[int, ...] = (),
-        temperature: float = 1.0,
-    ) -> Resampled:
-        """Builds the distribution; the context is ignored.
-
-        Args:
-          context: Anything.
-          batch_shape: Batch axes of the distribution.
-          temperature: Factor of the samples.
-
-        Raises:
-          ValueError: If events aren't vectors.
-        """
+    def build(self, context, batch_shape, temperature) -> Resampled:
+        """Creates the parameters and builds the distribution; arguments as in a call."""
         del context
-        if len(self.event_shape) != 1:
-            raise ValueError(f"event_shape must be (dimension,), got {self.event_shape}")
-        (dimension,) = self.event_shape
+        dimension = self._dimension()
         network = MLP(1, self.hidden_sizes, nn.silu, parent=None)
         points = jnp.asarray(normal_points(dimension, self.log_points))
         if self.is_initializing():
-            parameters = self.param("network", lambda key: network.init(key, points)["params"])
+            params = self.param("network", lambda key: network.init(key, points)["params"])
         else:
-            parameters = self.get_variable("params", "network")
-        acceptance = Conditioner(network, {"params": parameters})
-        share = jnp.mean(nn.sigmoid(acceptance(points)))
-        return Resampled(acceptance, share, dimension, self.truncation, batch_shape, temperature)
+            params = self.get_variable("params", "network")
+        acceptance = Conditioner(network, {"params": params})
+        mean_acceptance = jnp.mean(nn.sigmoid(acceptance(points)))
+        return Resampled(
+            acceptance, mean_acceptance, dimension, self.truncation, batch_shape, temperature
+        )
 
 
 def normal_points(dimension: int, log_count: int) -> Float[np.ndarray, "point dimension"]:
-    """Spreads 2^log_count points as a standard normal does, more evenly than chance.
+    """Computes 2^log_count quasi-random points of a standard normal.
 
     Source: Sobol' 1967, scrambled as by Owen 1995, in scipy.
     """
@@ -315,12 +270,11 @@ def normal_points(dimension: int, log_count: int) -> Float[np.ndarray, "point di
     return scipy.stats.norm.ppf(uniform).astype(np.float32)
 
 
-class VampPrior(nn.Module):
-    """Pseudo-inputs u_1, ..., u_K, learned, whose posteriors mix to p(z) = (1/K) sum_k q(z | u_k).
+class VampPrior(nn.Module, kw_only=True):
+    """A variational mixture of posteriors: p(z) = (1/K) sum_k q(z | u_k), with learned u_k.
 
-    `VAE` sends them through its encoder, which is where the name comes from: a variational mixture
-    of posteriors. They start as images of the first batch, with a little noise so that repeated
-    ones part.
+    The pseudo-inputs u_k start as images of the first batch, with a little noise so that copies of
+    an image differ.
 
     Source: Tomczak & Welling 2018, "VAE with a VampPrior", equation 9.
 
@@ -332,14 +286,44 @@ class VampPrior(nn.Module):
     num_components: int
     image_shape: tuple[int, int, int]
 
-    @nn.compact
+    needs_labels: ClassVar[bool] = False
+
     def __call__(
-        self, *, data: Float[Array, "batch height width channel"] | None = None
+        self,
+        context: Any = None,
+        *,
+        batch_shape: tuple[int, ...] = (),
+        temperature: float = 1.0,
+        encoder: Callable[[Array], distrax.Distribution] | None = None,
+    ) -> Mixture:
+        """Builds the distribution; the call is that of every `Base`.
+
+        Args:
+          context: Must be None.
+          batch_shape: Must be empty.
+          temperature: Must be 1.
+          encoder: Computes q(z | u), ``[component]`` distributions, from the pseudo-inputs.
+
+        Raises:
+          ValueError: If there is no encoder, or another argument isn't supported.
+        """
+        if context is not None or tuple(batch_shape) or temperature != 1.0:
+            raise ValueError(
+                "a VampPrior takes no context, batch_shape or temperature, got context="
+                f"{context}, batch_shape={tuple(batch_shape)} and temperature={temperature}"
+            )
+        if encoder is None:
+            raise ValueError("a VampPrior needs the encoder of its VAE, got None")
+        return Mixture(jnp.zeros(self.num_components), encoder(self.pseudo_inputs()))
+
+    @nn.compact
+    def pseudo_inputs(
+        self, data: Float[Array, "batch height width channel"] | None = None
     ) -> Float[Array, "component height width channel"]:
         """Returns the pseudo-inputs.
 
         Args:
-          data: In `init` alone: the batch that they start from; without it they are noise.
+          data: Used by `init` only: the batch that they start from; without it they are noise.
         """
 
         def initial(key: Array) -> Array:

@@ -91,7 +91,7 @@ def test_labels_reach_a_base_that_needs_them_past_a_flow_without_classes():
     expected = np.sum(expected - 0.5 * np.log(2 * np.pi), -1) + log_det
     np.testing.assert_allclose(by_label, expected, rtol=1e-4)
     both = models.FlowModel(
-        FLOW.clone(classes=3), base=bases.LabelledGaussianBase((2,), num_classes=3)
+        FLOW.clone(num_classes=3), base=bases.LabelledGaussianBase((2,), num_classes=3)
     )
     assert both.apply(initial(both, labels), context=labels).batch_shape == (3,)
 

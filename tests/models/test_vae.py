@@ -173,7 +173,7 @@ def test_pseudo_inputs_mix_their_posteriors():
     found = model.apply(variables, method="prior").log_prob(z)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert values.shape == IMAGES.shape
-    with pytest.raises(ValueError, match=r"temperature=0\.5 and num_classes=None"):
+    with pytest.raises(ValueError, match=r"temperature=0\.5 and classes=None"):
         model.apply(variables, temperature=0.5, method="prior")
 
 

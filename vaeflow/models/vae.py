@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import distrax
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.random import row_keys
 from vaeflow.bases import VampPrior
-from vaeflow.distributions import Grouped, Mixture, Transformed
+from vaeflow.distributions import Grouped, Transformed
 from vaeflow.distributions.grouped import WHOLE, per_dim_kl
 from vaeflow.distributions.transformed import sample_per_example
 from vaeflow.flows.base import prepare_context
@@ -62,7 +61,7 @@ class VAE(LatentVariableModel):
         )
         values = self.observe(images, keys).values
         if isinstance(self.prior_model, VampPrior):
-            self.prior_model(data=values)
+            self.prior_model.pseudo_inputs(values)
         elif self.is_initializing() and isinstance(self.prior_model, FlowModel):
             first = self.posterior(values, context).sample(seed=keys[0])
             self.prior_model(first, self._labels_of_prior(context))
@@ -96,8 +95,7 @@ class VAE(LatentVariableModel):
                     "a VampPrior takes neither temperature nor classes, got temperature="
                     f"{temperature} and classes={self.num_classes}"
                 )
-            inputs = self.prior_model()
-            return Mixture(jnp.zeros(len(inputs)), self.encoder(inputs))
+            return self.prior_model(encoder=self.encoder)
         if self.prior_model is None:
             return self.encoder.posterior.standard(temperature)
         labels = self._labels_of_prior(context)
