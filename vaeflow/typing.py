@@ -162,11 +162,8 @@ class VelocityNetwork(Protocol):
 class Prior(Protocol):
     """A Flax module that returns a distribution: a base of a flow, or p(z) of a VAE.
 
-    A module with the method ``initialize(values, latents, context)`` has it called by the `init`
-    of a `vaeflow.models.VAE`, with the first batch of observed values and their latents.
-
     Attributes:
-      needs_labels: Whether the context goes to it, as labels; otherwise it is called without.
+      needs_labels: Whether the context must hold integer labels; otherwise it is ignored or None.
     """
 
     needs_labels: bool
@@ -187,6 +184,20 @@ class Prior(Protocol):
           temperature: Factor of the deviations, or of the samples' distances from their centre.
           encoder: q(z | x) as a function of observed values, for a `vaeflow.bases.VampPrior`;
             ignored by others.
+        """
+
+    def initialize(
+        self,
+        values: Float[Array, "batch height width channel"],
+        latents: Float[Array, "batch latent"],
+        context: Array | None,
+    ) -> None:
+        """Creates data-dependent parameters, if any; `init` of a `vaeflow.models.VAE` calls it.
+
+        Args:
+          values: The first batch of observed values.
+          latents: A sample of the posterior of each.
+          context: Labels ``[batch]`` where the prior needs them, or None.
         """
 
 
