@@ -92,7 +92,7 @@ class Evaluation:
             rows = np.arange(start, start + BATCH) % drawn  # filled up, as in `filled_batches`
             found = self._aggregate(posterior, z[rows], rows[:, None] == np.arange(len(z)))
             between.append(found.joint - sum(found.groups.values()))
-            within.append(found.groups["style"] - found.entries["style"].sum(-1))
+            within.append(found.groups["style"] - found.dimensions["style"].sum(-1))
         parts = {"total_correlation": between, "total_correlation/style": within}
         return {
             name: float(np.concatenate(values, dtype=np.float64)[:drawn].mean())

@@ -11,7 +11,7 @@ import numpy as np
 
 import vaeflow as vf
 from vaeflow import data, plotting, training
-from vaeflow.models.munit import DOMAINS, Domain, other
+from vaeflow.models.munit import DOMAINS, Domain, other_domain
 from vaeflow.plotting.images import as_pixels
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ class Drawing:
     def progress(self, step: int, variables: PyTree) -> None:
         """Validation images in styles that are drawn, during training."""
         for to in DOMAINS:
-            images = self._images(other(to), "validation", ROWS)
+            images = self._images(other_domain(to), "validation", ROWS)
             self.save(f"{_way(to)}_step_{step:07d}", self._in_drawn_styles(variables, images, to))
 
     def final(self, variables: PyTree) -> None:
         """All figures of the trained model, of test images."""
         for to in DOMAINS:
-            images = self._images(other(to), "test", ROWS)
+            images = self._images(other_domain(to), "test", ROWS)
             self.save(f"{_way(to)}_drawn_styles", self._in_drawn_styles(variables, images, to))
             self.save(f"{_way(to)}_styles_of_examples", self._in_styles_of(variables, images, to))
             self.save(f"{_way(to)}_style_interpolation", self._between(variables, images, to))
@@ -76,7 +76,7 @@ class Drawing:
 
     def _cycle(self, variables: PyTree, images: Images, to: Domain) -> Figure:
         """Images, their translations and these brought back, and what their own codes make."""
-        source = other(to)
+        source = other_domain(to)
         content, own = self._encode(variables, images, source)
         again = self.decode(variables, content, own, source)
         styles = self.draw(variables, jax.random.key(1), len(images), to)
@@ -108,7 +108,7 @@ class Drawing:
 
     def _table(self, variables: PyTree, images: Images, styles: jax.Array, to: Domain) -> Images:
         """Translations, ``[image, style, height, width, channel]``."""
-        content, _ = self._encode(variables, images, other(to))
+        content, _ = self._encode(variables, images, other_domain(to))
         count = len(styles)
         shown = self.decode(
             variables, jnp.repeat(content, count, axis=0), jnp.tile(styles, (len(images), 1)), to
@@ -121,4 +121,4 @@ class Drawing:
 
 def _way(to: Domain) -> str:
     """What figures of translations to a domain begin with."""
-    return f"{other(to)}_to_{to}"
+    return f"{other_domain(to)}_to_{to}"

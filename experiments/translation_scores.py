@@ -18,7 +18,7 @@ from experiments import image_classifier
 from experiments.image_scores import drawn, open_classifier
 from vaeflow import data, metrics, training
 from vaeflow.metrics._inputs import as_images
-from vaeflow.models.munit import Domain, other
+from vaeflow.models.munit import Domain, other_domain
 
 INPUTS = 100
 """Inputs that are translated to several samples, as in Huang et al. 2018, section 5.2."""
@@ -107,7 +107,7 @@ class TranslationScorer:
         The classifier of the other domain looks at `images`, that of the `target` at
         `translations`.
         """
-        source = other(target)
+        source = other_domain(target)
         before = self._checked(images, "images", source)
         after = self._checked(translations, "translations", target)
         return metrics.agreement(
@@ -170,7 +170,7 @@ class TranslationScorer:
             reference = self.references[f"diversity/{name}"]
             found[f"diversity_ratio/{name}"] = found["diversity"] / reference
         for target, images in one.items():
-            source = other(target)
+            source = other_domain(target)
             way = f"{source}_to_{target}"
             distance = self.frechet_distance(images, target)
             untranslated = self.references[f"frechet_distance/{way}/untranslated"]

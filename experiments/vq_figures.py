@@ -79,7 +79,7 @@ class Drawing:
             upper = " + ".join(self.names[:kept])
             rows[f"{upper},\nmeans below"] = self._without_lower(own, codes, kept, counts)
             rows[f"{upper},\ndrawn below"] = self.sample(
-                variables, jax.random.key(3), len(images), labels, given=tuple(codes[:kept])
+                variables, jax.random.key(3), len(images), labels, upper_codes=tuple(codes[:kept])
             )
         rows[" + ".join(self.names)] = whole
         self.save("reconstructions", plotting.image_table(np.stack([*rows.values()]), [*rows]))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         sharing,
         testing,
         training,
+        typing,
     )
     from vaeflow._util.axis import LOCAL, Axis
     from vaeflow._util.random import row_keys
@@ -69,6 +70,7 @@ __all__ = [
     "spherical_path",
     "testing",
     "training",
+    "typing",
 ]
 
 

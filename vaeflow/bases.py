@@ -71,6 +71,9 @@ class Base(nn.Module):
         del encoder
         return self.build(context, tuple(batch_shape), temperature)
 
+    def initialize(self, values: Array, latents: Array, context: Array | None) -> None:
+        """Does nothing: no parameter is initialised from the first batch of a VAE."""
+
     def build(
         self, context: Array | None, batch_shape: tuple[int, ...], temperature: float
     ) -> distrax.Distribution:
@@ -316,6 +319,16 @@ class VampPrior(nn.Module, kw_only=True):
         if encoder is None:
             raise ValueError("a VampPrior needs the encoder of its VAE, got None")
         return Mixture(jnp.zeros(self.num_components), encoder(self.pseudo_inputs()))
+
+    def initialize(
+        self,
+        values: Float[Array, "batch height width channel"],
+        latents: Float[Array, "batch latent"],
+        context: Array | None,
+    ) -> None:
+        """Starts the pseudo-inputs from the values; `init` of a `vaeflow.models.VAE` calls it."""
+        del latents, context
+        self.pseudo_inputs(values)
 
     @nn.compact
     def pseudo_inputs(

@@ -1,4 +1,8 @@
-"""Monte Carlo estimates that losses and metrics share: evidence, aggregate posteriors, importance weights."""
+"""Monte Carlo estimates that losses and metrics share.
+
+`evidence` samples the posterior and evaluates the model there, `aggregate_log_densities` estimates
+log q(z) within a batch, and two functions diagnose importance weights.
+"""
 
 from __future__ import annotations
 
@@ -22,26 +26,14 @@ NEEDS = {
     "quantize": "codes",
     "logits": "logits of classes",
 }
-"""What a model has that answers a method."""
-
-
-class Aux(NamedTuple):
-    """The second result of a loss.
-
-    Attributes:
-      metrics: Scalars by name, each a mean over the rows that the loss was given.
-      state: Updated mutable Flax collections by name; empty where there are none.
-    """
-
-    metrics: dict[str, jax.Array]
-    state: dict[str, Any]
+"""Descriptions of models by a method that they have."""
 
 
 def require(model: nn.Module, method: str) -> None:
-    """Refuses a model that an objective isn't defined for.
+    """Checks that an objective is defined for a model.
 
     Raises:
-      ValueError: If the model lacks a method that the objective asks.
+      ValueError: If the model lacks a method that the objective calls.
     """
     if not hasattr(model, method):
         raise ValueError(
@@ -53,22 +45,59 @@ def require(model: nn.Module, method: str) -> None:
 def context_of(
     batch: dict[str, jax.Array], context_key: str | tuple[str, ...] | None
 ) -> jax.Array | tuple[jax.Array, ...] | None:
-    """The model's context in a batch: the entry that `context_key` names, all of several, or None."""
+    """The model's context in a batch: the array or the tuple of arrays that the key names."""
     if isinstance(context_key, tuple):
         return tuple(batch[name] for name in context_key)
     return None if context_key is None else batch[context_key]
 
 
-class Evidence(NamedTuple):
-    """Samples of the posterior and how well they explain the data, in nats.
+class Inference(NamedTuple):
+    """Observed values of a batch, and samples of their posteriors.
 
     Attributes:
-      latents: The samples, with their densities.
-      log_likelihood: log p(x | z), ``[sample, batch]``, of images: what an observation costs is
-        included.
+      latents: The samples, with their densities, the posterior and the prior.
+      values: What the model is a density of, ``[batch, height, width, channel]``.
+      log_det: The log-det of the preprocessing, ``[batch]``, in nats: log p(image | z) is
+        log p(values | z) + log_det.
     """
 
     latents: Latents
+    values: Float[Array, "batch height width channel"]
+    log_det: Float[Array, " batch"]
+
+
+def infer(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    *,
+    num_samples: int = 1,
+    context_key: str | None = None,
+) -> Inference:
+    """Observes a batch and samples the posterior of each row; arguments as for `evidence`."""
+    require(model, "infer")
+    images = batch["image"]
+    context = context_of(batch, context_key)
+    observation, latents = split_rows(rng, images.shape[0])
+    values, log_det = model.apply(variables, images, observation, method="observe")
+    latents = model.apply(variables, values, latents, num_samples, context, method="infer")
+    return Inference(latents, values, log_det)
+
+
+class Evidence(NamedTuple):
+    """Samples of the posterior and the log-likelihood of the data given each, in nats.
+
+    Attributes:
+      latents: As in `Inference`.
+      values: As in `Inference`.
+      log_det: As in `Inference`.
+      log_likelihood: log p(x | z) of the uint8 images, ``[sample, batch]``, including the log-det.
+    """
+
+    latents: Latents
+    values: Float[Array, "batch height width channel"]
+    log_det: Float[Array, " batch"]
     log_likelihood: Float[Array, "sample batch"]
 
     def log_weights(self) -> Float[Array, "sample batch"]:
@@ -85,7 +114,7 @@ def evidence(
     num_samples: int = 1,
     context_key: str | None = None,
 ) -> Evidence:
-    """Draws from the posterior of each row and evaluates the model there.
+    """Samples the posterior of each row and evaluates the model there.
 
     Args:
       model: A `vaeflow.models.VAE`, or a module with its `observe`, `infer` and `likelihood`.
@@ -98,19 +127,18 @@ def evidence(
     Raises:
       ValueError: If the model infers no latents.
     """
-    require(model, "infer")
-    images = batch["image"]
+    inference = infer(
+        model, variables, batch, rng, num_samples=num_samples, context_key=context_key
+    )
     context = context_of(batch, context_key)
-    first, second = split_rows(rng, images.shape[0])
-    values, log_det = model.apply(variables, images, first, method="observe")
-    latents = model.apply(variables, values, second, num_samples, context, method="infer")
-    likelihood = model.apply(variables, latents.z, context, method="likelihood")
-    return Evidence(latents, likelihood.log_prob(values) + log_det)
+    likelihood = model.apply(variables, inference.latents.z, context, method="likelihood")
+    log_likelihood = likelihood.log_prob(inference.values) + inference.log_det
+    return Evidence(*inference, log_likelihood)
 
 
-def split_rows(rng: Array, count: int) -> tuple[Array, Array]:
-    """Makes two keys for each row: of the observation, and of the latents."""
-    keys = jax.vmap(jax.random.split)(row_keys(rng, count))
+def split_rows(rng: Array, rows: int) -> tuple[Array, Array]:
+    """Derives two keys for each row: for the observation, and for the latents."""
+    keys = jax.vmap(jax.random.split)(row_keys(rng, rows))
     return keys[:, 0], keys[:, 1]
 
 
@@ -120,12 +148,13 @@ class AggregateLogDensities(NamedTuple):
     Attributes:
       joint: log q(z), ``[row]``.
       groups: log q(z^g) of each group by name, ``[row]``.
-      entries: log q(z_d) of each entry by group, ``[row, entry]``.
+      dimensions: log q(z_d) of each dimension by group, ``[row, dimension]``; a `Concrete`
+        variable is one dimension.
     """
 
     joint: Float[Array, " row"]
     groups: dict[str, Float[Array, " row"]]
-    entries: dict[str, Float[Array, "row entry"]]
+    dimensions: dict[str, Float[Array, "row dimension"]]
 
 
 def aggregate_log_densities(
@@ -134,10 +163,10 @@ def aggregate_log_densities(
     same: Bool[Array, "row batch"],
     dataset_size: Int[Array, ""] | int,
 ) -> AggregateLogDensities:
-    """Estimates log q(z), and those of its groups and entries, from the posteriors of a batch.
+    """Estimates log q(z), and those of its groups and dimensions, from a batch of posteriors.
 
     log q(z_b) is estimated by log[(1/N) q(z_b | x_b) + (N - 1) / (N (B - 1)) sum_(b' != b)
-    q(z_b | x_b')]: z_b was drawn from the posterior of x_b, which for that reason has the weight
+    q(z_b | x_b')]: z_b was sampled from the posterior of x_b, which for that reason has the weight
     that it has in the data, and the rest of the batch stands for the rest of the data. Inside the
     logarithm the estimate is unbiased.
 
@@ -159,39 +188,39 @@ def aggregate_log_densities(
     """
     if same.shape[-1] < 2:
         raise ValueError("the batch must hold 2 rows or more to estimate q(z), got 1")
-    own = jnp.sum(same, axis=1, keepdims=True)
-    others = jnp.maximum(same.shape[1] - own, 1)
+    copies = jnp.sum(same, axis=1, keepdims=True)
+    others = jnp.maximum(same.shape[1] - copies, 1)
     log_size = jnp.log(jnp.asarray(dataset_size, jnp.float32))
     log_others = jnp.log(jnp.maximum(jnp.asarray(dataset_size, jnp.float32) - 1, 1e-30))
-    log_weight = jnp.where(same, -jnp.log(own), log_others - jnp.log(others)) - log_size
+    log_weight = jnp.where(same, -jnp.log(copies), log_others - jnp.log(others)) - log_size
     log_weight = log_weight.T
     pieces = pieces_of(posterior, z)
-    sums, entries = {}, {}
+    sums, dimensions = {}, {}
     for name, part in groups_of(posterior).items():
-        sums[name], entries[name] = _pairs(part, pieces[name], log_weight)
+        sums[name], dimensions[name] = _pairwise(part, pieces[name], log_weight)
     return AggregateLogDensities(
-        joint=_mixed(sum(sums.values()), log_weight),
-        groups={name: _mixed(values, log_weight) for name, values in sums.items()},
-        entries=entries,
+        joint=_log_mixture(sum(sums.values()), log_weight),
+        groups={name: _log_mixture(values, log_weight) for name, values in sums.items()},
+        dimensions=dimensions,
     )
 
 
-def _mixed(
+def _log_mixture(
     log_density: Float[Array, "batch row"], log_weight: Float[Array, "batch row"]
 ) -> Float[Array, " row"]:
     return jax.nn.logsumexp(log_weight + log_density, axis=0)
 
 
-def _pairs(
+def _pairwise(
     part: distrax.Distribution, z: Float[Array, "row latent"], log_weight: Array
-) -> tuple[Float[Array, "batch row"], Float[Array, "row entry"]]:
-    """Log-densities of all rows under all posteriors, and those of each entry mixed."""
+) -> tuple[Float[Array, "batch row"], Float[Array, "row dimension"]]:
+    """Log-densities of all rows under all posteriors, and under their mixture by dimension."""
     normal = normals_of(part)
     if normal is None:
         log_density = per_dim_log_prob(part, z[:, None])[WHOLE][..., 0].T
-        return log_density, _mixed(log_density, log_weight)[:, None]
-    total, entries = pairwise_log_prob(normal, z, lambda entry: _mixed(entry, log_weight))
-    return total, entries.T
+        return log_density, _log_mixture(log_density, log_weight)[:, None]
+    total, dimensions = pairwise_log_prob(normal, z, lambda one: _log_mixture(one, log_weight))
+    return total, dimensions.T
 
 
 class ImportanceDiagnostics(NamedTuple):

@@ -57,7 +57,7 @@ def total_correlations(posterior, estimate, batches=200):
 
 def ours(part, z):
     found = estimators.aggregate_log_densities(part, z, jnp.eye(BATCH, dtype=bool), SIZE)
-    return jnp.mean(found.joint - found.entries["z"].sum(-1))
+    return jnp.mean(found.joint - found.dimensions["z"].sum(-1))
 
 
 def weighted(log_weight):
@@ -103,7 +103,7 @@ def test_with_the_whole_data_set_it_is_exact(posterior):
     found = estimators.aggregate_log_densities(posterior, z, jnp.eye(SIZE, dtype=bool), SIZE)
     joint, entries = exact_log_densities(posterior, z)
     np.testing.assert_allclose(found.joint, joint, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.entries["z"], entries, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.dimensions["z"], entries, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.groups["z"], joint, rtol=1e-5, atol=1e-5)
 
 
@@ -249,7 +249,7 @@ def test_a_divided_batch_is_the_whole(grouped):
 
 
 def test_correlated_posteriors_are_refused():
-    with pytest.raises(ValueError, match="same independent entries, normal or Concrete; got"):
+    with pytest.raises(ValueError, match="same independent dimensions, normal or Concrete; got"):
         losses.hfvae(exact.model(), exact.exact_variables(), exact.BATCH, KEY, dataset_size=9)
 
 

@@ -17,7 +17,7 @@ from tests import linear_gaussian as exact
 from vaeflow import encoders, losses, models, training
 from vaeflow._util import axis
 from vaeflow.estimators import split_rows
-from vaeflow.losses.factor_vae import entry_numbers, shuffled_entries
+from vaeflow.losses.factor_vae import permute_dimensions, variable_of_latents
 from vaeflow.nn import LatentDiscriminator
 
 KEY = jax.random.key(0)
@@ -165,20 +165,20 @@ def test_the_discriminators_loss_is_the_cross_entropy_of_both_kinds():
 
 def test_every_entry_goes_to_another_row():
     z = jnp.arange(24.0).reshape(8, 3)
-    found = np.asarray(shuffled_entries(z, KEY))
+    found = np.asarray(permute_dimensions(z, KEY))
     np.testing.assert_array_equal(np.sort(found, axis=0), z)
     assert np.all(found != z)
     sources = (found // 3).astype(int)
     assert np.any(sources[:, 0] != sources[:, 1])
-    np.testing.assert_array_equal(shuffled_entries(z, KEY), found)
-    assert np.any(shuffled_entries(z, jax.random.key(1)) != found)
+    np.testing.assert_array_equal(permute_dimensions(z, KEY), found)
+    assert np.any(permute_dimensions(z, jax.random.key(1)) != found)
     with pytest.raises(ValueError, match="must hold 2 rows or more"):
-        shuffled_entries(z[:1], KEY)
+        permute_dimensions(z[:1], KEY)
 
 
 def test_an_entry_comes_from_any_other_row_alike():
     z = jnp.arange(4.0)[:, None]
-    draw = jax.jit(jax.vmap(lambda key: shuffled_entries(z, key)[:, 0]))
+    draw = jax.jit(jax.vmap(lambda key: permute_dimensions(z, key)[:, 0]))
     found = np.asarray(draw(jax.random.split(KEY, 3000)))
     for row in range(4):
         counts = np.bincount(found[:, row].astype(int), minlength=4)
@@ -195,10 +195,10 @@ def test_a_discrete_variable_is_one_entry():
     grouped = exact.model(encoders.GroupedPosterior(groups))
     made = jax.jit(grouped.init)(KEY, BATCH["image"])
     posterior = grouped.apply(made, BATCH["image"], method="posterior")
-    entries = entry_numbers(posterior)
+    entries = variable_of_latents(posterior)
     np.testing.assert_array_equal(entries, [0, 1, 2, 2, 2, 3])
     z = posterior.sample(seed=KEY)
-    found = shuffled_entries(z, KEY, entries)
+    found = permute_dimensions(z, KEY, entries)
     np.testing.assert_allclose(found[:, 2:5].sum(-1), 1, rtol=1e-5)
     assert np.all(found[:, :2] != z[:, :2])
 

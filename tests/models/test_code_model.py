@@ -76,7 +76,7 @@ def test_given_codes_are_kept_and_the_rest_drawn_as_given_them():
     model, variables = example()
     count = 4000
     top = jnp.tile(jnp.arange(2, dtype=jnp.int32)[:, None, None], (count // 2, 2, 2))
-    codes = model.apply(variables, KEY, count, given=(top,), method="sample_codes")
+    codes = model.apply(variables, KEY, count, upper_codes=(top,), method="sample_codes")
     np.testing.assert_array_equal(codes[0], top)
     prior, own = model.priors[1], {"params": variables["params"]["priors_1"]}
     # The first code's frequencies are its probabilities, given the map above it.
@@ -102,11 +102,11 @@ def test_options_of_sampling_reach_every_level():
     ("wrong", "message"),
     [
         ({"priors": ()}, "priors must be one for each of 1 levels, got 0"),
-        ({"priors": (prior((4, 3), 6),)}, r"level 0 from the top has 5 codes .* a prior of 6"),
+        ({"priors": (prior((4, 3), 6),)}, r"level 0 from the top has 5 codes .* its prior 6 codes"),
         ({"priors": (prior((4, 3), 5, above=5),)}, "the prior of the top must have above=None"),
         (
             {"auto_encoder": CODERS["residual"], "priors": (prior((4, 3), 3),)},
-            r"codebooks of shape \(2,\), where there must be one",
+            r"codebooks of shape \(2,\) where it must be",
         ),
     ],
 )
@@ -119,11 +119,19 @@ def test_parts_that_do_not_fit_are_refused(wrong, message):
 @pytest.mark.parametrize(
     ("classes", "arguments", "message"),
     [
-        (None, {"labels": LABELS}, r"labels must have shape None for 8 images"),
-        (2, {}, r"labels must have shape \(8,\) for 8 images and classes=2, got None"),
-        (2, {"labels": LABELS[:3]}, r"labels must have shape \(8,\).* got \(3,\)"),
-        (None, {"given": (jnp.zeros((3, 2, 2), int),)}, r"given must be .* got \[\(3, 2, 2\)\]"),
-        (None, {"given": (jnp.zeros((8, 2, 2), int),) * 3}, "given must be maps of shapes"),
+        (None, {"context": LABELS}, r"context must hold labels of shape None for 8 images"),
+        (2, {}, r"labels of shape \(8,\) for 8 images and num_classes=2, got None"),
+        (2, {"context": LABELS[:3]}, r"labels of shape \(8,\).* got \(3,\)"),
+        (
+            None,
+            {"upper_codes": (jnp.zeros((3, 2, 2), int),)},
+            r"upper_codes must be .* got \[\(3, 2, 2\)\]",
+        ),
+        (
+            None,
+            {"upper_codes": (jnp.zeros((8, 2, 2), int),) * 3},
+            "upper_codes must be maps of shapes",
+        ),
     ],
 )
 def test_what_samples_are_given_must_fit(classes, arguments, message):

@@ -161,7 +161,7 @@ def test_channels_are_dropped_in_training_alone():
         (
             {"num_classes": 3, "above": above(num_codes=6)},
             TOP,
-            "a pair of labels and the map above",
+            "a pair: labels and the map above",
         ),
         ({"num_classes": 3}, (LABELS, TOP), "one array .* got a tuple"),
         ({"num_classes": 3}, LABELS[:2], r"\(2, 3\) for maps of shape \(3, 3, 4\)"),

@@ -11,7 +11,7 @@ import pytest
 
 from tests.munit_game import GAME, IMAGES, ROWS, SHAPES, STYLES, coder, variables
 from vaeflow import encoders, models
-from vaeflow.models.munit import observe, other, to_uint8
+from vaeflow.models.munit import denormalize_images, normalize_images, other_domain
 
 KEY = jax.random.key(0)
 MODEL = GAME.generator
@@ -39,21 +39,21 @@ def test_images_are_taken_apart_and_put_together(domain):
     content, style = apply("encode", IMAGES[domain], domain)
     assert content.shape == (ROWS, 5, 4, 4)
     assert (style.batch_shape, style.event_shape) == ((ROWS,), (STYLES[domain],))
-    by_values = apply("encode_values", observe(IMAGES[domain]), domain)
+    by_values = apply("encode_values", normalize_images(IMAGES[domain]), domain)
     np.testing.assert_array_equal(by_values[0], content)
     np.testing.assert_array_equal(by_values[1].mean(), style.mean())
     values = apply("decode_values", content, style.mean(), domain)
     assert (values.shape, values.dtype) == ((ROWS, *SHAPES[domain]), jnp.float32)
     assert np.abs(values).max() <= 1
     images = apply("decode", content, style.mean(), domain)
-    np.testing.assert_array_equal(images, to_uint8(values))
+    np.testing.assert_array_equal(images, denormalize_images(values))
     assert images.dtype == jnp.uint8
 
 
 @pytest.mark.parametrize("to", DOMAINS)
 def test_a_translation_is_the_content_in_a_style_of_the_other_domain(to):
     source = "b" if to == "a" else "a"
-    assert other(to) == source
+    assert other_domain(to) == source
     style = np.random.RandomState(1).normal(size=(ROWS, STYLES[to])).astype(np.float32)
     translated = apply("translate", IMAGES[source], to, style)
     content, _ = apply("encode", IMAGES[source], source)
@@ -70,8 +70,8 @@ def test_a_call_translates_both_ways_in_the_styles_of_the_rows():
     assert set(found) == set(DOMAINS)
     for to in DOMAINS:
         style = apply("encode", IMAGES[to], to)[1].mean()
-        expected = apply("translate", IMAGES[other(to)], to, style)
-        np.testing.assert_array_equal(to_uint8(found[to]), expected)
+        expected = apply("translate", IMAGES[other_domain(to)], to, style)
+        np.testing.assert_array_equal(denormalize_images(found[to]), expected)
 
 
 def test_domains_have_networks_of_their_own():
@@ -156,15 +156,15 @@ def test_images_of_other_shapes_and_types_are_refused():
 
 def test_every_level_is_shown_as_it_was_observed():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    values = observe(levels)
-    np.testing.assert_array_equal(to_uint8(values), levels)
+    values = normalize_images(levels)
+    np.testing.assert_array_equal(denormalize_images(values), levels)
     np.testing.assert_array_equal(values.ravel(), -values.ravel()[::-1])
     np.testing.assert_allclose(np.diff(values.ravel()), 1 / 128, rtol=1e-6)
     assert values.max() == 1 - 1 / 256
     # Up to half a level away it is the same; a tanh reaches both ends.
-    np.testing.assert_array_equal(to_uint8(values + 0.99 / 256), levels)
-    np.testing.assert_array_equal(to_uint8(values - 0.99 / 256), levels)
-    ends = to_uint8(jnp.float32([-1, 1]).reshape(1, 1, 2, 1))
+    np.testing.assert_array_equal(denormalize_images(values + 0.99 / 256), levels)
+    np.testing.assert_array_equal(denormalize_images(values - 0.99 / 256), levels)
+    ends = denormalize_images(jnp.float32([-1, 1]).reshape(1, 1, 2, 1))
     np.testing.assert_array_equal(ends.ravel(), [0, 255])
 
 

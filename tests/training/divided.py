@@ -24,7 +24,7 @@ from tests import munit_game
 from vaeflow import training
 from vaeflow._util.random import row_keys
 from vaeflow.data.dataset import array_part
-from vaeflow.estimators import Aux
+from vaeflow.losses import Aux
 
 CODES, SIZE = 5, 8
 

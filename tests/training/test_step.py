@@ -14,7 +14,7 @@ import toy
 import vaeflow as vf
 from vaeflow import training
 from vaeflow._util.axis import Axis
-from vaeflow.estimators import Aux
+from vaeflow.losses import Aux
 from vaeflow.training.update import ema_decay_at
 
 CONFIG = training.TrainConfig(batch_size=6)

@@ -13,7 +13,7 @@ import toy
 
 from vaeflow import data, training
 from vaeflow.data.dataset import array_part
-from vaeflow.estimators import Aux
+from vaeflow.losses import Aux
 from vaeflow.training.batches import groups
 from vaeflow.training.step import gather
 

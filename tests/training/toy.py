@@ -13,7 +13,7 @@ import numpy as np
 from vaeflow import data, training
 from vaeflow._util.random import row_keys
 from vaeflow.data.dataset import array_part
-from vaeflow.estimators import Aux
+from vaeflow.losses import Aux
 
 COUNT = 30
 

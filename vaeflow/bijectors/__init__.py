@@ -37,9 +37,9 @@ from vaeflow.bijectors.transformers import (
     MonotoneTransformer,
     SigmoidLogScale,
     SplineTransformer,
-    Transformer,
     bounded_log_scale,
 )
+from vaeflow.typing import Transformer
 
 __all__ = [
     "ActNorm",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,47 +14,9 @@ from jaxtyping import Array, Float
 from vaeflow.bijectors.base import Bijector, check_event_shape, prepare_vectors, sum_event
 from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.bijectors.numerical import solve_monotone
-from vaeflow.bijectors.transformers import Transformer
+from vaeflow.typing import AutoregressiveNetwork, Transformer
 
 PyTree = Any
-
-
-class AutoregressiveNetwork(Protocol):
-    """A hashable network whose outputs for an entry depend on the entries before it alone.
-
-    `vaeflow.nn.MaskedMLP` is one. Every method takes the variables and a context, which is
-    ``[batch, feature]`` or None.
-
-    Attributes:
-      dimension: Number of dimensions of a vector.
-      num_parameters: Number of outputs for each entry.
-    """
-
-    dimension: int
-    num_parameters: int
-
-    def apply(self, variables: PyTree, x: Array, context: Array | None) -> Array:
-        """Maps ``[batch, entries]`` to ``[batch, entries, parameters]``."""
-
-    def solve(
-        self,
-        variables: PyTree,
-        context: Array | None,
-        entry: Callable[[Array, PyTree], tuple[Array, PyTree]],
-        inputs: PyTree,
-        rows: int,
-    ) -> PyTree:
-        """Finds x with x_i = entry(outputs for entry i given x, inputs_i), and returns results."""
-
-    def solve_transposed(
-        self,
-        variables: PyTree,
-        context: Array | None,
-        x: Array,
-        entry: Callable[[Array, PyTree], tuple[Array, PyTree]],
-        inputs: PyTree,
-    ) -> PyTree:
-        """Finds c with c_i = entry(what c pulls back to x_i, inputs_i), and returns results."""
 
 
 class MaskedAutoregressive(Bijector):
@@ -82,7 +44,8 @@ class MaskedAutoregressive(Bijector):
         """Builds the map.
 
         Args:
-          conditioner: Its module is an `AutoregressiveNetwork`, such as `vaeflow.nn.MaskedMLP`.
+          conditioner: Its module is a `vaeflow.typing.AutoregressiveNetwork`, such as
+            `vaeflow.nn.MaskedMLP`.
           transformer: The family, such as `AffineTransformer`.
 
         Raises:

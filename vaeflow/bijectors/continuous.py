@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,25 +15,6 @@ from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.bijectors.ode import Accuracy, diffrax, solve_rows
 
 PyTree = Any
-
-
-class VelocityNetwork(Protocol):
-    """A hashable network that gives each vector a velocity, such as `vaeflow.nn.TimeDependentMLP`.
-
-    Attributes:
-      entries: Number of entries of a vector.
-    """
-
-    entries: int
-
-    def apply(
-        self,
-        variables: PyTree,
-        x: Float[Array, "batch entries"],
-        time: Float[Array, " batch"],
-        context: Float[Array, "batch feature"] | None,
-    ) -> Float[Array, "batch entries"]:
-        """Computes the velocities; those of one row depend on that row alone."""
 
 
 class Continuous(Bijector):
@@ -77,7 +58,7 @@ class Continuous(Bijector):
         """Builds the map.
 
         Args:
-          conditioner: Its module is a `VelocityNetwork`.
+          conditioner: Its module is a `vaeflow.typing.VelocityNetwork`.
           probe_key: A typed key to estimate the trace with; None for the exact trace.
           probes: Number of vectors of signs for each example, where there is a key.
           rtol: Error allowed in a step, relative to the size of an entry.
@@ -141,7 +122,7 @@ class _Velocity:
     """The field of a vector and its log-determinant, or of a vector alone, for `solve_rows`.
 
     Attributes:
-      module: A `VelocityNetwork`.
+      module: A `vaeflow.typing.VelocityNetwork`.
       inverse: Whether time runs backwards.
       traced: Whether the log-determinant is the last entry of the state.
     """

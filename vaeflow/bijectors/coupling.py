@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vaeflow.bijectors.base import Bijector, sum_event
-from vaeflow.bijectors.transformers import Transformer, bounded_log_scale
+from vaeflow.bijectors.transformers import bounded_log_scale
+from vaeflow.typing import Transformer
 
 Network = Callable[[Array], Array]
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from vaeflow.bijectors.base import Bijector, check_event_shape, sum_event
 from vaeflow.bijectors.conditioner import Conditioner
+from vaeflow.typing import ContractiveNetwork
 
 PyTree = Any
 
@@ -263,25 +264,6 @@ def _estimate_backward(event_ndims, residuals, dlog_det):
 estimated_log_det.defvjp(_estimate, _estimate_backward)
 
 
-class ContractiveNetwork(Protocol):
-    """A hashable network with a Lipschitz constant below one at all values of its variables.
-
-    `vaeflow.nn.LipschitzMLP` is one. It is applied in two parts, of which the first is computed
-    once where the second is computed in a loop.
-
-    Attributes:
-      features: Number of outputs, and of inputs: the length of an event's last axis.
-    """
-
-    features: int
-
-    def normalized(self, variables: PyTree) -> PyTree:
-        """Bounds the network, as far as that doesn't depend on its input."""
-
-    def apply_normalized(self, normalized: PyTree, x: Array, context: Array | None) -> Array:
-        """Maps ``[batch, *event]`` to the same shape, with a context ``[batch, *context]``."""
-
-
 class Residual(Bijector):
     """Adds to a vector what a contraction makes of it: y = x + g(x), with Lip(g) < 1.
 
@@ -314,7 +296,7 @@ class Residual(Bijector):
         """Builds the map.
 
         Args:
-          network: The contraction g; its module is a `ContractiveNetwork`.
+          network: The contraction g; its module is a `vaeflow.typing.ContractiveNetwork`.
           probes: Noise whose entries have mean zero, variance one and no correlations, with batch
             axes that broadcast to those of the input; None for exact log-determinants.
           roulette: A draw from the uniform distribution on [0, 1), given with probes.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.elementwise import ElementwiseAffine
 from vaeflow.bijectors.monotone import BernsteinPolynomial, MonotoneNetwork
 from vaeflow.bijectors.spline import RationalQuadraticSpline
@@ -50,29 +48,6 @@ class SigmoidLogScale:
 def bounded_log_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Computes b tanh(raw / b) with b = 8: the identity near zero, bounded by b far from it."""
     return LARGEST_LOG_SCALE * jnp.tanh(raw / LARGEST_LOG_SCALE)
-
-
-class Transformer(Protocol):
-    """A family of increasing maps of the real line: a frozen dataclass, compared by value.
-
-    Attributes:
-      num_parameters: Number of parameters of one map.
-    """
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of parameters of one map."""
-
-    def __call__(
-        self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
-    ) -> Bijector:
-        """Builds the bijector that maps each entry of an event by its own member of the family.
-
-        Args:
-          raw: Any real numbers, as a network gives them, of shape ``[*batch, *event, parameters]``;
-            at zero the map is the identity.
-          event_ndims: Number of trailing axes of the input that make an event.
-        """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Decoders: Flax modules from latents to distributions of data, p(x | z).
 
-A `Decoder` is a network, which makes features of latents, and a likelihood, which makes a
-distribution of features.
+A `Decoder` is a network, from latents to numbers for each pixel, and a likelihood head, from these
+numbers to p(x | z).
 """
 
 from vaeflow.decoders.likelihoods import (

@@ -1,4 +1,8 @@
-"""Likelihood heads: from features to p(x | z)."""
+"""Likelihood heads, p(x | z) from a decoder's outputs: Bernoulli, Gaussian, logistic, categorical.
+
+Each has `num_parameters` outputs for each dimension and their values `initial` for a first batch:
+the protocol of `vaeflow.typing.Likelihood`.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,11 @@ from vaeflow.distributions import (
 )
 
 LEAST_PROBABILITY = 1e-3
-"""Of an entry that was never seen to be 1, or 0, in the first batch."""
+"""Bound on the initial probability of a value that the first batch lacks in a dimension."""
 
 
 class BernoulliLikelihood(nn.Module):
-    """Entries that are 0 or 1, with one logit each; for images that are binarised."""
+    """Bernoulli variables, with one logit each; for binarised images."""
 
     num_parameters = 1
 
@@ -39,7 +43,7 @@ class BernoulliLikelihood(nn.Module):
 
 
 class ContinuousBernoulliLikelihood(nn.Module):
-    """Entries of [-1/2, 1/2], with one logit each; for images that are dequantized."""
+    """Continuous Bernoulli variables on [-1/2, 1/2], one logit each; for dequantized images."""
 
     num_parameters = 1
 
@@ -58,18 +62,18 @@ class ContinuousBernoulliLikelihood(nn.Module):
 
 
 SMALLEST_SCALE = 1e-3
-"""Least deviation of an entry: a quarter of a grey level of 8 bits."""
+"""Least deviation of a dimension: a quarter of an intensity of 8 bits."""
 
 
 class GaussianLikelihood(nn.Module):
-    """Independent normals around a mean; for images that are dequantized.
+    """Independent normals; for dequantized images.
 
-    The scale is fixed, or one learned number for all entries, or learned for each entry as the
-    network says.
+    The scale is fixed, or one learned number for all dimensions, or an output of the network for
+    each dimension.
 
     Attributes:
       scale: The fixed deviation, or None where it is learned.
-      shared: Whether a learned scale is one number for all entries.
+      shared: Whether a learned scale is one number for all dimensions.
     """
 
     scale: float | None = None
@@ -77,7 +81,7 @@ class GaussianLikelihood(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that the network gives for each entry."""
+        """Number of outputs of the network for each dimension."""
         return 1 if self.scale is not None or self.shared else 2
 
     @nn.compact
@@ -104,7 +108,7 @@ class GaussianLikelihood(nn.Module):
     def initial(
         self, data: Float[Array, "rows height width channel"]
     ) -> Float[Array, "height width channel parameter"]:
-        """The means of the data, and where each entry has a scale, their deviations."""
+        """The means of the data, and where each dimension has a scale, their deviations."""
         mean = jnp.mean(data, axis=0)
         if self.num_parameters == 1:
             return mean[..., None]
@@ -121,13 +125,14 @@ LOGISTIC_DEVIATION = math.pi / math.sqrt(3)
 
 
 class DiscretizedLogisticMixtureLikelihood(nn.Module):
-    """Logistic distributions integrated over the cells of the levels, mixed for each entry.
+    """Mixtures of discretised logistics: integrals over the cells of the intensities.
 
-    One component has a mean and a scale for each entry; K components have K of both and K logits.
+    One component has a mean and a scale for each dimension; K components have K of each and K
+    logits.
 
     Attributes:
       num_components: Number K of components.
-      bits: Bits of a level, those of the observation.
+      bits: Bits of an intensity, those of the `vaeflow.models.Discretizer`.
     """
 
     num_components: int = 1
@@ -135,7 +140,7 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that the network gives for each entry."""
+        """Number of outputs of the network for each dimension."""
         return 2 if self.num_components == 1 else 3 * self.num_components
 
     def __call__(
@@ -150,7 +155,7 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
     def initial(
         self, data: Float[Array, "rows height width channel"]
     ) -> Float[Array, "height width channel parameter"]:
-        """Means spread over two deviations of the data, scales that share them, equal weights."""
+        """Means spread over two deviations of the data, with matching scales and equal weights."""
         mean, deviation = jnp.mean(data, axis=0), jnp.maximum(jnp.std(data, axis=0), 0.01)
         steps = (
             jnp.linspace(-1, 1, self.num_components) if self.num_components > 1 else jnp.zeros(1)
@@ -167,17 +172,17 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
 
 
 class CategoricalLikelihood(nn.Module):
-    """One logit for each level of each entry.
+    """Categorical variables: one logit for each intensity of each dimension.
 
     Attributes:
-      bits: Bits of a level, those of the observation; there are 2^bits logits.
+      bits: Bits of an intensity, those of the `vaeflow.models.Discretizer`, for 2^bits logits.
     """
 
     bits: int = 8
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that the network gives for each entry."""
+        """Number of outputs of the network for each dimension."""
         return 2**self.bits
 
     def __call__(
@@ -189,7 +194,7 @@ class CategoricalLikelihood(nn.Module):
     def initial(
         self, data: Float[Array, "rows height width channel"]
     ) -> Float[Array, "height width channel parameter"]:
-        """Logarithms of how often all entries of the data have each level, one added to each."""
+        """Log-frequencies of the intensities over all dimensions, with one added to each count."""
         levels = jnp.clip(jnp.floor((data + 0.5) * self.num_parameters), 0, self.num_parameters - 1)
         counts = jnp.bincount(levels.ravel().astype(jnp.int32), length=self.num_parameters)
         logits = jnp.log(counts + 1.0) - jnp.log(levels.size + self.num_parameters)

@@ -1,4 +1,7 @@
-"""The AdaIN decoder of MUNIT (Huang et al. 2018)."""
+"""The AdaIN decoder of MUNIT: a content map and a style vector to an image.
+
+Source: Huang, Liu, Belongie & Kautz 2018.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ from vaeflow.nn.normalization import ImageLayerNorm
 
 
 class AdaINDecoder(nn.Module):
-    """Residual blocks that the style modulates, then convolutions that double, and a 7x7 one.
+    """Residual blocks modulated by the style, then upsampling convolutions, and a 7x7 one.
 
-    A multilayer perceptron makes of the style the deviations and means of all features in all
-    blocks (`vaeflow.nn.normalization.adaptive_instance_norm`); what follows is layer-normalised, which leaves
-    them.
+    A multilayer perceptron maps the style to the deviations and means of all features in all
+    blocks (`vaeflow.nn.normalization.adaptive_instance_norm`); the layers after them have layer
+    normalization, which keeps them.
 
     Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
     section 5.1 and appendix B, whose sizes for images of 256 pixels are the default.
 
     Attributes:
-      channels: Channels of the map of content, then of each convolution that doubles.
+      channels: Channels of the map of content, then of each upsampling convolution.
       num_blocks: Number of residual blocks.
       hidden_sizes: Sizes of the hidden layers of the perceptron.
       dtype: Type to compute in; the values are float32 or wider.
@@ -46,10 +49,10 @@ class AdaINDecoder(nn.Module):
         *,
         shape: tuple[int, int, int],
     ) -> Float[Array, "batch height width channel"]:
-        """Makes images of `shape` with values from -1 to 1.
+        """Computes images of `shape` with values from -1 to 1.
 
         Args:
-          content: Maps, as large as halving the image once for each doubling makes them.
+          content: Maps, of the size of the image halved once for each upsampling.
           style: One vector for each map.
           shape: Height, width and channels of an image.
 
@@ -66,11 +69,11 @@ class AdaINDecoder(nn.Module):
         numbers = style.astype(self.dtype)
         for size in self.hidden_sizes:
             numbers = relu(nn.Dense(size, dtype=self.dtype)(numbers))
-        own = MODULATIONS * self.channels[0]
-        modulation = nn.Dense(self.num_blocks * own, dtype=self.dtype)(numbers)
+        per_block = MODULATIONS * self.channels[0]
+        modulation = nn.Dense(self.num_blocks * per_block, dtype=self.dtype)(numbers)
         x = content.astype(self.dtype)
         for block in range(self.num_blocks):
-            part = modulation[:, block * own : (block + 1) * own]
+            part = modulation[:, block * per_block : (block + 1) * per_block]
             x = InstanceNormBlock(self.dtype)(x, part)
         he_normal = nn.initializers.he_normal()
         for stage, (channels, size) in enumerate(

@@ -1,4 +1,7 @@
-"""Decoder networks: dense, convolutional, gated, residual, and from maps of features."""
+"""Decoder networks, from latents to pixels, and the `Decoder` of a network and a likelihood head.
+
+Dense, convolutional, residual and gated networks start from vectors, a `MapDecoder` from a map.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.encoders.networks import with_context
+from vaeflow.encoders.networks import concat_context
 from vaeflow.nn import Conv, GatedConv, ResidualBlock, relu
 from vaeflow.nn.convolution import TransposedConv
+from vaeflow.typing import Likelihood
 
 
 class Decoder(nn.Module):
-    """Computes p(x | z): a network makes numbers for each entry of x, a likelihood a distribution.
+    """p(x | z): a network from z to numbers for each dimension of x, and a likelihood head.
 
-    To what the network answers an offset is added for each entry of an image. It is initialised to
-    the likelihood of the first batch, entry by entry, whatever z: what z changes is the network's.
+    An offset for each dimension of an image is added to the network's outputs. It is initialised so
+    that the likelihood, without the network, is that of the first batch dimension by dimension.
 
     Shapes: latents are ``[*batch, latent]``, or maps ``[*batch, map_height, map_width, latent]``,
     with any number of batch axes, which are those of the distribution; events are `image_shape`.
@@ -39,7 +43,7 @@ class Decoder(nn.Module):
     """
 
     network: nn.Module
-    likelihood: nn.Module
+    likelihood: Likelihood
     image_shape: tuple[int, int, int]
     latent_ndims: int = 1
 
@@ -56,8 +60,8 @@ class Decoder(nn.Module):
         Args:
           latents: One vector, or map, for each distribution.
           context: Vectors whose batch axes broadcast to those of the latents, or None.
-          data: In `init` alone: the batch that the offset is initialised from; without it the
-            offset is zero.
+          data: In `init` alone: the batch that initialises the offset; without it the offset is
+            zero.
 
         Raises:
           ValueError: If the latents have too few axes, or the context's batch axes don't broadcast
@@ -93,10 +97,30 @@ class Decoder(nn.Module):
         return self.likelihood(numbers + self.param("offset", initial))
 
 
-class DenseDecoder(nn.Module):
-    """A multilayer perceptron to all entries of an image.
+class _ImageDecoder(nn.Module):
+    """Base of networks to images, which compute in the field `dtype`."""
 
-    A context is concatenated to the latents.
+    @nn.compact
+    def __call__(
+        self,
+        latents: Float[Array, "batch *positions latent"],
+        context: Float[Array, "batch condition"] | None = None,
+        *,
+        shape: tuple[int, int, int],
+    ) -> Float[Array, "batch height width feature"]:
+        """Maps latents to images of `shape`: height, width and features.
+
+        A context is concatenated to the latents, or to every position of maps of latents.
+        """
+        return self.layers(concat_context(latents, context).astype(self.dtype), shape)
+
+    def layers(self, latents: Array, shape: tuple[int, int, int]) -> Array:
+        """Computes the images, in a subclass."""
+        raise NotImplementedError
+
+
+class DenseDecoder(_ImageDecoder):
+    """A multilayer perceptron to all dimensions of an image.
 
     Attributes:
       hidden_sizes: Sizes of the hidden layers, each followed by the activation.
@@ -108,19 +132,11 @@ class DenseDecoder(nn.Module):
     activation: Callable[[Array], Array] = nn.tanh
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        latents: Float[Array, "batch latent"],
-        context: Float[Array, "batch condition"] | None = None,
-        *,
-        shape: tuple[int, int, int],
+    def layers(
+        self, latents: Float[Array, "batch latent"], shape: tuple[int, int, int]
     ) -> Float[Array, "batch height width feature"]:
-        """Maps latents to images of `shape`: height, width and features."""
+        """Computes the images."""
         x = latents
-        if context is not None:
-            x = jnp.concatenate([x, context.astype(x.dtype)], axis=-1)
-        x = x.astype(self.dtype)
         for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size, dtype=self.dtype)(x))
         # The offset of the decoder is its bias.
@@ -129,40 +145,34 @@ class DenseDecoder(nn.Module):
 
 
 def smallest_map(
-    latents: Float[Array, "batch latent"],
-    context: Float[Array, "batch condition"] | None,
-    sizes: Sequence[tuple[int, int]],
-    channels: int,
-    dtype: Any,
+    latents: Float[Array, "batch latent"], size: tuple[int, int], channels: int, dtype: Any
 ) -> Float[Array, "batch height width channel"]:
-    """Makes the smallest feature map of latents and context, by one dense layer."""
-    if context is not None:
-        latents = jnp.concatenate([latents, context.astype(latents.dtype)], axis=-1)
-    height, width = sizes[-1]
-    x = nn.Dense(height * width * channels, dtype=dtype)(latents.astype(dtype))
+    """Maps latents to the smallest feature map, by one dense layer."""
+    height, width = size
+    x = nn.Dense(height * width * channels, dtype=dtype)(latents)
     return x.reshape(-1, height, width, channels)
 
 
 def halvings(shape: tuple[int, int, int], count: int) -> list[tuple[int, int]]:
-    """Lists heights and widths from the image's to that halved `count` times, rounded up."""
+    """Lists heights and widths of the image and of `count` successive halvings, rounded up."""
     height, width, _ = shape
     return [(-(-height // 2**level), -(-width // 2**level)) for level in range(count + 1)]
 
 
-def doubled(
+def upsample(
     x: Float[Array, "batch height width channel"], size: tuple[int, int]
 ) -> Float[Array, "batch out_height out_width channel"]:
-    """Repeats each pixel twice in both directions, and cuts off what goes beyond `size`."""
+    """Repeats each pixel twice in both directions, and crops to `size`."""
     x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
     return x[:, : size[0], : size[1]]
 
 
-class ConvolutionalDecoder(nn.Module):
-    """A dense layer, then at each level pixels are doubled and convolved 3x3; images of any size.
+class ConvolutionalDecoder(_ImageDecoder):
+    """A dense layer, then at each level nearest-neighbour upsampling and a 3x3 convolution.
 
-    Doubling and convolving has no checkerboard of overlapping strides.
+    Images may have any size. Upsampling before convolving avoids checkerboard artifacts.
 
-    Source of that: Odena, Dumoulin & Olah 2016, "Deconvolution and checkerboard artifacts".
+    Source: Odena, Dumoulin & Olah 2016, "Deconvolution and checkerboard artifacts".
 
     Attributes:
       channels: Channels of each level from the smallest map on.
@@ -174,25 +184,20 @@ class ConvolutionalDecoder(nn.Module):
     activation: Callable[[Array], Array] = relu
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        latents: Float[Array, "batch latent"],
-        context: Float[Array, "batch condition"] | None = None,
-        *,
-        shape: tuple[int, int, int],
+    def layers(
+        self, latents: Float[Array, "batch latent"], shape: tuple[int, int, int]
     ) -> Float[Array, "batch height width feature"]:
-        """Maps latents to images of `shape`: height, width and features."""
+        """Computes the images."""
         sizes = halvings(shape, len(self.channels))
-        x = smallest_map(latents, context, sizes, self.channels[0], self.dtype)
+        x = smallest_map(latents, sizes[-1], self.channels[0], self.dtype)
         for channels, size in zip(self.channels, sizes[-2::-1], strict=True):
-            x = doubled(self.activation(x), size)
+            x = upsample(self.activation(x), size)
             x = Conv(channels, (3, 3), dtype=self.dtype)(x)
         return Conv(shape[-1], (3, 3), dtype=self.dtype)(self.activation(x))
 
 
-class ResidualDecoder(nn.Module):
-    """A dense layer, then at each level residual blocks, doubled pixels and a 3x3 convolution.
+class ResidualDecoder(_ImageDecoder):
+    """A dense layer, then at each level residual blocks, upsampling and a 3x3 convolution.
 
     Attributes:
       channels: Channels of each level from the smallest map on.
@@ -204,29 +209,24 @@ class ResidualDecoder(nn.Module):
     num_blocks: int = 2
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        latents: Float[Array, "batch latent"],
-        context: Float[Array, "batch condition"] | None = None,
-        *,
-        shape: tuple[int, int, int],
+    def layers(
+        self, latents: Float[Array, "batch latent"], shape: tuple[int, int, int]
     ) -> Float[Array, "batch height width feature"]:
-        """Maps latents to images of `shape`: height, width and features."""
+        """Computes the images."""
         sizes = halvings(shape, len(self.channels))
-        x = smallest_map(latents, context, sizes, self.channels[0], self.dtype)
+        x = smallest_map(latents, sizes[-1], self.channels[0], self.dtype)
         for channels, size in zip(self.channels, sizes[-2::-1], strict=True):
             for _ in range(self.num_blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)
-            x = Conv(channels, (3, 3), dtype=self.dtype)(doubled(x, size))
+            x = Conv(channels, (3, 3), dtype=self.dtype)(upsample(x, size))
         return Conv(shape[-1], (3, 3), dtype=self.dtype)(relu(x))
 
 
-class GatedDecoder(nn.Module):
-    """The mirror of `vaeflow.encoders.GatedEncoder`: gated 5x5 convolutions, pixels doubled twice.
+class GatedDecoder(_ImageDecoder):
+    """The mirror of `vaeflow.encoders.GatedEncoder`: gated 5x5 convolutions and two upsamplings.
 
     Source: van den Berg, Hasenclever, Tomczak & Welling 2018, "Sylvester normalizing flows for
-    variational inference", appendix B, at width 32, with doubled pixels for strides.
+    variational inference", appendix B, at width 32, with upsampling in place of strides.
 
     Attributes:
       hidden_features: Channels of the last layers; earlier ones have twice as many.
@@ -236,27 +236,22 @@ class GatedDecoder(nn.Module):
     hidden_features: int = 32
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        latents: Float[Array, "batch latent"],
-        context: Float[Array, "batch condition"] | None = None,
-        *,
-        shape: tuple[int, int, int],
+    def layers(
+        self, latents: Float[Array, "batch latent"], shape: tuple[int, int, int]
     ) -> Float[Array, "batch height width feature"]:
-        """Maps latents to images of `shape`: height, width and features."""
+        """Computes the images."""
         sizes = halvings(shape, 2)
-        both = smallest_map(latents, context, sizes, 4 * self.hidden_features, self.dtype)
-        values, gates = jnp.split(both, 2, axis=-1)
+        x = smallest_map(latents, sizes[-1], 4 * self.hidden_features, self.dtype)
+        values, gates = jnp.split(x, 2, axis=-1)
         x = values * nn.sigmoid(gates)
         for factor, level in ((2, 2), (1, 1), (1, 1), (1, 0), (1, 0)):
-            x = x if x.shape[1:3] == sizes[level] else doubled(x, sizes[level])
+            x = x if x.shape[1:3] == sizes[level] else upsample(x, sizes[level])
             x = GatedConv(factor * self.hidden_features, (5, 5), dtype=self.dtype)(x)
         return Conv(shape[-1], (1, 1), dtype=self.dtype)(x)
 
 
-class MapDecoder(nn.Module):
-    """The mirror of `vaeflow.encoders.MapEncoder`: residual blocks, and convolutions that double.
+class MapDecoder(_ImageDecoder):
+    """The mirror of `vaeflow.encoders.MapEncoder`: residual blocks and transposed convolutions.
 
     Source: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural discrete representation learning",
     section 4.1.
@@ -273,18 +268,15 @@ class MapDecoder(nn.Module):
     hidden_features: int | None = None
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
+    def layers(
         self,
         latents: Float[Array, "batch map_height map_width latent"],
-        context: Float[Array, "batch condition"] | None = None,
-        *,
         shape: tuple[int, int, int],
     ) -> Float[Array, "batch height width feature"]:
-        """Maps latents to images of `shape`: height, width and features.
+        """Computes the images.
 
         Raises:
-          ValueError: If the map isn't as large as halving the image once a level makes it, or there
+          ValueError: If the map's size isn't that of the image halved once for each level, or there
             are no channels.
         """
         if not self.channels:
@@ -296,9 +288,7 @@ class MapDecoder(nn.Module):
                 f"MapDecoder: expected latents of shape {expected} for images of shape {shape}, "
                 f"got {latents.shape}"
             )
-        x = Conv(self.channels[0], (3, 3), dtype=self.dtype)(
-            with_context(latents, context).astype(self.dtype)
-        )
+        x = Conv(self.channels[0], (3, 3), dtype=self.dtype)(latents)
         for _ in range(self.num_blocks):
             x = ResidualBlock(self.hidden_features, dtype=self.dtype)(x)
         for channels, size in zip((*self.channels[1:], shape[-1]), sizes[-2::-1], strict=True):

@@ -1,7 +1,7 @@
 """Encoders: Flax modules from data to distributions of latents, q(z | x).
 
-An `Encoder` is a network, which makes features of images, and a posterior, which makes a
-distribution of features. A `MapEncoder` makes maps of features, for `vaeflow.quantizers`.
+An `Encoder` is a network, from images to features, and a posterior head, from features to q(z | x).
+A `MapEncoder` computes maps of features, for `vaeflow.quantizers`.
 """
 
 from vaeflow.encoders.munit import ContentEncoder, StyleEncoder

@@ -1,4 +1,7 @@
-"""Content and style encoders of MUNIT (Huang et al. 2018)."""
+"""Content and style encoders of MUNIT: images to a content map, and to a global style vector.
+
+Source: Huang, Liu, Belongie & Kautz 2018.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from vaeflow.nn.normalization import instance_norm
 class ContentEncoder(nn.Module):
     """A 7x7 convolution, 4x4 convolutions of stride 2, residual blocks, all instance-normalised.
 
-    The norm takes means and deviations of features away, in which the style of an image lies.
+    The norm removes means and deviations of features, which carry the style of an image.
 
     Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
     section 5.1 and appendix B, whose sizes for images of 256 pixels are the default.
@@ -57,7 +60,7 @@ class ContentEncoder(nn.Module):
 class StyleEncoder(nn.Module):
     """A 7x7 convolution, 4x4 convolutions of stride 2, and the mean over all positions; no norms.
 
-    It is the network of an `Encoder`, whose posterior makes styles of the features.
+    It is the network of an `Encoder`, whose posterior head maps the features to styles.
 
     Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
     section 5.1 and appendix B, whose sizes for images of 256 pixels are the default.

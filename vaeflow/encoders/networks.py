@@ -1,4 +1,7 @@
-"""Encoder networks: dense, convolutional, gated, residual, and maps of features."""
+"""Encoder networks, from images to features, and the `Encoder` of a network and a posterior head.
+
+Dense, convolutional, residual and gated networks compute one vector, a `MapEncoder` computes a map.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.nn import Conv, GatedConv, ResidualBlock, relu
+from vaeflow.typing import Posterior
 
 
 class Encoder(nn.Module):
-    """Computes q(z | x): a network makes features of x, and a posterior a distribution of them.
+    """q(z | x): a network from x to features, and a posterior head from features to q.
 
     Attributes:
       network: ``network(values, context)`` from ``[batch, height, width, channel]`` to features
@@ -24,7 +28,7 @@ class Encoder(nn.Module):
     """
 
     network: nn.Module
-    posterior: nn.Module
+    posterior: Posterior
 
     def __call__(
         self,
@@ -36,12 +40,10 @@ class Encoder(nn.Module):
 
 
 class DenseEncoder(nn.Module):
-    """A multilayer perceptron over all entries of an image.
-
-    A context is concatenated to the entries.
+    """A multilayer perceptron over all dimensions of an image and of its context.
 
     Attributes:
-      hidden_sizes: Sizes of the layers, each followed by the activation; the last makes the features.
+      hidden_sizes: Sizes of the layers, each followed by the activation; the last has the features.
       activation: The nonlinearity.
       dtype: Type to compute in; the features are float32 or wider.
     """
@@ -57,37 +59,49 @@ class DenseEncoder(nn.Module):
         context: Float[Array, "batch condition"] | None = None,
     ) -> Float[Array, "batch feature"]:
         """Maps images to features."""
-        x = values.reshape(values.shape[0], -1)
-        if context is not None:
-            x = jnp.concatenate([x, context.astype(x.dtype)], axis=-1)
-        x = x.astype(self.dtype)
+        x = concat_context(values.reshape(values.shape[0], -1), context).astype(self.dtype)
         for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size, dtype=self.dtype)(x))
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def with_context(
-    values: Float[Array, "batch height width channel"],
-    context: Float[Array, "batch condition"] | None,
-) -> Float[Array, "batch height width feature"]:
-    """Adds a context to an image as constant channels."""
+def concat_context(
+    x: Float[Array, "batch *positions channel"], context: Float[Array, "batch condition"] | None
+) -> Float[Array, "batch *positions feature"]:
+    """Concatenates a context to vectors, or to every position of maps."""
     if context is None:
-        return values
-    maps = jnp.broadcast_to(
-        context[:, None, None, :].astype(values.dtype), (*values.shape[:3], context.shape[-1])
-    )
-    return jnp.concatenate([values, maps], axis=-1)
+        return x
+    context = jnp.expand_dims(context.astype(x.dtype), range(1, x.ndim - 1))
+    maps = jnp.broadcast_to(context, (*x.shape[:-1], context.shape[-1]))
+    return jnp.concatenate([x, maps], axis=-1)
 
 
-def features_of(
+class _ImageEncoder(nn.Module):
+    """Base of networks of convolutions, which compute in the field `dtype`."""
+
+    @nn.compact
+    def __call__(
+        self,
+        values: Float[Array, "batch height width channel"],
+        context: Float[Array, "batch condition"] | None = None,
+    ) -> Float[Array, "batch *positions feature"]:
+        """Maps images to features, float32 or wider; a context is added as constant channels."""
+        return self.layers(concat_context(values, context).astype(self.dtype))
+
+    def layers(self, x: Array) -> Array:
+        """Computes the features, in a subclass."""
+        raise NotImplementedError
+
+
+def dense_features(
     x: Float[Array, "batch height width channel"], features: int, dtype: Any
 ) -> Float[Array, "batch feature"]:
-    """Makes features of all that convolutions left, by one dense layer, in float32 or wider."""
+    """Maps flattened maps to features by one dense layer, in float32 or wider."""
     x = nn.Dense(features, dtype=dtype)(x.reshape(x.shape[0], -1))
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-class ConvolutionalEncoder(nn.Module):
+class ConvolutionalEncoder(_ImageEncoder):
     """4x4 convolutions of stride 2, then a dense layer; images of any size.
 
     Attributes:
@@ -102,20 +116,16 @@ class ConvolutionalEncoder(nn.Module):
     activation: Callable[[Array], Array] = relu
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        values: Float[Array, "batch height width channel"],
-        context: Float[Array, "batch condition"] | None = None,
+    def layers(
+        self, x: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch feature"]:
-        """Maps images to features."""
-        x = with_context(values, context).astype(self.dtype)
+        """Computes the features."""
         for channels in self.channels:
             x = self.activation(Conv(channels, (4, 4), (2, 2), dtype=self.dtype)(x))
-        return self.activation(features_of(x, self.features, self.dtype))
+        return self.activation(dense_features(x, self.features, self.dtype))
 
 
-class ResidualEncoder(nn.Module):
+class ResidualEncoder(_ImageEncoder):
     """At each level a 4x4 convolution of stride 2 and residual blocks; then a dense layer.
 
     Attributes:
@@ -130,54 +140,47 @@ class ResidualEncoder(nn.Module):
     features: int = 256
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        values: Float[Array, "batch height width channel"],
-        context: Float[Array, "batch condition"] | None = None,
+    def layers(
+        self, x: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch feature"]:
-        """Maps images to features."""
-        x = with_context(values, context).astype(self.dtype)
+        """Computes the features."""
         for channels in self.channels:
             x = Conv(channels, (4, 4), (2, 2), dtype=self.dtype)(x)
             for _ in range(self.num_blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)
-        return relu(features_of(relu(x), self.features, self.dtype))
+        return relu(dense_features(relu(x), self.features, self.dtype))
 
 
-class GatedEncoder(nn.Module):
-    """Gated 5x5 convolutions, two of them of stride 2, then one over all that is left.
+class GatedEncoder(_ImageEncoder):
+    """Gated 5x5 convolutions, two of them of stride 2, then one over the whole map.
 
     Source: van den Berg, Hasenclever, Tomczak & Welling 2018, "Sylvester normalizing flows for
     variational inference", appendix B, at width 32.
 
     Attributes:
-      hidden_features: Channels of the first layers; later ones have twice as many, the features eight times.
+      hidden_features: Channels of the first layers; later ones have twice as many, and there are
+        eight times as many features.
       dtype: Type to compute in; the features are float32 or wider.
     """
 
     hidden_features: int = 32
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        values: Float[Array, "batch height width channel"],
-        context: Float[Array, "batch condition"] | None = None,
+    def layers(
+        self, x: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch feature"]:
-        """Maps images to features."""
-        x = with_context(values, context).astype(self.dtype)
+        """Computes the features."""
         for factor, stride in ((1, 1), (1, 2), (2, 1), (2, 2), (2, 1)):
             x = GatedConv(
                 factor * self.hidden_features, (5, 5), (stride, stride), dtype=self.dtype
             )(x)
-        # Over everything that is left, a convolution is a dense layer.
-        both = features_of(x, 16 * self.hidden_features, self.dtype)
-        kept, gates = jnp.split(both, 2, axis=-1)
-        return kept * nn.sigmoid(gates)
+        # Over the whole map, a convolution is a dense layer.
+        x = dense_features(x, 16 * self.hidden_features, self.dtype)
+        features, gates = jnp.split(x, 2, axis=-1)
+        return features * nn.sigmoid(gates)
 
 
-class MapEncoder(nn.Module):
+class MapEncoder(_ImageEncoder):
     """4x4 convolutions of stride 2, residual blocks, and a 1x1 convolution to the features.
 
     Source: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural discrete representation learning",
@@ -197,14 +200,10 @@ class MapEncoder(nn.Module):
     hidden_features: int | None = None
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        values: Float[Array, "batch height width channel"],
-        context: Float[Array, "batch condition"] | None = None,
+    def layers(
+        self, x: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch map_height map_width feature"]:
-        """Maps images, or maps of features, to smaller maps."""
-        x = with_context(values, context).astype(self.dtype)
+        """Computes smaller maps from images, or from maps of features."""
         for level, channels in enumerate(self.channels):
             x = Conv(channels, (4, 4), (2, 2), dtype=self.dtype)(relu(x) if level else x)
         for _ in range(self.num_blocks):

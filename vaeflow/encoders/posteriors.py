@@ -1,9 +1,13 @@
-"""Posterior heads: from features to q(z | x)."""
+"""Posterior heads, q(z | x) from features: Gaussian, Concrete, grouped, flow and point mass.
+
+Each has `num_latents`, a default prior `standard` and the protocol of `vaeflow.typing.Posterior`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import distrax
 import flax.linen as nn
@@ -12,13 +16,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.distributions import Concrete, FullGaussian, Grouped, Transformed, standard_normal
+from vaeflow.typing import Flow, Posterior
 
 
-class PointMassPosterior(nn.Module):
-    """A single value, q(z | x) = delta(z - m(h)), with m linear in the features h.
+class _Head(nn.Module):
+    """A head over `num_latents` latents, whose default prior is a standard normal."""
 
-    It has no density, so no bound on a likelihood takes it (`vaeflow.models.VAE.infer` refuses it);
-    `vaeflow.losses.munit` does.
+    has_density: ClassVar[bool] = True
+
+    def standard(self, temperature: float = 1.0) -> distrax.Distribution:
+        """Builds the default prior: a standard normal, its deviation times a temperature."""
+        return standard_normal((self.num_latents,), (), temperature)
+
+    def location(self, distribution: distrax.Distribution) -> Float[Array, "batch latent"]:
+        """Computes the mean of a distribution that the call returned."""
+        return distribution.mean()
+
+
+class PointMassPosterior(_Head):
+    """A point mass: q(z | x) = delta(z - m(h)), with m linear in the features h.
+
+    It has no density, so `vaeflow.models.VAE.infer` raises ValueError; `vaeflow.losses.munit`
+    needs none.
 
     Attributes:
       num_latents: Number of latents.
@@ -26,31 +45,29 @@ class PointMassPosterior(nn.Module):
 
     num_latents: int
 
+    has_density: ClassVar[bool] = False
+
     @nn.compact
     def __call__(self, features: Float[Array, "batch feature"]) -> distrax.Independent:
         """Builds the distributions, events ``[latent]``, in float32 or wider."""
         value = nn.Dense(self.num_latents)(features)
-        exactly = jnp.zeros_like(value)  # with the axes of the value, so that rows can be mapped
-        return distrax.Independent(distrax.Deterministic(value, exactly, exactly), 1)
-
-    def standard(self, temperature: float = 1.0) -> distrax.Distribution:
-        """The prior that goes with it: a standard normal, its deviation times a temperature."""
-        return standard_normal((self.num_latents,), (), temperature)
+        tolerance = jnp.zeros_like(value)  # with the axes of the value, so that rows can be mapped
+        return distrax.Independent(distrax.Deterministic(value, tolerance, tolerance), 1)
 
 
 SMALLEST_SCALE = 1e-6
-"""Least deviation of a latent: far below, log-densities lose their digits."""
+"""Least deviation of a latent: far below it, log-densities lose precision."""
 
 
 def positive(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Makes a deviation of any number: softplus, which is one at zero and linear in large numbers.
+    """Maps any number to a deviation: a softplus that is one at zero and linear in large numbers.
 
     An exponential would overflow at 89, and its gradients explode long before.
     """
     return jax.nn.softplus(raw + math.log(math.e - 1)) + SMALLEST_SCALE
 
 
-class DiagonalGaussianPosterior(nn.Module):
+class DiagonalGaussianPosterior(_Head):
     """Independent normals: q(z | x) = N(mean(h), diag(scale(h))^2), both linear in the features h.
 
     The scale passes a softplus; it is one where the linear part is zero.
@@ -70,16 +87,12 @@ class DiagonalGaussianPosterior(nn.Module):
         scale = positive(nn.Dense(self.num_latents, name="scale")(features))
         return distrax.Independent(distrax.Normal(mean, scale), 1)
 
-    def standard(self, temperature: float = 1.0) -> distrax.Distribution:
-        """The prior that goes with it: a standard normal, its deviation times a temperature."""
-        return standard_normal((self.num_latents,), (), temperature)
 
-
-class FullGaussianPosterior(nn.Module):
+class FullGaussianPosterior(_Head):
     """Correlated normals: q(z | x) = N(mean(h), L(h) L(h)^T) with features h.
 
-    L is lower triangular: entries below the diagonal are linear in the features, those on it pass a
-    softplus. The features make latents (latents + 3) / 2 numbers.
+    L is lower triangular: below the diagonal it is linear in the features, its diagonal passes a
+    softplus. There are D (D + 3) / 2 numbers for D latents.
 
     Source: Kingma & Welling 2019, "An introduction to variational autoencoders", section 2.5.1.
 
@@ -100,18 +113,14 @@ class FullGaussianPosterior(nn.Module):
         factor = factor.at[..., rows, columns].set(below)
         return FullGaussian(mean, factor)
 
-    def standard(self, temperature: float = 1.0) -> distrax.Distribution:
-        """The prior that goes with it: a standard normal, its deviation times a temperature."""
-        return standard_normal((self.num_latents,), (), temperature)
 
-
-class ConcretePosterior(nn.Module):
+class ConcretePosterior(_Head):
     """A relaxed categorical variable: q(z | x) = Concrete(logits(h), temperature).
 
     Source: Maddison, Mnih & Teh 2017, "The Concrete distribution", whose experiments have 2/3.
 
     Attributes:
-      num_latents: Number of categories, and so of entries.
+      num_latents: Number of categories, each a latent.
       temperature: How far samples are from the corners of the simplex.
     """
 
@@ -124,53 +133,58 @@ class ConcretePosterior(nn.Module):
         return Concrete(nn.Dense(self.num_latents, name="logits")(features), self.temperature)
 
     def standard(self, temperature: float = 1.0) -> Concrete:
-        """The prior that goes with it: all categories alike, whatever the factor of deviations."""
+        """Builds the default prior: equally likely categories; the temperature is ignored."""
         del temperature
         return Concrete(jnp.zeros(self.num_latents), self.temperature)
 
 
-class GroupedPosterior(nn.Module):
-    """Independent groups of latents, each with a posterior of its own.
+class GroupedPosterior(_Head):
+    """Independent groups of latents, each with its head: q(z | x) = prod_g q(z^g | x).
 
     Attributes:
-      groups: Posteriors by name, in the order of their latents; each has `latents` and `standard`.
+      groups: Heads by name, in the order of their latents.
     """
 
-    groups: Mapping[str, nn.Module]
+    groups: Mapping[str, Posterior]
 
     @property
     def num_latents(self) -> int:
         """Number of latents."""
-        return sum(group.latents for group in self.groups.values())
+        return sum(group.num_latents for group in self.groups.values())
+
+    @property
+    def has_density(self) -> bool:
+        """Whether all groups have a density."""
+        return all(group.has_density for group in self.groups.values())
 
     def __call__(self, features: Float[Array, "batch feature"]) -> Grouped:
         """Builds the distributions, events ``[latent]``."""
         return Grouped({name: group(features) for name, group in self.groups.items()})
 
     def standard(self, temperature: float = 1.0) -> Grouped:
-        """The prior that goes with it: that of each group."""
+        """Builds the default prior: that of each group."""
         return Grouped({name: group.standard(temperature) for name, group in self.groups.items()})
 
 
-class FlowPosterior(nn.Module):
-    """A distribution of noise carried through a flow: z = f(e; h) with e ~ q0(e | x).
+class FlowPosterior(_Head):
+    """A flow posterior: z = f(e; h) with noise e ~ q0(e | x).
 
     log q(z | x) = log q0(e | x) - log|det df/de|. The base and, where `amortised`, the parameters
     of the flow follow the features h. Samples with their densities are cheap where the flow's
     forward is (planar, radial, Sylvester, inverse autoregressive, couplings); the density of a
-    given z takes its inverse, which for planar, radial and Sylvester flows is a search for each
-    step and for inverse autoregressive ones goes entry by entry.
+    given z takes its inverse, which for planar, radial and Sylvester flows is solved numerically
+    step by step and for inverse autoregressive ones goes dimension by dimension.
 
     Source: Rezende & Mohamed 2015, "Variational inference with normalizing flows", section 4.2.
 
     Attributes:
-      base: A posterior of the noise, such as `DiagonalGaussianPosterior`.
-      flow: A flow of vectors, of as many entries as the base has latents.
+      base: The head of the noise, such as `DiagonalGaussianPosterior`.
+      flow: A flow of vectors, of as many dimensions as the base has latents.
       amortised: Whether the features are the flow's context.
     """
 
-    base: nn.Module
-    flow: nn.Module
+    base: Posterior
+    flow: Flow
     amortised: bool = True
 
     @property
@@ -178,15 +192,24 @@ class FlowPosterior(nn.Module):
         """Number of latents."""
         return self.base.num_latents
 
+    @property
+    def has_density(self) -> bool:
+        """Whether the base has a density."""
+        return self.base.has_density
+
     def standard(self, temperature: float = 1.0) -> distrax.Distribution:
-        """The prior that goes with it: that of the base."""
+        """Builds the default prior: that of the base."""
         return self.base.standard(temperature)
+
+    def location(self, distribution: Transformed) -> Float[Array, "batch latent"]:
+        """Computes the image of the base's mean under the flow; the mean has no closed form."""
+        return distribution.bijector.forward(self.base.location(distribution.distribution))
 
     def __call__(self, features: Float[Array, "batch feature"]) -> Transformed:
         """Builds the distributions.
 
         Raises:
-          ValueError: If the flow's noise hasn't the shape of the base's samples.
+          ValueError: If the shapes of the flow's noise and of the base's samples differ.
         """
         base: distrax.Distribution = self.base(features)
         if base.event_shape != tuple(self.flow.noise_shape):

@@ -8,7 +8,7 @@ from vaeflow.flows.autoregressive import (
     InverseAutoregressiveFlow,
     MaskedAutoregressiveFlow,
 )
-from vaeflow.flows.base import FlowStep, StackedFlow
+from vaeflow.flows.base import StackedFlow
 from vaeflow.flows.classic import (
     HouseholderBasis,
     IdentityBasis,
@@ -25,6 +25,7 @@ from vaeflow.flows.glow import Glow
 from vaeflow.flows.residual import ResidualFlow
 from vaeflow.flows.spline import NeuralSplineFlow
 from vaeflow.flows.wrappers import BoundedFlow, StandardizedFlow
+from vaeflow.typing import FlowStep
 
 __all__ = [
     "NICE",

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.bijectors import Bijector, Inverse, Scan
+from vaeflow.typing import FlowStep
 
 PyTree = Any
 
@@ -158,24 +158,6 @@ class Flow(nn.Module):
           batch_shape: Batch axes of the data given, or else of the context.
         """
         raise NotImplementedError
-
-
-class FlowStep(Protocol):
-    """One step of a `StackedFlow`: a frozen dataclass, compared by value.
-
-    Attributes:
-      event_ndims: Number of trailing axes that make an event.
-      collections: Names of the Flax collections of its variables, "params" first.
-    """
-
-    event_ndims: int
-    collections: tuple[str, ...]
-
-    def init(self, key: Array, data: Array, context: Array | None) -> PyTree:
-        """Creates the variables of one step, ``{"params": ..., ...}``, from its input."""
-
-    def __call__(self, variables: PyTree, context: Array | None) -> distrax.Bijector:
-        """Builds the bijector of one step."""
 
 
 class StackedFlow(nn.Module):

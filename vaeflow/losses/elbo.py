@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.axis import LOCAL, Axis
-from vaeflow.estimators import Aux, Evidence, evidence
+from vaeflow.estimators import Evidence, evidence
 from vaeflow.models import AutoEncoder
+from vaeflow.typing import Aux
 
 
 def elbo(
@@ -43,21 +44,13 @@ def elbo(
 
     Args:
       model: A `vaeflow.models.VAE`, or a module with its `observe`, `infer` and `likelihood`.
-      variables: The model's variables.
-      batch: ``{"image": [batch, height, width, channel], ...}``.
-      rng: A typed key, or one for each row.
-      axis: How the batch is divided; KLs are averaged over all of it before they are compared with
-        free bits and capacity.
-      train: Unused, as the model behaves alike in training and in evaluation.
       beta: Weight of the KL.
-      free_bits: lambda, in nats, or None.
-      capacity: C, in nats, or None.
-      context_key: Name of the entry of the batch that is the model's context, or None.
+      free_bits: lambda, in nats, or None; compared with KLs averaged over the whole batch.
+      capacity: C, in nats, or None; likewise.
 
     Returns:
-      The loss in nats, and the metrics `negative_elbo`, `reconstruction` (-E log p(x | z)), `kl`,
-      `kl/NAME` of each group where there are several, all in nats an example, and `bits_per_dim`,
-      of the bound.
+      The loss, and the metrics `negative_elbo`, `reconstruction` (-E log p(x | z)), `kl`, `kl/NAME`
+      of each group where there are several, and `bits_per_dim`, of the bound.
 
     Raises:
       ValueError: If both free bits and a capacity are given.
@@ -67,14 +60,14 @@ def elbo(
         raise ValueError(
             f"free_bits and capacity exclude each other, got {free_bits} and {capacity}"
         )
-    found = evidence(model, variables, batch, rng, context_key=context_key)
-    metrics = elbo_metrics(found, batch)
+    terms = evidence(model, variables, batch, rng, context_key=context_key)
+    metrics = elbo_metrics(terms)
     kl = metrics["kl"]
     if capacity is not None:
         penalty = jnp.abs(axis.mean(kl) - capacity)
     elif free_bits is not None:
-        groups = found.latents.kl_by_group()
-        parts = [found.latents.kl.get(name, value) for name, value in groups.items()]
+        groups = terms.latents.kl_by_group()
+        parts = [terms.latents.kl.get(name, value) for name, value in groups.items()]
         averages = [axis.mean(jnp.mean(part, axis=0)) for part in parts]
         penalty = sum(jnp.sum(jnp.maximum(free_bits, average)) for average in averages)
     else:
@@ -82,17 +75,21 @@ def elbo(
     return metrics["reconstruction"] + beta * penalty, Aux(metrics, {})
 
 
-def elbo_metrics(found: Evidence, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
-    """The bound and its parts, averaged over the rows at hand; see `elbo`."""
-    groups = found.latents.kl_by_group()
-    reconstruction = -jnp.mean(found.log_likelihood)
+def elbo_metrics(terms: Evidence) -> dict[str, Float[Array, ""]]:
+    """Computes the bound and its terms, averaged over the rows at hand; see `elbo`."""
+    groups = terms.latents.kl_by_group()
+    reconstruction = -jnp.mean(terms.log_likelihood)
     kl = sum(jnp.mean(value) for value in groups.values())
     bound = reconstruction + kl
     metrics = {"negative_elbo": bound, "reconstruction": reconstruction, "kl": kl}
     if len(groups) > 1:
         metrics |= {f"kl/{name}": jnp.mean(value) for name, value in groups.items()}
-    dimensions = math.prod(batch["image"].shape[1:])
-    return metrics | {"bits_per_dim": bound / (dimensions * math.log(2))}
+    return metrics | {"bits_per_dim": bound / bits_of(terms.values)}
+
+
+def bits_of(images: Float[Array, "batch height width channel"]) -> float:
+    """Computes D log 2 for images of D dimensions, by which nats are divided for bits/dim."""
+    return math.prod(images.shape[1:]) * math.log(2)
 
 
 def reconstruction(
@@ -104,21 +101,15 @@ def reconstruction(
     axis: Axis = LOCAL,
     train: bool = True,
 ) -> tuple[Float[Array, ""], Aux]:
-    """Computes the mean of -log p(x | f(x)): how badly images come back from their latents.
+    """Computes the mean of -log p(x | f(x)), the reconstruction error of an auto-encoder.
 
     No bound on the likelihood of the images, as the latents have no distribution.
 
     Args:
       model: A `vaeflow.models.AutoEncoder`.
-      variables: The model's variables.
-      batch: ``{"image": [batch, height, width, channel], ...}``.
-      rng: A typed key, or one for each row.
-      axis: Unused, as no term is coupled over the batch.
-      train: Unused, as the model behaves alike in training and in evaluation.
 
     Returns:
-      The loss, which is the metric `reconstruction` too, in nats an example, and
-      `reconstruction_per_dim`, in bits an entry.
+      The loss, which is the metric `reconstruction` too, and `reconstruction_per_dim`, in bits.
 
     Raises:
       ValueError: If the model isn't an auto-encoder.
@@ -128,11 +119,8 @@ def reconstruction(
         raise ValueError(
             f"this objective is defined for an AutoEncoder, got a {type(model).__name__}"
         )
-    images = batch["image"]
-    values, log_det = model.apply(variables, images, rng, method="observe")
+    values, log_det = model.apply(variables, batch["image"], rng, method="observe")
     likelihood = model.apply(variables, model.apply(variables, values), method="likelihood")
     nats = -jnp.mean(likelihood.log_prob(values) + log_det)
-    dimensions = math.prod(images.shape[1:])
-    return nats, Aux(
-        {"reconstruction": nats, "reconstruction_per_dim": nats / (dimensions * math.log(2))}, {}
-    )
+    metrics = {"reconstruction": nats, "reconstruction_per_dim": nats / bits_of(values)}
+    return nats, Aux(metrics, {})

@@ -1,4 +1,8 @@
-"""The objectives of the FactorVAE: an auto-encoder's, and that of the discriminator beside it."""
+"""The two objectives of the FactorVAE: of its auto-encoder and of its discriminator.
+
+The discriminator estimates the total correlation of the latents by density ratios; its negative
+examples are samples whose dimensions are permuted over the batch.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,14 @@ from vaeflow._util.axis import LOCAL, Axis
 from vaeflow._util.random import row_keys
 from vaeflow.distributions import Concrete
 from vaeflow.distributions.grouped import groups_of
-from vaeflow.estimators import Aux, context_of, evidence, require, split_rows
+from vaeflow.estimators import evidence, infer, require
 from vaeflow.losses.elbo import elbo_metrics
 from vaeflow.models.base import submodel
+from vaeflow.typing import Aux
 
 MODEL, DISCRIMINATOR = "model", "discriminator"
 ORDER = 2
-"""Number of the draw of a row that orders the rows, after those of the observation and latents."""
+"""Number that is folded into the key of a row to permute the rows."""
 
 
 def factor_vae(
@@ -45,27 +50,22 @@ def factor_vae(
 
     Args:
       model: A `vaeflow.models.FactorVAE`, or a module with its two players.
-      variables: The model's variables, those of each player under its name.
-      batch: ``{"image": [batch, height, width, channel], ...}``.
-      rng: A typed key, or one for each row.
-      axis: Unused, as the rows aren't coupled but through the discriminator's parameters.
-      train: Unused, as the model behaves alike in training and in evaluation.
       gamma: Weight of the total correlation.
-      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
-      The loss in nats, and the metrics of `elbo` and `total_correlation`, in nats.
+      The loss, and the metrics of `elbo` and `total_correlation`.
 
     Raises:
       ValueError: If the model has no such players, or its "model" no single posterior.
     """
     del axis, train
-    vae, own = submodel(model, variables, MODEL)
+    vae, vae_variables = submodel(model, variables, MODEL)
     require(vae, "posterior")
-    discriminator, judge = submodel(model, variables, DISCRIMINATOR)
-    found = evidence(vae, own, batch, rng, context_key=context_key)
-    metrics = elbo_metrics(found, batch)
-    total_correlation = jnp.mean(discriminator.apply(judge, found.latents.z[0]))
+    discriminator, discriminator_variables = submodel(model, variables, DISCRIMINATOR)
+    terms = evidence(vae, vae_variables, batch, rng, context_key=context_key)
+    metrics = elbo_metrics(terms)
+    logits = discriminator.apply(discriminator_variables, terms.latents.z[0])
+    total_correlation = jnp.mean(logits)
     loss = metrics["negative_elbo"] + gamma * total_correlation
     return loss, Aux(metrics | {"total_correlation": total_correlation}, {})
 
@@ -83,47 +83,38 @@ def factor_vae_discriminator(
     """Computes the cross entropy of the discriminator of a FactorVAE, the player "discriminator".
 
     1/2 E[-log D(z)] + 1/2 E[-log(1 - D(z'))], where z are samples of the posteriors of a batch and
-    z' further samples of the same posteriors, of which every entry is put into another row; see
-    `shuffled_entries`. (The paper draws z' from posteriors of another batch.) No gradient reaches
-    the auto-encoder.
+    z' further samples of the same posteriors, of which every dimension is moved to another row; see
+    `permute_dimensions`. (The paper samples z' from posteriors of another batch.) No gradient
+    reaches the auto-encoder.
 
     Source: Kim & Mnih 2018, "Disentangling by factorising", algorithm 2.
 
     Args:
       model: As for `factor_vae`.
-      variables: As for `factor_vae`.
-      batch: As for `factor_vae`.
-      rng: As for `factor_vae`.
-      axis: How the batch is divided; entries move between rows of all of it.
-      train: As for `factor_vae`.
-      context_key: As for `factor_vae`.
 
     Returns:
-      The loss in nats, and the metric `accuracy`: the share of z and z' that the discriminator
-      takes for what they are.
+      The loss, and the metric `accuracy`: the share of z and z' that the discriminator classifies
+      correctly.
 
     Raises:
       ValueError: As for `factor_vae`, or if the batch has a single row.
     """
     del train
-    vae, own = submodel(model, variables, MODEL)
+    vae, vae_variables = submodel(model, variables, MODEL)
     require(vae, "posterior")
-    discriminator, judge = submodel(model, variables, DISCRIMINATOR)
-    images, context = batch["image"], context_of(batch, context_key)
-    first, second = split_rows(rng, images.shape[0])
-    values = vae.apply(own, images, first, method="observe").values
-    latents = vae.apply(own, values, second, 2, context, method="infer")
+    discriminator, discriminator_variables = submodel(model, variables, DISCRIMINATOR)
+    latents = infer(vae, vae_variables, batch, rng, num_samples=2, context_key=context_key).latents
     z, others = jax.lax.stop_gradient(latents.z)
-    entries = entry_numbers(vae.apply(own, values, context, method="posterior"))
-    joint = discriminator.apply(judge, z)
-    product = discriminator.apply(judge, shuffled_entries(others, rng, entries, axis=axis))
+    permuted = permute_dimensions(others, rng, variable_of_latents(latents.posterior), axis=axis)
+    joint = discriminator.apply(discriminator_variables, z)
+    product = discriminator.apply(discriminator_variables, permuted)
     loss = 0.5 * (jnp.mean(jax.nn.softplus(-joint)) + jnp.mean(jax.nn.softplus(product)))
-    right = 0.5 * (jnp.mean(joint > 0) + jnp.mean(product <= 0))
-    return loss, Aux({"accuracy": right}, {})
+    accuracy = 0.5 * (jnp.mean(joint > 0) + jnp.mean(product <= 0))
+    return loss, Aux({"accuracy": accuracy}, {})
 
 
-def entry_numbers(posterior: distrax.Distribution) -> Int[np.ndarray, " latent"]:
-    """Numbers the entries of a vector of latents; those of a `Concrete` variable are one."""
+def variable_of_latents(posterior: distrax.Distribution) -> Int[np.ndarray, " latent"]:
+    """Numbers the variable that each latent belongs to; a `Concrete` variable has several."""
     numbers: list[int] = []
     for part in groups_of(posterior).values():
         start = numbers[-1] + 1 if numbers else 0
@@ -133,41 +124,43 @@ def entry_numbers(posterior: distrax.Distribution) -> Int[np.ndarray, " latent"]
     return np.asarray(numbers)
 
 
-def shuffled_entries(
+def permute_dimensions(
     z: Float[Array, "row latent"],
     rng: Array,
-    entries: Int[np.ndarray, " latent"] | None = None,
+    variable_of_latent: Int[np.ndarray, " latent"] | None = None,
     *,
     axis: Axis = LOCAL,
 ) -> Float[Array, "row latent"]:
-    """Puts every entry of every vector into another row, independently of the other entries.
+    """Permutes each dimension over the rows, independently of the other dimensions.
 
-    What was a sample of each row of a joint distribution becomes one of the product of its
-    marginals. Each entry goes round a random cycle of all rows, so that none stays where it was.
+    Samples of a joint distribution become samples of the product of its marginals. Each dimension
+    is moved along a random cycle of all rows, so that none stays in its row.
 
-    Source: Kim & Mnih 2018, algorithm 1, with any permutation for a cycle.
+    Source: Kim & Mnih 2018, algorithm 1, with a cycle in place of any permutation.
 
     Args:
       z: The vectors at hand, all of the batch or a device's share.
       rng: A typed key, or one for each row, on which the cycles depend however the batch is
         divided.
-      entries: Number of the entry that each latent belongs to; None where each is one by itself.
+      variable_of_latent: Number of the variable that each latent belongs to, whose latents move
+        together; None where each latent is one.
       axis: How the batch is divided.
 
     Raises:
       ValueError: If the batch has a single row.
     """
     rows, latents = z.shape
-    entries = np.arange(latents) if entries is None else entries
+    if variable_of_latent is None:
+        variable_of_latent = np.arange(latents)
     keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys(rng, rows), ORDER)
-    place = jax.vmap(lambda key: jax.random.bits(key, (latents,)))(keys)[:, entries]
-    every, places = axis.gather((z, place))
-    if every.shape[0] < 2:
-        raise ValueError("the batch must hold 2 rows or more to shuffle its entries, got 1")
+    place = jax.vmap(lambda key: jax.random.bits(key, (latents,)))(keys)[:, variable_of_latent]
+    all_z, places = axis.gather((z, place))
+    if all_z.shape[0] < 2:
+        raise ValueError("the batch must hold 2 rows or more to permute dimensions, got 1")
 
-    def next_of(values: Array, places: Array, place: Array) -> Array:
+    def next_in_cycle(values: Array, places: Array, place: Array) -> Array:
         order = jnp.argsort(places)
         rank = jnp.searchsorted(places[order], place)
         return values[order[(rank + 1) % values.shape[0]]]
 
-    return jax.vmap(next_of, in_axes=1, out_axes=1)(every, places, place)
+    return jax.vmap(next_in_cycle, in_axes=1, out_axes=1)(all_z, places, place)

@@ -1,4 +1,8 @@
-"""Losses of flows: negative log-likelihood, forward and reverse Kullback-Leibler divergence."""
+"""Losses of density models: negative log-likelihood, and KL divergences from and to an energy.
+
+`negative_log_likelihood` fits a model to data, `reverse_kl` to an unnormalised density by samples
+of the model, `forward_kl` to one by samples of it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ from jaxtyping import Array, Float
 
 from vaeflow._util.axis import LOCAL, Axis
 from vaeflow._util.random import row_keys
-from vaeflow.estimators import Aux, context_of, importance_diagnostics, require, target_diagnostics
+from vaeflow.estimators import context_of, importance_diagnostics, require, target_diagnostics
+from vaeflow.typing import Aux
 
 
 def negative_log_likelihood(
@@ -29,22 +34,17 @@ def negative_log_likelihood(
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of -log P(example) over a batch, an upper bound where noise is added.
 
-    The value is in nats per dimension, which keeps the size of gradients alike for data of all
+    The value is in nats per dimension, which keeps the size of gradients comparable for data of all
     sizes; the metrics hold the nats of a whole example and the bits per dimension:
-    bits/dim = nats / (D log 2) for D entries.
+    bits/dim = nats / (D log 2) for D dimensions.
 
     Args:
       model: A `vaeflow.models.FlowModel`, a `CodePrior` or a module with their `log_prob`.
-      variables: The model's variables.
-      batch: ``{"image": [batch, *event], ...}``, or another entry than "image" by `data`.
-      rng: A typed key, or one for each row.
-      axis: How the batch is divided; unused, as no term is coupled over the batch.
       train: Whether flows that have `probes` estimate their log-determinants with noise, drawn for
-        all rows at hand from the key of the first; otherwise they are exact. Likewise for networks
-        with `dropout`.
-      data: Name of the entry of the batch whose density the model is.
-      context_key: Name of the entry of the batch that is the model's context, the names of several
-        for a model whose context is a tuple, or None.
+        all rows at hand from the key of the first; otherwise they are exact. Networks with
+        `dropout` drop in training only.
+      data: Name of the entry of the batch whose density the model is, ``[batch, *event]``.
+      context_key: May be the names of several entries, for a model whose context is a tuple.
 
     Returns:
       The loss, and the metrics `negative_log_likelihood` (nats) and `bits_per_dim`.
@@ -94,18 +94,13 @@ def reverse_kl(
     Args:
       model: A `vaeflow.models.FlowModel` of real-valued data, or another module that returns a
         distribution given `context`.
-      variables: The model's variables.
-      batch: Its number of rows is that of the samples: ``{"index": [batch], ...}``.
-      rng: A typed key, or one for each row.
-      axis: How the batch is divided; the diagnostics are those of the whole batch.
-      train: Unused, as the model behaves alike in training and in evaluation.
+      batch: Only its number of rows is used, as that of the samples, and its context.
       energy: U, a pure function from ``[*batch, *event]`` to nats ``[*batch]``; bound by
         `functools.partial` where training calls the loss.
       beta: Inverse temperature of the target.
-      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
-      The loss in nats, and the metrics `free_energy` (the loss at beta = 1), `entropy` (of q) and
+      The loss, and the metrics `free_energy` (the loss at beta = 1), `entropy` (of q) and
       those of `vaeflow.estimators.ImportanceDiagnostics` at beta = 1, all for the whole batch.
     """
     del train
@@ -130,7 +125,7 @@ def reverse_kl_terms(
     energy: Energy,
     context_key: str | None = None,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """Draws one sample a row and computes log q(x) and U(x), each in nats.
+    """Computes log q(x) and U(x) of one sample a row, each in nats.
 
     The log importance weights of the samples are -U(x) - log q(x). Arguments as in `reverse_kl`.
     """
@@ -158,23 +153,18 @@ def forward_kl(
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes E_p[-U(x) - log q(x)], which is KL(p || q) + log Z, over a batch from p.
 
-    The target is p(x) = exp(-U(x)) / Z. Its gradient is that of the negative log-likelihood; what
-    the energy adds is how far q has come. Where it isn't known, use `negative_log_likelihood`.
+    The target is p(x) = exp(-U(x)) / Z. The gradient is that of the negative log-likelihood; with
+    the energy, the value measures the distance from the target. Where it isn't known, use
+    `negative_log_likelihood`.
 
     Args:
       model: A `vaeflow.models.FlowModel` of real-valued data, or a module with its `log_prob`.
-      variables: The model's variables.
-      batch: Samples of p: ``{"image": [batch, *event], ...}``, or another entry by `data`.
-      rng: Unused, as the model draws nothing.
-      axis: How the batch is divided; the diagnostics are those of the whole batch.
-      train: Unused, as the model behaves alike in training and in evaluation.
       energy: U, a pure function from ``[*batch, *event]`` to nats ``[*batch]``; bound by
         `functools.partial` where training calls the loss.
-      data: Name of the entry of the batch that holds the samples.
-      context_key: Name of the entry of the batch that is the model's context, or None.
+      data: Name of the entry of the batch that holds samples of p, ``[batch, *event]``.
 
     Returns:
-      The loss in nats, and the metrics `negative_log_likelihood` and those of
+      The loss, and the metrics `negative_log_likelihood` and those of
       `vaeflow.estimators.TargetDiagnostics`, for the whole batch.
 
     Raises:

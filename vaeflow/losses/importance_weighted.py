@@ -1,10 +1,15 @@
-"""Importance-weighted bounds, and gradients of less variance."""
+"""Importance-weighted bounds, with three estimators of their gradient.
+
+The three losses are one bound on -log p(x) with equal values; they differ in how the gradient of
+the encoder is estimated: by reparameterisation, by "sticking the landing" (STL), which is the path
+derivative, or by the doubly reparameterised estimator (DReG).
+"""
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -12,8 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.axis import LOCAL, Axis
-from vaeflow.estimators import Aux, context_of, evidence, require, split_rows
-from vaeflow.models.base import stopped
+from vaeflow.estimators import context_of, evidence, infer, require
+from vaeflow.losses.elbo import bits_of
+from vaeflow.typing import Aux
 
 PyTree = Any
 
@@ -31,28 +37,21 @@ def importance_weighted(
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of -log (1/k) sum_i w_i, with w = p(x | z) p(z) / q(z | x), z_i ~ q.
 
-    An upper bound on -log p(x) that falls with k, to it in the limit; k = 1 is the negative ELBO.
+    An upper bound on -log p(x) that decreases with k and converges to it; k = 1 is the negative
+    ELBO.
 
     Source: Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders", equation 8.
 
     Args:
       model: A `vaeflow.models.VAE`, or a module with its `observe`, `infer` and `likelihood`.
-      variables: The model's variables.
-      batch: ``{"image": [batch, height, width, channel], ...}``.
-      rng: A typed key, or one for each row.
-      axis: Unused, as no term is coupled over the batch.
-      train: Unused, as the model behaves alike in training and in evaluation.
       num_samples: Number k of samples of each row.
-      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
-      The loss in nats, and the metrics `negative_bound` (the loss), `negative_elbo`,
-      `reconstruction`, `kl`, all in nats an example, `effective_sample_size` of the weights, from
-      1/k to 1, and `bits_per_dim`, of the bound.
+      The loss, and the metrics `negative_bound` (the loss), `negative_elbo`, `reconstruction`,
+      `kl`, `effective_sample_size` of the weights, from 1/k to 1, and `bits_per_dim`, of the bound.
     """
     del axis, train
-    found = evidence(model, variables, batch, rng, num_samples=num_samples, context_key=context_key)
-    return _bound(found.log_weights(), found.log_likelihood, batch)
+    return _bound(model, variables, batch, rng, num_samples, context_key, "reparameterized")
 
 
 def sticking_the_landing(
@@ -66,37 +65,28 @@ def sticking_the_landing(
     num_samples: int = 1,
     context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
-    """Computes the bound of `importance_weighted` with a gradient that q's own parameters skip.
+    """Computes the bound of `importance_weighted` with the path derivative as q's gradient.
 
     In log q(z | x) the parameters of q are held constant, so that the gradient flows through z
-    alone. For k = 1 what is left out has mean zero, and the gradient's variance vanishes where q is
+    alone. For k = 1 the omitted term has mean zero, and the gradient's variance vanishes where q is
     the exact posterior. For k > 1 it is biased; `doubly_reparameterized` isn't.
 
-    Here log q is a function of z, which takes the inverse of a flow posterior: free for couplings,
-    a search for each step for planar, radial and Sylvester flows, entry by entry for inverse
-    autoregressive ones.
+    Here log q is a function of z, which takes the inverse of a flow posterior: cheap for couplings,
+    a numerical solution of each step for planar, radial and Sylvester flows, dimension by dimension
+    for inverse autoregressive ones.
 
     Source: Roeder, Wu & Duvenaud 2017, "Sticking the landing", equation 5.
 
     Args:
-      model: A `vaeflow.models.VAE`; a model whose `infer` isn't that of one posterior is refused.
-      variables: As for `importance_weighted`.
-      batch: As for `importance_weighted`.
-      rng: As for `importance_weighted`.
-      axis: As for `importance_weighted`.
-      train: As for `importance_weighted`.
-      num_samples: As for `importance_weighted`.
-      context_key: As for `importance_weighted`.
+      model: A `vaeflow.models.VAE`; a model whose `infer` isn't that of one posterior raises
+        ValueError.
+      num_samples: Number k of samples of each row.
 
     Returns:
       As `importance_weighted`.
-
-    Raises:
-      ValueError: If the model has no single posterior.
     """
     del axis, train
-    weights = _path_weights(model, variables, batch, rng, num_samples, context_key, doubly=False)
-    return _bound(*weights, batch)
+    return _bound(model, variables, batch, rng, num_samples, context_key, "stl")
 
 
 def doubly_reparameterized(
@@ -114,31 +104,21 @@ def doubly_reparameterized(
 
     With normalised weights w~, the encoder's gradient is sum_i w~_i^2 (d log w_i / d z_i)
     (d z_i / d phi) and that of decoder and prior sum_i w~_i d log w_i / d theta. Unbiased for every
-    k, and its signal doesn't fade as k grows. log q is a function of z, as for
-    `sticking_the_landing`, with the same cost for flow posteriors.
+    k, and its signal-to-noise ratio doesn't vanish as k grows. log q is a function of z, at the
+    cost that `sticking_the_landing` states, and so are the models.
 
     Source: Tucker, Lawson, Gu & Maddison 2019, "Doubly reparameterized gradient estimators",
     equation 8.
 
     Args:
       model: As for `sticking_the_landing`.
-      variables: As for `importance_weighted`.
-      batch: As for `importance_weighted`.
-      rng: As for `importance_weighted`.
-      axis: As for `importance_weighted`.
-      train: As for `importance_weighted`.
-      num_samples: As for `importance_weighted`.
-      context_key: As for `importance_weighted`.
+      num_samples: Number k of samples of each row.
 
     Returns:
       As `importance_weighted`.
-
-    Raises:
-      ValueError: If the model has no single posterior.
     """
     del axis, train
-    weights = _path_weights(model, variables, batch, rng, num_samples, context_key, doubly=True)
-    return _bound(*weights, batch)
+    return _bound(model, variables, batch, rng, num_samples, context_key, "dreg")
 
 
 def log_mean_exp(log_weights: Float[Array, "sample batch"]) -> Float[Array, " batch"]:
@@ -146,50 +126,28 @@ def log_mean_exp(log_weights: Float[Array, "sample batch"]) -> Float[Array, " ba
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
 
 
-def _path_weights(model, variables, batch, rng, num_samples, context_key, doubly):
-    """Log-weights whose gradient reaches q's parameters through the samples alone."""
-    require(model, "posterior")
-    images, context = batch["image"], context_of(batch, context_key)
-    first, second = split_rows(rng, images.shape[0])
-    values, log_det = model.apply(variables, images, first, method="observe")
-    z = model.apply(variables, values, second, num_samples, context, method="infer").z
-    posterior = stopped(model.apply(variables, values, context, method="posterior"))
-    weigh = functools.partial(_log_weights, model)
-    operands = (variables, posterior, values, log_det, context)
-    return (_weighted_by_itself if doubly else lambda f, z, o: f(z, o))(weigh, z, operands)
-
-
-def _log_weights(model, z: Array, operands: PyTree) -> tuple[Array, Array]:
-    variables, posterior, values, log_det, context = operands
-    likelihood = model.apply(variables, z, context, method="likelihood")
-    log_likelihood = likelihood.log_prob(values) + log_det
-    prior = model.apply(variables, context, method="prior")
-    return log_likelihood + prior.log_prob(z) - posterior.log_prob(z), log_likelihood
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _weighted_by_itself(function, z, operands):
-    """function(z, operands), its gradient for z multiplied by the normalised weights once more."""
-    return function(z, operands)
-
-
-def _weighted_forward(function, z, operands):
-    (log_weights, log_likelihood), pull_back = jax.vjp(function, z, operands)
-    return (log_weights, log_likelihood), (log_weights, pull_back)
-
-
-def _weighted_backward(function, residuals, gradients):
-    del function
-    log_weights, pull_back = residuals
-    dz, doperands = pull_back(gradients)
-    return jax.nn.softmax(log_weights, axis=0)[..., None] * dz, doperands
-
-
-_weighted_by_itself.defvjp(_weighted_forward, _weighted_backward)
-
-
-def _bound(log_weights, log_likelihood, batch) -> tuple[Array, Aux]:
-    """The loss and the metrics of all three."""
+def _bound(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: dict[str, Array],
+    rng: Array,
+    num_samples: int,
+    context_key: str | None,
+    gradient: Literal["reparameterized", "stl", "dreg"],
+) -> tuple[Float[Array, ""], Aux]:
+    """Computes the bound and its metrics, with the gradient of an estimator."""
+    options = {"num_samples": num_samples, "context_key": context_key}
+    if gradient == "reparameterized":
+        terms = evidence(model, variables, batch, rng, **options)
+        log_weights, log_likelihood = terms.log_weights(), terms.log_likelihood
+    else:
+        require(model, "posterior")
+        latents, values, log_det = infer(model, variables, batch, rng, **options)
+        posterior = jax.lax.stop_gradient(latents.posterior)
+        context = context_of(batch, context_key)
+        operands = (variables, latents.prior, posterior, values, log_det, context)
+        weigh = _log_weights if gradient == "stl" else _doubly_weighted
+        log_weights, log_likelihood = weigh(model, latents.z, operands)
     bound = -jnp.mean(log_mean_exp(log_weights))
     weights = jax.nn.softmax(log_weights, axis=0)
     reconstruction = -jnp.mean(log_likelihood)
@@ -201,6 +159,35 @@ def _bound(log_weights, log_likelihood, batch) -> tuple[Array, Aux]:
         "reconstruction": reconstruction,
         "kl": negative_elbo - reconstruction,
         "effective_sample_size": jnp.mean(share),
-        "bits_per_dim": bound / (math.prod(batch["image"].shape[1:]) * math.log(2)),
+        "bits_per_dim": bound / bits_of(batch["image"]),
     }
     return bound, Aux(metrics, {})
+
+
+def _log_weights(model: nn.Module, z: Array, operands: PyTree) -> tuple[Array, Array]:
+    """Computes log w and log p(x | z) as functions of z, ``[sample, batch]``."""
+    variables, prior, posterior, values, log_det, context = operands
+    likelihood = model.apply(variables, z, context, method="likelihood")
+    log_likelihood = likelihood.log_prob(values) + log_det
+    return log_likelihood + prior.log_prob(z) - posterior.log_prob(z), log_likelihood
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _doubly_weighted(model: nn.Module, z: Array, operands: PyTree) -> tuple[Array, Array]:
+    """Computes `_log_weights`, with the gradient for z times the normalised weights."""
+    return _log_weights(model, z, operands)
+
+
+def _doubly_weighted_forward(model, z, operands):
+    results, pull_back = jax.vjp(functools.partial(_log_weights, model), z, operands)
+    return results, (results[0], pull_back)
+
+
+def _doubly_weighted_backward(model, residuals, gradients):
+    del model
+    log_weights, pull_back = residuals
+    dz, doperands = pull_back(gradients)
+    return jax.nn.softmax(log_weights, axis=0)[..., None] * dz, doperands
+
+
+_doubly_weighted.defvjp(_doubly_weighted_forward, _doubly_weighted_backward)

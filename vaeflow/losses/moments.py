@@ -1,4 +1,7 @@
-"""Objectives that pull the aggregate posterior towards the prior by moments or by distances."""
+"""Objectives that match the aggregate posterior to the prior: DIP-VAE and InfoVAE.
+
+The DIP-VAE penalises the covariance of the latents, the InfoVAE a maximum mean discrepancy.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,15 @@ from jaxtyping import Array, Float
 
 from vaeflow._util.axis import LOCAL, Axis
 from vaeflow._util.random import row_keys
-from vaeflow.estimators import Aux, context_of, evidence, require, split_rows
+from vaeflow.estimators import context_of, evidence, require
 from vaeflow.losses.elbo import elbo_metrics
+from vaeflow.typing import Aux
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Factors of the kernel's width: no single one tells distributions apart at all distances."""
+"""Factors of the kernel's width: no single one separates distributions at all distances."""
 
 PRIOR = 2
-"""Number of the draw of the prior among those of a row."""
+"""Number that is folded into the key of a row to sample the prior."""
 
 
 def dip_vae(
@@ -34,7 +38,7 @@ def dip_vae(
     of_samples: bool = False,
     context_key: str | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
-    """Computes the negative ELBO and what covariances of the latents differ from the identity.
+    """Computes the negative ELBO plus the DIP penalty on the covariance of the latents.
 
     lambda_od sum_(i != j) C_ij^2 + lambda_d sum_i (C_ii - 1)^2, where C is the covariance of the
     posteriors' means over the batch (DIP-VAE I), or that of their samples, which adds the average
@@ -45,30 +49,21 @@ def dip_vae(
 
     Args:
       model: A `vaeflow.models.VAE` with a posterior that knows its mean and variance.
-      variables: The model's variables.
-      batch: ``{"image": [batch, height, width, channel], ...}``.
-      rng: A typed key, or one for each row.
-      axis: How the batch is divided; covariances are over all of it.
-      train: Unused, as the model behaves alike in training and in evaluation.
       off_diagonal: lambda_od.
-      diagonal: lambda_d; ten times lambda_od for the means, as much for the samples, in the paper.
-      of_samples: Whether the covariance is that of the samples.
-      context_key: Name of the entry of the batch that is the model's context, or None.
+      diagonal: lambda_d; in the paper ten times lambda_od for the means, equal to it for samples.
+      of_samples: Whether the covariance is that of the samples (II).
 
     Returns:
-      The loss in nats, and the metrics of `elbo` and `penalty`.
+      The loss, and the metrics of `elbo` and `penalty`.
 
     Raises:
       ValueError: If the model has no single posterior.
     """
     del train
     require(model, "posterior")
-    found = evidence(model, variables, batch, rng, context_key=context_key)
-    metrics = elbo_metrics(found, batch)
-    context = context_of(batch, context_key)
-    first, _ = split_rows(rng, batch["image"].shape[0])
-    values = model.apply(variables, batch["image"], first, method="observe").values
-    posterior = model.apply(variables, values, context, method="posterior")
+    terms = evidence(model, variables, batch, rng, context_key=context_key)
+    metrics = elbo_metrics(terms)
+    posterior = terms.latents.posterior
     mean = posterior.mean()
     center = axis.mean(jnp.mean(mean, axis=0))
     covariance = axis.mean(jnp.einsum("bi,bj->ij", mean - center, mean - center) / len(mean))
@@ -106,34 +101,28 @@ def info_vae(
     Args:
       model: A `vaeflow.models.VAE`, or a module with its `observe`, `infer`, `likelihood` and
         `prior`.
-      variables: The model's variables.
-      batch: ``{"image": [batch, height, width, channel], ...}``.
-      rng: A typed key, or one for each row.
-      axis: How the batch is divided; distances are between rows of all of it.
-      train: Unused, as the model behaves alike in training and in evaluation.
-      alpha: How much of the KL is left out.
+      alpha: Share of the KL that is left out.
       weight: Weight of the discrepancy.
-      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
-      The loss in nats, and the metrics of `elbo` and `discrepancy`.
+      The loss, and the metrics of `elbo` and `discrepancy`.
 
     Raises:
       ValueError: If the batch has a single row.
     """
     del train
-    found = evidence(model, variables, batch, rng, context_key=context_key)
-    metrics = elbo_metrics(found, batch)
-    z = axis.gather(found.latents.z[0])
+    terms = evidence(model, variables, batch, rng, context_key=context_key)
+    metrics = elbo_metrics(terms)
+    z = axis.gather(terms.latents.z[0])
 
-    def draw(key: Array, context: Array | None) -> Array:
+    def sample(key: Array, context: Array | None) -> Array:
         prior = model.apply(variables, context, method="prior")
         return prior.sample(seed=jax.random.fold_in(key, PRIOR))
 
-    # From the keys of the rows, so that the draw is the same however the batch is divided.
+    # From the keys of the rows, so that samples are the same however the batch is divided.
     keys = row_keys(rng, batch["image"].shape[0])
-    drawn = axis.gather(jax.vmap(draw)(keys, context_of(batch, context_key)))
-    discrepancy = maximum_mean_discrepancy(z, drawn)
+    of_prior = axis.gather(jax.vmap(sample)(keys, context_of(batch, context_key)))
+    discrepancy = maximum_mean_discrepancy(z, of_prior)
     loss = metrics["reconstruction"] + (1 - alpha) * metrics["kl"] + weight * discrepancy
     return loss, Aux(metrics | {"discrepancy": discrepancy}, {})
 
@@ -141,7 +130,7 @@ def info_vae(
 def maximum_mean_discrepancy(
     x: Float[Array, "row dimension"], y: Float[Array, "row dimension"]
 ) -> Float[Array, ""]:
-    """Estimates the squared distance of two distributions from as many samples of each.
+    """Estimates the squared maximum mean discrepancy from equally many samples of each.
 
     MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) with k(a, b) = sum_s C s / (C s + ||a - b||^2),
     C = 2 D, which is the average of ||a - b||^2 for standard normals in D dimensions. The estimate
@@ -167,6 +156,6 @@ def maximum_mean_discrepancy(
         return sum(2 * dimension * s / (2 * dimension * s + square) for s in SCALES)
 
     within = kernel(x, x) + kernel(y, y)
-    # The kernel of a sample with itself is one a scale.
+    # k(x, x) = 1 at every scale.
     pairs = (jnp.sum(within) - 2 * len(SCALES) * rows) / (rows * (rows - 1))
     return pairs - 2 * jnp.mean(kernel(x, y))

@@ -1,4 +1,4 @@
-"""Schedules of the weights of loss terms."""
+"""Schedules of the weights of loss terms: linear warm-up and cyclical annealing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
 
 
 def linear_schedule(steps: float, *, start: float = 0.0, end: float = 1.0) -> Schedule:
-    """Makes the weight that goes from `start` to `end` in a line, and stays there.
+    """Linear warm-up: a weight that goes from `start` to `end` linearly, then stays.
 
     (1 - s) start + s end at step t, with s = min(t / steps, 1). For a KL's weight it is linear
-    warm-up, for the capacity of `elbo` the annealing of Burgess et al.; a rise of no steps is over
-    before the first.
+    warm-up, for the capacity of `elbo` the annealing of Burgess et al.; a schedule
+    of no steps is `end` from the first.
 
     Source: Sonderby et al. 2016, "Ladder variational autoencoders", section 2.3 (warm-up); Burgess
     et al. 2018, "Understanding disentangling in beta-VAE", section 6 (capacity).
 
     Args:
-      steps: Number of steps that the line takes.
+      steps: Number of steps of the linear part.
       start: The weight at step 0.
       end: The weight at step `steps` and after it; for a capacity, in nats.
 
@@ -45,11 +45,11 @@ def linear_schedule(steps: float, *, start: float = 0.0, end: float = 1.0) -> Sc
 def cyclic_schedule(
     steps: int, *, cycles: int = 4, rising: float = 0.5, start: float = 0.0, end: float = 1.0
 ) -> Schedule:
-    """Makes the weight that goes from `start` to `end` in a line again and again.
+    """Cyclical annealing: a weight that goes from `start` to `end` linearly in each cycle.
 
-    With tau = (t mod T / M) / (T / M), the share of the cycle that is over at step t, it is
-    (1 - s) start + s end with s = min(tau / R, 1): each cycle starts anew and ends with the weight
-    `end`, as does all that follows the last one. M = 1 is linear warm-up.
+    With tau = (t mod T / M) / (T / M), the position in the cycle at step t, it is
+    (1 - s) start + s end with s = min(tau / R, 1): each cycle restarts at `start` and ends at
+    `end`, where the weight stays after the last one. M = 1 is linear warm-up.
 
     Source: Fu et al. 2019, "Cyclical annealing schedule: a simple approach to mitigating KL
     vanishing", equations 6 and 7.
@@ -57,7 +57,7 @@ def cyclic_schedule(
     Args:
       steps: Number T of steps of all cycles.
       cycles: Number M of cycles.
-      rising: Share R of a cycle that the line takes.
+      rising: Share R of a cycle in which the weight rises.
       start: The weight at the start of a cycle.
       end: The weight from the share `rising` of a cycle on.
 
@@ -78,9 +78,9 @@ def cyclic_schedule(
 
     def schedule(step: Int[Array, ""] | int) -> Float[Array, ""]:
         step = jnp.asarray(step)
-        # t mod T / M without rounding: an integer as long as the steps and the cycle's are whole.
-        whole, rest = jnp.divmod(step, steps)
+        # t mod T / M in integers, without rounding.
+        period, rest = jnp.divmod(step, steps)
         share = (rest * cycles % steps) / steps
-        return within(jax.lax.select(whole >= 1, jnp.ones_like(share), share))
+        return within(jax.lax.select(period >= 1, jnp.ones_like(share), share))
 
     return schedule

@@ -1,4 +1,4 @@
-"""The cross-entropy of classifiers."""
+"""The cross-entropy of image classifiers, which score the samples of other models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.axis import LOCAL, Axis
-from vaeflow.estimators import Aux, require
+from vaeflow.estimators import require
+from vaeflow.typing import Aux
 
 
 def cross_entropy(
@@ -27,15 +28,11 @@ def cross_entropy(
     Args:
       model: A module whose method `logits` maps ``[batch, height, width, channel]`` to
         ``[batch, class]``.
-      variables: The model's variables.
-      batch: ``{"image": [batch, height, width, channel], "label": [batch], ...}``.
-      rng: Unused, as nothing is drawn.
-      axis: Unused, as no term is coupled over the batch.
-      train: Unused, as the model behaves alike in training and in evaluation.
+      batch: Holds "label", ``[batch]``, too.
 
     Returns:
-      The loss, which is the metric `cross_entropy` too, in nats an image, and `accuracy`, the share
-      of images whose label has the largest logit.
+      The loss, which is the metric `cross_entropy` too, and `accuracy`, the share of images whose
+      label has the largest logit.
 
     Raises:
       ValueError: If the model has no logits, or the batch no labels.

@@ -1,19 +1,22 @@
-"""Objectives that take the KL of a variational auto-encoder apart."""
+"""Objectives that decompose the KL of a VAE: mutual information, total correlation, dimensions.
+
+`hfvae` and `beta_tcvae` weight the same five terms differently. The decomposition is that of
+Chen et al. 2018 with groups of latents, by Esmaeili et al. 2019.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.axis import LOCAL, Axis
-from vaeflow.distributions.grouped import per_dim_kl, per_dim_log_prob
-from vaeflow.estimators import Aux, aggregate_log_densities, context_of, require, split_rows
-
-Parts = dict[str, Array]
+from vaeflow.distributions.grouped import per_dim_log_prob
+from vaeflow.estimators import aggregate_log_densities, evidence, require
+from vaeflow.losses.elbo import bits_of
+from vaeflow.typing import Aux
 
 
 def hfvae(
@@ -32,51 +35,44 @@ def hfvae(
 ) -> tuple[Float[Array, ""], Aux]:
     """Computes the mean of the hierarchically factorised objective, from one sample a row.
 
-    -E log p(x | z) + sum_d KL(q(z_d) || p(z_d)) + gamma sum_g [TC of the entries of group g]
+    -E log p(x | z) + sum_d KL(q(z_d) || p(z_d)) + gamma sum_g [TC of the dimensions of group g]
     + alpha I(x; z) + beta [TC of the groups], with TC = E log q(z) - log prod q(z_i), over the
     aggregate posterior q(z). With all weights one it is the negative ELBO. The groups are those of
     the model's posterior (`vaeflow.encoders.GroupedPosterior`), discrete ones included.
 
-    The prior must have the groups and independent entries of the posterior, so that its own total
-    correlations are zero. Aggregate densities are estimated within the batch.
+    The prior must have the groups and independent dimensions of the posterior, so that its own
+    total correlations are zero. Aggregate densities are estimated within the batch.
 
     Source: Esmaeili et al. 2019, "Structured disentangled representations", equation 5.
 
     Args:
-      model: A `vaeflow.models.VAE` whose posterior and prior have independent entries.
-      variables: The model's variables.
-      batch: ``{"image": [batch, height, width, channel], "index": [batch], ...}``; rows are told
-        apart by their index.
-      rng: A typed key, or one for each row.
-      axis: How the batch is divided; aggregate densities are those of all of it.
-      train: Unused, as the model behaves alike in training and in evaluation.
-      dataset_size: Number of examples that the batch was drawn from.
+      model: A `vaeflow.models.VAE` whose posterior and prior have independent dimensions.
+      batch: Holds "index", ``[batch]``, too: rows of equal index are the same example.
+      dataset_size: Number of examples that the batch was sampled from.
       alpha: Weight of the mutual information.
       beta: Weight of the total correlation between groups.
       gamma: Weight of the total correlations within groups.
-      context_key: Name of the entry of the batch that is the model's context, or None.
 
     Returns:
-      The loss in nats, and the metrics `negative_elbo`, `reconstruction`, `kl`,
-      `mutual_information`, `total_correlation` (between groups), `total_correlation/NAME` (within
-      each group of several entries), `dimension_wise_kl`, `kl/NAME` of each group where there are
-      several, in nats an example, and `bits_per_dim`.
+      The loss, and the metrics `negative_elbo`, `reconstruction`, `kl`, `mutual_information`,
+      `total_correlation` (between groups), `total_correlation/NAME` (within each group of several
+      dimensions), `dimension_wise_kl`, `kl/NAME` of each group where there are several, and
+      `bits_per_dim`.
 
     Raises:
       ValueError: If the model has no single posterior, posterior or prior have no independent
-        entries, or the batch has one row.
+        dimensions, or the batch has one row.
     """
     del train
-    parts = _parts(model, variables, batch, rng, axis, dataset_size, context_key)
-    within = sum(value for name, value in parts.items() if name.startswith("total_correlation/"))
+    terms = _decompose(model, variables, batch, rng, axis, dataset_size, context_key)
     loss = (
-        parts["reconstruction"]
-        + parts["dimension_wise_kl"]
-        + gamma * within
-        + alpha * parts["mutual_information"]
-        + beta * parts["total_correlation"]
+        terms.reconstruction
+        + terms.dimension_wise_kl
+        + gamma * sum(terms.within_groups.values())
+        + alpha * terms.mutual_information
+        + beta * terms.between_groups
     )
-    return loss, Aux(parts, {})
+    return loss, Aux(terms.metrics(), {})
 
 
 def beta_tcvae(
@@ -96,87 +92,100 @@ def beta_tcvae(
     """Computes the mean of the beta-TCVAE's objective, from one sample a row.
 
     -E log p(x | z) + alpha I(x; z) + beta TC + gamma sum_d KL(q(z_d) || p(z_d)). The total
-    correlation is that of all entries, whatever their groups. With all weights one it is the
-    negative ELBO.
+    correlation is that of all dimensions, whatever their groups. With all weights one it is the
+    negative ELBO. Model, batch, `dataset_size`, metrics and errors are those of `hfvae`.
 
     Source: Chen, Li, Grosse & Duvenaud 2018, "Isolating sources of disentanglement in VAEs",
     equation 4, with the aggregate posterior estimated as for `hfvae`.
 
     Args:
-      model: As for `hfvae`.
-      variables: As for `hfvae`.
-      batch: As for `hfvae`.
-      rng: As for `hfvae`.
-      axis: As for `hfvae`.
-      train: As for `hfvae`.
-      dataset_size: As for `hfvae`.
       alpha: Weight of the mutual information.
       beta: Weight of the total correlation.
-      gamma: Weight of the KLs of the entries.
-      context_key: As for `hfvae`.
-
-    Returns:
-      As `hfvae`.
-
-    Raises:
-      ValueError: As `hfvae`.
+      gamma: Weight of the KLs of the dimensions.
     """
     del train
-    parts = _parts(model, variables, batch, rng, axis, dataset_size, context_key)
-    total = sum(value for name, value in parts.items() if name.startswith("total_correlation"))
+    terms = _decompose(model, variables, batch, rng, axis, dataset_size, context_key)
     loss = (
-        parts["reconstruction"]
-        + alpha * parts["mutual_information"]
-        + beta * total
-        + gamma * parts["dimension_wise_kl"]
+        terms.reconstruction
+        + alpha * terms.mutual_information
+        + beta * (terms.between_groups + sum(terms.within_groups.values()))
+        + gamma * terms.dimension_wise_kl
     )
-    return loss, Aux(parts, {})
+    return loss, Aux(terms.metrics(), {})
 
 
-def _parts(model, variables, batch, rng, axis, dataset_size, context_key) -> Parts:
-    """The parts of the negative ELBO, averaged over the rows at hand."""
+class _Terms(NamedTuple):
+    """Terms of the negative ELBO in nats, averaged over the rows at hand.
+
+    Attributes:
+      reconstruction: -E log p(x | z).
+      mutual_information: I(x; z).
+      between_groups: The total correlation of the groups.
+      within_groups: Those of the dimensions of each group of several, by name.
+      dimension_wise_kl: sum_d KL(q(z_d) || p(z_d)).
+      kl: The exact KL(q(z | x) || p(z)) of each group by name.
+      bits: What nats are divided by for bits per dimension.
+    """
+
+    reconstruction: Float[Array, ""]
+    mutual_information: Float[Array, ""]
+    between_groups: Float[Array, ""]
+    within_groups: dict[str, Float[Array, ""]]
+    dimension_wise_kl: Float[Array, ""]
+    kl: dict[str, Float[Array, ""]]
+    bits: float
+
+    def metrics(self) -> dict[str, Float[Array, ""]]:
+        """Names the terms; see `hfvae`."""
+        kl = sum(self.kl.values())
+        negative_elbo = self.reconstruction + kl
+        by_group = self.kl if len(self.kl) > 1 else {}
+        return {
+            "reconstruction": self.reconstruction,
+            "mutual_information": self.mutual_information,
+            "total_correlation": self.between_groups,
+            "dimension_wise_kl": self.dimension_wise_kl,
+            **{f"total_correlation/{name}": value for name, value in self.within_groups.items()},
+            **{f"kl/{name}": value for name, value in by_group.items()},
+            "kl": kl,
+            "negative_elbo": negative_elbo,
+            "bits_per_dim": negative_elbo / self.bits,
+        }
+
+
+def _decompose(model, variables, batch, rng, axis, dataset_size, context_key) -> _Terms:
+    """Computes the terms of a batch."""
     require(model, "posterior")
-    images, context = batch["image"], context_of(batch, context_key)
-    first, second = split_rows(rng, images.shape[0])
-    values, log_det = model.apply(variables, images, first, method="observe")
-    posterior = model.apply(variables, values, context, method="posterior")
-    prior = model.apply(variables, context, method="prior")
-    kl = per_dim_kl(posterior, prior)
-    log_p = per_dim_log_prob(prior, posterior.mean())
-    log_q = per_dim_log_prob(posterior, posterior.mean())
-    if {name: value.shape[-1] for name, value in log_p.items()} != {
-        name: value.shape[-1] for name, value in log_q.items()
-    } or set(kl) != set(log_q):
+    sampled = evidence(model, variables, batch, rng, context_key=context_key)
+    posterior, prior = sampled.latents.posterior, sampled.latents.prior
+    kl, z = sampled.latents.kl, sampled.latents.z[0]
+    log_q, log_p = per_dim_log_prob(posterior, z), per_dim_log_prob(prior, z)
+    if _sizes(log_q) != _sizes(log_p) or kl.keys() != log_q.keys():
         raise ValueError(
             "total correlations are defined for posteriors and priors of the same independent "
-            f"entries, normal or Concrete; got {posterior.name} and {prior.name}"
+            f"dimensions, normal or Concrete; got {posterior.name} and {prior.name}"
         )
-    latents = model.apply(variables, values, second, 1, context, method="infer")
-    z = latents.z[0]
-    likelihood = model.apply(variables, z, context, method="likelihood")
-    reconstruction = -jnp.mean(likelihood.log_prob(values) + log_det)
     index = batch["index"]
     same = index[:, None] == axis.gather(index)[None, :]
-    densities = aggregate_log_densities(axis.gather(posterior), z, same, dataset_size)
-    own = sum(jnp.sum(value, axis=-1) for value in per_dim_log_prob(posterior, z).values())
-    of_prior = per_dim_log_prob(prior, z)
-    parts = {
-        "reconstruction": reconstruction,
-        "mutual_information": jnp.mean(own - densities.joint),
-        "total_correlation": jnp.mean(densities.joint - sum(densities.groups.values())),
-        "dimension_wise_kl": sum(
-            jnp.mean(jnp.sum(densities.entries[name] - of_prior[name], axis=-1))
-            for name in of_prior
+    aggregate = aggregate_log_densities(axis.gather(posterior), z, same, dataset_size)
+    conditional = sum(jnp.sum(value, axis=-1) for value in log_q.values())
+    return _Terms(
+        reconstruction=-jnp.mean(sampled.log_likelihood),
+        mutual_information=jnp.mean(conditional - aggregate.joint),
+        between_groups=jnp.mean(aggregate.joint - sum(aggregate.groups.values())),
+        within_groups={
+            name: jnp.mean(aggregate.groups[name] - jnp.sum(value, axis=-1))
+            for name, value in aggregate.dimensions.items()
+            if value.shape[-1] > 1
+        },
+        dimension_wise_kl=sum(
+            jnp.mean(jnp.sum(aggregate.dimensions[name] - value, axis=-1))
+            for name, value in log_p.items()
         ),
-    }
-    for name, entries in densities.entries.items():
-        if entries.shape[-1] > 1:
-            within = densities.groups[name] - jnp.sum(entries, axis=-1)
-            parts[f"total_correlation/{name}"] = jnp.mean(within)
-    by_group = {f"kl/{name}": jnp.mean(jnp.sum(value, axis=-1)) for name, value in kl.items()}
-    if len(by_group) > 1:
-        parts |= by_group
-    parts["kl"] = sum(by_group.values())
-    parts["negative_elbo"] = reconstruction + parts["kl"]
-    dimensions = math.prod(images.shape[1:])
-    return parts | {"bits_per_dim": parts["negative_elbo"] / (dimensions * math.log(2))}
+        kl={name: jnp.mean(jnp.sum(value, axis=-1)) for name, value in kl.items()},
+        bits=bits_of(sampled.values),
+    )
+
+
+def _sizes(log_prob: dict[str, Array]) -> dict[str, int]:
+    return {name: value.shape[-1] for name, value in log_prob.items()}

@@ -1,4 +1,4 @@
-"""Losses of code models: VQ-VAE, and the bound of auto-encoder and priors together."""
+"""The loss of the VQ-VAE, and the bound on log p(x) of its auto-encoder and priors together."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.axis import LOCAL, Axis
-from vaeflow.estimators import Aux, require, split_rows
+from vaeflow.estimators import require, split_rows
+from vaeflow.losses.elbo import bits_of
 from vaeflow.models import CodeModel, submodel
 from vaeflow.quantizers import Quantized
+from vaeflow.typing import Aux
 
 
 class CodeEvidence(NamedTuple):
-    """Codes of images, and how well they explain them.
+    """Codes of images, and the log-likelihood of the images given them.
 
     Attributes:
-      levels: What each quantizer answered, from the top.
-      log_likelihood: log p(x | c(x)) of each image, in nats, ``[batch]``; what an observation costs
-        is included.
+      levels: The result of each quantizer, from the top.
+      log_likelihood: log p(x | c(x)) of each uint8 image, in nats, ``[batch]``, including the
+        log-det of the preprocessing.
       state: Updated mutable collections, {} where there are none.
     """
 
@@ -40,7 +42,7 @@ def code_evidence(
     train: bool = False,
     **options: Array | float,
 ) -> CodeEvidence:
-    """Finds the codes of images and evaluates the model there; arguments as for `vq_vae`."""
+    """Encodes images and evaluates the model at their codes; arguments as for `vq_vae`."""
     require(model, "quantize")
     images = batch["image"]
     first, second = split_rows(rng, images.shape[0])
@@ -74,15 +76,15 @@ def vq_vae(
     kl: Float[Array, ""] | float = 1.0,
     temperature: Float[Array, ""] | float | None = None,
 ) -> tuple[Float[Array, ""], Aux]:
-    """Computes the mean of -log p(x | c(x)) and of the losses of the quantizers, weighted.
+    """Computes the mean of -log p(x | c(x)) plus the weighted losses of the quantizers.
 
     Each quantizer has some of the four losses, see `vaeflow.quantizers.Quantized`; those of all
-    levels are added up. Where codes are moving averages, their sums are in the state returned.
+    levels are summed. Where codes are moving averages, their sums are in the state returned.
 
     With codes that are equally likely, of which each latent has K,
     -log p(x) <= -log p(x | c(x)) + (number of latents) log K: this is the metric `bits_per_dim`,
-    but for relaxed values in training, which are those of no codes. A trained
-    `vaeflow.models.CodePrior` makes the bound smaller.
+    except in training with relaxed values, which aren't codes. A trained
+    `vaeflow.models.CodePrior` tightens the bound.
 
     Source: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural discrete representation learning",
     equation 3; Yu et al. 2024, "Language model beats diffusion: tokenizer is key to visual
@@ -90,11 +92,8 @@ def vq_vae(
 
     Args:
       model: A `vaeflow.models.VQVAE` or `VQVAE2`.
-      variables: The model's variables.
-      batch: ``{"image": [batch, height, width, channel], ...}``.
-      rng: A typed key, or one for each row.
       axis: How the batch is divided; codes are learned from all of it.
-      train: Whether codes are learned and drawn as in training.
+      train: Whether codes are learned and sampled as in training.
       commitment: Weight of the features' distance to their codes.
       codebook: Weight of the codes' distance to their features.
       entropy: Weight of lookup-free codes' entropies.
@@ -108,32 +107,31 @@ def vq_vae(
     Raises:
       ValueError: If the model has no codes.
     """
-    images = batch["image"]
     options = {} if temperature is None else {"temperature": temperature}
-    found = code_evidence(model, variables, batch, rng, axis=axis, train=train, **options)
-    reconstruction = -jnp.mean(found.log_likelihood)
+    codes = code_evidence(model, variables, batch, rng, axis=axis, train=train, **options)
+    reconstruction = -jnp.mean(codes.log_likelihood)
     weights = {"commitment": commitment, "codebook": codebook, "entropy": entropy, "kl": kl}
     terms: dict[str, Array] = {}
-    for level in found.levels:
+    for level in codes.levels:
         for name, of_rows in level.losses.items():
             terms[name] = terms.get(name, 0.0) + jnp.mean(of_rows)
     loss = reconstruction + sum(weights[name] * term for name, term in terms.items())
     code_nats = sum(
         math.prod(level.indices.shape[1:]) * math.log(level.counts.shape[-1])
-        for level in found.levels
+        for level in codes.levels
     )
-    bits = math.log(2) * math.prod(images.shape[1:])
+    bits = bits_of(batch["image"])
     metrics = {
         "reconstruction": reconstruction,
         "reconstruction_per_dim": reconstruction / bits,
         "bits_per_dim": (reconstruction + code_nats) / bits,
         **terms,
     }
-    return loss, Aux(metrics, found.state)
+    return loss, Aux(metrics, codes.state)
 
 
 class CodeBound(NamedTuple):
-    """The parts of a lower bound on log p(x), in nats.
+    """The two terms of a lower bound on log p(x), in nats.
 
     Attributes:
       log_likelihood: log p(x | c(x)) of each image, ``[batch]``.
@@ -153,8 +151,8 @@ def code_bound(
 ) -> CodeBound:
     """Computes log p(x | c(x)) and log P(c(x)), whose sum is at most log p(x).
 
-    p(x) is the sum of P(c) p(x | c) over all codes c, of which this is one term. With the noise of
-    an observation, the bound is that of the noisy image, and its cost is included.
+    p(x) is the sum of P(c) p(x | c) over all codes c, of which this is one term. With a dequantizer
+    the bound is that of the noisy image, including the log-det.
 
     Args:
       model: The auto-encoder and its priors.
@@ -171,9 +169,9 @@ def code_bound(
             f"batch must have an entry 'label' for priors of {model.num_classes} classes, got "
             f"{sorted(batch)}"
         )
-    auto_encoder, own = submodel(model, variables, "auto_encoder")
-    found = code_evidence(auto_encoder, own, batch, rng)
-    codes = tuple(level.indices for level in found.levels)
+    auto_encoder, auto_encoder_variables = submodel(model, variables, "auto_encoder")
+    codes = code_evidence(auto_encoder, auto_encoder_variables, batch, rng)
+    indices = tuple(level.indices for level in codes.levels)
     labels = None if model.num_classes is None else batch["label"]
-    log_prior = model.apply(variables, codes, labels, method="log_prior")
-    return CodeBound(found.log_likelihood, log_prior)
+    log_prior = model.apply(variables, indices, labels, method="log_prior")
+    return CodeBound(codes.log_likelihood, log_prior)

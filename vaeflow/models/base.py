@@ -1,4 +1,9 @@
-"""Latent-variable models, the result of inference, and adversarial submodels."""
+"""Latent-variable models: their shared methods, the result of inference, and their submodels.
+
+`LatentVariableModel` is the base class of `VAE` and `HierarchicalVAE`, `Latents` the samples and
+densities that their `infer` returns. `submodel` and `merge_submodels` split and merge the variables
+of models of several parts, such as a generator and its discriminator.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,6 @@ from typing import Any, NamedTuple
 
 import distrax
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
@@ -24,24 +28,29 @@ class Latents(NamedTuple):
     Attributes:
       z: The samples, ``[sample, batch, latent]``, or a pytree of such where the model has several
         groups.
-      log_q: log q of each group by name, given the groups drawn before it, ``[sample, batch]``.
+      log_q: log q of each group by name, given the groups sampled before it, ``[sample, batch]``.
       log_p: The same under the prior.
       kl: KL(q || p) of each latent of a group, ``[batch, latent]``, by name, for groups where both
         sides are known to have it in closed form; averaged over samples of the groups above it,
         where it depends on them.
+      posterior: q(z | x), ``[batch]`` distributions; None where the model has it level by level
+        only, as a `HierarchicalVAE` does.
+      prior: p(z), with the batch axes of its context; None where `posterior` is.
     """
 
     z: PyTree
     log_q: dict[str, Float[Array, "sample batch"]]
     log_p: dict[str, Float[Array, "sample batch"]]
     kl: dict[str, Float[Array, "batch latent"]]
+    posterior: distrax.Distribution | None = None
+    prior: distrax.Distribution | None = None
 
     def log_ratio(self) -> Float[Array, "sample batch"]:
         """Computes log p(z) - log q(z | x), over all groups."""
         return sum(self.log_p[name] - self.log_q[name] for name in self.log_q)
 
     def kl_by_group(self) -> dict[str, Float[Array, " batch"]]:
-        """KL(q || p) of each group: in closed form where there is one, else from the samples."""
+        """Computes KL(q || p) of each group, in closed form or else from the samples."""
         return {
             name: (
                 self.kl[name].sum(-1)
@@ -52,22 +61,17 @@ class Latents(NamedTuple):
         }
 
 
-def stopped(tree: PyTree) -> PyTree:
-    """Stops gradients through every leaf."""
-    return jax.tree.map(jax.lax.stop_gradient, tree)
-
-
 class LatentVariableModel(nn.Module):
     """Latents z ~ p(z), images x ~ p(x | z).
 
-    A subclass has the fields `decoder`, `observation` and `classes`, as `VAE` describes them, and
-    answers `prior`, `infer` and `encode`.
+    A subclass has the fields `decoder`, `observation` and `num_classes`, as `VAE` describes them,
+    and the methods `prior`, `infer` and `encode`.
     """
 
     def observe(
         self, images: UInt8[Array, "batch height width channel"], rng: Array
     ) -> Dequantized:
-        """Turns images into what the distributions speak of.
+        """Converts uint8 images to the values that the likelihood is defined on.
 
         Args:
           images: Images of dtype uint8.
@@ -82,60 +86,62 @@ class LatentVariableModel(nn.Module):
         return self.decoder(z, prepare_context(context, self.num_classes))
 
     def sample(
-        self, rng: Array, count: int, context: Array | None = None, *, temperature: float = 1.0
-    ) -> UInt8[Array, "count *batch height width channel"]:
-        """Draws z from the prior and shows the means of p(x | z) as images.
+        self,
+        rng: Array,
+        num_samples: int,
+        context: Array | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> UInt8[Array, "num_samples *batch height width channel"]:
+        """Samples z from the prior and returns the means of p(x | z) as images.
 
         Args:
           rng: A typed key.
-          count: Number of images, for each label if there are some.
+          num_samples: Number of images, for each label if there are some.
           context: Labels ``[*batch]``, or None.
           temperature: As for `prior`.
         """
         prior = self.prior(context, temperature=temperature)
-        # A prior of all classes draws once for each label.
+        # A prior without the labels is sampled once for each of them.
         labels = jnp.shape(context)[len(prior.batch_shape) :] if context is not None else ()
-        z = prior.sample(seed=rng, sample_shape=(count, *labels))
+        z = prior.sample(seed=rng, sample_shape=(num_samples, *labels))
         return self.decode(z, context)
 
     def decode(
         self, z: Float[Array, "*batch latent"], context: Array | None = None
     ) -> UInt8[Array, "*batch height width channel"]:
-        """Shows the means of p(x | z) as images."""
+        """Returns the means of p(x | z) as images."""
         return self.observation.quantize(self.likelihood(z, context).mean())
 
 
 def submodel(
     model: nn.Module, variables: Mapping[str, Any], name: str
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Takes one player out of a model of several: a module and its variables, to apply it alone.
-
-    What it returns is all that there is to say of the player, so it is also what to save of it and
-    to share.
+    """Splits one part off a model of several: a module and its variables, to apply or save alone.
 
     Args:
-      model: A module that holds the player, such as `FactorVAE` or `CodeModel`.
+      model: A module that holds the part, such as `FactorVAE` or `CodeModel`.
       variables: The model's variables.
-      name: Name of the player, such as "model" or "discriminator"; "priors_0" is the first of the
+      name: Name of the part, such as "model" or "discriminator"; "priors_0" is the first of the
         sequence `priors`.
 
     Returns:
-      The player's module, and its part of each collection that it has a part of.
+      The module of the part, and its variables in each collection that holds some.
 
     Raises:
-      ValueError: If "params" holds no such player.
+      ValueError: If "params" holds no such part.
     """
     if name not in variables["params"]:
         raise ValueError(f"name must be among {sorted(variables['params'])}, got {name!r}")
-    own = {collection: tree[name] for collection, tree in variables.items() if name in tree}
+    params = {collection: tree[name] for collection, tree in variables.items() if name in tree}
     if hasattr(model, name):
-        return getattr(model, name), own
+        return getattr(model, name), params
     sequence, _, number = name.rpartition("_")
-    return getattr(model, sequence)[int(number)], own
+    return getattr(model, sequence)[int(number)], params
 
 
 def merge_submodels(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Makes the variables of a model of those of its parts, which `submodel` takes apart again.
+    """Merges the variables of parts into those of their model: the inverse of `submodel`.
 
     Args:
       parts: Variables by the names of the parts.

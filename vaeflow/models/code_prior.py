@@ -1,4 +1,8 @@
-"""Autoregressive priors over codes, and code auto-encoders together with their priors."""
+"""Autoregressive priors over maps of codes, and code auto-encoders together with their priors.
+
+`CodePrior` is the second stage of VQ-VAE and VQ-VAE-2; `CodeModel` joins both stages into a model
+of images.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,12 @@ Context = Array | tuple[Array, Array] | None
 
 
 class CodePrior(nn.Module):
-    """A density model of maps of codes, such as those that a quantizer finds in images.
+    """An autoregressive model of maps of codes, such as those of a VQ-VAE.
 
-    Calling it gives their distribution, given a context: labels where there are `num_classes`, the map
-    of codes or features above where there is a network for it, a pair of the two where there are
-    both, otherwise vectors or None. Trained by `vaeflow.losses.negative_log_likelihood`; a code is
-    one of its dimensions.
+    Calling it returns their distribution, given a context: labels where there are `num_classes`,
+    the map of codes or features above where there is a network for it, a pair of the two where
+    there are both, otherwise vectors or None. It is trained by
+    `vaeflow.losses.negative_log_likelihood`, with one dimension for each code.
 
     Source: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural discrete representation learning",
     section 3.3; of several levels, Razavi, van den Oord & Vinyals 2019, "Generating diverse
@@ -54,8 +58,8 @@ class CodePrior(nn.Module):
         """Builds the distribution of maps.
 
         Args:
-          maps: In `init` alone: maps whose frequencies of codes at each position the prior starts
-            at; without them all codes are equally probable.
+          maps: In `init` alone: maps whose code frequencies at each position initialise the prior;
+            without them all codes are equally probable.
           context: Labels ``[*batch]`` or vectors ``[*batch, feature]``, the map above
             ``[*batch, height', width']`` or ``[*batch, height', width', channel]``, a pair of
             labels and map, or None.
@@ -67,7 +71,7 @@ class CodePrior(nn.Module):
           A distribution over ``[height, width]`` with the batch axes of the context.
 
         Raises:
-          ValueError: If the context isn't what `num_classes` and `above` ask for.
+          ValueError: If the context doesn't fit `num_classes` and `above`.
         """
         features = self._features(context)
         context_ndims = 1 if self.above is None else 3
@@ -89,16 +93,16 @@ class CodePrior(nn.Module):
     ) -> Float[Array, " batch"]:
         """Computes the log-probability of each map in nats.
 
-        Where `apply` is given an rng named "dropout" the network drops channels.
+        The network drops channels if `apply` is given an rng named "dropout".
 
         Args:
           maps: Codes; a map with one beyond the range has a log-probability of -inf.
-          rng: Ignored, as no noise is drawn but that of dropout.
+          rng: Ignored: the only noise is that of dropout.
           context: One for each map, or None.
 
         Raises:
           ValueError: If the maps aren't integers of the network's shape, or the context isn't one
-            for each, or isn't what `num_classes` and `above` ask for.
+            for each, or doesn't fit `num_classes` and `above`.
         """
         del rng
         features = self._features(context)
@@ -112,36 +116,36 @@ class CodePrior(nn.Module):
     def sample(
         self,
         rng: Array,
-        count: int,
+        num_samples: int,
         context: Context = None,
         *,
         temperature: float | Float[Array, ""] = 1.0,
         top_k: int | None = None,
         top_p: float | Float[Array, ""] | None = None,
-    ) -> Int[Array, "count *batch height width"]:
-        """Draws maps of codes.
+    ) -> Int[Array, "num_samples *batch height width"]:
+        """Samples maps of codes.
 
         Args:
           rng: A typed key.
-          count: Number of maps, for each context if there is one.
+          num_samples: Number of maps, for each context if there is one.
           context: As in a call.
           temperature: As in `CodeMaps`.
           top_k: As in `CodeMaps`.
           top_p: As in `CodeMaps`.
         """
         prior = self(context=context, temperature=temperature, top_k=top_k, top_p=top_p)
-        return prior.sample(seed=rng, sample_shape=count)
+        return prior.sample(seed=rng, sample_shape=num_samples)
 
     def _features(self, context: Context) -> Array | None:
-        """What the network is given: vectors of labels, or one vector for each position."""
-        both = self.num_classes is not None and self.above is not None
-        if isinstance(context, tuple) != both or (isinstance(context, tuple) and len(context) != 2):
+        """Computes the network's context: vectors of labels, or one vector for each position."""
+        is_pair = self.num_classes is not None and self.above is not None
+        if isinstance(context, tuple) != is_pair or (is_pair and len(context) != 2):
             raise ValueError(
-                f"context must be {'a pair of labels and the map above' if both else 'one array'} "
+                f"context must be {'a pair: labels and the map above' if is_pair else 'one array'} "
                 f"for classes={self.num_classes} and above={type(self.above).__name__}, got "
                 f"{'a tuple' if isinstance(context, tuple) else type(context).__name__}"
             )
-        labels, above = context if both else (context, context)
+        labels, above = context if is_pair else (context, context)
         if self.above is None:
             return prepare_context(labels, self.num_classes)
         if above is None:
@@ -161,11 +165,11 @@ class CodePrior(nn.Module):
 class CodeModel(nn.Module):
     """p(x) = sum over codes c of P(c) p(x | c), where P(c) is a product over levels from the top.
 
-    The prior of the top is given labels or nothing, that of each level below the codes above it as
-    well. The parts are trained one after another: first the auto-encoder, by
+    The prior of the top is conditioned on labels or nothing, that of each level below on the codes
+    above it as well. The parts are trained one after another: first the auto-encoder, by
     `vaeflow.losses.vq_vae`; then the priors of its codes, by
-    `vaeflow.losses.negative_log_likelihood`. `vaeflow.models.merge_submodels` makes the variables of the
-    whole, by the names "auto_encoder", "priors_0" (the top), "priors_1" and so on.
+    `vaeflow.losses.negative_log_likelihood`. `vaeflow.models.merge_submodels` merges their
+    variables by the names "auto_encoder", "priors_0" (the top), "priors_1" and so on.
 
     Source: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural discrete representation learning",
     section 3.3; Razavi, van den Oord & Vinyals 2019, "Generating diverse high-fidelity images with
@@ -187,15 +191,15 @@ class CodeModel(nn.Module):
     def __call__(
         self,
         images: UInt8[Array, "batch height width channel"],
-        labels: Int[Array, " batch"] | None = None,
+        context: Int[Array, " batch"] | None = None,
     ) -> Codes:
-        """Finds the codes of images and builds their priors; `init` calls it with the first batch.
+        """Encodes images and builds the priors of the codes; `init` calls it with the first batch.
 
         The auto-encoder and the priors are initialised from that batch.
 
         Raises:
           ValueError: If the priors aren't one for each quantizer, of its codes and of one codebook,
-            or the top's wants a map above it.
+            or the top's is conditioned on a map above it.
         """
         quantizers = self.auto_encoder.quantizers
         if len(self.priors) != len(quantizers):
@@ -206,8 +210,8 @@ class CodeModel(nn.Module):
             if quantizer.codebooks or prior.network.num_codes != quantizer.num_codes:
                 raise ValueError(
                     f"priors must be of the codes of their quantizers: level {level} from the top "
-                    f"has {quantizer.num_codes} codes and codebooks of shape {quantizer.codebooks}, "
-                    f"where there must be one of shape (), and a prior of {prior.network.num_codes}"
+                    f"has {quantizer.num_codes} codes and codebooks of shape {quantizer.codebooks} "
+                    f"where it must be (), and its prior {prior.network.num_codes} codes"
                 )
         if self.priors[0].above is not None:
             raise ValueError("the prior of the top must have above=None, as no map is above it")
@@ -215,92 +219,93 @@ class CodeModel(nn.Module):
         rng = self.make_rng("params" if self.is_initializing() else "sample")
         codes = self.auto_encoder.encode(images, rng)
         for level, (prior, maps) in enumerate(zip(self.priors, codes, strict=True)):
-            prior(maps, context_of_level(prior, codes[:level], labels))
+            prior(maps, context_of_level(prior, codes[:level], context))
         return codes
 
     def log_prior(
-        self, codes: Codes, labels: Int[Array, " batch"] | None = None
+        self, codes: Codes, context: Int[Array, " batch"] | None = None
     ) -> tuple[Float[Array, " batch"], ...]:
         """Computes log P of the codes of each level given those above, in nats, from the top.
 
         Args:
           codes: Maps from the top, a row for each image.
-          labels: One for each image where the priors take them.
+          context: Labels, one for each image, where the priors take them.
         """
         return tuple(
-            prior.log_prob(maps, None, context_of_level(prior, codes[:level], labels))
+            prior.log_prob(maps, None, context_of_level(prior, codes[:level], context))
             for level, (prior, maps) in enumerate(zip(self.priors, codes, strict=True))
         )
 
     def sample_codes(
         self,
         rng: Array,
-        count: int,
-        labels: Int[Array, " count"] | None = None,
+        num_samples: int,
+        context: Int[Array, " num_samples"] | None = None,
         *,
-        given: Codes = (),
+        upper_codes: Codes = (),
         temperature: float | Float[Array, ""] = 1.0,
         top_k: int | None = None,
         top_p: float | Float[Array, ""] | None = None,
     ) -> Codes:
-        """Draws codes, level by level from the top.
+        """Samples codes, level by level from the top.
 
         Args:
           rng: A typed key.
-          count: Number of images.
-          labels: One for each image where the priors take them.
-          given: Codes of the uppermost levels that aren't to be drawn, ``[count, height, width]``.
+          num_samples: Number of images.
+          context: Labels, one for each image, where the priors take them.
+          upper_codes: Codes of the uppermost levels, ``[num_samples, height, width]``, which are
+            kept; the levels below are sampled given these.
           temperature: Of all levels, as in `vaeflow.distributions.CodeMaps`.
-          top_k: Likewise.
-          top_p: Likewise.
+          top_k: As in `CodeMaps`.
+          top_p: As in `CodeMaps`.
 
         Returns:
-          Maps ``[count, height, width]`` from the top, those given among them.
+          Maps ``[num_samples, height, width]`` from the top, `upper_codes` first.
 
         Raises:
           ValueError: If there isn't a label for each image where there are classes, or there are
-            labels where there are none, or what is given isn't maps of so many images and of some
-            of the levels.
+            labels without classes, or `upper_codes` have the wrong shapes.
         """
-        expected = None if self.num_classes is None else (count,)
-        if (None if labels is None else jnp.shape(labels)) != expected:
+        expected = None if self.num_classes is None else (num_samples,)
+        if (None if context is None else jnp.shape(context)) != expected:
             raise ValueError(
-                f"labels must have shape {expected} for {count} images and classes={self.num_classes}, "
-                f"got {None if labels is None else jnp.shape(labels)}"
+                f"context must hold labels of shape {expected} for {num_samples} images and "
+                f"num_classes={self.num_classes}, got "
+                f"{None if context is None else jnp.shape(context)}"
             )
-        shapes = [(count, *prior.network.map_shape) for prior in self.priors]
-        if [maps.shape for maps in given] != shapes[: len(given)]:
+        shapes = [(num_samples, *prior.network.map_shape) for prior in self.priors]
+        if [maps.shape for maps in upper_codes] != shapes[: len(upper_codes)]:
             raise ValueError(
-                f"given must be maps of shapes {shapes} or the first of these, got "
-                f"{[maps.shape for maps in given]}"
+                f"upper_codes must be maps of shapes {shapes} or the first of these, got "
+                f"{[maps.shape for maps in upper_codes]}"
             )
-        codes = tuple(given)
+        codes = tuple(upper_codes)
         for prior, key in list(
             zip(self.priors, jax.random.split(rng, len(self.priors)), strict=True)
         )[len(codes) :]:
-            context = context_of_level(prior, codes, labels)
-            own = count if context is None else 1  # else one for each context
-            drawn = prior.sample(
-                key, own, context, temperature=temperature, top_k=top_k, top_p=top_p
+            of_level = context_of_level(prior, codes, context)
+            per_context = num_samples if of_level is None else 1
+            maps = prior.sample(
+                key, per_context, of_level, temperature=temperature, top_k=top_k, top_p=top_p
             )
-            codes += (drawn.reshape(count, *drawn.shape[-2:]),)
+            codes += (maps.reshape(num_samples, *maps.shape[-2:]),)
         return codes
 
     def sample(
         self,
         rng: Array,
-        count: int,
-        labels: Int[Array, " count"] | None = None,
+        num_samples: int,
+        context: Int[Array, " num_samples"] | None = None,
         **options: Any,
-    ) -> UInt8[Array, "count height width channel"]:
-        """Draws codes and shows the means of p(x | c) as images; arguments as `sample_codes`."""
-        return self.auto_encoder.decode(self.sample_codes(rng, count, labels, **options))
+    ) -> UInt8[Array, "num_samples height width channel"]:
+        """Samples codes and returns the means of p(x | c) as images; see `sample_codes`."""
+        return self.auto_encoder.decode(self.sample_codes(rng, num_samples, context, **options))
 
 
 def context_of_level(
     prior: CodePrior, above: Codes, labels: Int[Array, " batch"] | None
 ) -> Context:
-    """What a prior is given: labels if it takes them, and the map right above if there is one."""
+    """Returns the context of a prior: labels if it takes them, and the map above if any."""
     context = [] if prior.num_classes is None else [labels]
     context += [] if prior.above is None else [above[-1]]
     return tuple(context) if len(context) > 1 else next(iter(context), None)

@@ -1,6 +1,12 @@
-"""A flow as a model of data."""
+"""The density model of a flow, a base and, for images, a dequantizer.
+
+`FlowModel` is the likelihood of data, which `vaeflow.losses.negative_log_likelihood` trains; of
+vectors it is also a prior of a `vaeflow.models.VAE`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import distrax
 import flax.linen as nn
@@ -10,13 +16,14 @@ from jaxtyping import Array, Float
 
 from vaeflow._util.random import row_keys
 from vaeflow.distributions import Transformed, standard_normal
+from vaeflow.typing import Flow, Preprocessor, Prior
 
 
 class FlowModel(nn.Module):
     """A density model: noise of a base through a flow, and for images a dequantizer.
 
-    Calling it gives the distribution of real-valued data. The methods speak of the data
-    themselves, which a dequantizer takes to reals and back: uint8 images in, nats of those images
+    Calling it returns the distribution of real-valued data. The methods are about the data
+    themselves, which a dequantizer maps to reals and back: uint8 images in, nats of those images
     and uint8 samples out.
 
     Attributes:
@@ -28,25 +35,29 @@ class FlowModel(nn.Module):
         goes to the base alone.
     """
 
-    flow: nn.Module
-    dequantizer: nn.Module | None = None
-    base: nn.Module | None = None
+    flow: Flow
+    dequantizer: Preprocessor | None = None
+    base: Prior | None = None
 
     def __call__(
         self,
         data: Array | None = None,
         context: Array | None = None,
         *,
+        batch_shape: tuple[int, ...] = (),
         temperature: float = 1.0,
+        encoder: Callable[[Array], distrax.Distribution] | None = None,
     ) -> Transformed:
-        """Builds the distribution of real-valued data.
+        """Builds the distribution of real-valued data: with keywords alone, as any `Prior`.
 
         Args:
           data: The first batch, in `init` alone: every data-dependent parameter is initialised from
             it, through the dequantizer. Ignored otherwise.
           context: Labels or other conditions with batch axes, passed to the flow, or None.
+          batch_shape: Batch axes of the distribution where there is no context.
           temperature: Factor of the noise's deviations from its mean, or, in a mixture, from that
             of its component.
+          encoder: Ignored.
 
         Returns:
           A distribution over ``[*event]`` with the batch axes of the context.
@@ -54,16 +65,35 @@ class FlowModel(nn.Module):
         Raises:
           ValueError: If the base's events don't have the shape of the flow's noise.
         """
+        del encoder
         if self.is_initializing() and data is not None and self.dequantizer is not None:
             data = self.dequantizer(data, row_keys(self.make_rng("params"), len(data))).values
         bijector = self._bijector(context, data)
-        return Transformed(self.noise(context, temperature=temperature), bijector)
+        noise = self.noise(context, batch_shape=batch_shape, temperature=temperature)
+        return Transformed(noise, bijector)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the context must hold integer labels."""
+        of_base = self.base is not None and self.base.needs_labels
+        return of_base or self.flow.num_classes is not None
+
+    def initialize(
+        self, values: Array, latents: Float[Array, "batch latent"], context: Array | None
+    ) -> None:
+        """Starts the flow of a prior from latents; `init` of a `vaeflow.models.VAE` calls it."""
+        del values
+        self(latents, context)
 
     def noise(
-        self, context: Array | None = None, *, temperature: float = 1.0
+        self,
+        context: Array | None = None,
+        *,
+        batch_shape: tuple[int, ...] = (),
+        temperature: float = 1.0,
     ) -> distrax.Distribution:
         """Builds the distribution of the noise; arguments and errors as in a call."""
-        batch = _batch_of(self.flow, context)
+        batch = batch_shape if context is None else _batch_of(self.flow, context)
         if self.base is None:
             return standard_normal(self.flow.noise_shape, batch, temperature)
         noise = self.base(context, batch_shape=batch, temperature=temperature)
@@ -95,7 +125,7 @@ class FlowModel(nn.Module):
           context: One for each row, or None.
 
         Raises:
-          ValueError: If a dequantizer has no key, or integers meet a model without dequantizer.
+          ValueError: If there is a dequantizer but no key, or integer data but no dequantizer.
         """
         values, log_det = self._values(data, rng)
         # A flow that estimates its log-determinants draws noise for each row of the data.
@@ -105,24 +135,24 @@ class FlowModel(nn.Module):
     def sample(
         self,
         rng: Array,
-        count: int,
+        num_samples: int,
         context: Array | None = None,
         *,
         temperature: float = 1.0,
     ) -> Array:
-        """Draws examples: uint8 images with a dequantizer, real-valued data without.
+        """Samples examples: uint8 images with a dequantizer, real-valued data without.
 
         Args:
           rng: A typed key.
-          count: Number of examples, for each context if there is one.
+          num_samples: Number of examples, for each context if there is one.
           context: Labels or other conditions with batch axes, or None.
           temperature: As in a call.
 
         Returns:
-          Examples of shape ``[count, *batch, *event]``.
+          Examples of shape ``[num_samples, *batch, *event]``.
         """
         distribution = self(context=context, temperature=temperature)
-        return self._quantized(distribution.sample(seed=rng, sample_shape=count))
+        return self._quantized(distribution.sample(seed=rng, sample_shape=num_samples))
 
     def encode(
         self, data: Array, rng: Array | None = None, context: Array | None = None
@@ -150,9 +180,8 @@ class FlowModel(nn.Module):
         return values if self.dequantizer is None else self.dequantizer.quantize(values)
 
 
-def _batch_of(flow: nn.Module, context: Array | None) -> tuple[int, ...]:
-    if context is None:
-        return ()
+def _batch_of(flow: Flow, context: Array) -> tuple[int, ...]:
+    """Batch axes of a context."""
     shape = jnp.shape(context)
     if jnp.issubdtype(jax.dtypes.result_type(context), jnp.integer):
         return shape

@@ -1,4 +1,7 @@
-"""Hierarchical variational auto-encoders with a ladder of latents."""
+"""The ladder VAE: a chain of levels of latents, inferred bottom-up and corrected top-down.
+
+Source: Sonderby, Raiko, Maaloe, Sonderby & Winther 2016, "Ladder variational autoencoders".
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,14 @@ from vaeflow.encoders import DenseEncoder, DiagonalGaussianPosterior
 from vaeflow.encoders.posteriors import positive
 from vaeflow.flows.base import prepare_context
 from vaeflow.models.base import Latents, LatentVariableModel
+from vaeflow.typing import Preprocessor
 
 
 class GaussianNetwork(nn.Module):
-    """A multilayer perceptron to means and deviations, side by side and not yet positive.
+    """A multilayer perceptron to the means and raw deviations of normals, concatenated.
 
     Attributes:
-      num_latents: Number of entries of which there are a mean and a deviation each.
+      num_latents: Number of latents, each with a mean and a deviation.
       hidden_sizes: Sizes of the hidden layers, each followed by the activation.
       activation: The nonlinearity.
     """
@@ -40,10 +44,10 @@ class GaussianNetwork(nn.Module):
     @nn.compact
     def __call__(
         self,
-        inputs: Float[Array, "*batch entry"],
+        inputs: Float[Array, "*batch input"],
         context: Float[Array, "*batch condition"] | None = None,
     ) -> Float[Array, "*batch number"]:
-        """Maps vectors to twice as many numbers as latents, given a context if there is one."""
+        """Maps vectors to two numbers for each latent, given a context if there is one."""
         x = inputs
         if context is not None:
             context = jnp.broadcast_to(context, (*x.shape[:-1], context.shape[-1]))
@@ -57,7 +61,7 @@ class GaussianNetwork(nn.Module):
 def normals(
     numbers: Float[Array, "*batch number"], temperature: float = 1.0
 ) -> distrax.Independent:
-    """Makes distributions of what a `GaussianNetwork` answers, deviations times a temperature."""
+    """Builds the normals of a `GaussianNetwork`'s outputs, deviations times a temperature."""
     mean, raw = jnp.split(numbers, 2, axis=-1)
     return distrax.Independent(distrax.Normal(mean, temperature * positive(raw)), 1)
 
@@ -65,7 +69,7 @@ def normals(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GaussianConditional:
-    """Normals whose parameters are a network's answer to what they are given, as a pytree.
+    """p(z_i | z_(i+1)): normals whose parameters a network computes, as a pytree.
 
     Attributes:
       network: A `GaussianNetwork` with its parameters and context.
@@ -75,50 +79,50 @@ class GaussianConditional:
     network: Conditioner
     temperature: Float[Array, ""] | float = 1.0
 
-    def __call__(self, above: Float[Array, "*batch entry"]) -> distrax.Independent:
-        """Builds the distributions, with the batch axes of what they are given."""
+    def __call__(self, above: Float[Array, "*batch latent"]) -> distrax.Independent:
+        """Builds the distributions given the level above, with its batch axes."""
         return normals(self.network(above), self.temperature)
 
 
 class HierarchicalVAE(LatentVariableModel):
     """A ladder of n levels: p(x, z) = p(x | z_1) p(z_1 | z_2) ... p(z_(n-1) | z_n) p(z_n).
 
-    Inference goes up, then down. On the way up each level gets a message of the image, normals
-    N(m_i(x), s_i(x)^2). The topmost is q(z_n | x). On the way down that of each other level is
-    merged with the prior at hand, precisions added up: q(z_i | z_(i+1), x) is proportional to
-    p(z_i | z_(i+1)) N(z_i; m_i(x), s_i(x)^2). A message that stands for the likelihood of z_i makes
-    this Bayes' rule; one that says nothing leaves the prior and costs no nats.
+    Inference is bottom-up, then top-down. Bottom-up, each level gets a message from the image,
+    normals N(m_i(x), s_i(x)^2). The topmost is q(z_n | x). Top-down, that of each other level is
+    multiplied with its prior, whose precisions add: q(z_i | z_(i+1), x) is proportional to
+    p(z_i | z_(i+1)) N(z_i; m_i(x), s_i(x)^2). If the message is the likelihood of z_i this is
+    Bayes' rule; if it is flat, the posterior is the prior and its KL zero.
 
     Posteriors are normals given the level above, and so their KLs are exact given the samples
     above. With one level it is a `VAE` with a diagonal posterior. All levels are one vector,
-    z_1 first; they are groups "level_1", ..., "level_n" in what `infer` answers, and so in the
-    metrics of losses. q(z | x) as one distribution isn't offered, so that objectives that need it
-    are refused; the table in the README lists them.
+    z_1 first; they are the groups "level_1", ..., "level_n" of the latents that `infer` returns,
+    and so of the metrics of losses. q(z | x) isn't available as one distribution, so objectives
+    that need it raise ValueError; the table in the README lists them.
 
     Source: Sonderby, Raiko, Maaloe, Sonderby & Winther 2016, "Ladder variational autoencoders",
     section 2, without batch normalization.
 
     Attributes:
       network: From images to features, such as `vaeflow.encoders.DenseEncoder`.
-      latent_sizes: Numbers of latents of the levels, from the one beside the image up.
+      latent_sizes: Numbers of latents of the levels, from the one next to the image up.
       decoder: p(x | z_1): a `vaeflow.decoders.Decoder`.
-      observation: What becomes of uint8 images, as for `VAE`.
-      hidden_sizes: Sizes of the hidden layers between each two levels, on the way up and on that down.
+      observation: Preprocessing of uint8 images, as for `VAE`.
+      hidden_sizes: Sizes of the hidden layers between each two levels, in either direction.
       activation: The nonlinearity of these layers.
-      num_classes: Number of classes where encoder, decoder and levels are given labels, otherwise None.
-        The prior of the topmost level is that of all classes.
+      num_classes: Number of classes where encoder, decoder and levels are given labels, otherwise
+        None. The prior of the topmost level is shared by all classes.
     """
 
     network: nn.Module
     latent_sizes: Sequence[int]
     decoder: nn.Module
-    observation: nn.Module
+    observation: Preprocessor
     hidden_sizes: Sequence[int] = (200,)
     activation: Callable[[Array], Array] = nn.tanh
     num_classes: int | None = None
 
     def setup(self):
-        """Makes the networks between the levels.
+        """Creates the networks between the levels.
 
         Raises:
           ValueError: If there is no level, or one has no latents.
@@ -140,7 +144,7 @@ class HierarchicalVAE(LatentVariableModel):
     ) -> Latents:
         """Runs inference and the decoder once; `init` calls it with the first batch.
 
-        Arguments and keys are those of `VAE`.
+        Arguments and keys are as for `VAE`.
         """
         keys = row_keys(
             self.make_rng("params" if self.is_initializing() else "sample"), images.shape[0]
@@ -153,7 +157,7 @@ class HierarchicalVAE(LatentVariableModel):
 
     @property
     def levels(self) -> dict[str, int]:
-        """Numbers of latents of the levels by name, from the one beside the image up."""
+        """Numbers of latents of the levels by name, from the one next to the image up."""
         return {f"level_{number}": size for number, size in enumerate(self.latent_sizes, 1)}
 
     @property
@@ -162,7 +166,7 @@ class HierarchicalVAE(LatentVariableModel):
         return sum(self.latent_sizes)
 
     def split(self, z: Float[Array, "*batch latent"]) -> dict[str, Float[Array, "*batch part"]]:
-        """Takes latents apart, by name of the level.
+        """Splits latents by name of the level.
 
         Raises:
           ValueError: If the number of latents isn't that of all levels.
@@ -203,7 +207,7 @@ class HierarchicalVAE(LatentVariableModel):
         num_samples: int = 1,
         context: Array | None = None,
     ) -> Latents:
-        """Draws samples from the top down, with their densities under q and p.
+        """Samples from the top down, with the densities under q and p.
 
         KLs of all levels but the topmost are averages over the samples of the levels above.
 
@@ -215,18 +219,18 @@ class HierarchicalVAE(LatentVariableModel):
         """
         keys = row_keys(rng, values.shape[0])
 
-        def draw(level: int, posterior: distrax.Independent) -> Array:
+        def sample(level: int, posterior: distrax.Independent) -> Array:
             shape = (num_samples, self.latent_sizes[level])
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, level)
-            noise = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(own)
+            of_level = jax.vmap(jax.random.fold_in, (0, None))(keys, level)
+            noise = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(of_level)
             return posterior.distribution.loc + posterior.distribution.scale * noise
 
-        levels = self._descend(values, context, draw)
+        levels = self._descend(values, context, sample)
         log_q, log_p, kl = {}, {}, {}
         for name, (z, posterior, prior) in levels.items():
             log_q[name], log_p[name] = posterior.log_prob(z), prior.log_prob(z)
-            entries = per_dim_kl(posterior, prior)[WHOLE]
-            kl[name] = entries if entries.ndim == 2 else jnp.mean(entries, axis=0)
+            per_dim = per_dim_kl(posterior, prior)[WHOLE]
+            kl[name] = per_dim if per_dim.ndim == 2 else jnp.mean(per_dim, axis=0)
         z = jnp.concatenate([z for z, _, _ in levels.values()], axis=-1)
         return Latents(z, log_q, log_p, kl)
 
@@ -236,7 +240,7 @@ class HierarchicalVAE(LatentVariableModel):
         rng: Array,
         context: Array | None = None,
     ) -> Float[Array, "batch latent"]:
-        """Returns the means of q(z_i | z_(i+1), x) of all levels, each given the mean above it."""
+        """Computes the posterior means of all levels, each given the mean above it."""
         values = self.observe(images, rng).values
         levels = self._descend(values, context, lambda _, posterior: posterior.mean())
         return jnp.concatenate([z for z, _, _ in levels.values()], axis=-1)
@@ -247,11 +251,11 @@ class HierarchicalVAE(LatentVariableModel):
         rng: Array,
         context: Array | None = None,
     ) -> Float[Array, "batch latent"]:
-        """Returns how far each posterior's mean is from that of its prior, in its deviations.
+        """Computes the difference of posterior and prior mean in deviations of the prior.
 
-        Each level is given the means above it. As the prior of a level moves with the one above,
-        the mean itself would tell nothing of what the level adds: `vaeflow.metrics.active_units`
-        takes these.
+        Each level is given the means above it. As the prior of a level moves with the level above,
+        a mean that varies doesn't show that its level is used; a shift that varies does, so
+        `vaeflow.metrics.active_units` takes these.
         """
         values = self.observe(images, rng).values
         levels = self._descend(values, context, lambda _, posterior: posterior.mean())
@@ -263,13 +267,13 @@ class HierarchicalVAE(LatentVariableModel):
             axis=-1,
         )
 
-    def _descend(self, values: Array, context: Array | None, draw: Callable) -> dict[str, tuple]:
-        """Values, posterior and prior of each level by name, z_1's first, by inference.
+    def _descend(self, values: Array, context: Array | None, choose: Callable) -> dict[str, tuple]:
+        """Computes values, posterior and prior of each level by name, z_1 first.
 
         Args:
           values: Observed values.
           context: Labels ``[batch]``, or None.
-          draw: Makes the values of a level of its number from 0 on and its posterior.
+          choose: Computes the values of a level from its number, from 0 on, and its posterior.
         """
         labels = prepare_context(context, self.num_classes)
         features = self.network(values, labels)
@@ -278,11 +282,11 @@ class HierarchicalVAE(LatentVariableModel):
             features = up(features)
             messages.append(message(features))
         posterior, prior = messages[-1], standard_normal((self.latent_sizes[-1],))
-        z = draw(len(messages) - 1, posterior)
-        found = [(z, posterior, prior)]
+        z = choose(len(messages) - 1, posterior)
+        results = [(z, posterior, prior)]
         for level in reversed(range(len(self.down))):
             prior = normals(self.down[level](z, labels))
             posterior = product_of_normals(prior, messages[level])
-            z = draw(level, posterior)
-            found.insert(0, (z, posterior, prior))
-        return dict(zip(self.levels, found, strict=True))
+            z = choose(level, posterior)
+            results.insert(0, (z, posterior, prior))
+        return dict(zip(self.levels, results, strict=True))

@@ -1,4 +1,8 @@
-"""Translation between two domains of images that are only known unpaired."""
+"""MUNIT: unpaired image translation by domain-shared content and domain-specific style.
+
+`MUNIT` holds a `ContentStyleCoder` for each of two domains; `MUNITGame` adds the discriminators
+that it is trained against. Source: Huang, Liu, Belongie & Kautz 2018.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +21,12 @@ DOMAINS: tuple[Domain, Domain] = ("a", "b")
 
 
 class ContentStyleCoder(nn.Module):
-    """An auto-encoder of one domain, which takes content and style apart.
+    """An auto-encoder of one domain, with separate codes of content and style.
 
     Attributes:
       content: From values to a map of content, such as `vaeflow.encoders.ContentEncoder`.
       style: q(s | x): a `vaeflow.encoders.Encoder`, such as of a `StyleEncoder` network and a
-        `PointMass` posterior, whose `standard` is the prior of styles.
+        `PointMassPosterior`, whose `standard` is the prior of styles.
       decoder: ``decoder(content, style, shape=...)`` to values, such as
         `vaeflow.decoders.AdaINDecoder`.
       image_shape: Height, width and channels of an image.
@@ -36,7 +40,7 @@ class ContentStyleCoder(nn.Module):
     def __call__(
         self, values: Float[Array, "batch height width channel"]
     ) -> tuple[Float[Array, "batch map_height map_width content"], distrax.Distribution]:
-        """Takes values apart: see `MUNIT.encode_values`."""
+        """Encodes values; see `MUNIT.encode_values`."""
         if values.shape[1:] != tuple(self.image_shape):
             raise ValueError(
                 f"images must be [batch, *{self.image_shape}], got shape {values.shape}"
@@ -48,7 +52,7 @@ class ContentStyleCoder(nn.Module):
         content: Float[Array, "batch map_height map_width content"],
         style: Float[Array, "batch style"],
     ) -> Float[Array, "batch height width channel"]:
-        """Puts content and style together to values from -1 to 1."""
+        """Decodes content and style to values from -1 to 1."""
         latents = self.style.posterior.num_latents
         if style.shape[1:] != (latents,):
             raise ValueError(f"styles must be [batch, {latents}], got shape {style.shape}")
@@ -56,14 +60,15 @@ class ContentStyleCoder(nn.Module):
 
 
 class MUNIT(nn.Module):
-    """Two auto-encoders whose maps of content are exchanged: one content, many styles.
+    """Two auto-encoders with exchangeable content codes: one content, many styles.
 
-    An image of a domain is x = G(c, s), its content c shared by both domains and its style s, with
-    s ~ N(0, I), of its own. A translation puts the content of an image of one domain together with
-    a style of the other: one that is drawn, or that of an example.
+    An image of a domain is x = G(c, s), with a content c from a space that the domains share and a
+    style s ~ N(0, I) from a space of the domain. A translation decodes the content of an image of
+    one domain with a style of the other, sampled from the prior or encoded from an example.
 
     It is the player "generator" of a `MUNITGame`, which trains it; see `vaeflow.losses.munit`. The
-    domains are called "a" and "b"; their images agree in height and width, but needn't in channels.
+    domains are named "a" and "b"; their images have equal heights and widths, but may differ in
+    channels.
 
     Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation".
 
@@ -82,20 +87,21 @@ class MUNIT(nn.Module):
     ) -> dict[Domain, Float[Array, "batch height width channel"]]:
         """Translates images in both directions, each in the style of the image in its row.
 
-        It goes once through all of the model, and so is what `init` calls.
+        It runs all of the model once; `init` calls it with the first batches.
 
         Returns:
           Values of each domain, under its name.
         """
-        given = {"a": self.encode_values(observe(a), "a"), "b": self.encode_values(observe(b), "b")}
+        codes = {"a": self.encode(a, "a"), "b": self.encode(b, "b")}
         return {
-            to: self.decode_values(given[other(to)][0], given[to][1].mean(), to) for to in DOMAINS
+            to: self.decode_values(codes[other_domain(to)][0], codes[to][1].mean(), to)
+            for to in DOMAINS
         }
 
     def encode_values(
         self, values: Float[Array, "batch height width channel"], domain: Domain
     ) -> tuple[Float[Array, "batch map_height map_width content"], distrax.Distribution]:
-        """Takes values from -1 to 1 apart: the content, and the distribution of the style.
+        """Encodes values from -1 to 1: the content, and the distribution of the style.
 
         Raises:
           ValueError: If there is no such domain, or its images are of another shape.
@@ -108,7 +114,7 @@ class MUNIT(nn.Module):
         style: Float[Array, "batch style"],
         domain: Domain,
     ) -> Float[Array, "batch height width channel"]:
-        """Puts content and style together to values from -1 to 1 of a domain.
+        """Decodes content and style to values from -1 to 1 of a domain.
 
         Raises:
           ValueError: If there is no such domain, or its contents or styles are of another shape.
@@ -118,12 +124,12 @@ class MUNIT(nn.Module):
     def encode(
         self, images: UInt8[Array, "batch height width channel"], domain: Domain
     ) -> tuple[Float[Array, "batch map_height map_width content"], distrax.Distribution]:
-        """Takes images of a domain apart: the content, and the distribution of the style.
+        """Encodes images of a domain: the content, and the distribution of the style.
 
         Raises:
           ValueError: As for `encode_values`, or if the images aren't uint8.
         """
-        return self.encode_values(observe(images), domain)
+        return self.encode_values(normalize_images(images), domain)
 
     def decode(
         self,
@@ -131,12 +137,12 @@ class MUNIT(nn.Module):
         style: Float[Array, "batch style"],
         domain: Domain,
     ) -> UInt8[Array, "batch height width channel"]:
-        """Shows content in a style of a domain.
+        """Decodes content and style to images of a domain.
 
         Raises:
           ValueError: As for `decode_values`.
         """
-        return to_uint8(self.decode_values(content, style, domain))
+        return denormalize_images(self.decode_values(content, style, domain))
 
     def translate(
         self,
@@ -150,9 +156,9 @@ class MUNIT(nn.Module):
         Args:
           images: Images of the domain that isn't `to`.
           to: The domain to translate to.
-          style: Styles of that domain, such as ``encode(examples, to)[1].mean()``; None draws them
-            from the prior.
-          rng: A typed key, or one for each row, to draw styles with.
+          style: Styles of that domain, such as ``encode(examples, to)[1].mean()``; None to
+            sample them from the prior.
+          rng: A typed key, or one for each row, to sample styles.
 
         Raises:
           ValueError: As for `encode` and `decode`, or unless one of style and rng is given.
@@ -161,31 +167,34 @@ class MUNIT(nn.Module):
             raise ValueError("translate takes either style or rng, got both or neither")
         if style is None:
             style = self.draw_styles(rng, images.shape[0], to)
-        content, _ = self.encode(images, other(to))
+        content, _ = self.encode(images, other_domain(to))
         return self.decode(content, style, to)
 
-    def draw_styles(self, rng: Array, count: int, domain: Domain) -> Float[Array, "count style"]:
-        """Draws styles of a domain from the prior.
+    def draw_styles(
+        self, rng: Array, num_samples: int, domain: Domain
+    ) -> Float[Array, "num_samples style"]:
+        """Samples styles of a domain from the prior.
 
         Args:
           rng: A typed key, or one for each style.
-          count: Number of styles.
+          num_samples: Number of styles.
           domain: The domain.
         """
         prior = self.coder(domain).style.posterior.standard()
-        return jax.vmap(lambda key: prior.sample(seed=key))(row_keys(rng, count))
+        return jax.vmap(lambda key: prior.sample(seed=key))(row_keys(rng, num_samples))
 
     def coder(self, domain: Domain) -> ContentStyleCoder:
         """The auto-encoder of a domain."""
-        return getattr(self, checked(domain))
+        return getattr(self, check_domain(domain))
 
 
 class Discriminators(nn.Module):
     """A discriminator of each domain, such as `vaeflow.nn.MultiScaleDiscriminator`.
 
     Attributes:
-      a: From values from -1 to 1 of domain a to judgements, a tuple of maps.
-      b: Likewise of domain b.
+      a: From values from -1 to 1 of domain a to a tuple of maps, one for each scale: near 1 where a
+        patch looks real, near 0 where it looks translated.
+      b: The same of domain b.
     """
 
     a: nn.Module
@@ -194,15 +203,15 @@ class Discriminators(nn.Module):
     def __call__(
         self, values: Float[Array, "batch height width channel"], domain: Domain
     ) -> tuple[Float[Array, "batch map_height map_width"], ...]:
-        """Judges values of a domain."""
-        return getattr(self, checked(domain))(values)
+        """Scores values of a domain."""
+        return getattr(self, check_domain(domain))(values)
 
 
 class MUNITGame(nn.Module):
     """A `MUNIT` and the discriminators that it is trained against.
 
-    The parameters of the two, of players called as the attributes, are trained by
-    `vaeflow.losses.munit` and `vaeflow.losses.munit_discriminator`, and taken apart by
+    The parameters of the two are trained as players named as the attributes, by
+    `vaeflow.losses.munit` and `vaeflow.losses.munit_discriminator`, and separated by
     `vaeflow.models.submodel`.
 
     Attributes:
@@ -218,17 +227,17 @@ class MUNITGame(nn.Module):
         a: UInt8[Array, "batch height width channel_a"],
         b: UInt8[Array, "batch height width channel_b"],
     ) -> dict[Domain, tuple[Float[Array, "batch map_height map_width"], ...]]:
-        """Judges translations in both directions once; `init` calls it with the first batch."""
+        """Scores translations in both directions once; `init` calls it with the first batch."""
         translated = self.generator(a, b)
         return {domain: self.discriminator(translated[domain], domain) for domain in DOMAINS}
 
 
-def other(domain: Domain) -> Domain:
-    """The domain that isn't `domain`."""
-    return "b" if checked(domain) == "a" else "a"
+def other_domain(domain: Domain) -> Domain:
+    """Returns the domain that isn't `domain`."""
+    return "b" if check_domain(domain) == "a" else "a"
 
 
-def checked(domain: Domain) -> Domain:
+def check_domain(domain: Domain) -> Domain:
     """Returns the domain.
 
     Raises:
@@ -239,10 +248,10 @@ def checked(domain: Domain) -> Domain:
     return domain
 
 
-def observe(
+def normalize_images(
     images: UInt8[Array, "batch height width channel"],
 ) -> Float[Array, "batch height width channel"]:
-    """Turns images into values from -1 to 1, the middles of 256 cells.
+    """Scales uint8 images to values from -1 to 1, the centres of 256 cells.
 
     Raises:
       ValueError: If the images aren't uint8.
@@ -250,8 +259,8 @@ def observe(
     return (quantize_levels(images, 8) + 0.5) / 128 - 1
 
 
-def to_uint8(
+def denormalize_images(
     values: Float[Array, "*batch height width channel"],
 ) -> UInt8[Array, "*batch height width channel"]:
-    """Turns values from -1 to 1 into images."""
+    """Converts values from -1 to 1 to uint8 images."""
     return quantize_values(values / 2, 8)

@@ -1,4 +1,8 @@
-"""Preprocessing of uint8 images: dequantization with its log-det, binarisation and discretisation."""
+"""Preprocessing of uint8 images: dequantization with its log-det, binarisation, discretisation.
+
+All four are called as ``preprocessor(images, keys)``, return `Dequantized` and invert themselves up
+to noise by `quantize`: the protocol of `vaeflow.typing.Preprocessor`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow.distributions import standard_normal
+from vaeflow.typing import Flow
 
 
 class Dequantized(NamedTuple):
-    """Real-valued images and what they cost.
+    """Real-valued images, and the log-det of the map that made them.
 
     Attributes:
-      values: Float32, in [-0.5, 0.5), of the shape of the images.
+      values: Float32, of the shape of the images; in [-0.5, 0.5), or binary in [0, 1].
       log_det: ``[batch]``, nats: log P(image) >= log p(values) + log_det, for the log-density p of
         the values.
     """
@@ -26,18 +31,28 @@ class Dequantized(NamedTuple):
     log_det: Float[Array, " batch"]
 
 
-class UniformDequantizer(nn.Module):
-    """Adds uniform noise to images of 2^bits levels.
+class _Cells(nn.Module):
+    """Base of the preprocessors whose values lie in 2^bits cells of [-1/2, 1/2)."""
+
+    def quantize(
+        self, values: Float[Array, "*batch height width channel"]
+    ) -> UInt8[Array, "*batch height width channel"]:
+        """Returns the images whose cells hold the values, clipped to the range; noise is lost."""
+        return quantize_values(values, self.bits)
+
+
+class UniformDequantizer(_Cells):
+    """Uniform dequantization: adds uniform noise to images of 2^bits intensities.
 
     values = (k + u) / 2^bits - 1/2, where k = floor(image / 2^(8 - bits)) and u is uniform in
     [0, 1). As the probability of k is the density integrated over its cube, Jensen's inequality
-    gives log P(k) >= E_u log p(values) - D bits log 2 for D entries.
+    gives log P(k) >= E_u log p(values) - D bits log 2 for D dimensions.
 
     Source: Theis, van den Oord & Bethge 2016, "A note on the evaluation of generative models",
     section 3.1.
 
     Attributes:
-      bits: Bits kept of each of the 8 bits of an entry, 1 to 8.
+      bits: Number of the 8 bits of each dimension that are kept, 1 to 8.
     """
 
     bits: int = 8
@@ -56,17 +71,11 @@ class UniformDequantizer(nn.Module):
         """
         levels = quantize_levels(images, self.bits)
         uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
-        return _scaled(levels, uniform, self.bits, jnp.zeros(images.shape[:1]))
-
-    def quantize(
-        self, values: Float[Array, "*batch height width channel"]
-    ) -> UInt8[Array, "*batch height width channel"]:
-        """Returns the images whose cubes hold the values, clipped to the range; noise is lost."""
-        return quantize_values(values, self.bits)
+        return _dequantized(levels, uniform, self.bits, jnp.zeros(images.shape[:1]))
 
 
-class VariationalDequantizer(nn.Module):
-    """Adds noise drawn from a flow that is conditioned on the image.
+class VariationalDequantizer(_Cells):
+    """Variational dequantization: adds noise from a flow that is conditioned on the image.
 
     values = (k + u) / 2^bits - 1/2 with u = sigmoid(f(e; image)) and e standard normal, so that
     log P(k) >= E_e [log p(values) - log q(u | image)] - D bits log 2, with
@@ -78,25 +87,17 @@ class VariationalDequantizer(nn.Module):
     Attributes:
       flow: A flow over images, with feature maps of the image (values in [-0.5, 0.5), its channels)
         as context, such as `vaeflow.flows.Glow` with ``context_ndims=3``.
-      bits: Bits kept of each of the 8 bits of an entry, 1 to 8.
+      bits: Number of the 8 bits of each dimension that are kept, 1 to 8.
     """
 
-    flow: nn.Module
+    flow: Flow
     bits: int = 8
 
     @nn.compact
     def __call__(
         self, images: UInt8[Array, "batch height width channel"], keys: Array
     ) -> Dequantized:
-        """Dequantizes images.
-
-        Args:
-          images: Images of dtype uint8.
-          keys: A typed key for each row, ``[batch]``.
-
-        Raises:
-          ValueError: If the images aren't uint8, or bits isn't in 1, ..., 8.
-        """
+        """Dequantizes images; arguments and errors are those of `UniformDequantizer`."""
         levels = quantize_levels(images, self.bits)
         context = (levels + 0.5) / 2**self.bits - 0.5
         shape = self.flow.noise_shape
@@ -108,90 +109,17 @@ class VariationalDequantizer(nn.Module):
             - log_det
             - jnp.sum(log_sigmoid_slope, axis=(1, 2, 3))
         )
-        return _scaled(levels, jax.nn.sigmoid(logits), self.bits, log_q)
-
-    def quantize(
-        self, values: Float[Array, "*batch height width channel"]
-    ) -> UInt8[Array, "*batch height width channel"]:
-        """Returns the images whose cubes hold the values, clipped to the range; noise is lost."""
-        return quantize_values(values, self.bits)
+        return _dequantized(levels, jax.nn.sigmoid(logits), self.bits, log_q)
 
 
-def quantize_levels(images: Array, bits: int) -> Array:
-    """Drops the low bits of uint8 images: float32 whole numbers 0, ..., 2^bits - 1.
+class Discretizer(_Cells):
+    """Discretisation: maps the intensities of an image to the centres of 2^bits cells.
 
-    Raises:
-      ValueError: If the images aren't uint8 [batch, height, width, channel], or bits isn't in
-        1, ..., 8.
-    """
-    if not 1 <= bits <= 8:
-        raise ValueError(f"bits must be in 1, ..., 8, got {bits}")
-    if images.dtype != jnp.uint8 or images.ndim != 4:
-        raise ValueError(
-            "images must be uint8 [batch, height, width, channel], got "
-            f"{images.dtype} of shape {images.shape}"
-        )
-    return (images >> (8 - bits)).astype(jnp.float32)
-
-
-def quantize_values(values: Array, bits: int) -> Array:
-    """Undoes the scaling of a dequantizer: the uint8 level whose cube holds each value."""
-    levels = jnp.clip(jnp.floor((values + 0.5) * 2**bits), 0, 2**bits - 1).astype(jnp.uint8)
-    return levels << (8 - bits)
-
-
-def _scaled(levels: Array, noise: Array, bits: int, log_q: Array) -> Dequantized:
-    # In float32 the sum may round up to the next level; the largest number below 1 keeps the cube.
-    noise = jnp.minimum(noise, 1 - 2.0**-14)
-    size = math.prod(levels.shape[1:])
-    values = (levels + noise) / 2**bits - 0.5
-    return Dequantized(values, -log_q - size * bits * math.log(2))
-
-
-class Binarizer(nn.Module):
-    """Draws each entry as 1 with probability image / 255, else 0, anew at every call.
-
-    Grey levels are probabilities then, and likelihoods are of the drawn images: "dynamic
-    binarisation", for a Bernoulli likelihood.
-
-    Source: Salakhutdinov & Murray 2008, "On the quantitative analysis of deep belief networks";
-    Burda, Grosse & Salakhutdinov 2016, section 5.
-    """
-
-    bits = 1
-
-    def __call__(
-        self, images: UInt8[Array, "batch height width channel"], keys: Array
-    ) -> Dequantized:
-        """Draws binary images; `log_det` is zero.
-
-        Args:
-          images: Images of dtype uint8.
-          keys: A typed key for each row, ``[batch]``.
-
-        Raises:
-          ValueError: If the images aren't uint8.
-        """
-        probability = quantize_levels(images, 8) / 255
-        uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
-        values = (uniform < probability).astype(jnp.float32)
-        return Dequantized(values, jnp.zeros(images.shape[:1]))
-
-    def quantize(
-        self, values: Float[Array, "*batch height width channel"]
-    ) -> UInt8[Array, "*batch height width channel"]:
-        """Returns 255 times the values, which may be probabilities, rounded."""
-        return jnp.round(255 * jnp.clip(values, 0, 1)).astype(jnp.uint8)
-
-
-class Discretizer(nn.Module):
-    """Places the levels of an image in the middles of 2^bits cells of [-1/2, 1/2).
-
-    values = (k + 1/2) / 2^bits - 1/2 with k = floor(image / 2^(8 - bits)), without noise: for
-    likelihoods that give each level a probability.
+    values = (k + 1/2) / 2^bits - 1/2 with k = floor(image / 2^(8 - bits)), without noise, in
+    [-1/2, 1/2): for likelihoods that give each intensity a probability.
 
     Attributes:
-      bits: Bits kept of each of the 8 bits of an entry, 1 to 8.
+      bits: Number of the 8 bits of each dimension that are kept, 1 to 8.
     """
 
     bits: int = 8
@@ -212,8 +140,70 @@ class Discretizer(nn.Module):
         values = (quantize_levels(images, self.bits) + 0.5) / 2**self.bits - 0.5
         return Dequantized(values, jnp.zeros(images.shape[:1]))
 
+
+class Binarizer(nn.Module):
+    """Dynamic binarisation: samples each dimension as 1 with probability image / 255, else 0.
+
+    Intensities are probabilities, sampled again at every call, and likelihoods are of the binary
+    images: for a Bernoulli likelihood.
+
+    Source: Salakhutdinov & Murray 2008, "On the quantitative analysis of deep belief networks";
+    Burda, Grosse & Salakhutdinov 2016, section 5.
+    """
+
+    bits = 1
+
+    def __call__(
+        self, images: UInt8[Array, "batch height width channel"], keys: Array
+    ) -> Dequantized:
+        """Samples binary images; `log_det` is zero.
+
+        Args:
+          images: Images of dtype uint8.
+          keys: A typed key for each row, ``[batch]``.
+
+        Raises:
+          ValueError: If the images aren't uint8.
+        """
+        probability = quantize_levels(images, 8) / 255
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
+        values = (uniform < probability).astype(jnp.float32)
+        return Dequantized(values, jnp.zeros(images.shape[:1]))
+
     def quantize(
         self, values: Float[Array, "*batch height width channel"]
     ) -> UInt8[Array, "*batch height width channel"]:
-        """Returns the images whose cells hold the values, clipped to the range."""
-        return quantize_values(values, self.bits)
+        """Returns 255 times the values, which may be probabilities, rounded."""
+        return jnp.round(255 * jnp.clip(values, 0, 1)).astype(jnp.uint8)
+
+
+def quantize_levels(images: Array, bits: int) -> Array:
+    """Drops the low bits of uint8 images: float32 integers 0, ..., 2^bits - 1.
+
+    Raises:
+      ValueError: If the images aren't uint8 [batch, height, width, channel], or bits isn't in
+        1, ..., 8.
+    """
+    if not 1 <= bits <= 8:
+        raise ValueError(f"bits must be in 1, ..., 8, got {bits}")
+    if images.dtype != jnp.uint8 or images.ndim != 4:
+        raise ValueError(
+            "images must be uint8 [batch, height, width, channel], got "
+            f"{images.dtype} of shape {images.shape}"
+        )
+    return (images >> (8 - bits)).astype(jnp.float32)
+
+
+def quantize_values(values: Array, bits: int) -> Array:
+    """Inverts the scaling of a dequantizer: the uint8 intensity whose cell holds each value."""
+    levels = jnp.clip(jnp.floor((values + 0.5) * 2**bits), 0, 2**bits - 1).astype(jnp.uint8)
+    return levels << (8 - bits)
+
+
+def _dequantized(levels: Array, noise: Array, bits: int, log_q: Array) -> Dequantized:
+    """Adds noise of [0, 1) and log density log_q to the levels, and scales to [-1/2, 1/2)."""
+    # In float32 the sum may round up to the next level; this bound keeps it in its cell.
+    noise = jnp.minimum(noise, 1 - 2.0**-14)
+    size = math.prod(levels.shape[1:])
+    values = (levels + noise) / 2**bits - 0.5
+    return Dequantized(values, -log_q - size * bits * math.log(2))

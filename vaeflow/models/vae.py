@@ -1,4 +1,9 @@
-"""Variational auto-encoders, auto-encoders and FactorVAE."""
+"""Variational auto-encoders, deterministic auto-encoders and the FactorVAE.
+
+A `VAE` is an encoder q(z | x), a decoder p(x | z), a prior p(z) and the preprocessing of images;
+which distributions these are is up to the parts, all of them called by the protocols of
+`vaeflow.typing`.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +12,20 @@ import flax.linen as nn
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.random import row_keys
-from vaeflow.bases import VampPrior
-from vaeflow.distributions import Grouped, Transformed
-from vaeflow.distributions.grouped import WHOLE, per_dim_kl
+from vaeflow.distributions.grouped import WHOLE, groups_of, per_dim_kl, pieces_of
 from vaeflow.distributions.transformed import sample_per_example
 from vaeflow.flows.base import prepare_context
 from vaeflow.models.base import Latents, LatentVariableModel
-from vaeflow.models.flow_model import FlowModel
 from vaeflow.models.preprocessing import Dequantized
+from vaeflow.typing import Preprocessor, Prior
 
 
 class VAE(LatentVariableModel):
     """Latents z ~ p(z), images x ~ p(x | z), and an approximate posterior q(z | x).
 
-    The methods `posterior`, `prior` and `likelihood` answer the three distributions, over what the
-    `observation` makes of an image; `infer` draws from the posterior. Objectives are in
-    `vaeflow.losses`.
+    The methods `posterior`, `prior` and `likelihood` return the three distributions, over the
+    values that the `observation` computes from images; `infer` samples from the posterior.
+    Objectives are in `vaeflow.losses`.
 
     Source: Kingma & Welling 2014, "Auto-encoding variational Bayes"; Rezende, Mohamed & Wierstra
     2014, "Stochastic backpropagation and approximate inference in deep generative models".
@@ -30,18 +33,18 @@ class VAE(LatentVariableModel):
     Attributes:
       encoder: q(z | x): a `vaeflow.encoders.Encoder`.
       decoder: p(x | z): a `vaeflow.decoders.Decoder`.
-      observation: What becomes of uint8 images: `Binarizer` for Bernoulli likelihoods, `Discretizer` for
-        those of levels, a dequantizer for densities.
-      prior_model: p(z): a module of `vaeflow.bases`, a `FlowModel` of vectors or a `VampPrior`;
-        None for the one that goes with the posterior: standard normals, equal categories.
-      num_classes: Number of classes where all three are given labels, otherwise None. The prior takes
-        the labels if it has `num_classes` too, and else is that of all classes.
+      observation: Preprocessing of uint8 images: `Binarizer` for Bernoulli likelihoods,
+        `Discretizer` for likelihoods of discrete intensities, a dequantizer for densities.
+      prior_model: p(z): a module of `vaeflow.bases` or a `FlowModel` of vectors; None for the
+        default prior of the posterior: standard normals, equally likely categories.
+      num_classes: Number of classes where all three are given labels, otherwise None. The prior
+        takes the labels if it needs them, and else is shared by all classes.
     """
 
     encoder: nn.Module
     decoder: nn.Module
-    observation: nn.Module
-    prior_model: nn.Module | None = None
+    observation: Preprocessor
+    prior_model: Prior | None = None
     num_classes: int | None = None
 
     def __call__(
@@ -60,11 +63,9 @@ class VAE(LatentVariableModel):
             self.make_rng("params" if self.is_initializing() else "sample"), images.shape[0]
         )
         values = self.observe(images, keys).values
-        if isinstance(self.prior_model, VampPrior):
-            self.prior_model.pseudo_inputs(values)
-        elif self.is_initializing() and isinstance(self.prior_model, FlowModel):
+        if self.is_initializing() and self.prior_model is not None:
             first = self.posterior(values, context).sample(seed=keys[0])
-            self.prior_model(first, self._labels_of_prior(context))
+            self.prior_model.initialize(values, first, self._prior_context(context))
         latents = self.infer(values, keys, context=context)
         self.decoder(latents.z, prepare_context(context, self.num_classes), data=values)
         return latents
@@ -83,31 +84,21 @@ class VAE(LatentVariableModel):
         """Builds p(z).
 
         Args:
-          context: Labels ``[*batch]``; ignored unless the prior has classes of its own.
-          temperature: Factor of deviations, as `vaeflow.bases` take it; a `VampPrior` has none.
+          context: Labels ``[*batch]``; ignored unless the prior needs them.
+          temperature: Factor of the deviations, as `vaeflow.bases` take it.
 
         Raises:
-          ValueError: If a `VampPrior` meets a temperature, or classes.
+          ValueError: If a `vaeflow.bases.VampPrior` is given a temperature, or the encoder that it
+            calls needs labels.
         """
-        if isinstance(self.prior_model, VampPrior):
-            if temperature != 1.0 or self.num_classes is not None:
-                raise ValueError(
-                    "a VampPrior takes neither temperature nor classes, got temperature="
-                    f"{temperature} and classes={self.num_classes}"
-                )
-            return self.prior_model(encoder=self.encoder)
         if self.prior_model is None:
             return self.encoder.posterior.standard(temperature)
-        labels = self._labels_of_prior(context)
-        return self.prior_model(context=labels, temperature=temperature)
+        return self.prior_model(
+            context=self._prior_context(context), temperature=temperature, encoder=self.posterior
+        )
 
-    def _labels_of_prior(self, context: Array | None) -> Array | None:
-        """The labels, where the prior has classes."""
-        parts = [self.prior_model]
-        if isinstance(self.prior_model, FlowModel):
-            parts = [self.prior_model.flow, self.prior_model.base]
-        own = any(getattr(part, "num_classes", None) is not None for part in parts)
-        return context if own else None
+    def _prior_context(self, context: Array | None) -> Array | None:
+        return context if self.prior_model.needs_labels else None
 
     @property
     def num_latents(self) -> int:
@@ -121,7 +112,7 @@ class VAE(LatentVariableModel):
         num_samples: int = 1,
         context: Array | None = None,
     ) -> Latents:
-        """Draws samples of q(z | x) with their densities under q and p; no inverse is taken of q.
+        """Samples q(z | x), with densities under q and p; the flow of a posterior isn't inverted.
 
         Args:
           values: Observed values.
@@ -130,19 +121,21 @@ class VAE(LatentVariableModel):
           context: Labels ``[batch]``, or None.
 
         Raises:
-          ValueError: If the posterior is a `vaeflow.encoders.PointMassPosterior`.
+          ValueError: If the posterior has no density, as `vaeflow.encoders.PointMassPosterior`.
         """
-        posterior, prior = self.posterior(values, context), self.prior(context)
-        if isinstance(getattr(posterior, "distribution", None), distrax.Deterministic):
+        head = self.encoder.posterior
+        if not head.has_density:
             raise ValueError(
-                "a posterior must have a density for there to be a bound, got a PointMass; an "
-                "AutoEncoder takes single values"
+                "a posterior must have a density for there to be a bound, got a "
+                f"{type(head).__name__}; an AutoEncoder takes single values"
             )
+        posterior, prior = self.posterior(values, context), self.prior(context)
         z, log_q = sample_per_example(posterior, row_keys(rng, values.shape[0]), num_samples)
-        kl = per_dim_kl(posterior, prior)
-        if isinstance(posterior, Grouped) and isinstance(prior, Grouped):
-            return Latents(z, _by_group(posterior, z), _by_group(prior, z), kl)
-        return Latents(z, {WHOLE: log_q}, {WHOLE: prior.log_prob(z)}, kl)
+        if groups_of(posterior).keys() & groups_of(prior).keys() - {WHOLE}:
+            densities = _log_prob_by_group(posterior, z), _log_prob_by_group(prior, z)
+        else:
+            densities = {WHOLE: log_q}, {WHOLE: prior.log_prob(z)}
+        return Latents(z, *densities, per_dim_kl(posterior, prior), posterior, prior)
 
     def encode(
         self,
@@ -150,23 +143,21 @@ class VAE(LatentVariableModel):
         rng: Array,
         context: Array | None = None,
     ) -> Float[Array, "batch latent"]:
-        """Returns the middle of q(z | x): its mean, carried through its flow where it has one."""
+        """Computes the posterior mean, or of a flow posterior the image of its base's mean."""
         posterior = self.posterior(self.observe(images, rng).values, context)
-        if isinstance(posterior, Transformed):
-            return posterior.bijector.forward(posterior.distribution.mean())
-        return posterior.mean()
+        return self.encoder.posterior.location(posterior)
 
 
-def _by_group(distribution: Grouped, z: Array) -> dict[str, Array]:
-    pieces = distribution.split(z)
-    return {name: part.log_prob(pieces[name]) for name, part in distribution.groups.items()}
+def _log_prob_by_group(distribution: distrax.Distribution, z: Array) -> dict[str, Array]:
+    pieces = pieces_of(distribution, z)
+    return {name: part.log_prob(pieces[name]) for name, part in groups_of(distribution).items()}
 
 
 class AutoEncoder(nn.Module):
-    """Latents z = f(x) that a decoder explains the image by: no distribution is put on them.
+    """A deterministic code z = f(x) and a decoder p(x | z), without a distribution of z.
 
-    What lies between the latents of the data means nothing to it, so it has no samples; see
-    `vaeflow.losses.elbo` for its loss.
+    Nothing is learned of the space between the codes of the data, so there are no samples. Its
+    loss is `vaeflow.losses.reconstruction`.
 
     Source: Hinton & Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks".
 
@@ -174,19 +165,19 @@ class AutoEncoder(nn.Module):
       network: From images to features, such as `vaeflow.encoders.DenseEncoder`.
       num_latents: Number of latents, linear in the features.
       decoder: p(x | z): a `vaeflow.decoders.Decoder`.
-      observation: What becomes of uint8 images, as for `VAE`.
+      observation: Preprocessing of uint8 images, as for `VAE`.
     """
 
     network: nn.Module
     num_latents: int
     decoder: nn.Module
-    observation: nn.Module
+    observation: Preprocessor
 
     @nn.compact
     def __call__(
         self, values: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch latent"]:
-        """Computes the latents of observed values, which `init` takes the first batch of."""
+        """Computes the latents of observed values, of which `init` takes the first batch."""
         latents = nn.Dense(self.num_latents, name="latent")(self.network(values))
         if self.is_initializing():
             self.decoder(latents, data=values)
@@ -195,7 +186,7 @@ class AutoEncoder(nn.Module):
     def observe(
         self, images: UInt8[Array, "batch height width channel"], rng: Array
     ) -> Dequantized:
-        """Turns images into values; arguments as for `VAE.observe`."""
+        """Converts images to values; arguments as for `VAE.observe`."""
         return self.observation(images, row_keys(rng, images.shape[0]))
 
     def likelihood(self, z: Float[Array, "*batch latent"]) -> distrax.Distribution:
@@ -211,16 +202,16 @@ class AutoEncoder(nn.Module):
     def decode(
         self, z: Float[Array, "*batch latent"]
     ) -> UInt8[Array, "*batch height width channel"]:
-        """Shows the means of p(x | z) as images."""
+        """Returns the means of p(x | z) as images."""
         return self.observation.quantize(self.likelihood(z).mean())
 
 
 class FactorVAE(nn.Module):
-    """A variational auto-encoder, and the discriminator that measures its total correlation.
+    """A `VAE`, and the discriminator that estimates its total correlation.
 
-    The parameters of the two, of players called as the attributes, are trained by
-    `vaeflow.losses.factor_vae` and `vaeflow.losses.factor_vae_discriminator`, and taken apart by
-    `vaeflow.models.submodel`: once trained, "model" is a VAE as any other.
+    The parameters of the two are trained as players named as the attributes, by
+    `vaeflow.losses.factor_vae` and `vaeflow.losses.factor_vae_discriminator`, and separated by
+    `vaeflow.models.submodel`: once trained, "model" is a VAE like any other.
 
     Source: Kim & Mnih 2018, "Disentangling by factorising".
 

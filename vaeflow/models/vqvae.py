@@ -1,4 +1,7 @@
-"""Auto-encoders of codes: VQ-VAE and VQ-VAE-2."""
+"""Auto-encoders of discrete codes: VQ-VAE, with one map of codes, and VQ-VAE-2, with a hierarchy.
+
+They are trained by `vaeflow.losses.vq_vae`; with a `CodePrior` for each map they model images.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,20 @@ from vaeflow.models.preprocessing import Dequantized
 from vaeflow.nn import Conv, relu
 from vaeflow.nn.autoregressive_map import resize_nearest
 from vaeflow.quantizers import Quantized
+from vaeflow.typing import Preprocessor, Quantizer
 
 Codes = tuple[Int[Array, "batch map_height map_width *codebooks"], ...]
 
 
 class CodeAutoEncoder(nn.Module):
-    """Images to maps of codes c(x), which a decoder explains the images by, p(x | c).
+    """Base of auto-encoders with maps of codes c(x) and a decoder p(x | c).
 
-    There are one or several maps, listed from the smallest, the top, to the one beside the image.
+    There are one or several maps, listed from the smallest, the top, to the one next to the image.
     With any distribution P of codes, -log p(x | c(x)) - log P(c(x)) bounds -log p(x) from above,
     as p(x) is a sum over all codes; see `vaeflow.losses.vq_vae` and `CodePrior`.
 
     A subclass has the fields `decoder` and `observation`, as `VQVAE` describes them, and
-    `quantizers`, and answers `quantize` and `merge`.
+    `quantizers`, and the methods `quantize` and `merge`.
     """
 
     def __call__(
@@ -36,8 +40,8 @@ class CodeAutoEncoder(nn.Module):
     ) -> Float[Array, "batch map_height map_width latent"]:
         """Computes the decoder's input; `init` calls it with the first batch.
 
-        Everything data-dependent is initialised from that batch, the codes among it. Keys come from
-        the rng "params" in `init` and from "sample" otherwise.
+        Everything data-dependent is initialised from that batch, codes included. Keys come from the
+        rng "params" in `init` and from "sample" otherwise.
         """
         rng = self.make_rng("params" if self.is_initializing() else "sample")
         values = self.observe(images, rng).values
@@ -48,7 +52,7 @@ class CodeAutoEncoder(nn.Module):
     def observe(
         self, images: UInt8[Array, "batch height width channel"], rng: Array
     ) -> Dequantized:
-        """Turns images into values; arguments as for `VAE.observe`."""
+        """Converts images to values; arguments as for `VAE.observe`."""
         return self.observation(images, row_keys(rng, images.shape[0]))
 
     def quantize(
@@ -64,7 +68,7 @@ class CodeAutoEncoder(nn.Module):
 
         Args:
           values: Observed values.
-          rng: A typed key, or one for each row; needed by what is random in training.
+          rng: A typed key, or one for each row; needed by quantizers that are random in training.
           axis: As for `vaeflow.quantizers.Quantizer`.
           train: As for `vaeflow.quantizers.Quantizer`.
           **options: Further arguments of the quantizers, such as a `temperature`.
@@ -74,7 +78,7 @@ class CodeAutoEncoder(nn.Module):
     def merge(
         self, values: Sequence[Float[Array, "*batch map_height map_width latent"]]
     ) -> Float[Array, "*batch map_height map_width latents"]:
-        """Makes the decoder's input of the values of all levels, from the top."""
+        """Merges the values of all levels, from the top, into the decoder's input."""
         raise NotImplementedError
 
     def likelihood(
@@ -84,14 +88,14 @@ class CodeAutoEncoder(nn.Module):
         return self.decoder(latents)
 
     def encode(self, images: UInt8[Array, "batch height width channel"], rng: Array) -> Codes:
-        """Finds the codes of images, from the top."""
+        """Encodes images to codes, from the top."""
         values = self.observe(images, rng).values
         return tuple(level.indices for level in self.quantize(values))
 
     def lookup(
         self, codes: Sequence[Int[Array, "*batch map_height map_width *codebooks"]]
     ) -> Float[Array, "*batch map_height map_width latents"]:
-        """Makes the decoder's input of codes, from the top; NaN where one is out of range.
+        """Computes the decoder's input from codes, from the top; NaN where one is out of range.
 
         Raises:
           ValueError: If there isn't a map for each level.
@@ -106,13 +110,13 @@ class CodeAutoEncoder(nn.Module):
     def decode(
         self, codes: Sequence[Int[Array, "*batch map_height map_width *codebooks"]]
     ) -> UInt8[Array, "*batch height width channel"]:
-        """Shows the means of p(x | c) as images; a code out of range makes its image zeros."""
+        """Returns the means of p(x | c) as images; all zeros if a code is out of range."""
         return self.show(self.lookup(codes))
 
     def show(
         self, latents: Float[Array, "*batch map_height map_width latents"]
     ) -> UInt8[Array, "*batch height width channel"]:
-        """Shows the means of p(x | c) as images, for inputs of the decoder."""
+        """Returns the means of p(x | c) as images, for inputs of the decoder."""
         return self.observation.quantize(self.likelihood(latents).mean())
 
 
@@ -125,16 +129,16 @@ class VQVAE(CodeAutoEncoder):
       encoder: From images to maps of features, such as `vaeflow.encoders.MapEncoder`.
       quantizer: One of `vaeflow.quantizers`.
       decoder: p(x | c): a `vaeflow.decoders.Decoder` of maps, with ``latent_ndims=3``.
-      observation: What becomes of uint8 images, as for `VAE`.
+      observation: Preprocessing of uint8 images, as for `VAE`.
     """
 
     encoder: nn.Module
-    quantizer: nn.Module
+    quantizer: Quantizer
     decoder: nn.Module
-    observation: nn.Module
+    observation: Preprocessor
 
     @property
-    def quantizers(self) -> tuple[nn.Module, ...]:
+    def quantizers(self) -> tuple[Quantizer, ...]:
         """The quantizer of each level: one."""
         return (self.quantizer,)
 
@@ -159,12 +163,12 @@ class VQVAE(CodeAutoEncoder):
 
 
 class VQVAE2(CodeAutoEncoder):
-    """A hierarchy of maps of codes: each is found given those above it, and all are decoded.
+    """A hierarchy of maps of codes: each level is quantised given those above, and all are decoded.
 
     Encoders make features h_1, ..., h_L of the image, each of those of the one before. The top map
-    is h_L quantised. Below, an expander makes features of the map above, of the size of h_l; h_l
-    and these, through a 1x1 convolution, are quantised. The decoder is given all maps, those above
-    the lowest with their pixels repeated up to its size.
+    is h_L quantised. Below, an expander computes features of the size of h_l from the map above;
+    h_l and these, through a 1x1 convolution, are quantised. The decoder is given all maps, those
+    above the lowest resized to it by nearest neighbours.
 
     Source: Razavi, van den Oord & Vinyals 2019, "Generating diverse high-fidelity images with
     VQ-VAE-2", section 3.1 and algorithm 1.
@@ -177,15 +181,15 @@ class VQVAE2(CodeAutoEncoder):
         `vaeflow.decoders.MapDecoder`.
       quantizers: From the top to the lowest level, any of `vaeflow.quantizers`.
       decoder: p(x | c): a `vaeflow.decoders.Decoder` of maps, with ``latent_ndims=3``.
-      observation: What becomes of uint8 images, as for `VAE`.
-      channels: Channels of what is quantised below the top; the top's are those of its encoder.
+      observation: Preprocessing of uint8 images, as for `VAE`.
+      channels: Channels of the quantised features below the top; its encoder has the top's.
     """
 
     encoders: Sequence[nn.Module]
     expanders: Sequence[nn.Module]
-    quantizers: Sequence[nn.Module]
+    quantizers: Sequence[Quantizer]
     decoder: nn.Module
-    observation: nn.Module
+    observation: Preprocessor
     channels: int = 64
 
     @nn.compact
@@ -217,19 +221,19 @@ class VQVAE2(CodeAutoEncoder):
             rows = row_keys(rng, values.shape[0])
             keys = jax.vmap(lambda key: jax.random.split(key, len(features)))(rows).swapaxes(0, 1)
         levels = []
-        for level, (quantizer, found) in enumerate(
+        for level, (quantizer, inputs) in enumerate(
             zip(self.quantizers, reversed(features), strict=True)
         ):
             if levels:
-                above = self.expanders[level - 1](levels[-1].values, shape=found.shape[1:])
-                both = jnp.concatenate([found, above], axis=-1)
-                found = Conv(self.channels, (1, 1), name=f"joined_{level}")(both)
-            levels.append(quantizer(found, keys[level], axis=axis, train=train, **options))
+                above = self.expanders[level - 1](levels[-1].values, shape=inputs.shape[1:])
+                concat = jnp.concatenate([inputs, above], axis=-1)
+                inputs = Conv(self.channels, (1, 1), name=f"joined_{level}")(concat)
+            levels.append(quantizer(inputs, keys[level], axis=axis, train=train, **options))
         return tuple(levels)
 
     def merge(
         self, values: Sequence[Float[Array, "*batch map_height map_width latent"]]
     ) -> Float[Array, "*batch map_height map_width latents"]:
-        """Repeats the pixels of all maps up to the size of the lowest, side by side."""
+        """Resizes all maps to the lowest by nearest neighbours, and concatenates their channels."""
         size = values[-1].shape[-3:-1]
         return jnp.concatenate([resize_nearest(each, size) for each in values], axis=-1)

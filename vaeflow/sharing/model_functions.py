@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, UInt32
 from vaeflow.estimators import evidence
 from vaeflow.losses import code_bound
 from vaeflow.models import MUNIT, VAE, AutoEncoder, CodeModel, FlowModel, HierarchicalVAE, submodel
-from vaeflow.models.munit import DOMAINS, Domain, other
+from vaeflow.models.munit import DOMAINS, Domain, other_domain
 from vaeflow.sharing.export import Argument, Function
 
 KEYS = Argument(("b", 2), jnp.uint32, "jax.random.key_data of a threefry2x32 key for each row")
@@ -63,7 +63,7 @@ def typed_keys(keys: UInt32[Array, "batch 2"]) -> Array:
 def latent_functions(model: VAE | HierarchicalVAE | AutoEncoder) -> dict[str, Function]:
     """Lists the functions of a variational auto-encoder.
 
-    ``encode(images, keys)`` gives the middle of the posterior, ``decode(latents)`` images,
+    ``encode(images, keys)`` gives the posterior mean, ``decode(latents)`` images,
     ``sample(keys, temperature)`` an image for each key, and ``elbo(images, keys)`` the bound on the
     log-likelihood in nats, from one sample of the latents. An auto-encoder has the first two alone.
     Where the model has classes, each takes `labels` as its last argument.
@@ -97,14 +97,14 @@ def latent_functions(model: VAE | HierarchicalVAE | AutoEncoder) -> dict[str, Fu
     def elbo(variables, images: Array, keys: UInt32[Array, "batch 2"], labels=None) -> Array:
         batch = {"image": images, "label": labels}
         condition = None if labels is None else "label"
-        found = evidence(model, variables, batch, typed_keys(keys), condition=condition)
+        found = evidence(model, variables, batch, typed_keys(keys), context_key=condition)
         return found.log_weights()[0]
 
     observed, last = {"images": images, "keys": KEYS}, {}
     if getattr(model, "num_classes", None) is not None:
         last = {"labels": Argument(("b",), jnp.int32, f"labels, 0 to {model.num_classes - 1}")}
     functions = {
-        "encode": Function(encode, observed | last, "the middle of the posterior of each image"),
+        "encode": Function(encode, observed | last, "the posterior mean of each image"),
         "decode": Function(decode, {"latents": latents} | last, images.meaning),
     }
     if isinstance(model, AutoEncoder):
@@ -210,9 +210,9 @@ def translation_functions(model: MUNIT) -> dict[str, Function]:
 
 
 def _functions_of(model: MUNIT, domain: Domain) -> dict[str, Function]:
-    coder, to = model.coder(domain), other(domain)
+    coder, to = model.coder(domain), other_domain(domain)
     meaning = f"images of domain {domain}, 0 to 255"
-    images = {"images": Argument(("b", *coder.shape), jnp.uint8, meaning)}
+    images = {"images": Argument(("b", *coder.image_shape), jnp.uint8, meaning)}
     latents = model.coder(to).style.posterior.num_latents
     styles = Argument(("b", latents), jnp.float32, f"styles of domain {to}")
 
