@@ -55,9 +55,10 @@ class Ours:
         self.optimizer = training.make_optimizer(
             training.TrainConfig(learning_rate=LEARNING_RATE, batch_size=size.batch_size)
         )
-        arguments = (self.model, loss, self.optimizer)
-        self.step = training.make_train_step(*arguments, seed=size.seed)
-        self.scanned = training.make_scanned_train_step(*arguments, seed=size.seed)
+        self.make_step = functools.partial(
+            training.make_train_step, self.model, loss, self.optimizer, seed=size.seed
+        )
+        self.step = self.make_step()
         self.drawn: dict[str, Iterator[Any]] = {}
         self.matrix: jax.Array | None = None
 
@@ -68,6 +69,7 @@ class Ours:
         source = data.Source(lambda chosen: {"image": images[chosen]}, rows)
         self.batches = training.Batches(source, self.size.batch_size, self.size.seed)
         self.epoch_steps = len(images) // self.size.batch_size
+        self.scanned = self.make_step(scan_steps=self.epoch_steps)
         first = {"image": images, "index": rows.astype(np.int32)}
         self.batch = {
             name: jnp.asarray(value[: self.size.batch_size]) for name, value in first.items()

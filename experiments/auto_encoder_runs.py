@@ -94,7 +94,6 @@ def _fit(
     return training.fit(
         model,
         loss,
-        training.make_optimizer(train),
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),
         dataclasses.replace(train, patience=0),
         directory,

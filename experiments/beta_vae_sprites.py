@@ -145,10 +145,10 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     fitted = training.fit(
         parts.model,
         parts.losses,
-        parts.optimizers,
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),
         train,
         directory,
+        optimizers=parts.optimizers,
         initialize=lambda: jax.jit(parts.model.init)(jax.random.key(train.seed), first),
         weights=parts.weights,
         figures=lambda step, variables: drawing.progress(step, parts.variables_of_vae(variables)),

@@ -125,7 +125,6 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     variables = training.fit(
         model,
         functools.partial(negative_log_likelihood, target=target),
-        training.make_optimizer(train),
         training.IndexBatches(train.batch_size),
         train,
         directory,

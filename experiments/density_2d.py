@@ -118,7 +118,6 @@ def fit(
     return training.fit(
         model,
         functools.partial(every_negative_log_likelihood, targets=targets),
-        training.make_optimizer(train),
         training.IndexBatches(train.batch_size),
         train,
         directory,

@@ -229,7 +229,6 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     fitted = training.fit(
         model,
         vf.losses.negative_log_likelihood,
-        training.make_optimizer(train),
         batches,
         train,
         directory,

@@ -111,7 +111,6 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     fitted = training.fit(
         model,
         loss,
-        training.make_optimizer(train),
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),
         train,
         directory,

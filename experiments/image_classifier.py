@@ -128,7 +128,6 @@ def fit(
     fitted = training.fit(
         model,
         shifted_cross_entropy,
-        training.make_optimizer(train),
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),
         train,
         directory,

@@ -17,7 +17,7 @@ from experiments import common, munit_models, munit_runs
 from experiments.munit_runs import build, functions
 from experiments.translation_scores import TRAIN, open_translation_scorer
 from vaeflow import data, training
-from vaeflow.training.fit import check_batch_size
+from vaeflow.training.config import check_batch_size
 
 __all__ = ["PRESETS", "Config", "build", "functions", "run"]
 

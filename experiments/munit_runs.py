@@ -13,7 +13,7 @@ from experiments import common, munit_models
 from experiments.munit_figures import Drawing
 from vaeflow import data, losses, training
 from vaeflow._util.random import row_keys
-from vaeflow.training.fit import check_batch_size
+from vaeflow.training.config import check_batch_size
 
 CHUNK = 20
 """Test images of each domain that are measured at once."""
@@ -91,12 +91,12 @@ def trained(
     fitted = training.fit(
         game,
         munit_models.losses_of(config.loss),
-        munit_models.optimizers_of(train),
         training.UnpairedBatches(
             pair.a.train, pair.b.train, train.batch_size, train.seed, config.data.flip
         ),
         train,
         directory,
+        optimizers=munit_models.optimizers_of(train),
         initialize=lambda: jax.jit(game.init)(jax.random.key(train.seed), *first),
         figures=lambda step, variables: drawing.progress(step, generator_of(game, variables)),
     )

@@ -153,7 +153,6 @@ def fit(
     return training.fit(
         model,
         functools.partial(every_reverse_kl, names=config.energies),
-        training.make_optimizer(train),
         training.IndexBatches(train.batch_size),
         train,
         directory,

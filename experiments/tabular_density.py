@@ -193,7 +193,6 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     fitted = training.fit(
         model,
         functools.partial(vf.losses.negative_log_likelihood, data="vector"),
-        training.make_optimizer(train),
         training.Batches(table.train, train.batch_size, train.seed),
         train,
         directory,

@@ -22,7 +22,7 @@ from experiments.vq_codes import Codes, find_codes, load_codes
 from experiments.vq_figures import Drawing
 from vaeflow import data, estimators, losses, metrics, training
 from vaeflow.losses.vq_vae import code_evidence
-from vaeflow.training.fit import check_batch_size
+from vaeflow.training.config import check_batch_size
 
 STAGES = ("auto-encoder", "codes", "priors", "samples")
 RECONSTRUCTION = "validation_reconstruction"
@@ -119,7 +119,6 @@ class Stages:
         fitted = training.fit(
             model,
             functools.partial(losses.vq_vae, commitment=config.model.commitment),
-            training.make_optimizer(train),
             training.Batches(self.dataset.train, train.batch_size, train.seed, config.data.flip),
             train,
             self.directory,
@@ -187,7 +186,6 @@ class Stages:
         return training.fit(
             prior,
             functools.partial(losses.negative_log_likelihood, **options),
-            training.make_optimizer(train),
             training.Batches(source, train.batch_size, train.seed),
             train,
             directory,

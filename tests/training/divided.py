@@ -2,7 +2,7 @@
 
 Its presets: a loss whose rows are coupled through `axis`, with codes that are averaged over the
 whole batch; quantizers that learn from the whole batch; a small Glow; and a MUNIT, two players on
-unpaired batches. It leaves `state.npz` beside the report.
+unpaired batches. It leaves `state.npz` next to the report.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Quantizing(nn.Module):
         features = nn.Dense(16)(images.reshape(images.shape[0], -1)).reshape(-1, 4, 4)
         average = vf.quantizers.MovingAverage(0.8, restart_below=0.4)
         residual = vf.quantizers.ResidualQuantizer(6, num_stages=2, average=average, dropout=True)
-        found = [
+        outputs = [
             quantizer(features, rng, axis=axis, train=train)
             for quantizer in (
                 vf.quantizers.VectorQuantizer(6, average=average),
@@ -104,18 +104,18 @@ class Quantizing(nn.Module):
                 vf.quantizers.LookupFreeQuantizer(4, 1.0),
             )
         ]
-        joined = jnp.concatenate([part.values for part in found], axis=-1)
-        return nn.Dense(images.shape[-1])(joined.reshape(images.shape[0], -1)), found
+        joined = jnp.concatenate([part.values for part in outputs], axis=-1)
+        return nn.Dense(images.shape[-1])(joined.reshape(images.shape[0], -1)), outputs
 
 
 def quantizing_loss(model, variables, batch, rng, *, axis, train):
     """Squared errors of images behind codes, and all losses of the quantizers."""
     images = batch["image"].reshape(len(batch["image"]), -1) / 255.0 - 0.5
-    (output, found), state = model.apply(
+    (output, outputs), state = model.apply(
         variables, images, rng, axis=axis, train=train, mutable=["codebook"]
     )
     error = jnp.mean((output - images) ** 2)
-    codes = sum(jnp.mean(loss) for part in found for loss in part.losses.values())
+    codes = sum(jnp.mean(loss) for part in outputs for loss in part.losses.values())
     return error + 0.1 * codes, Aux({"error": error}, state)
 
 
@@ -166,10 +166,10 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     fitted = training.fit(
         model,
         loss,
-        optimizer,
         batches,
         train,
         directory,
+        optimizers=optimizer,
         initialize=initialize,
         evaluate=evaluate,
         best="size",
@@ -178,8 +178,8 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     if training.is_first():
         arrays = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
         np.savez(directory.path / "state.npz", **arrays)
-    found = {"devices": float(jax.device_count()), "hosts": float(jax.process_count())}
-    return common.Result(fitted.step, fitted.metrics | found)
+    counts = {"devices": float(jax.device_count()), "hosts": float(jax.process_count())}
+    return common.Result(fitted.step, fitted.metrics | counts)
 
 
 TRAIN = training.TrainConfig(

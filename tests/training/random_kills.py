@@ -72,12 +72,12 @@ def kill_after(workdir: pathlib.Path, preset: str, steps: int, seconds: float) -
 def differences(first: pathlib.Path, second: pathlib.Path) -> list[str]:
     """Names of the arrays, and of the files of metrics, in which two finished runs differ."""
     with np.load(first / "state.npz") as a, np.load(second / "state.npz") as b:
-        found = [name for name in {*a, *b} if a[name].tobytes() != b[name].tobytes()]
+        names = [name for name in {*a, *b} if a[name].tobytes() != b[name].tobytes()]
     lines = [
         [{**json.loads(line), "wall_seconds": 0} for line in text.splitlines()]
         for text in ((path / "metrics.jsonl").read_text() for path in (first, second))
     ]
-    return found + ["metrics.jsonl"] * (lines[0] != lines[1])
+    return names + ["metrics.jsonl"] * (lines[0] != lines[1])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were, the last good one first."""
+"""Checkpoints: exact restoring, damaged files and the checksum."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def damage(path, step):
         file.write_bytes(file.read_bytes()[:10])
 
 
-def test_the_latest_of_three_is_restored_bit_for_bit(path):
+def test_latest_checkpoint_is_restored_bit_for_bit(path):
     with Checkpoints(path) as checkpoints:
         assert checkpoints.latest_step() == 5
-        found, complaints = checkpoints.restore_latest(abstract())
-    toy.equal(found.tree, tree(5.1))
-    assert found.progress == {"step": 5, "none": None}
-    assert complaints == []
+        checkpoint, warnings = checkpoints.restore_latest(abstract())
+    toy.equal(checkpoint.tree, tree(5.1))
+    assert checkpoint.progress == {"step": 5, "none": None}
+    assert warnings == []
     assert sorted(entry.name for entry in path.iterdir() if entry.name.isdigit()) == ["3", "4", "5"]
 
 
-def test_arrays_may_be_donated_while_they_are_saved(tmp_path):
+def test_arrays_may_be_donated_during_saving(tmp_path):
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         x = jnp.zeros((512, 512))
@@ -66,35 +66,35 @@ def test_arrays_may_be_donated_while_they_are_saved(tmp_path):
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         shape = {"x": jax.ShapeDtypeStruct((512, 512), jnp.float32, sharding=sharding)}
-        found, _ = checkpoints.restore_latest(shape)
-    np.testing.assert_array_equal(found.tree["x"], 3.0)
+        checkpoint, _ = checkpoints.restore_latest(shape)
+    np.testing.assert_array_equal(checkpoint.tree["x"], 3.0)
 
 
-def test_a_damaged_one_is_named_and_the_one_before_is_used(path):
+def test_damaged_checkpoint_is_renamed_and_the_one_before_used(path):
     damage(path, 5)
     with Checkpoints(path) as checkpoints:
-        found, complaints = checkpoints.restore_latest(abstract())
-        toy.equal(found.tree, tree(4.1))
-        assert len(complaints) == 1
-        assert complaints[0].startswith("checkpoint 5 can't be read and is set aside, 4 is used")
+        checkpoint, warnings = checkpoints.restore_latest(abstract())
+        toy.equal(checkpoint.tree, tree(4.1))
+        assert len(warnings) == 1
+        assert warnings[0].startswith("checkpoint 5 can't be read and is set aside, 4 is used")
         assert (path / "unreadable-5").is_dir()
         checkpoints.save(5, Checkpoint(tree(7.0), {}))  # the step is free again
     with Checkpoints(path) as checkpoints:
         toy.equal(checkpoints.restore_latest(abstract())[0].tree, tree(7.0))
 
 
-def test_arrays_that_are_readable_but_not_those_that_were_saved_are_noticed(path):
+def test_checksum_detects_replaced_arrays(path):
     # Readable arrays, but not those of step 5.
     shutil.rmtree(path / "5" / "tree")
     shutil.copytree(path / "4" / "tree", path / "5" / "tree")
     with Checkpoints(path) as checkpoints:
-        found, complaints = checkpoints.restore_latest(abstract())
-    toy.equal(found.tree, tree(4.1))
-    assert len(complaints) == 1
-    assert "its arrays aren't those that were saved" in complaints[0]
+        checkpoint, warnings = checkpoints.restore_latest(abstract())
+    toy.equal(checkpoint.tree, tree(4.1))
+    assert len(warnings) == 1
+    assert "its arrays aren't those that were saved" in warnings[0]
 
 
-def test_where_none_fits_nothing_is_touched(path):
+def test_unreadable_checkpoints_raise_and_are_kept(path):
     other = abstract()
     other["state"].players["model"].parameters["new"] = jax.ShapeDtypeStruct((2,), jnp.float32)
     with (

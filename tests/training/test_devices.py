@@ -1,4 +1,4 @@
-"""One run on one device, on eight, under pmap and on two hosts: the same losses, the same state."""
+"""Runs on eight devices, under pmap and on two hosts have the losses and state of one device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def start(workdir, *options, devices=1, hosts=(), largest_file=None) -> subprocess.Popen:
-    """Starts a process with that many devices of its own."""
+    """Starts a process with that many devices."""
 
     root = SCRIPT.parent.parent.parent
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(root)}
@@ -78,11 +78,11 @@ def gradient_norms(workdir) -> np.ndarray:
     return np.array([line["generator/gradient_norm"] for line in lines])
 
 
-def assert_agree(found, expected, of_losses=1e-5, of_state=1e-5, of_generator=None) -> None:
+def assert_agree(actual, expected, of_losses=1e-5, of_state=1e-5, of_generator=None) -> None:
     """Losses agree relatively; every leaf of the state relatively to its largest entry."""
-    assert [step for step, *_ in losses(found)] == list(range(1, 21))
-    np.testing.assert_allclose(losses(found), losses(expected), rtol=of_losses)
-    with np.load(found / "state.npz") as state, np.load(expected / "state.npz") as other:
+    assert [step for step, *_ in losses(actual)] == list(range(1, 21))
+    np.testing.assert_allclose(losses(actual), losses(expected), rtol=of_losses)
+    with np.load(actual / "state.npz") as state, np.load(expected / "state.npz") as other:
         assert set(state) == set(other)
         assert any("ema" in name for name in state)
         for name in state:
@@ -125,7 +125,7 @@ def munit(tmp_path_factory):
 
 @pytest.mark.parametrize("strategy", ["jit", "pmap"])
 @pytest.mark.parametrize("preset", ["coupled", "glow", "quantizers", "munit"])
-def test_eight_devices_do_as_one(request, tmp_path, preset, strategy):
+def test_eight_devices_equal_one(request, tmp_path, preset, strategy):
     options = ("--preset", preset, "--train.strategy", strategy)
     code, line = run(tmp_path, *options, devices=8)
     assert code == 0, line
@@ -144,7 +144,7 @@ def test_eight_devices_do_as_one(request, tmp_path, preset, strategy):
 
 @pytest.mark.parametrize("strategy", ["jit", "pmap"])
 @pytest.mark.parametrize("preset", ["coupled", pytest.param("glow", marks=pytest.mark.slow)])
-def test_two_hosts_do_as_one(request, tmp_path, preset, strategy):
+def test_two_hosts_equal_one(request, tmp_path, preset, strategy):
     ends = run_hosts(tmp_path, "--preset", preset, "--train.strategy", strategy)
     assert [code for code, _ in ends] == [0, 0], ends
     metrics = json.loads((tmp_path / "report.json").read_text())["metrics"]
@@ -152,7 +152,7 @@ def test_two_hosts_do_as_one(request, tmp_path, preset, strategy):
     assert_agree(tmp_path, request.getfixturevalue(preset))
 
 
-def test_data_on_the_devices_and_parts_of_a_batch_change_nothing(tmp_path):
+def test_scanned_microbatches_on_several_devices_equal_one(tmp_path):
     """Steps of one call, in two parts each, on any number of devices."""
     options = ("--train.scan-steps", "4", "--train.accumulate", "2")
     paths = [tmp_path / name for name in ("one", "jit", "pmap")]
@@ -163,7 +163,7 @@ def test_data_on_the_devices_and_parts_of_a_batch_change_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["jit", "pmap"])
-def test_a_run_goes_on_on_fewer_devices_and_on_more(tmp_path, coupled, strategy):
+def test_run_resumes_on_other_numbers_of_devices(tmp_path, coupled, strategy):
     options = ("--train.strategy", strategy, "--kill-at", "5", "10", "15")
     for devices in (8, 2, 1):
         assert run(tmp_path, *options, devices=devices)[0] == -9
@@ -171,7 +171,7 @@ def test_a_run_goes_on_on_fewer_devices_and_on_more(tmp_path, coupled, strategy)
     assert_agree(tmp_path, coupled)
 
 
-def test_a_host_that_is_asked_to_stop_stops_all_and_one_goes_on_alone(tmp_path, coupled):
+def test_signal_to_one_host_stops_all_and_one_resumes(tmp_path, coupled):
     options = ("--stop-at", "5")
     for code, line in run_hosts(tmp_path, *options):
         assert code == 143, line
@@ -181,7 +181,7 @@ def test_a_host_that_is_asked_to_stop_stops_all_and_one_goes_on_alone(tmp_path, 
     assert_agree(tmp_path, coupled)
 
 
-def test_two_hosts_lose_patience_together(tmp_path):
+def test_two_hosts_stop_early_together(tmp_path):
     """What the first host measures counts: it grows from the first evaluation, at step 5, on."""
     ends = run_hosts(tmp_path, "--contrary", "--train.patience", "2")
     assert [code for code, _ in ends] == [0, 0], ends
@@ -190,11 +190,11 @@ def test_two_hosts_lose_patience_together(tmp_path):
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 15
 
 
-def test_a_full_disk_ends_with_one_line_and_loses_nothing(tmp_path, glow):
+def test_full_disk_raises_and_keeps_checkpoints(tmp_path, glow):
     """No file may grow beyond a size that a checkpoint needs."""
     options = ("--preset", "glow", "--kill-at", "10")
     assert run(tmp_path, *options)[0] == -9
-    kept = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    saved = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     full = start(tmp_path, *options, largest_file=8000)
     _, shown = full.communicate(timeout=200)
     *before, line = shown.strip().splitlines()
@@ -203,12 +203,12 @@ def test_a_full_disk_ends_with_one_line_and_loses_nothing(tmp_path, glow):
     assert "File too large" in line
     bars = ("compiling: ", "training: ")
     assert len([part for part in before if part and not part.startswith(bars)]) == 1
-    assert set(kept) <= {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert set(saved) <= {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert run(tmp_path, *options)[0] == 0
     assert_agree(tmp_path, glow, 0, 0)
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
+def test_indivisible_batch_size_raises(tmp_path):
     code, line = run(tmp_path, "--train.accumulate", "4", devices=8)
     assert code == 1
     assert line == (
@@ -216,7 +216,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
     )
 
 
-def test_hosts_that_do_not_fit_are_refused(tmp_path):
+def test_invalid_hosts_raise(tmp_path):
     for options, expected in (
         (("--hosts.count", "2"), "hosts.coordinator must be ADDRESS:PORT for 2 hosts"),
         (("--hosts.count", "0"), "hosts.count must be at least 1, got 0"),

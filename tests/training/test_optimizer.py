@@ -1,4 +1,4 @@
-"""Optimisers, schedules and the ranges of what configures them."""
+"""Optimisers, schedules and the ranges of `TrainConfig`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from vaeflow.training import TrainConfig, make_optimizer, make_schedule
 
 
-def test_the_learning_rate_rises_and_stays_or_falls_to_zero_with_the_run():
+def test_warmup_with_constant_and_cosine_schedules():
     options = {"steps": 10, "learning_rate": 0.4, "warmup_steps": 4}
     constant = make_schedule(TrainConfig(**options))
     np.testing.assert_allclose(
@@ -26,7 +26,7 @@ def test_the_learning_rate_rises_and_stays_or_falls_to_zero_with_the_run():
     assert [float(one(t)) for t in range(2)] == pytest.approx([0.4, 0.4])
 
 
-def test_a_constant_learning_rate_is_halved_over_and_over():
+def test_constant_learning_rate_is_halved_repeatedly():
     halved = make_schedule(TrainConfig(learning_rate=0.8, halve_every=3))
     expected = [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2, 0.2, 0.1]
     np.testing.assert_allclose([halved(t) for t in range(10)], expected, rtol=1e-6)
@@ -36,13 +36,13 @@ def test_a_constant_learning_rate_is_halved_over_and_over():
     np.testing.assert_allclose([warmed(t) for t in range(12)], [0.4, 0.8, *expected], rtol=1e-6)
 
 
-def test_decays_are_those_of_the_averages():
-    given = make_optimizer(TrainConfig(learning_rate=0.1), (0.5, 0.9))
+def test_decays_are_the_betas_of_adam():
+    optimizer = make_optimizer(TrainConfig(learning_rate=0.1), (0.5, 0.9))
     reference = optax.adam(0.1, b1=0.5, b2=0.9)
     parameters = {"kernel": jnp.array([1.0, -2.0])}
-    state, other = given.init(parameters), reference.init(parameters)
+    state, other = optimizer.init(parameters), reference.init(parameters)
     for slope in ([1.0, 2.0], [-3.0, 0.5], [0.1, 4.0]):
-        change, state = given.update({"kernel": jnp.array(slope)}, state, parameters)
+        change, state = optimizer.update({"kernel": jnp.array(slope)}, state, parameters)
         expected, other = reference.update({"kernel": jnp.array(slope)}, other, parameters)
         np.testing.assert_allclose(change["kernel"], expected["kernel"], rtol=1e-6)
 
@@ -50,7 +50,7 @@ def test_decays_are_those_of_the_averages():
 @pytest.mark.parametrize(
     ("name", "reference"), [("adam", optax.adam(0.1)), ("adamax", optax.adamax(0.1))]
 )
-def test_the_named_optimiser_is_the_published_one(name, reference):
+def test_optimizer_matches_optax(name, reference):
     optimizer = make_optimizer(TrainConfig(optimizer=name, learning_rate=0.1))
     parameters = {"kernel": jnp.array([1.0, -2.0])}
     state, other = optimizer.init(parameters), reference.init(parameters)
@@ -60,7 +60,7 @@ def test_the_named_optimiser_is_the_published_one(name, reference):
         np.testing.assert_allclose(change["kernel"], expected["kernel"], rtol=1e-6)
 
 
-def test_gradients_are_clipped_by_their_global_norm():
+def test_gradients_are_clipped_by_global_norm():
     clipped = make_optimizer(TrainConfig(clip_norm=1.0))
     plain = make_optimizer(TrainConfig())
     parameters = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
@@ -73,7 +73,7 @@ def test_gradients_are_clipped_by_their_global_norm():
     np.testing.assert_allclose(moments[0]["b"], moments[1]["b"], rtol=1e-6)
 
 
-def test_weight_decay_shrinks_kernels_alone():
+def test_weight_decay_applies_to_kernels_alone():
     optimizer = make_optimizer(TrainConfig(learning_rate=0.1, weight_decay=0.5))
     parameters = {"layer": {"kernel": jnp.full((3, 2, 2), 4.0), "bias": jnp.full((2, 2), 4.0)}}
     gradient = {"layer": {"kernel": jnp.zeros((3, 2, 2)), "bias": jnp.zeros((2, 2))}}
@@ -99,6 +99,6 @@ def test_weight_decay_shrinks_kernels_alone():
         ({"optimizer": "sgd"}, r"train.optimizer must be one of \('adam', 'adamax'\), got 'sgd'"),
     ],
 )
-def test_values_out_of_range_are_refused(options, message):
+def test_values_out_of_range_raise(options, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**options)

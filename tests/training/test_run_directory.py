@@ -1,4 +1,4 @@
-"""What a run leaves behind, and which runs may go on in the same place."""
+"""Run directories: configuration, lock, metrics, report and model, on disks and object stores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Config:
     sizes: tuple[int, ...] = (1, 2)
 
 
-def test_the_configuration_is_written_and_found_again(tmp_path):
+def test_configuration_is_written_and_read(tmp_path):
     directory = open_run_directory(
         str(tmp_path / "a" / "run"), Config(), experiment="e", preset="p"
     )
@@ -40,10 +40,10 @@ def test_the_configuration_is_written_and_found_again(tmp_path):
     assert again.config == directory.config
 
 
-def test_another_configuration_is_refused_once_steps_were_made(tmp_path):
+def test_other_configuration_raises_after_the_first_step(tmp_path):
     other = Config(TrainConfig(seed=8), (1,))
     directory = open_run_directory(str(tmp_path), Config())
-    open_run_directory(str(tmp_path), other)  # nothing was made yet
+    open_run_directory(str(tmp_path), other)  # no step was made yet
     directory = open_run_directory(str(tmp_path), Config())
     with MetricLog(directory, 0) as log:
         log.write(1, {"loss": 2.0})
@@ -53,7 +53,7 @@ def test_another_configuration_is_refused_once_steps_were_made(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["config"]["train"]["seed"] == 7
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_unwritable_directory_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"workdir .*file/run can't be used: Not a directory"):
         open_run_directory(str(tmp_path / "file" / "run"), Config())
@@ -62,7 +62,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         open_run_directory(str(tmp_path), Config())
 
 
-def test_parts_in_folders_of_their_own_count_the_seconds_of_the_whole_run(tmp_path):
+def test_parts_of_a_run_count_its_total_seconds(tmp_path):
     directory = open_run_directory(str(tmp_path), Config())
     for name, seconds in (("prior", 12.5), ("classifier", 7.0)):
         (tmp_path / name).mkdir()
@@ -77,7 +77,7 @@ def test_parts_in_folders_of_their_own_count_the_seconds_of_the_whole_run(tmp_pa
         open_run_directory(str(tmp_path), Config(sizes=(3,)))
 
 
-def test_lines_after_the_last_checkpoint_and_half_lines_are_made_again(tmp_path):
+def test_lines_after_the_checkpoint_are_dropped(tmp_path):
     directory = open_run_directory(str(tmp_path), Config())
     with MetricLog(directory, 0) as log:
         for step in (1, 2, 3):
@@ -100,7 +100,7 @@ def events(directory):
     """The losses among the events that TensorBoard would read, in order."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = []
+    losses = []
     for file in directory.tensorboard.iterdir():
         content, position = file.read_bytes(), 0
         while position < len(content):
@@ -109,12 +109,12 @@ def events(directory):
             position += size + 16  # a length, its checksum, the event and its checksum
             scalars = {value.tag: value.simple_value for value in event.summary.value}
             if "loss" in scalars:
-                found.append((event.wall_time, event.step, scalars["loss"]))
-    return [(step, loss) for _, step, loss in sorted(found)]
+                losses.append((event.wall_time, event.step, scalars["loss"]))
+    return [(step, loss) for _, step, loss in sorted(losses)]
 
 
 class Store(MemoryFileSystem):
-    """An object store: files are written whole."""
+    """An object store: files are only written as a whole."""
 
     protocol = "az"
     store: ClassVar[dict] = {}
@@ -129,7 +129,7 @@ class Store(MemoryFileSystem):
         return super()._open(path, mode, **options)
 
 
-def test_a_store_that_cannot_append_has_the_metrics_whenever_they_are_flushed():
+def test_object_store_has_the_metrics_after_each_flush():
     fsspec.register_implementation("az", Store, clobber=True)
     path = "az://bucket/run"
     directory = open_run_directory(path, Config(), experiment="e", preset="p")
@@ -150,17 +150,21 @@ def test_a_store_that_cannot_append_has_the_metrics_whenever_they_are_flushed():
     assert directory.read_report()["metrics"] == {"loss": 3.0}
 
 
-def test_a_metric_that_cannot_be_written_is_one_error(tmp_path):
+def test_unwritable_metrics_raise(tmp_path):
     directory = open_run_directory(str(tmp_path), Config())
     directory.tensorboard.write_text("in the way")
     with pytest.raises(OSError, match=r"metrics can't be written to .* \(File exists\); the same"):
         MetricLog(directory, 0)
 
 
-HOLD = "import sys; from vaeflow.training import run_lock\nwith run_lock(sys.argv[1]): input()"
+HOLD = """
+import sys
+from vaeflow.training.run_directory import run_lock
+with run_lock(sys.argv[1]): input()
+"""
 
 
-def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
+def test_lock_excludes_a_second_process(tmp_path):
     path = str(tmp_path / "run")
     with run_lock(path), run_lock(str(tmp_path / "other")):
         pass
@@ -171,19 +175,19 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
         while (tmp_path / "run" / "lock").read_text() != f"{first.pid}\n":
             assert first.poll() is None
         for _ in range(2):
-            refused = pytest.raises(ValueError, match=f"run is in use by process {first.pid}; wait")
-            with refused, run_lock(path):
+            raises = pytest.raises(ValueError, match=f"run is in use by process {first.pid}; wait")
+            with raises, run_lock(path):
                 pass
         first.send_signal(signal.SIGKILL)
     with run_lock(path):
         assert (tmp_path / "run" / "lock").read_text() == f"{os.getpid()}\n"
     (tmp_path / "file").touch()
-    refused = pytest.raises(OSError, match=r"workdir .* can't be used: Not a directory")
-    with refused, run_lock(str(tmp_path / "file" / "run")):
+    raises = pytest.raises(OSError, match=r"workdir .* can't be used: Not a directory")
+    with raises, run_lock(str(tmp_path / "file" / "run")):
         pass
 
 
-def test_the_report_says_what_was_found_and_with_what(tmp_path):
+def test_report_has_metrics_and_versions(tmp_path):
     directory = open_run_directory(str(tmp_path), Config(), experiment="e", preset="p")
     assert directory.read_report() is None
     expected = {"bits_per_dim": {"value": 1.5, "source": "table 2"}}
@@ -199,7 +203,7 @@ def test_the_report_says_what_was_found_and_with_what(tmp_path):
     assert {"python", "jax", "flax", "optax"} <= report["versions"].keys()
 
 
-def test_the_model_lies_beside_the_report_with_all_that_builds_it_again(tmp_path):
+def test_model_file_has_the_configuration(tmp_path):
     config = TrainConfig(steps=7)
     directory = open_run_directory(str(tmp_path), config, experiment="toy", preset="small")
     directory.write_model({"params": {"w": np.float32([1, 2])}}, (4, 4, 1))
@@ -213,7 +217,7 @@ def test_the_model_lies_beside_the_report_with_all_that_builds_it_again(tmp_path
     np.testing.assert_array_equal(variables["params"]["w"], [1, 2])
 
 
-def test_the_model_of_several_domains_has_a_shape_for_each(tmp_path):
+def test_model_file_has_a_shape_for_each_domain(tmp_path):
     directory = open_run_directory(str(tmp_path), TrainConfig())
     directory.write_model({"w": np.float32([1])}, {"a": (4, 4, 1), "b": (4, 4, 3)})
     described, _ = vaeflow.load(tmp_path / "model.safetensors")

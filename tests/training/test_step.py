@@ -1,4 +1,4 @@
-"""The training step: what it computes, when it refuses, and how often it is compiled."""
+"""Training steps: updates, players, non-finite losses, microbatches, scans and compilations."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import vaeflow as vf
 from vaeflow import training
 from vaeflow._util.axis import Axis
 from vaeflow.losses import Aux
+from vaeflow.training import strategy
 from vaeflow.training.update import ema_decay_at
 
 CONFIG = training.TrainConfig(batch_size=6)
@@ -36,7 +37,7 @@ def run(step, state, batches):
     return state, history
 
 
-def test_a_step_is_one_update_along_the_gradient_of_the_loss():
+def test_step_is_one_gradient_update():
     optimizer = optax.sgd(0.5)
     (batch,) = stream(1)
     variables = toy.initialize()
@@ -60,7 +61,7 @@ def test_a_step_is_one_update_along_the_gradient_of_the_loss():
     assert state.state["statistics"]["count"] == 1
 
 
-def test_noise_depends_on_the_seed_and_on_the_step():
+def test_noise_depends_on_seed_and_step():
     optimizer = optax.sgd(0.0)
     (batch,) = stream(1)
     losses = []
@@ -71,7 +72,7 @@ def test_noise_depends_on_the_seed_and_on_the_step():
     assert len({*losses[0], *losses[2]}) == 4
 
 
-def test_schedules_of_the_weights_are_traced_and_the_step_compiles_once():
+def test_weight_schedules_are_traced_and_step_compiles_once():
     traces = []
 
     def counted(*arguments, **options):
@@ -91,7 +92,7 @@ def test_schedules_of_the_weights_are_traced_and_the_step_compiles_once():
     assert len(compiled) == 1
 
 
-def test_the_average_forgets_its_start_within_a_hundred_steps():
+def test_moving_average_follows_its_recurrence():
     def pull(model, variables, batch, rng, *, axis, train):
         return jnp.square(variables["params"]["a"] - 5.0), Aux({}, {})
 
@@ -109,7 +110,7 @@ def test_the_average_forgets_its_start_within_a_hundred_steps():
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_nothing_moves_from_the_first_step_that_is_not_finite(where):
+def test_non_finite_step_freezes_the_state(where):
     optimizer = optax.adam(1e-2)
 
     def broken(model, variables, batch, rng, *, axis, train):
@@ -136,7 +137,7 @@ def test_nothing_moves_from_the_first_step_that_is_not_finite(where):
     toy.equal(state.replace(finite=np.array(True)), good)
 
 
-def test_each_player_moves_by_its_own_loss_after_those_before_it():
+def test_players_are_updated_in_order_by_their_losses():
     def first(model, variables, batch, rng, *, axis, train, push):
         a, b = (variables["params"][name]["value"] for name in ("a", "b"))
         return push * a + 100.0 * b, Aux({"b": b}, {"seen": {"count": jnp.int32(1)}})
@@ -163,35 +164,35 @@ def test_each_player_moves_by_its_own_loss_after_those_before_it():
     assert int(metrics["b/count"]) == 1
     assert float(state.players["b"].parameters["value"]) == 2 - 0.5 * (1 - 3)
     assert {"a/loss", "b/loss", "a/gradient_norm", "b/gradient_norm", "a/b"} <= set(metrics)
-    own = jax.random.normal(training.make_strategy().keys(0, jnp.int32(0), 2)[0])
-    assert float(metrics["b/noise"]) != float(own)
+    noise = jax.random.normal(training.make_strategy().keys(0, jnp.int32(0), 2)[0])
+    assert float(metrics["b/noise"]) != float(noise)
 
 
-def test_a_batch_divided_over_a_named_axis_makes_the_same_update():
+def test_update_over_a_named_axis_equals_undivided_update():
     optimizer = optax.sgd(0.3)
     (batch,) = stream(1)
     keys = training.make_strategy().keys(0, jnp.int32(0), 6)
-    whole = training.make_update(toy.Model(), toy.loss, optimizer)
+    full = training.make_update(toy.Model(), toy.loss, optimizer)
     parts = training.make_update(toy.Model(), toy.loss, optimizer, axis=Axis("data"))
     divided = jax.tree.map(lambda rows: rows.reshape(2, 3, *rows.shape[1:]), (batch, keys))
-    expected, scalars = whole(start(optimizer), batch, keys)
-    found, others = jax.vmap(parts, in_axes=(None, 0, 0), axis_name="data")(
+    expected, scalars = full(start(optimizer), batch, keys)
+    actual, actual_metrics = jax.vmap(parts, in_axes=(None, 0, 0), axis_name="data")(
         start(optimizer), *divided
     )
     for a, b in zip(
-        jax.tree.leaves((expected, scalars)), jax.tree.leaves((found, others)), strict=True
+        jax.tree.leaves((expected, scalars)), jax.tree.leaves((actual, actual_metrics)), strict=True
     ):
         np.testing.assert_allclose(np.stack([a, a]), b, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.optimized
-def test_scanned_steps_make_the_parameters_of_single_ones():
+def test_scanned_steps_equal_single_steps():
     optimizer = optax.adam(1e-2)
     options = {"seed": 0, "weights": {"weight": lambda step: 1.0 + step}}
     single = training.make_train_step(toy.Model(), toy.loss, optimizer, **options)
     expected, history = run(single, start(optimizer), stream(7))
 
-    scanned = training.make_scanned_train_step(toy.Model(), toy.loss, optimizer, **options)
+    scanned = training.make_train_step(toy.Model(), toy.loss, optimizer, scan_steps=4, **options)
     batches = toy.batches(CONFIG)
     examples = batches.examples()
     state, scalars = start(optimizer), []
@@ -207,14 +208,37 @@ def test_scanned_steps_make_the_parameters_of_single_ones():
     toy.equal(scalars, history)
 
 
-def test_names_that_do_not_fit_are_refused():
+def test_scan_steps_is_the_length_of_the_plan():
+    step = training.make_train_step(toy.Model(), toy.loss, optax.sgd(1.0), seed=0, scan_steps=3)
+    batches = toy.batches(CONFIG)
+    plan = jax.tree.map(lambda *rows: np.stack(rows), *itertools.islice(batches.plan(0), 2))
+    with pytest.raises(ValueError, match="plan must have scan_steps=3 batches, got 2"):
+        step(start(optax.sgd(1.0)), batches.examples(), plan, np.int32(2))
+    with pytest.raises(ValueError, match="scan_steps must be at least 1, got 0"):
+        training.make_train_step(toy.Model(), toy.loss, optax.sgd(1.0), seed=0, scan_steps=0)
+
+
+def test_state_is_replicated_once(monkeypatch):
+    original, calls = strategy.replicate, []
+
+    def replicate(tree, mesh):
+        calls.append(tree)
+        return original(tree, mesh)
+
+    monkeypatch.setattr(strategy, "replicate", replicate)
+    step = training.make_train_step(toy.Model(), toy.loss, optax.sgd(1.0), seed=0)
+    run(step, start(optax.sgd(1.0)), stream(3))
+    assert len(calls) == 1
+
+
+def test_unknown_player_names_raise():
     with pytest.raises(ValueError, match=r"losses must be named \['model'\], got \['critic'\]"):
         training.make_update(None, {"critic": toy.loss}, optax.sgd(1.0))
     with pytest.raises(ValueError, match=r"among \['a'\], got \['b'\]"):
         training.make_update(None, {"a": toy.loss}, {"a": optax.sgd(1.0)}, weights={"b": {}})
 
 
-def test_networks_in_bfloat16_leave_parameters_optimiser_and_averages_in_float32():
+def test_bfloat16_networks_keep_float32_state():
     flow = vf.flows.Glow(
         (4, 4, 1), num_levels=1, num_steps=2, hidden_features=8, dtype=jnp.bfloat16
     )
@@ -226,25 +250,25 @@ def test_networks_in_bfloat16_leave_parameters_optimiser_and_averages_in_float32
     step = training.make_train_step(model, loss, optimizer, seed=0)
     after, history = run(step, state, [{"image": images}] * 5)
     types = {leaf.dtype for leaf in jax.tree.leaves((after.players, after.ema))}
-    assert types == {jnp.dtype("float32"), jnp.dtype("int32")}  # whole: Adam's count
+    assert types == {jnp.dtype("float32"), jnp.dtype("int32")}  # integers: the count of Adam
     assert all(metrics["loss"].dtype == jnp.float32 for metrics in history)
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-def test_parts_of_a_batch_make_the_step_of_the_whole():
+def test_microbatches_equal_the_full_batch():
     """Rows, noise and flips included; the collection counts each part."""
     optimizer = optax.adam(1e-2)
     (batch,) = stream(1)
-    whole, parts = (
+    full, parts = (
         training.make_train_step(toy.Model(), toy.loss, optimizer, seed=0, accumulate=count)
         for count in (1, 3)
     )
-    expected, scalars = whole(start(optimizer), batch)
-    found, others = parts(start(optimizer), batch)
-    assert (expected.state["statistics"]["count"], found.state["statistics"]["count"]) == (1, 3)
+    expected, scalars = full(start(optimizer), batch)
+    actual, actual_metrics = parts(start(optimizer), batch)
+    assert (expected.state["statistics"]["count"], actual.state["statistics"]["count"]) == (1, 3)
     for a, b in zip(
         jax.tree.leaves((expected.players, expected.ema, scalars)),
-        jax.tree.leaves((found.players, found.ema, others)),
+        jax.tree.leaves((actual.players, actual.ema, actual_metrics)),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7)

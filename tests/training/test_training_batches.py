@@ -1,4 +1,4 @@
-"""Streams, plans that match them, and reading ahead."""
+"""Streams and plans of batches, groups and prefetching."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vaeflow.training.step import gather
 BATCHES = toy.batches(TrainConfig(batch_size=8, seed=3))
 
 
-def test_a_plan_gathers_the_batches_of_the_stream():
+def test_plan_gathers_the_batches_of_the_stream():
     stream = itertools.islice(BATCHES.stream(5), 6)
     plan = list(itertools.islice(BATCHES.plan(5), 6))
     examples = BATCHES.examples()
@@ -31,7 +31,7 @@ def test_a_plan_gathers_the_batches_of_the_stream():
     assert 0 < flips.sum() < len(flips)
 
 
-def test_groups_have_one_shape_whatever_their_size():
+def test_groups_are_padded_to_one_shape():
     plan = list(itertools.islice(BATCHES.plan(0), 3))
     first, second = groups(BATCHES.plan(0), iter([2, 1]), 4)
     assert (first[0], second[0]) == (2, 1)
@@ -40,24 +40,24 @@ def test_groups_have_one_shape_whatever_their_size():
     np.testing.assert_array_equal(second[1]["index"][0], plan[2]["index"])
 
 
-def test_prefetching_keeps_the_order_and_works_ahead_on_a_thread():
-    drawn, threads = [], set()
+def test_prefetch_keeps_the_order_and_reads_ahead_on_a_thread():
+    yielded, threads = [], set()
 
     def items():
         for item in range(6):
-            drawn.append(item)
+            yielded.append(item)
             threads.add(threading.current_thread())
             yield item
 
     fetched = prefetch(items(), ahead=3)
     assert [next(fetched), next(fetched)] == [0, 1]
     fetched.close()
-    assert len(drawn) in (4, 5)
+    assert len(yielded) in (4, 5)
     assert threading.main_thread() not in threads
     assert list(prefetch(items())) == list(range(6))
 
 
-def test_an_error_comes_where_its_item_would_have():
+def test_prefetch_raises_errors_in_order():
     def items():
         yield 1
         raise ValueError("broken image")

@@ -1,4 +1,4 @@
-"""Batches of two domains: the contract of batches, and orders that have nothing in common."""
+"""Batches of two unpaired domains: the contract of `BatchSource`, and independent orders."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def take(count, stream) -> list:
     return list(itertools.islice(stream, count))
 
 
-def equal(found, expected) -> None:
-    toy.equal(found, expected)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def equal(actual, expected) -> None:
+    toy.equal(actual, expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a.dtype == b.dtype
 
 
@@ -58,12 +58,12 @@ def test_each_domain_has_the_examples_of_its_split():
 
 @pytest.mark.parametrize("step", [1, 4, 9])
 def test_resuming_equals_continuing(step):
-    whole = take(12, BATCHES.stream(0))
-    equal(take(12 - step, BATCHES.stream(step)), whole[step:])
+    full = take(12, BATCHES.stream(0))
+    equal(take(12 - step, BATCHES.stream(step)), full[step:])
 
 
 @pytest.mark.parametrize("shards", [2, 4])
-def test_shards_put_together_are_the_batch_of_the_step(shards):
+def test_concatenated_shards_are_the_global_batch(shards):
     parts = [take(3, BATCHES.stream(2, shard, shards)) for shard in range(shards)]
     together = [
         jax.tree.map(lambda *rows: np.concatenate(rows), *step) for step in zip(*parts, strict=True)
@@ -72,7 +72,7 @@ def test_shards_put_together_are_the_batch_of_the_step(shards):
 
 
 @pytest.mark.parametrize("shard", [0, 1])
-def test_a_plan_gathers_the_batches_of_the_stream(shard):
+def test_plan_gathers_the_batches_of_the_stream(shard):
     plan = take(6, BATCHES.plan(5, shard, 2))
     examples = BATCHES.examples()
     for rows, batch in zip(plan, BATCHES.stream(5, shard, 2), strict=False):
@@ -83,7 +83,7 @@ def test_a_plan_gathers_the_batches_of_the_stream(shard):
         assert 0 < flips.sum() < len(flips)
 
 
-def test_groups_of_plans_keep_the_domains():
+def test_groups_keep_the_domains():
     plan = take(3, BATCHES.plan(0))
     (size, stacked), (last, filled) = groups(BATCHES.plan(0), iter([2, 1]), 2)
     assert (size, last) == (2, 1)
@@ -93,12 +93,12 @@ def test_groups_of_plans_keep_the_domains():
         np.testing.assert_array_equal(filled[domain]["index"], [plan[2][domain]["index"]] * 2)
 
 
-def test_nothing_is_mirrored_where_nothing_is_to_be():
+def test_no_flips_without_flip():
     plan = take(6, training.UnpairedBatches(A, B, 8, seed=3).plan(0))
     assert not any(rows[domain]["flip"].any() for rows in plan for domain in ("a", "b"))
 
 
-def test_orders_and_flips_are_independent_even_of_one_split():
+def test_orders_and_flips_of_domains_are_independent():
     # Enough rows that indices which have nothing in common correlate by 0.02, and few are equal.
     one = source(2, 500, 1)
     plan = take(20, training.UnpairedBatches(one, one, 250, seed=0, flip=True).plan(0))
@@ -135,7 +135,7 @@ def state(optimizer):
     return training.create_train_state(variables, optimizer)
 
 
-def test_parts_of_a_batch_by_domain_make_the_step_of_the_whole():
+def test_microbatches_by_domain_equal_the_full_batch():
     optimizer = optax.sgd(0.3)
     (batch,) = take(1, BATCHES.stream(0))
     results = [
@@ -149,16 +149,16 @@ def test_parts_of_a_batch_by_domain_make_the_step_of_the_whole():
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_steps_of_one_call_gather_by_domain():
+def test_scanned_steps_gather_by_domain():
     optimizer = optax.sgd(0.3)
     single = training.make_train_step(None, loss, optimizer, seed=0)
-    scanned = training.make_scanned_train_step(None, loss, optimizer, seed=0)
+    scanned = training.make_train_step(None, loss, optimizer, seed=0, scan_steps=4)
     expected = state(optimizer)
     for batch in take(3, BATCHES.stream(0)):
         expected, metrics = single(expected, batch)
     ((_, plan),) = groups(BATCHES.plan(0), iter([3]), 4)
-    found, history = scanned(state(optimizer), BATCHES.examples(), plan, np.int32(3))
-    assert found.step == 3
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    actual, history = scanned(state(optimizer), BATCHES.examples(), plan, np.int32(3))
+    assert actual.step == 3
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     np.testing.assert_allclose(history["a"][2], metrics["a"], rtol=1e-5)

@@ -41,7 +41,6 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     result = training.fit(
         toy.Model(),
         toy.loss,
-        training.make_optimizer(train),
         toy.batches(train),
         train,
         directory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import uuid
@@ -64,6 +65,36 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         raise
     if local:
         _sync_folder(place.parent)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes a JSON file as `write_whole` does."""
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Any) -> Any:
+    """Reads a JSON file, None if there is none.
+
+    Raises:
+      ValueError: If it isn't JSON.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} isn't JSON: {error}") from error
+
+
+def read_json_lines(path: Any) -> list[dict[str, Any]]:
+    """Reads one JSON object a line, none if there is no file; a line cut short is dropped."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import pathlib
+from types import ModuleType
 
 
 def missing_package(what: str, package: str, extra: str = "experiments") -> ValueError:
     """Says that `what` needs `package`, and that an extra of vaeflow brings it."""
     return ValueError(f"{what}: needs the package {package}; pip install 'vaeflow[{extra}]'")
+
+
+def optional_import(module: str, user: str, package: str | None = None) -> ModuleType:
+    """Imports a module of a package that the extra `experiments` brings.
+
+    Args:
+      module: The module.
+      user: What needs it, for the error.
+      package: The package as it is installed; None if its name is that of the module.
+
+    Raises:
+      ValueError: The package isn't installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing_package(user, package or module) from error
 
 
 def package_file(name: str, package: str, module: str, file: str) -> pathlib.Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -47,11 +47,74 @@ def training_batches(
     Raises:
       ValueError: An argument is out of range, or the split has fewer examples than a batch.
     """
+    return _shuffled(
+        lambda rows, flipped: _read(source, rows, flipped),
+        len(source),
+        batch_size,
+        seed,
+        start_step,
+        flip,
+        shard,
+        shards,
+    )
+
+
+def training_rows(
+    count: int,
+    batch_size: int,
+    seed: int,
+    *,
+    start_step: int = 0,
+    flip: bool = False,
+    shard: int = 0,
+    shards: int = 1,
+) -> Iterator[Batch]:
+    """Yields the rows and flips of the batches of `training_batches`, without reading them.
+
+    Args:
+      count: Number of examples in the split.
+      batch_size: See `training_batches`, as the other arguments.
+      seed: See `training_batches`.
+      start_step: See `training_batches`.
+      flip: See `training_batches`.
+      shard: See `training_batches`.
+      shards: See `training_batches`.
+
+    Yields:
+      A dictionary of ``index`` (int32, shape [batch]), rows of the split, and ``flip`` (bool, shape
+      [batch]), whether each image is mirrored.
+
+    Raises:
+      ValueError: As `training_batches`.
+    """
+    return _shuffled(
+        lambda rows, flipped: {"index": rows.astype(np.int32), "flip": flipped},
+        count,
+        batch_size,
+        seed,
+        start_step,
+        flip,
+        shard,
+        shards,
+    )
+
+
+def _shuffled(
+    read: Callable[[np.ndarray, np.ndarray], Batch],
+    count: int,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    flip: bool,
+    shard: int,
+    shards: int,
+) -> Iterator[Batch]:
+    """Yields `read(rows, flipped)` for every batch of the endless stream of epochs."""
     _check_batch_size(batch_size)
-    if batch_size > len(source):
+    if batch_size > count:
         raise ValueError(
-            f"batch_size={batch_size}: the split has only {len(source)} examples; allowed are 1 to"
-            f" {len(source)}"
+            f"batch_size={batch_size}: the split has only {count} examples; allowed are 1 to"
+            f" {count}"
         )
     if shards < 1 or batch_size % shards:
         raise ValueError(f"shards={shards}: allowed are divisors of batch_size={batch_size}")
@@ -61,12 +124,6 @@ def training_batches(
         raise ValueError(f"seed={seed}: allowed are whole numbers from 0 up")
     if start_step < 0:
         raise ValueError(f"start_step={start_step}: allowed are whole numbers from 0 up")
-    return _shuffled(source, batch_size // shards, seed, start_step, flip, shard, shards)
-
-
-def _shuffled(
-    source: Source, rows: int, seed: int, start_step: int, flip: bool, shard: int, shards: int
-) -> Iterator[Batch]:
     try:
         import grain
     except ImportError as error:
@@ -74,15 +131,17 @@ def _shuffled(
 
     # Positions travel through the pipeline, not examples: a batch is then read in one go, which
     # for arrays in memory is a single numpy gather.
-    positions = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    positions = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
     if flip:
         positions = positions.random_map(_flip_some)
+    rows = batch_size // shards
     # Part k of the stream holds rows k * rows to (k + 1) * rows - 1, and step t's global batch is
     # parts t * shards to (t + 1) * shards - 1. Cut any earlier, the order would depend on shards.
     parts = positions.batch(rows, batch_fn=np.array)[shard::shards]
-    batches = parts.map(lambda part: _read(source, part)).to_iter_dataset(
-        grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_BATCHES_AHEAD)
-    )
+    # A flipped position is negative, see `_flip_some`.
+    batches = parts.map(
+        lambda part: read(np.where(part < 0, ~part, part), part < 0)
+    ).to_iter_dataset(grain.ReadOptions(num_threads=_READERS, prefetch_buffer_size=_BATCHES_AHEAD))
     iterator = iter(batches)
     iterator.set_state({"next_index": start_step})
     return iterator
@@ -93,9 +152,8 @@ def _flip_some(position: int, rng: np.random.Generator) -> int:
     return ~position if rng.random() < 0.5 else position
 
 
-def _read(source: Source, part: np.ndarray) -> Batch:
-    flipped = part < 0
-    batch = source.gather(np.where(flipped, ~part, part))
+def _read(source: Source, rows: np.ndarray, flipped: np.ndarray) -> Batch:
+    batch = source.gather(rows)
     if flipped.any():
         images = batch["image"].copy()
         images[flipped] = images[flipped, :, ::-1]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from etils import epath
 from jaxtyping import UInt8
 
-from vaeflow._util.files import write_whole
+from vaeflow._util.files import local_or_remote, write_whole
+from vaeflow._util.optional import missing_package
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# Every figure needs it; it is imported only when one is plotted.
+if importlib.util.find_spec("matplotlib") is None:
+    raise missing_package("vaeflow.plotting", "matplotlib")
 
 
 def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
@@ -28,7 +33,7 @@ def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
     Raises:
       ValueError: If matplotlib can't write the format of the suffix.
     """
-    path = epath.Path(path)
+    path = local_or_remote(path)
     suffix = path.suffix.lstrip(".")
     supported = sorted(figure.canvas.get_supported_filetypes())
     if suffix not in supported:
@@ -62,7 +67,7 @@ def save_animation(
     """
     from PIL import Image
 
-    path = epath.Path(path)
+    path = local_or_remote(path)
     if path.suffix != ".gif":
         raise ValueError(f"path must end in .gif, got {os.fspath(path)!r}")
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:

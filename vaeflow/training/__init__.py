@@ -1,14 +1,17 @@
-"""Training: compiles any loss into a step, and runs, logs, saves and resumes it."""
+"""Training: compiled steps of any loss, and a loop that logs, evaluates, saves and resumes.
+
+`make_train_step` needs JAX alone. `fit`, run directories and batches need the packages of the extra
+``vaeflow[experiments]``, and raise a `ValueError` that names it where one is missing.
+"""
 
 from vaeflow.training.batches import Batches, IndexBatches, UnpairedBatches
 from vaeflow.training.config import TrainConfig
-from vaeflow.training.fit import FitResult, fit
 from vaeflow.training.hosts import HostsConfig, Interrupted, is_first, join_hosts
+from vaeflow.training.loop import FitResult, NonFiniteError, fit
 from vaeflow.training.optimizer import make_optimizer, make_schedule
-from vaeflow.training.progress import NonFiniteError
 from vaeflow.training.run_directory import RunDirectory, open_run_directory
 from vaeflow.training.state import Player, TrainState, create_train_state, variables_of
-from vaeflow.training.step import make_scanned_train_step, make_train_step
+from vaeflow.training.step import make_train_step
 from vaeflow.training.strategy import Strategy, make_strategy
 from vaeflow.training.update import make_update
 
@@ -30,7 +33,6 @@ __all__ = [
     "is_first",
     "join_hosts",
     "make_optimizer",
-    "make_scanned_train_step",
     "make_schedule",
     "make_strategy",
     "make_train_step",

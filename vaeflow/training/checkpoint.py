@@ -1,4 +1,7 @@
-"""Checkpoints: everything that a run needs to go on exactly where it was."""
+"""Checkpoints of a run: the last three, written in the background and verified by a checksum.
+
+A checkpoint holds the arrays and JSON values of a `vaeflow.training.state.LoopState`.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,29 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
 
+from vaeflow._util.optional import optional_import
 from vaeflow.training.hosts import is_first
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
+    from etils import epath
 
 PyTree = Any
 
 
 class Checkpoint(NamedTuple):
-    """What is saved at a step.
+    """The content of a checkpoint.
 
     Attributes:
       tree: A pytree of arrays.
-      progress: JSON values beside it.
+      progress: JSON values.
     """
 
     tree: PyTree
@@ -38,20 +45,25 @@ class Checkpoints:
     A checkpoint appears under its step only when it is complete, so a kill leaves the one before.
 
     Args:
-      path: The directory to keep them in.
+      path: Their directory.
+
+    Raises:
+      ValueError: If Orbax isn't installed.
     """
 
     def __init__(self, path: epath.Path) -> None:
+        _orbax()  # if it is missing, raise before anything is written
         self._path = path
         self._manager = self._open()
         self._quiet = contextlib.ExitStack()
 
     def _open(self) -> ocp.CheckpointManager:
+        ocp = _orbax()
         options = ocp.CheckpointManagerOptions(max_to_keep=3, create=True)
         return ocp.CheckpointManager(self._path, options=options)
 
     def __enter__(self) -> Checkpoints:
-        self._quiet.enter_context(_stragglers_ignored())
+        self._quiet.enter_context(_closed_loop_errors_hidden())
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -59,32 +71,33 @@ class Checkpoints:
             self._manager.close()
 
     def latest_step(self) -> int | None:
-        """The step of the last complete checkpoint, None where there is none."""
+        """The step of the last complete checkpoint, None if there is none."""
         return self._manager.latest_step()
 
     def save(self, step: int, checkpoint: Checkpoint) -> None:
         """Saves the checkpoint of a step; the arrays may be donated as soon as this returns.
 
         Raises:
-          OSError: If this one, or the one before, which was written meanwhile, can't be written.
+          OSError: If this checkpoint, or the one before it, which was being written, can't be.
         """
+        ocp = _orbax()
         if step == self.latest_step():
             return
-        beside = {"progress": checkpoint.progress, "crc32": checksum(checkpoint.tree)}
-        arguments = ocp.args.Composite(
-            tree=ocp.args.StandardSave(checkpoint.tree), beside=ocp.args.JsonSave(beside)
+        values = {"progress": checkpoint.progress, "crc32": checksum(checkpoint.tree)}
+        arguments = ocp.args.Composite(  # both names are part of the file format
+            tree=ocp.args.StandardSave(checkpoint.tree), beside=ocp.args.JsonSave(values)
         )
         with self._writing():
             self._manager.save(step, args=arguments)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Words what goes wrong on the disk, whatever the writer raises."""
+        """Turns any error of the writer into an `OSError` that says how to go on."""
         try:
             yield
         except Exception as error:
-            reason = _one_line(error)
-            _let_stragglers_end()
+            reason = _summary(error)
+            _await_failed_operations()
             raise OSError(
                 f"no checkpoint can be written to {self._path} ({reason}); those there stay as "
                 "they are, and the same command goes on from the last one"
@@ -93,14 +106,14 @@ class Checkpoints:
     def restore_latest(self, abstract: PyTree) -> tuple[Checkpoint | None, list[str]]:
         """Restores the last checkpoint that can be read.
 
-        Later ones, which can't, are set aside under the name "unreadable-STEP". Where none can be
-        read nothing is touched, for then it is rather the model that has changed.
+        Later ones, which can't, are renamed to "unreadable-STEP". If none can be read, nothing is
+        renamed: then the model has probably changed.
 
         Args:
           abstract: The tree to restore, as `jax.ShapeDtypeStruct`s with shardings.
 
         Returns:
-          The checkpoint, None where there is none yet, and a line about each that was set aside.
+          The checkpoint, None if there is none yet, and a warning for each that was renamed.
 
         Raises:
           ValueError: If there are checkpoints and none can be read.
@@ -108,14 +121,14 @@ class Checkpoints:
         reasons: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                found = self._restore(step, abstract)
-            except Exception as error:  # damaged files raise whatever their reader raises
-                reasons[step] = _one_line(error)
-                _let_stragglers_end()
+                checkpoint = self._restore(step, abstract)
+            except Exception as error:  # damaged files raise errors of many types
+                reasons[step] = _summary(error)
+                _await_failed_operations()
                 continue
             if reasons:
                 self._set_aside(list(reasons))
-            return found, [
+            return checkpoint, [
                 f"checkpoint {bad} can't be read and is set aside, {step} is used ({reason})"
                 for bad, reason in reasons.items()
             ]
@@ -125,14 +138,15 @@ class Checkpoints:
         return None, []
 
     def _restore(self, step: int, abstract: PyTree) -> Checkpoint:
+        ocp = _orbax()
         arguments = ocp.args.Composite(
             tree=ocp.args.StandardRestore(abstract), beside=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=arguments)
-        tree, beside = jax.block_until_ready(restored["tree"]), restored["beside"]
-        if checksum(tree) != beside["crc32"]:
+        tree, values = jax.block_until_ready(restored["tree"]), restored["beside"]
+        if checksum(tree) != values["crc32"]:
             raise ValueError("its arrays aren't those that were saved")
-        return Checkpoint(tree, beside["progress"])
+        return Checkpoint(tree, values["progress"])
 
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
@@ -147,9 +161,9 @@ class Checkpoints:
 
 
 def checksum(tree: PyTree) -> int:
-    """CRC-32 of the bytes of all leaves, one after another, as this host's first device has them.
+    """CRC-32 of the bytes of all leaves, in order, on this host's first device.
 
-    Where a file was damaged its compression mostly fails, but it needn't.
+    It notices damage that decompression doesn't.
     """
     total = 0
     for leaf in jax.tree.leaves(tree):
@@ -158,15 +172,15 @@ def checksum(tree: PyTree) -> int:
     return total
 
 
-def _one_line(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     """An error's type and message; of a long one, which names many paths, both ends."""
     text = f"{type(error).__name__}: " + " ".join(str(error).split())
     return text if len(text) <= 200 else f"{text[:90]} ... {text[-100:]}"
 
 
 @contextlib.contextmanager
-def _stragglers_ignored() -> Iterator[None]:
-    """Keeps what failed from printing a traceback for every read or write still under way.
+def _closed_loop_errors_hidden() -> Iterator[None]:
+    """Hides the tracebacks of reads and writes that were under way when another one failed.
 
     Orbax closes its event loop at the first error; the others then report to a closed loop.
     """
@@ -183,5 +197,9 @@ def _stragglers_ignored() -> Iterator[None]:
         sys.unraisablehook = before
 
 
-def _let_stragglers_end() -> None:
-    time.sleep(0.5)  # there is nothing to wait on: they belong to nobody any more
+def _await_failed_operations() -> None:
+    time.sleep(0.5)  # nothing holds a reference to them that could be waited on
+
+
+def _orbax() -> ModuleType:
+    return optional_import("orbax.checkpoint", "training.fit", "orbax-checkpoint")

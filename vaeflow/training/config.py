@@ -1,10 +1,15 @@
-"""The part of a configuration that every experiment shares."""
+"""The training options that every experiment shares, with their ranges.
+
+Names and values are stored in `config.json` and are the options of the command line.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import typing
 from typing import Literal
+
+import jax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +23,9 @@ class TrainConfig:
     seed: int = 0
     """Seed of initialisation, order of the data, augmentations and noise."""
     strategy: Literal["jit", "pmap"] = "jit"
-    """How the devices share a step: the compiler divides it, or each maps it over its rows."""
+    """Data parallelism: the compiler partitions the step, or each device runs it on its rows."""
     accumulate: int = 1
-    """Parts of a batch to go through one after another, for batches too large for the memory."""
+    """Number of microbatches over which gradients are accumulated, for batches that don't fit."""
     optimizer: Literal["adam", "adamax"] = "adam"
     """Adam, or Adamax as in the Glow paper."""
     learning_rate: float = 1e-3
@@ -30,7 +35,7 @@ class TrainConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after the warm-up: constant, or a cosine that ends at 0 with the run."""
     halve_every: int = 0
-    """Steps after which a constant learning rate is halved, over and over; 0 for never."""
+    """Steps after which a constant learning rate is halved, repeatedly; 0 for never."""
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0 leaves it as it is."""
     weight_decay: float = 0.0
@@ -44,13 +49,13 @@ class TrainConfig:
     evaluate_every: int = 0
     """Steps between evaluations; 0 evaluates at the end alone."""
     patience: int = 0
-    """Evaluations in a row that bring nothing better, after which training ends; 0 for no end
-    before its time. The schedule is that of all steps nevertheless."""
+    """Early stopping: end after this many evaluations without improvement; 0 for none. The
+    schedule of the learning rate still spans all steps."""
     checkpoint_every: int = 500
     """Steps between checkpoints; one is always written at the end."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Validates the ranges.
 
         Raises:
           ValueError: Naming the field, the value given and what is allowed.
@@ -89,3 +94,23 @@ class TrainConfig:
     def _require(self, name: str, condition: bool, allowed: str) -> None:
         if not condition:
             raise ValueError(f"train.{name} must be {allowed}, got {getattr(self, name)!r}")
+
+
+def check_batch_size(config: TrainConfig, name: str = "train") -> None:
+    """Validates that the batch size is divisible by devices times `accumulate`.
+
+    `fit` does; call it up front for later stages of a run.
+
+    Args:
+      config: How to train.
+      name: Prefix of the options of `config`.
+
+    Raises:
+      ValueError: If the rows of a batch can't be divided.
+    """
+    devices = jax.device_count()
+    if config.batch_size % (devices * config.accumulate):
+        raise ValueError(
+            f"{name}.batch_size must be divisible by {devices} devices times {name}.accumulate "
+            f"{config.accumulate}, got {config.batch_size}"
+        )

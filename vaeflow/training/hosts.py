@@ -1,4 +1,4 @@
-"""Several hosts, and signals that stop a run."""
+"""Runs on several hosts, and signals that stop a run: how hosts join, agree and stop together."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HostsConfig:
     """Which of them this is, from 0."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that don't fit each other.
+        """Validates the numbers.
 
         Raises:
           ValueError: Naming the field, the value given and what is allowed.
@@ -41,13 +41,12 @@ class HostsConfig:
 
 
 def join_hosts(config: HostsConfig) -> None:
-    """Joins the other hosts, if there are any; to be called before anything else of JAX.
+    """Joins the other hosts, if there are any; call it before any other function of JAX.
 
-    With a coordinator, as the configuration says. Without one, only a Cloud TPU is looked for,
-    whose hosts know of each other.
+    Without a coordinator, only the hosts of a Cloud TPU are joined, which find each other.
 
     Args:
-      config: Who they are.
+      config: The hosts.
 
     Raises:
       ValueError: If the coordinator can't be reached.
@@ -75,7 +74,7 @@ def is_first() -> bool:
 
 
 def agree(values: dict[str, float]) -> dict[str, float]:
-    """The first host's values, on every host, so that all decide alike."""
+    """The first host's values, on every host, so that all take the same decisions."""
     if jax.process_count() == 1:
         return values
     names = sorted(values)
@@ -110,18 +109,18 @@ class StopRequest:
         self._asked = 0
 
     def agreed(self) -> bool:
-        """Whether to stop now, the same on all hosts, each of which has to ask after every call.
+        """Whether to stop now, the same on all hosts; each must call this after every step call.
 
-        Several hosts agree through JAX's own pre-emption service, which hears SIGTERM and takes
+        Several hosts agree through JAX's pre-emption service, which receives SIGTERM and chooses
         the first call that none of them has passed.
         """
-        self._asked += 1  # it must grow by ones, which the number of steps need not
+        self._asked += 1  # the service needs a counter that grows by one; steps may grow by more
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._asked):
             self.signal_number = signal.SIGTERM
         return self.signal_number is not None
 
     def receive(self, signal_number: int, frame: object) -> None:
-        """Takes a signal; the second one stops at once.
+        """Handles a signal; the second one stops at once.
 
         Raises:
           KeyboardInterrupt: At the second signal.
@@ -133,10 +132,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turns SIGINT and SIGTERM into a request to stop after the current step, while it lasts.
+    """Context in which SIGINT and SIGTERM request a stop after the current step.
 
-    Only the main thread may handle signals; in another one nothing is ever requested. Of several
-    hosts none handles signals here: see `StopRequest.agreed`.
+    Only the main thread may handle signals; in another one nothing is ever requested. With several
+    hosts no signals are handled here: see `StopRequest.agreed`.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:

@@ -1,4 +1,4 @@
-"""Metrics in files and TensorBoard events."""
+"""The log of metrics of a run: `metrics.jsonl` and TensorBoard events, both append-only files."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from etils import epath
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from vaeflow._util.files import is_local, write_whole
-from vaeflow.training.run_directory import RunDirectory, plain
+from vaeflow._util.optional import optional_import
+from vaeflow.training.run_directory import RunDirectory, finite_or_none
+
+if TYPE_CHECKING:
+    from etils import epath
 
 
 class AppendOnlyFile:
-    """A file that is appended to, its first content replacing what was there. A context manager.
+    """An append-only file; on object stores it is rewritten whole on flush. A context manager.
 
-    A file system takes each piece as it comes, so that a killed process leaves all of them. Object
-    stores such as "gs://..." only take whole files: there `flush` writes all that was appended.
+    On a file system every piece is written at once, so that a killed process leaves all of them.
+    Object stores such as "gs://..." only take whole files: there `flush` writes all pieces.
 
     Args:
       path: The file; its folder exists.
-      content: What it begins with, written whole or not at all.
+      content: Its initial content, which atomically replaces that of an earlier file.
 
     Raises:
       OSError: If it can't be written; so do the methods.
@@ -55,7 +58,7 @@ class AppendOnlyFile:
             self._appended.flush()
 
     def flush(self) -> None:
-        """Makes sure that all pieces are where the file is."""
+        """Writes the pieces that are held back."""
         if self._appended is None:
             write_whole(self._path, bytes(self._content))
 
@@ -67,7 +70,7 @@ class MetricLog:
     """Appends to `metrics.jsonl` and to the TensorBoard events of a run. A context manager.
 
     Lines of steps after `start_step`, left by a session that was killed after its last checkpoint,
-    are removed first: those steps are made again.
+    are removed first: those steps are repeated.
 
     Args:
       directory: The run's directory.
@@ -75,21 +78,22 @@ class MetricLog:
 
     Raises:
       OSError: If the files can't be written; so do the methods.
+      ValueError: If tensorboardX isn't installed.
     """
 
     def __init__(self, directory: RunDirectory, start_step: int) -> None:
         self._directory = directory
-        kept = [line for line in directory.read_metrics() if line["step"] <= start_step]
+        lines = [line for line in directory.read_metrics() if line["step"] <= start_step]
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
         with self._writing(), contextlib.ExitStack() as files:
             directory.tensorboard.mkdir(parents=True, exist_ok=True)
             self._lines = files.enter_context(
-                AppendOnlyFile(directory.metrics_file, b"".join(map(_line, kept)))
+                AppendOnlyFile(directory.metrics_file, b"".join(map(_line, lines)))
             )
             self._events = files.enter_context(
                 AppendOnlyFile(
                     directory.tensorboard / name,
-                    _event(0, file_version="brain.Event:2") + _again(start_step + 1),
+                    _event(0, file_version="brain.Event:2") + _restart_event(start_step + 1),
                 )
             )
             self._files = files.pop_all()
@@ -109,9 +113,8 @@ class MetricLog:
           step: The number of updates made.
           metrics: Scalars by name.
         """
-        from tensorboardX.summary import scalar
-
-        values = {name: plain(value) for name, value in metrics.items()}
+        scalar = _tensorboard("summary").scalar
+        values = {name: finite_or_none(value) for name, value in metrics.items()}
         seconds = round(self._directory.wall_seconds(), 3)
         with self._writing():
             self._lines.append(_line({"step": step, **values, "wall_seconds": seconds}))
@@ -122,7 +125,7 @@ class MetricLog:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is held back; to be called before each checkpoint, which relies on it."""
+        """Writes what is held back; called before each checkpoint, whose steps aren't repeated."""
         with self._writing():
             self._lines.flush()
             self._events.flush()
@@ -130,7 +133,7 @@ class MetricLog:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Words what goes wrong on the disk."""
+        """Says in errors of the disk how to go on."""
         try:
             yield
         except OSError as error:
@@ -146,17 +149,19 @@ def _line(values: Mapping[str, Any]) -> bytes:
 
 def _event(step: int, **fields: Any) -> bytes:
     """A TensorBoard event as a TFRecord: its length and itself, each with a checksum."""
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import masked_crc32c
-
-    event = Event(wall_time=time.time(), step=step, **fields).SerializeToString()
+    masked_crc32c = _tensorboard("record_writer").masked_crc32c
+    event_type = _tensorboard("proto.event_pb2").Event
+    event = event_type(wall_time=time.time(), step=step, **fields).SerializeToString()
     length = struct.pack("<Q", len(event))
     checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, event)]
     return length + checksums[0] + event + checksums[1]
 
 
-def _again(step: int) -> bytes:
-    """The event that lets TensorBoard forget what earlier sessions wrote from a step on."""
-    from tensorboardX.proto.event_pb2 import SessionLog
+def _restart_event(step: int) -> bytes:
+    """The event that makes TensorBoard drop the events of earlier sessions from a step on."""
+    session_log = _tensorboard("proto.event_pb2").SessionLog
+    return _event(step, session_log=session_log(status=session_log.START))
 
-    return _event(step, session_log=SessionLog(status=SessionLog.START))
+
+def _tensorboard(module: str) -> ModuleType:
+    return optional_import(f"tensorboardX.{module}", "training.fit", "tensorboardX")

@@ -1,4 +1,4 @@
-"""Optimisers and schedules of the learning rate."""
+"""Adam or Adamax with warm-up, decay, clipping and weight decay, as a `TrainConfig` describes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PyTree = Any
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """The learning rate as a function of the step.
+    """Returns the learning rate as a function of the step.
 
     It rises linearly from 0 over `config.warmup_steps`, step t (from 0) having
     `learning_rate * (t + 1) / warmup_steps`, then stays constant, or is halved every
@@ -40,10 +40,10 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def weight_decay_mask(parameters: PyTree) -> PyTree:
-    """Marks the leaves that weight decay shrinks: those named "kernel".
+    """The mask of weight decay: True for the leaves named "kernel".
 
-    Biases, scales and the invertible matrices of flows, which have no reason to be near zero, are
-    left alone. The name decides and not the rank, which stacked layers raise.
+    Biases, scales and the invertible matrices of flows, which have no reason to be near zero, don't
+    decay. The name decides rather than the rank, which is higher in stacked layers.
 
     Args:
       parameters: Nested dicts of arrays.
@@ -59,16 +59,16 @@ def weight_decay_mask(parameters: PyTree) -> PyTree:
 def make_optimizer(
     config: TrainConfig, decays: tuple[float, float] = (0.9, 0.999)
 ) -> optax.GradientTransformation:
-    """The optimiser that a configuration describes.
+    """Returns the optimiser that a configuration describes.
 
-    Gradients are clipped by their global norm, scaled by Adam (Kingma & Ba 2015, algorithm 1) or
-    Adamax (algorithm 2), joined by decoupled weight decay (Loshchilov & Hutter 2019) on kernels,
-    and multiplied by the learning rate.
+    Gradients are clipped by their global norm and scaled by Adam (Kingma & Ba 2015, algorithm 1) or
+    Adamax (algorithm 2); decoupled weight decay (Loshchilov & Hutter 2019) of kernels is added, and
+    the sum is multiplied by the learning rate.
 
     Args:
       config: The training configuration.
-      decays: Of the averages of gradients and of their squares, the betas of the paper; players
-        that follow each other often have 0.5 for the first.
+      decays: Decay of the averages of gradients and of their squares, beta_1 and beta_2; in
+        adversarial training beta_1 is often 0.5.
 
     Returns:
       An Optax transformation.

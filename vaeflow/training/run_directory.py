@@ -1,4 +1,7 @@
-"""The directory of a run and its lock."""
+"""The directory of a run: its files, their layout and formats, and the lock of its process.
+
+`open_run_directory` creates it, or checks that it holds a run of the same configuration.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from etils import epath
 
-from vaeflow._util.files import is_local, write_whole
+from vaeflow._util.files import is_local, read_json, read_json_lines, write_json
+from vaeflow._util.optional import optional_import
 from vaeflow.sharing import save
 from vaeflow.training.hosts import is_first
+
+if TYPE_CHECKING:
+    from etils import epath
 
 LOCK = "lock"
 """Name of the file in a run's directory that its process holds locked."""
@@ -26,13 +32,13 @@ LOCK = "lock"
 
 @contextlib.contextmanager
 def run_lock(path: str) -> Iterator[None]:
-    """Holds a run's directory for this process; the system lets go of it when the process ends.
+    """Locks a run's directory for this process; the system releases it when the process ends.
 
-    There is no such lock in stores that aren't file systems, such as "gs://...", where two
-    processes on one directory are the caller's to avoid.
+    Stores that aren't file systems, such as "gs://...", have no locks: there the caller must not
+    start two processes on one directory.
 
     Args:
-      path: The directory, made if there is none.
+      path: The directory, created if there is none.
 
     Raises:
       ValueError: If another process holds it; the message names that process.
@@ -41,14 +47,12 @@ def run_lock(path: str) -> Iterator[None]:
     if not is_local(path):
         yield
         return
-    import fcntl  # which only file systems of Unix have
+    import fcntl  # Unix only
 
-    root = epath.Path(path).expanduser().resolve()
-    try:
+    root = _path(path)
+    with _usable(path):
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise OSError(f"workdir {path} can't be used: {error.strerror or error}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,10 +74,10 @@ _PACKAGES = ("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """A run's files.
+    """The files of a run.
 
     `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `figures/`,
-    `model.safetensors`, `report.json`. Made by `open_run_directory`.
+    `model.safetensors`, `report.json`. Returned by `open_run_directory`.
 
     Attributes:
       path: The directory.
@@ -81,7 +85,7 @@ class RunDirectory:
       preset: Name of the preset that the configuration started from.
       config: The configuration as JSON values.
       opened_at: When it was opened, on the clock of `time.monotonic`.
-      earlier_seconds: What earlier sessions of the same run took.
+      earlier_seconds: Duration of the earlier sessions of the same run.
     """
 
     path: epath.Path
@@ -93,17 +97,17 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> epath.Path:
-        """Where checkpoints are kept."""
+        """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def figures(self) -> epath.Path:
-        """Where figures are drawn; it exists."""
+        """The folder of figures; it exists."""
         return self.path / "figures"
 
     @property
     def tensorboard(self) -> epath.Path:
-        """Where TensorBoard events are written."""
+        """The folder of TensorBoard events."""
         return self.path / "tensorboard"
 
     @property
@@ -118,19 +122,19 @@ class RunDirectory:
 
     @property
     def report_file(self) -> epath.Path:
-        """The result of the run, written last: a run that has it is finished."""
+        """The result of the run, written last: its presence marks a finished run."""
         return self.path / "report.json"
 
     def wall_seconds(self) -> float:
-        """Seconds that the run has taken, over all its sessions."""
+        """Duration of the run, over all its sessions."""
         return self.earlier_seconds + time.monotonic() - self.opened_at
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; what a kill left half-written is dropped."""
+        """The lines of `metrics.jsonl`, without one that a kill left half-written."""
         return read_json_lines(self.metrics_file)
 
     def read_report(self) -> dict[str, Any] | None:
-        """The report of a finished run, None where the run isn't finished.
+        """The report of a finished run, None if the run isn't finished.
 
         Raises:
           ValueError: If `report.json` isn't one.
@@ -140,23 +144,23 @@ class RunDirectory:
     def write_model(
         self, variables: Mapping[str, Any], shape: tuple[int, ...] | Mapping[str, tuple[int, ...]]
     ) -> None:
-        """Writes `model.safetensors`, for others to use and for `python -m experiments.export`.
+        """Writes `model.safetensors`, on the first host.
 
-        Of several hosts the first one does. The configuration in it is a dict of "experiment",
-        "preset", "shape" and "config".
+        Its configuration is a dict of "experiment", "preset", "shape" and "config", from which
+        `python -m experiments.export` builds the model.
 
         Args:
           variables: The model's Flax variables.
           shape: Shape of one example of the data, or of each domain by name.
         """
-        described = {
+        description = {
             "experiment": self.experiment,
             "preset": self.preset,
             "shape": shape,
             "config": self.config,
         }
         if is_first():
-            save(self.model_file, described, variables)
+            save(self.model_file, description, variables)
 
     def write_report(
         self,
@@ -166,13 +170,13 @@ class RunDirectory:
         expected: Mapping[str, Mapping[str, Any]] | None = None,
         remark: str = "",
     ) -> dict[str, Any]:
-        """Writes `report.json`, on the first host, which finishes the run.
+        """Writes `report.json`, on the first host; the run is then finished.
 
         Args:
-          step: Number of updates behind the reported parameters.
+          step: Step of the reported parameters.
           metrics: The results by name; a value that isn't finite is written as null.
-          expected: What was to be expected, by metric: `{"value": ..., "source": ...}`.
-          remark: What a reader must not miss.
+          expected: Reference values by metric: `{"value": ..., "source": ...}`.
+          remark: A caveat for the reader.
 
         Returns:
           The report.
@@ -185,8 +189,8 @@ class RunDirectory:
             "seed": self.config.get("train", {}).get("seed"),
             "wall_seconds": round(self.wall_seconds(), 1),
             "device": f"{len(devices)} x {devices[0].device_kind}",
-            "versions": versions(),
-            "metrics": {name: plain(value) for name, value in metrics.items()},
+            "versions": _versions(),
+            "metrics": {name: finite_or_none(value) for name, value in metrics.items()},
             "expected": {name: dict(value) for name, value in (expected or {}).items()},
             "remark": remark,
         }
@@ -201,8 +205,7 @@ def open_run_directory(
     """Opens the directory of a run, new or not.
 
     A configuration under which no step was made yet, for instance because its data weren't found,
-    may still be replaced by another. Of several hosts, which all see the directory, the first
-    writes to it.
+    may still be replaced by another. All hosts need access to the directory; the first writes.
 
     Args:
       path: The directory, local or anything that `etils.epath` knows, such as "gs://...".
@@ -217,33 +220,23 @@ def open_run_directory(
       OSError: If it can't be written.
       ValueError: If it holds a run of another configuration; the message shows the difference.
     """
-    root = epath.Path(path)
-    if is_local(path):
-        root = root.expanduser().resolve()  # which would take a store's name for a folder's
+    root = _path(path)
     settings = json.loads(json.dumps(dataclasses.asdict(config)))
     now = {"experiment": experiment, "preset": preset, "config": settings}
-    try:
+    with _usable(path):
         before = read_json(root / "config.json")
-        lines = read_json_lines(root / "metrics.jsonl")
-        # Parts, such as a prior, are in folders of their own; a folder with a configuration of its
-        # own is another run.
-        of_parts = [
-            read_json_lines(path)
-            for path in root.glob("*/metrics.jsonl")
-            if not (path.parent / "config.json").exists()
-        ]
+        records = _records(root)
         if before != now:
-            made = bool(lines) or any(of_parts) or (root / "report.json").exists()
-            if before is not None and made:
+            started = any(records) or (root / "report.json").exists()
+            if before is not None and started:
                 raise ValueError(
                     f"workdir {path} holds a run of another configuration "
-                    f"({difference(before, now)}); give the same options again or another --workdir"
+                    f"({_difference(before, now)}); give the same options again or another "
+                    "--workdir"
                 )
             if is_first():
                 (root / "figures").mkdir(parents=True, exist_ok=True)
                 write_json(root / "config.json", now)
-    except OSError as error:
-        raise OSError(f"workdir {path} can't be used: {error.strerror or error}") from error
     return RunDirectory(
         path=root,
         experiment=experiment,
@@ -252,80 +245,74 @@ def open_run_directory(
         opened_at=time.monotonic(),
         # Parts count the seconds of the whole run.
         earlier_seconds=max(
-            (part[-1].get("wall_seconds", 0.0) for part in (lines, *of_parts) if part), default=0.0
+            (lines[-1].get("wall_seconds", 0.0) for lines in records if lines), default=0.0
         ),
     )
 
 
-def difference(before: Any, now: Any) -> str:
-    """What differs between two JSON values, such as "train.steps: 100 there, 200 here"."""
-    old, new = flatten(before), flatten(now)
+def _records(root: epath.Path) -> list[list[dict[str, Any]]]:
+    """The metrics of a run and of its parts, such as a prior, which have folders of their own.
+
+    A folder with a configuration is another run.
+    """
+    paths = [root / "metrics.jsonl"]
+    for path in root.glob("*/metrics.jsonl"):
+        if not (path.parent / "config.json").exists():
+            paths.append(path)
+    return [read_json_lines(path) for path in paths]
+
+
+def finite_or_none(value: Any) -> float | None:
+    """A number as JSON has it: None, for null, if it isn't finite."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _path(path: str) -> epath.Path:
+    """A path, absolute if it is local; the name of a store stays as it is."""
+    root = optional_import("etils.epath", "training.open_run_directory", "etils").Path(path)
+    return root.expanduser().resolve() if is_local(path) else root
+
+
+@contextlib.contextmanager
+def _usable(path: str) -> Iterator[None]:
+    """Names the directory in errors of the disk."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"workdir {path} can't be used: {error.strerror or error}") from error
+
+
+def _difference(before: Any, now: Any) -> str:
+    """The differences of two JSON values, such as "train.steps: 100 there, 200 here"."""
+    old, new = _flatten(before), _flatten(now)
     return ", ".join(
-        f"{name.removeprefix('config.')}: {shown(old, name)} there, {shown(new, name)} here"
+        f"{name.removeprefix('config.')}: {_shown(old, name)} there, {_shown(new, name)} here"
         for name in dict.fromkeys([*old, *new])
-        if shown(old, name) != shown(new, name)
+        if _shown(old, name) != _shown(new, name)
     )
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict with dotted names."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     flat = {}
     for name, item in value.items():
-        flat |= flatten(item, f"{prefix}.{name}" if prefix else name)
+        flat |= _flatten(item, f"{prefix}.{name}" if prefix else name)
     return flat
 
 
-def shown(flat: Mapping[str, Any], name: str) -> str:
+def _shown(flat: Mapping[str, Any], name: str) -> str:
     """A value as JSON, "nothing" where it is missing."""
     return json.dumps(flat[name]) if name in flat else "nothing"
 
 
-def plain(value: Any) -> float | None:
-    """A number as JSON has it: null for what isn't finite."""
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's result."""
-    found = {"python": platform.python_version()}
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run's result depends on."""
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # run from a checkout that isn't installed
-    return found
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-    """Writes a file whole or not at all."""
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def read_json(path: epath.Path) -> Any:
-    """Reads a JSON file, None where there is none.
-
-    Raises:
-      ValueError: If it isn't JSON.
-    """
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} isn't JSON: {error}") from error
-
-
-def read_json_lines(path: epath.Path) -> list[dict[str, Any]]:
-    """Reads one JSON object a line, none where there is no file; a line cut short is dropped."""
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
+        # A checkout needn't be installed.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -1,7 +1,11 @@
-"""What training carries from one step to the next."""
+"""The state of training: `TrainState`, changed by every step, and `LoopState`, a whole checkpoint.
+
+A `Player` is a set of parameters with an optimiser and a loss of its own; most models have one.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +25,7 @@ class Player:
     """Parameters with an optimiser of their own.
 
     Attributes:
-      parameters: The parameters that this player's loss moves.
+      parameters: The parameters that this player's loss is minimised over.
       optimizer_state: State of its Optax transformation.
     """
 
@@ -31,7 +35,7 @@ class Player:
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes: a pytree of arrays.
+    """Everything that a step changes: a pytree of arrays.
 
     Attributes:
       step: Number of updates made so far, an int32 scalar.
@@ -49,6 +53,43 @@ class TrainState:
     ema: dict[str, PyTree]
 
 
+@dataclasses.dataclass
+class LoopState:
+    """All that decides how a run goes on, and that its checkpoints hold.
+
+    Attributes:
+      train: The state after the last step.
+      best: The variables of the best evaluation, those of step 0 before the first, `{}` if none
+        are to be chosen.
+      evaluation: Metrics of the best evaluation, or of the last if none are to be chosen; None for
+        what isn't finite.
+      evaluated_step: The step of that evaluation, 0 before the first.
+    """
+
+    train: TrainState
+    best: dict[str, PyTree]
+    evaluation: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    evaluated_step: int = 0
+
+    def tree(self) -> dict[str, PyTree]:
+        """The arrays of a checkpoint; its keys are part of the file format."""
+        return {"state": self.train, "best": self.best}
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON values of a checkpoint; the keys are part of the file format."""
+        return {"evaluation": self.evaluation, "evaluated_step": self.evaluated_step}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, PyTree], values: Mapping[str, Any]) -> LoopState:
+        """The state of which a checkpoint has the arrays `tree` and the JSON values `values`."""
+        return cls(
+            train=tree["state"],
+            best=tree["best"],
+            evaluation=values["evaluation"],
+            evaluated_step=values["evaluated_step"],
+        )
+
+
 def by_player(value: Any) -> dict[str, Any]:
     """Names a single loss or optimiser after the only player; leaves a mapping by name as it is."""
     return dict(value) if isinstance(value, Mapping) else {DEFAULT_PLAYER: value}
@@ -60,7 +101,7 @@ def create_train_state(
     *,
     ema: bool = True,
 ) -> TrainState:
-    """Makes the state before the first step.
+    """Returns the state before the first step.
 
     Pure: it can be jitted. The state shares no buffer with `variables`.
 
@@ -89,7 +130,7 @@ def create_train_state(
             f"got {sorted(variables['params'])}"
         )
 
-    def copy(tree: PyTree) -> PyTree:  # steps donate the state, so it must own every buffer once
+    def copy(tree: PyTree) -> PyTree:  # steps donate the state: no two leaves may share a buffer
         return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)
 
     return TrainState(

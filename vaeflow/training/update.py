@@ -1,4 +1,8 @@
-"""The update of all players by the gradients of their losses, with microbatches."""
+"""The parameter update of a training step, for one player or several (adversarial training).
+
+`make_update` returns a pure function that a strategy compiles. Gradients may be accumulated over
+microbatches, and a step whose loss or gradient isn't finite leaves the state unchanged.
+"""
 
 from __future__ import annotations
 
@@ -15,68 +19,6 @@ from vaeflow.training.state import DEFAULT_PLAYER, Player, TrainState, by_player
 
 PyTree = Any
 
-Part = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
-
-
-def divide(tree: PyTree, count: int) -> PyTree:
-    """Divides the rows of each leaf into parts: [rows, ...] becomes [count, rows / count, ...].
-
-    Part i has rows i, i + count, ..., so that where the rows are divided over devices each device
-    keeps its own.
-
-    Args:
-      tree: Leaves that agree in their number of rows.
-      count: Number of parts.
-
-    Raises:
-      ValueError: If the rows can't be divided so.
-    """
-
-    def divided(leaf: jax.Array) -> jax.Array:
-        if leaf.shape[0] % count:
-            raise ValueError(
-                f"accumulate must divide the rows of a batch, got {count} for {leaf.shape[0]} rows"
-            )
-        return jnp.swapaxes(leaf.reshape(-1, count, *leaf.shape[1:]), 0, 1)
-
-    return jax.tree.map(divided, tree)
-
-
-def accumulate_gradients(
-    function: Part, carry: PyTree, rows: PyTree, count: int
-) -> tuple[PyTree, PyTree]:
-    """Calls `function(carry, part) -> (carry, value)` on each part of the rows, one after another.
-
-    Memory is that of one part.
-
-    Args:
-      function: What to call.
-      carry: What the first part is called with; its structure and types don't change.
-      rows: Leaves of shape [rows, ...].
-      count: Number of parts; with 1 the function is called once on all rows.
-
-    Returns:
-      The last carry, and the mean of the values over the parts.
-
-    Raises:
-      ValueError: If the rows can't be divided into that many parts.
-    """
-    if count == 1:
-        return function(carry, rows)
-    parts = divide(rows, count)
-    first = jax.tree.map(lambda leaf: leaf[0], parts)
-    shapes = jax.eval_shape(function, carry, first)[1]
-    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-
-    def step(before: tuple[PyTree, PyTree], part: PyTree) -> tuple[tuple[PyTree, PyTree], None]:
-        carry, total = before
-        carry, value = function(carry, part)
-        return (carry, jax.tree.map(jnp.add, total, value)), None
-
-    (carry, total), _ = jax.lax.scan(step, (carry, zeros), parts)
-    return carry, jax.tree.map(lambda leaf: leaf / count, total)
-
-
 Batch = Mapping[str, Array]
 
 Metrics = dict[str, Array]
@@ -85,41 +27,36 @@ Loss = Callable[..., tuple[Array, Any]]
 
 Weights = Mapping[str, optax.ScalarOrSchedule]
 
+Optimizers = optax.GradientTransformation | Mapping[str, optax.GradientTransformation]
+
 Step = Callable[..., tuple[TrainState, Metrics]]
 
+# (parameters, collections, batch, keys) -> (loss, Aux)
+_Objective = Callable[[PyTree, PyTree, Batch, Array], tuple[Array, Any]]
 
-def ema_decay_at(decay: float, step: Int[Array, ""]) -> Float[Array, ""]:
-    """Decay of the moving average at an update: min(decay, (1 + t) / (10 + t)).
-
-    The bound lets the average forget the initial parameters within the first few updates, where a
-    constant decay of 0.999 would still return them after a hundred.
-
-    Args:
-      decay: The decay in the long run.
-      step: Number t of updates made before this one.
-    """
-    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+# (loss, gradient, metrics)
+_Terms = tuple[Array, PyTree, Metrics]
 
 
 def make_update(
     model: Any,
     losses: Loss | Mapping[str, Loss],
-    optimizers: optax.GradientTransformation | Mapping[str, optax.GradientTransformation],
+    optimizers: Optimizers,
     *,
     weights: Weights | Mapping[str, Weights] | None = None,
     ema_decay: float = 0.999,
     accumulate: int = 1,
     axis: Axis = LOCAL,
 ) -> Step:
-    """Makes the pure `update(state, batch, rng) -> (state, metrics)` that every strategy compiles.
+    """Returns the pure `update(state, batch, rng) -> (state, metrics)` that strategies compile.
 
-    Players are updated in the order of `optimizers`, each by its own loss with respect to its own
-    parameters, the others' being those already updated. Gradients and metrics are averaged over
-    `axis`. Where a loss or a gradient isn't finite, the state is returned as it was, but for
-    `finite`, which becomes False and stays so.
+    Players are updated in the order of `optimizers`, each by the gradient of its loss with respect
+    to its parameters; it sees the new parameters of the players before it. Gradients and metrics
+    are averaged over `axis`. If a loss or a gradient isn't finite, the state is returned unchanged
+    except for `finite`, which becomes False and stays so.
 
     Args:
-      model: Handed to the losses.
+      model: Passed to the losses.
       losses: A loss `(model, variables, batch, rng, *, axis, train, **weights) -> (scalar, Aux)`,
         or one for each player by name.
       optimizers: An Optax transformation, or a mapping of one for each player by name, in the
@@ -128,9 +65,9 @@ def make_update(
         `optimizers` is a mapping, such a mapping for each player by name. They
         reach the loss as traced values.
       ema_decay: Decay of the moving averages, see `ema_decay_at`.
-      accumulate: Number of parts of a batch to go through one after another, gradients and metrics
-        being averaged; each part updates the mutable collections that the next one sees. Terms
-        that couple the rows of a batch couple those of a part.
+      accumulate: Number of microbatches; gradients and metrics are averaged over them, and each
+        updates the mutable collections that the next one sees. Terms that couple the rows of a
+        batch couple those of a microbatch.
       axis: The axis that the batch is divided over.
 
     Returns:
@@ -148,50 +85,21 @@ def make_update(
     if not set(weights) <= set(optimizers):
         raise ValueError(f"weights must be named among {sorted(optimizers)}, got {sorted(weights)}")
 
-    def evaluated(name: str, step: Array) -> dict[str, Array]:
-        return {
-            key: jnp.asarray(value(step) if callable(value) else value, jnp.float32)
-            for key, value in weights.get(name, {}).items()
-        }
-
     def update(state: TrainState, batch: Batch, rng: Array) -> tuple[TrainState, Metrics]:
         players, collections = dict(state.players), dict(state.state)
-        metrics: Metrics = {}
         finite = state.finite
+        metrics: Metrics = {}
         for position, (name, optimizer) in enumerate(optimizers.items()):
             keys = jax.vmap(jax.random.fold_in, (0, None))(rng, position) if position else rng
-
-            def objective(
-                parameters: PyTree, collections: PyTree, rows: tuple[Batch, Array], name=name
-            ):
-                others = {key: player.parameters for key, player in players.items()}
-                return losses[name](
-                    model,
-                    merge({**others, name: parameters}, collections),
-                    *rows,
-                    axis=axis,
-                    train=True,
-                    **evaluated(name, state.step),
-                )
-
-            player = players[name]
-
-            def part(collections: PyTree, rows: tuple[Batch, Array], player=player):
-                gradient_of = jax.value_and_grad(objective, has_aux=True)
-                (loss, aux), gradient = gradient_of(player.parameters, collections, rows)
-                return {**collections, **aux.state}, (loss, gradient, dict(aux.metrics))
-
-            collections, found = accumulate_gradients(part, collections, (batch, keys), accumulate)
-            loss, gradient, scalars = axis.mean(found)
-            norm = optax.tree.norm(gradient)
-            finite = finite & jnp.isfinite(loss) & jnp.isfinite(norm)
-            change, optimizer_state = optimizer.update(
-                gradient, player.optimizer_state, player.parameters
+            objective = _player_objective(
+                name, players, model, losses[name], weights.get(name, {}), state.step, axis
             )
-            players[name] = Player(optax.apply_updates(player.parameters, change), optimizer_state)
+            players[name], collections, terms = _player_step(
+                objective, optimizer, players[name], collections, batch, keys, accumulate, axis
+            )
+            finite = finite & jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["gradient_norm"])
             prefix = "" if len(optimizers) == 1 else f"{name}/"
-            own = {"loss": loss, "gradient_norm": norm, **scalars}
-            metrics |= {prefix + key: value for key, value in own.items()}
+            metrics |= {prefix + key: value for key, value in terms.items()}
 
         decay = ema_decay_at(ema_decay, state.step)
         updated = TrainState(
@@ -204,7 +112,127 @@ def make_update(
                 for name, average in state.ema.items()
             },
         )
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
-        return kept.replace(finite=finite), metrics
+        guarded = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        return guarded.replace(finite=finite), metrics
 
     return update
+
+
+def ema_decay_at(decay: float, step: Int[Array, ""]) -> Float[Array, ""]:
+    """Decay of the moving average at an update: min(decay, (1 + t) / (10 + t)).
+
+    The bound lets the average forget the initial parameters within the first few updates, where a
+    constant decay of 0.999 would still return them after a hundred.
+
+    Args:
+      decay: The decay in the long run.
+      step: Number t of updates made before this one.
+    """
+    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+
+def _player_objective(
+    name: str,
+    players: Mapping[str, Player],
+    model: Any,
+    loss: Loss,
+    weights: Weights,
+    step: Int[Array, ""],
+    axis: Axis,
+) -> _Objective:
+    """The loss of a player as a function of its parameters, the other players' being fixed."""
+    others = {key: player.parameters for key, player in players.items()}
+
+    def objective(
+        parameters: PyTree, collections: PyTree, batch: Batch, keys: Array
+    ) -> tuple[Array, Any]:
+        scheduled = {
+            key: jnp.asarray(value(step) if callable(value) else value, jnp.float32)
+            for key, value in weights.items()
+        }
+        variables = merge({**others, name: parameters}, collections)
+        return loss(model, variables, batch, keys, axis=axis, train=True, **scheduled)
+
+    return objective
+
+
+def _player_step(
+    objective: _Objective,
+    optimizer: optax.GradientTransformation,
+    player: Player,
+    collections: PyTree,
+    batch: Batch,
+    keys: Array,
+    accumulate: int,
+    axis: Axis,
+) -> tuple[Player, PyTree, Metrics]:
+    """Updates one player; returns it, the mutable collections and the metrics."""
+    if accumulate == 1:
+        terms, collections = _gradient(objective, player.parameters, collections, batch, keys)
+    else:
+        terms, collections = _accumulated_gradient(
+            objective, player.parameters, collections, batch, keys, accumulate
+        )
+    loss, gradient, metrics = axis.mean(terms)
+    norm = optax.tree.norm(gradient)
+    change, optimizer_state = optimizer.update(gradient, player.optimizer_state, player.parameters)
+    updated = Player(optax.apply_updates(player.parameters, change), optimizer_state)
+    return updated, collections, {"loss": loss, "gradient_norm": norm, **metrics}
+
+
+def _gradient(
+    objective: _Objective, parameters: PyTree, collections: PyTree, batch: Batch, keys: Array
+) -> tuple[_Terms, PyTree]:
+    """Loss, gradient and metrics on a batch, and the mutable collections after it."""
+    gradient_of = jax.value_and_grad(objective, has_aux=True)
+    (loss, aux), gradient = gradient_of(parameters, collections, batch, keys)
+    return (loss, gradient, dict(aux.metrics)), {**collections, **aux.state}
+
+
+def _accumulated_gradient(
+    objective: _Objective,
+    parameters: PyTree,
+    collections: PyTree,
+    batch: Batch,
+    keys: Array,
+    count: int,
+) -> tuple[_Terms, PyTree]:
+    """As `_gradient`: means over microbatches, evaluated one after another to save memory.
+
+    Raises:
+      ValueError: If the rows can't be divided into that many microbatches.
+    """
+    parts = _microbatches((batch, keys), count)
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    shapes, _ = jax.eval_shape(
+        lambda *rows: _gradient(objective, parameters, collections, *rows), *first
+    )
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+
+    def add(carry: tuple[PyTree, _Terms], part: PyTree) -> tuple[tuple[PyTree, _Terms], None]:
+        collections, total = carry
+        terms, collections = _gradient(objective, parameters, collections, *part)
+        return (collections, jax.tree.map(jnp.add, total, terms)), None
+
+    (collections, total), _ = jax.lax.scan(add, (collections, zeros), parts)
+    return jax.tree.map(lambda leaf: leaf / count, total), collections
+
+
+def _microbatches(tree: PyTree, count: int) -> PyTree:
+    """Divides the rows of each leaf: [rows, ...] becomes [count, rows / count, ...].
+
+    Part i has rows i, i + count, ..., so that where the rows are divided over devices each device
+    keeps its own.
+
+    Raises:
+      ValueError: If the rows can't be divided so.
+    """
+
+    def divided(leaf: jax.Array) -> jax.Array:
+        if leaf.shape[0] % count:
+            raise ValueError(
+                f"accumulate must divide the rows of a batch, got {count} for {leaf.shape[0]} rows"
+            )
+        return jnp.swapaxes(leaf.reshape(-1, count, *leaf.shape[1:]), 0, 1)
+
+    return jax.tree.map(divided, tree)

@@ -1,4 +1,4 @@
-"""The loop: exact resumes, early figures, the best evaluation, and leaving in good order."""
+"""The training loop: exact resume, hooks, early stopping, interrupts and non-finite losses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import dataclasses
 import os
 import signal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
-from vaeflow import training
+from vaeflow import data, training
+from vaeflow.estimators import Aux
 
 CONFIG = training.TrainConfig(
     steps=20, batch_size=8, checkpoint_every=5, evaluate_every=3, log_every=2, learning_rate=0.01
@@ -25,13 +27,10 @@ class Killed(Exception):
 
 def fit(path, config=CONFIG, loss=toy.loss, **hooks):
     directory = training.open_run_directory(str(path), config)
-    optimizer = training.make_optimizer(config)
-    batches = toy.batches(config)
     return training.fit(
         toy.Model(),
         loss,
-        optimizer,
-        batches,
+        toy.batches(config),
         config,
         directory,
         initialize=toy.initialize,
@@ -55,11 +54,11 @@ def valley(step, variables):
     return {"distance": abs(step - 9.0), "step": step}
 
 
-def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
-    drawn = []
+def test_killed_run_resumes_bit_for_bit(tmp_path):
+    plotted = []
 
     def figures(step, variables):
-        drawn.append(step)
+        plotted.append(step)
 
     def killing(step, variables):
         if step == 12:
@@ -68,12 +67,12 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
 
     hooks = {"figures": figures, "best": "distance"}
     straight = fit(tmp_path / "straight", evaluate=valley, **hooks)
-    assert drawn == [1, 2, 4, 8, 16, 20]
+    assert plotted == [1, 2, 4, 8, 16, 20]
     with pytest.raises(Killed):
         fit(tmp_path / "killed", evaluate=killing, **hooks)
-    drawn.clear()
+    plotted.clear()
     resumed = fit(tmp_path / "killed", evaluate=valley, **hooks)
-    assert drawn == [16, 20]
+    assert plotted == [16, 20]
 
     toy.equal(resumed, straight)
     assert (straight.step, straight.metrics) == (9, {"distance": 0.0, "step": 9.0})
@@ -88,7 +87,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
     toy.equal(again, straight)
 
 
-def test_the_best_variables_are_those_of_their_step(tmp_path):
+def test_best_variables_are_those_of_the_best_step(tmp_path):
     seen = {}
 
     def evaluate(step, variables):
@@ -110,7 +109,7 @@ def test_the_best_variables_are_those_of_their_step(tmp_path):
 
 
 @pytest.mark.optimized
-def test_scanned_runs_end_as_the_others_and_every_run_compiles_once(tmp_path):
+def test_scanned_run_equals_unscanned_and_traces_once(tmp_path):
     traces = []
 
     def counted(*arguments, **options):
@@ -128,15 +127,13 @@ def test_scanned_runs_end_as_the_others_and_every_run_compiles_once(tmp_path):
 
 
 @pytest.mark.parametrize("scan_steps", [1, 4])
-def test_patience_ends_a_run_and_one_that_was_killed_ends_where_it_would_have(
-    tmp_path, capsys, scan_steps
-):
+def test_early_stopping_is_the_same_after_resuming(tmp_path, capsys, scan_steps):
     """The evaluation of step 9 is the best: two later ones, at 12 and 15, are one too many."""
     config = dataclasses.replace(CONFIG, patience=2, scan_steps=scan_steps, schedule="cosine")
-    drawn, evaluated = [], []
+    plotted, evaluated = [], []
 
     def figures(step, variables):
-        drawn.append(step)
+        plotted.append(step)
 
     def watched(step, variables):
         evaluated.append(step)
@@ -151,10 +148,10 @@ def test_patience_ends_a_run_and_one_that_was_killed_ends_where_it_would_have(
     straight = fit(tmp_path / "straight", config, evaluate=watched, **hooks)
     assert (straight.step, straight.state.step) == (9, 15)
     assert straight.metrics == {"distance": 0.0, "step": 9.0}
-    assert (drawn, evaluated) == ([1, 2, 4, 8, 15], [3, 6, 9, 12, 15])
+    assert (plotted, evaluated) == ([1, 2, 4, 8, 15], [3, 6, 9, 12, 15])
     assert (tmp_path / "straight" / "checkpoints" / "15").is_dir()
-    told = "training ended early, after step 15: distance is best after step 9"
-    assert told in capsys.readouterr().err
+    message = "training ended early, after step 15: distance is best after step 9"
+    assert message in capsys.readouterr().err
     assert lines(tmp_path / "straight", config)[-1]["step"] == 15
 
     with pytest.raises(Killed):
@@ -169,12 +166,12 @@ def test_patience_ends_a_run_and_one_that_was_killed_ends_where_it_would_have(
 
     # The schedule and the steps are those of a run of full length.
     longer = dataclasses.replace(config, patience=4)
-    whole = fit(tmp_path / "whole", longer, evaluate=valley, best="distance")
-    assert (whole.step, whole.state.step) == (9, 20)
-    toy.equal(whole.variables, straight.variables)
+    full = fit(tmp_path / "full", longer, evaluate=valley, best="distance")
+    assert (full.step, full.state.step) == (9, 20)
+    toy.equal(full.variables, straight.variables)
 
 
-def test_patience_starts_anew_with_every_better_evaluation(tmp_path):
+def test_improvement_resets_patience(tmp_path):
     config = dataclasses.replace(CONFIG, patience=2)
     distances = {3: 5.0, 6: 6.0, 9: 4.0, 12: np.nan, 15: 3.0, 18: 3.0, 20: 3.0}
 
@@ -189,9 +186,46 @@ def test_patience_starts_anew_with_every_better_evaluation(tmp_path):
         training.TrainConfig(patience=2)
 
 
+class Linear(nn.Module):
+    """A number for each image."""
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(1)(images.reshape(len(images), -1) / 255.0)
+
+
+def square(model, variables, batch, rng, *, axis, train):
+    """Squares of the outputs of `Linear`."""
+    return jnp.mean(model.apply(variables, batch["image"]) ** 2), Aux({}, {})
+
+
+def test_default_optimizer_and_initial_variables(tmp_path):
+    config = training.TrainConfig(steps=3, batch_size=8, seed=4)
+    batches = toy.batches(config)
+
+    def initialize():
+        return Linear().init(jax.random.key(4), next(batches.stream(0))["image"])
+
+    options = {"initialize": initialize, "optimizers": training.make_optimizer(config)}
+    results = []
+    for name, arguments in {"default": {}, "explicit": options}.items():
+        directory = training.open_run_directory(str(tmp_path / name), config)
+        results.append(training.fit(Linear(), square, batches, config, directory, **arguments))
+    toy.equal(*results)
+
+
+def test_default_initialize_takes_the_images_of_both_domains_and_nothing_without_data():
+    pair = training.UnpairedBatches(toy.source(), toy.source(), 8, seed=0)
+    assert [x.shape for x in training.loop._first_inputs(pair)] == [(8, 4, 6, 1)] * 2
+    assert training.loop._first_inputs(training.IndexBatches(8)) == []
+    codes = data.Source(lambda rows: {"a": rows, "b": rows, "index": rows}, np.arange(20))
+    with pytest.raises(ValueError, match=r"initialize is needed .*, got \['a', 'b'\]"):
+        training.loop._first_inputs(training.Batches(codes, 8, 0))
+
+
 def test_metrics_are_read_one_step_late(tmp_path, monkeypatch):
     order = []
-    make = training.fit.__globals__["make_train_step"]
+    make = training.loop.make_train_step
 
     def making(*arguments, **options):
         step = make(*arguments, **options)
@@ -202,20 +236,20 @@ def test_metrics_are_read_one_step_late(tmp_path, monkeypatch):
 
         return watched
 
-    record = training.progress.Progress.record
+    record = training.loop.Loop.record
 
     def recording(self, *arguments):
         order.append("read")
         return record(self, *arguments)
 
-    monkeypatch.setitem(training.fit.__globals__, "make_train_step", making)
-    monkeypatch.setattr(training.progress.Progress, "record", recording)
+    monkeypatch.setattr(training.loop, "make_train_step", making)
+    monkeypatch.setattr(training.loop.Loop, "record", recording)
     fit(tmp_path, training.TrainConfig(steps=4, batch_size=8))
     assert order == ["dispatch", "dispatch", "read", "dispatch", "read", "dispatch", "read", "read"]
 
 
 @pytest.mark.parametrize("scan_steps", [1, 4])
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path, scan_steps):
+def test_non_finite_loss_raises_and_saves_the_last_good_state(tmp_path, scan_steps):
     config = training.TrainConfig(
         steps=20, batch_size=8, scan_steps=scan_steps, checkpoint_every=5, log_every=1
     )
@@ -227,16 +261,16 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path,
         with pytest.raises(training.NonFiniteError, match="step 7: loss is nan, gradient_norm is"):
             fit(tmp_path / "broken", config, weights={"weight": weight})
         assert (tmp_path / "broken" / "checkpoints" / "6").is_dir()
-    kept = training.open_run_directory(str(tmp_path / "broken"), config)
-    assert [line["step"] for line in kept.read_metrics()] == [1, 2, 3, 4, 5, 6]
-    whole = fit(tmp_path / "whole", config, weights={"weight": 1.0})
+    directory = training.open_run_directory(str(tmp_path / "broken"), config)
+    assert [line["step"] for line in directory.read_metrics()] == [1, 2, 3, 4, 5, 6]
+    full = fit(tmp_path / "full", config, weights={"weight": 1.0})
     mended = fit(tmp_path / "broken", config, weights={"weight": 1.0})
-    toy.equal(mended, whole)
+    toy.equal(mended, full)
     assert mended.state.step == 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_leaves_at_any_step(tmp_path, straight, number):
+def test_signal_saves_and_interrupts(tmp_path, straight, number):
     before = signal.getsignal(number)
 
     def figures(step, variables):
@@ -252,8 +286,8 @@ def test_a_signal_saves_and_leaves_at_any_step(tmp_path, straight, number):
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_is_heard_between_checkpoints_too(tmp_path, straight, monkeypatch):
-    record = training.progress.Progress.record
+def test_signal_between_checkpoints_saves_and_interrupts(tmp_path, straight, monkeypatch):
+    record = training.loop.Loop.record
 
     def recording(self, first, count, metrics):
         if first == 5:  # read while step 7 is under way
@@ -261,13 +295,13 @@ def test_a_signal_is_heard_between_checkpoints_too(tmp_path, straight, monkeypat
         return record(self, first, count, metrics)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.progress.Progress, "record", recording)
+        patch.setattr(training.loop.Loop, "record", recording)
         with pytest.raises(training.Interrupted, match="stopped at step 7, which is saved"):
             fit(tmp_path)
     toy.equal(fit(tmp_path), straight)
 
 
-def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path, straight, capsys):
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, straight, capsys):
     fit(tmp_path)
     for file in (tmp_path / "checkpoints" / "20" / "tree").glob("**/d/*"):
         file.write_bytes(b"")

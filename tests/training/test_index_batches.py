@@ -1,4 +1,4 @@
-"""Batches of row numbers alone."""
+"""`IndexBatches`: the same row numbers at every step."""
 
 import itertools
 
@@ -8,19 +8,19 @@ from vaeflow.training import IndexBatches
 from vaeflow.training.step import gather
 
 
-def test_every_batch_numbers_its_rows():
+def test_stream_yields_row_numbers():
     for batch in itertools.islice(IndexBatches(6).stream(3), 2):
         assert list(batch) == ["index"]
         np.testing.assert_array_equal(batch["index"], np.arange(6))
         assert batch["index"].dtype == np.int32
 
 
-def test_hosts_have_rows_of_their_own():
+def test_shards_partition_the_rows():
     parts = [next(IndexBatches(6).stream(0, host, 3))["index"] for host in range(3)]
     np.testing.assert_array_equal(np.concatenate(parts), np.arange(6))
 
 
-def test_a_plan_gathers_what_the_stream_yields():
+def test_plan_gathers_the_batches_of_the_stream():
     rows = IndexBatches(6)
     plan = next(rows.plan(0, 1, 2))
     gathered = gather(rows.examples(), plan)

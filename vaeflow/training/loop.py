@@ -1,0 +1,445 @@
+"""The training loop: runs compiled steps, and logs, evaluates, saves and resumes.
+
+`fit` compiles the step and restores the last checkpoint, `Loop` makes the steps, and `Schedule`
+says which step does what. Everything that decides how a run goes on is in a checkpointed
+`LoopState`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaeflow._util.optional import optional_import
+from vaeflow.training.batches import BatchSource, groups, prefetch
+from vaeflow.training.checkpoint import Checkpoint, Checkpoints
+from vaeflow.training.config import TrainConfig, check_batch_size
+from vaeflow.training.hosts import Interrupted, StopRequest, agree, is_first, stop_requests
+from vaeflow.training.logging import MetricLog
+from vaeflow.training.optimizer import make_optimizer
+from vaeflow.training.run_directory import RunDirectory, finite_or_none
+from vaeflow.training.state import LoopState, TrainState, create_train_state, variables_of
+from vaeflow.training.step import make_train_step
+from vaeflow.training.strategy import Strategy, make_strategy, on_one_device, replicate, replicated
+from vaeflow.training.update import Loss, Metrics, Optimizers, Step, Weights
+
+if TYPE_CHECKING:
+    import tqdm
+
+PyTree = Any
+Variables = dict[str, PyTree]
+Evaluate = Callable[[int, Variables], Mapping[str, float]]
+Figures = Callable[[int, Variables], None]
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or a gradient that isn't finite; the state before that step is saved."""
+
+
+class FitResult(NamedTuple):
+    """The result of training.
+
+    Attributes:
+      variables: The Flax variables to use, on one device: those with the best evaluation if `best`
+        was asked for, else those of the last step; moving averages if they are kept.
+      step: The step that `variables` are from.
+      metrics: Evaluation of `variables`, `{}` without `evaluate`; None for what isn't finite.
+      state: The state after the last step.
+    """
+
+    variables: Variables
+    step: int
+    metrics: dict[str, float | None]
+    state: TrainState
+
+
+def fit(
+    model: Any,
+    losses: Loss | Mapping[str, Loss],
+    batches: BatchSource,
+    config: TrainConfig,
+    directory: RunDirectory,
+    *,
+    optimizers: Optimizers | None = None,
+    initialize: Callable[[], Variables] | None = None,
+    weights: Weights | Mapping[str, Weights] | None = None,
+    evaluate: Evaluate | None = None,
+    best: str | None = None,
+    figures: Figures | None = None,
+) -> FitResult:
+    """Trains up to `config.steps`, going on from the last checkpoint of `directory` if it has one.
+
+    With `config.patience` it ends earlier, after that many evaluations without improvement; a run
+    that goes on from a checkpoint, and every host, ends at the same step.
+
+    A run that was stopped, even killed, ends with the same parameters, bit for bit, as one that
+    wasn't. SIGINT and SIGTERM save and leave. All devices train, those of other hosts included.
+
+    Args:
+      model: Passed to the losses.
+      losses: See `make_update`.
+      batches: `Batches`, `UnpairedBatches`, or `IndexBatches` for a loss that samples its data.
+      config: How to train.
+      directory: The files of the run.
+      optimizers: See `make_update`; None for `make_optimizer(config)`.
+      initialize: Returns the Flax variables of step 0. It is traced for its shapes alone when a run
+        is resumed, so it must be pure; jit what is costly within it, data as arguments. None for
+        `model.init(jax.random.key(config.seed), x)` with the images, or vectors, x of the first
+        batch; those of both domains if it has two; no x for `IndexBatches`.
+      weights: See `make_update`.
+      evaluate: Called as `evaluate(step, variables)` every `config.evaluate_every` steps and at
+        the end, on every host; returns scalars by name, of which the first host's are logged.
+      best: Name of the metric of `evaluate` by which to choose the variables to return, the lowest
+        being the best; None takes those of the last step.
+      figures: Called as `figures(step, variables)` at step 1, at powers of two and at the end, on
+        the first host alone. `evaluate` and `figures` have `variables` on one device and may not
+        keep them: the next step reuses their buffers.
+
+    Returns:
+      The trained variables and their evaluation.
+
+    Raises:
+      NonFiniteError: If a loss or gradient isn't finite, naming the step and the metric.
+      Interrupted: After a signal, once the state is saved.
+      ValueError: If `best` isn't among the metrics, a batch can't be divided over the devices, no
+        checkpoint can be read, or `initialize` is needed.
+    """
+    if best is not None and evaluate is None:
+        raise ValueError(f"best={best!r} needs evaluate, got None")
+    if config.patience and best is None:
+        raise ValueError(f"train.patience={config.patience} needs best, got None")
+    check_batch_size(config)
+    strategy = make_strategy(config.strategy)
+    optimizers = make_optimizer(config) if optimizers is None else optimizers
+    if initialize is None:
+        initialize = _default_initialize(model, batches, config)
+
+    average = config.ema_decay > 0
+    schedule = Schedule(config, evaluates=evaluate is not None, plots=figures is not None)
+
+    with contextlib.ExitStack() as stack:
+        request = stack.enter_context(stop_requests())
+        checkpoints = stack.enter_context(Checkpoints(directory.checkpoints))
+        state = _restored_or_initial(
+            initialize, optimizers, average, best is not None, strategy, checkpoints
+        )
+        start = int(state.train.step)
+        if not schedule.ends_at(start, state.evaluated_step):
+            log = stack.enter_context(MetricLog(directory, start)) if is_first() else None
+            bar = stack.enter_context(_progress_bar(config.steps, start))
+            step = make_train_step(
+                model,
+                losses,
+                optimizers,
+                seed=config.seed,
+                strategy=strategy,
+                weights=weights,
+                ema_decay=config.ema_decay,
+                accumulate=config.accumulate,
+                scan_steps=config.scan_steps,
+            )
+            calls = _calls(batches, config.scan_steps, start, schedule.sizes(start), strategy)
+            calls = stack.enter_context(contextlib.closing(calls))
+            loop = Loop(state, schedule, directory, checkpoints, log, bar, evaluate, best, figures)
+            loop.run(step, calls, request)
+
+        last = int(state.train.step)
+        if last < config.steps and is_first():
+            _say(
+                f"training ended early, after step {last}: {best} is best after step "
+                f"{state.evaluated_step}"
+            )
+        return FitResult(
+            variables=on_one_device(state.best if best else variables_of(state.train, average)),
+            step=state.evaluated_step if best else last,
+            metrics=state.evaluation,
+            state=state.train,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Which step does what, as a function of the step and of the last (best) evaluation's step.
+
+    Both are checkpointed, so that a run that goes on does what it would have done.
+
+    Attributes:
+      config: How to train.
+      evaluates: Whether there are evaluations at all.
+      plots: Whether figures are plotted at all.
+    """
+
+    config: TrainConfig
+    evaluates: bool
+    plots: bool
+
+    def ends_at(self, step: int, evaluated_step: int) -> bool:
+        """Whether training ends after a step: it is the last step, or patience is exhausted."""
+        patience = self.config.patience * self.config.evaluate_every
+        exhausted = 0 < patience <= step - evaluated_step
+        return step >= self.config.steps or (exhausted and self.evaluates_at(step))
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether there is an evaluation after a step."""
+        every = self.config.evaluate_every
+        due = step == self.config.steps or (every > 0 and step % every == 0)
+        return self.evaluates and due
+
+    def logs_at(self, step: int) -> bool:
+        """Whether a line of metrics is written for a step, unless its evaluation writes it."""
+        return step == 1 or step % self.config.log_every == 0 or step == self.config.steps
+
+    def plots_at(self, step: int, evaluated_step: int) -> bool:
+        """Whether figures are plotted after a step."""
+        early = step & (step - 1) == 0  # 1 and the powers of two
+        return self.plots and (early or self.ends_at(step, evaluated_step))
+
+    def saves_at(self, step: int, evaluated_step: int) -> bool:
+        """Whether a checkpoint is written after a step."""
+        return step % self.config.checkpoint_every == 0 or self.ends_at(step, evaluated_step)
+
+    def pauses_at(self, step: int) -> bool:
+        """Whether anything is done after a step; it may end early only where it evaluates."""
+        return self.plots_at(step, step) or self.evaluates_at(step) or self.saves_at(step, step)
+
+    def sizes(self, start: int) -> Iterator[int]:
+        """Number of steps in each call up to the end: at most `scan_steps`, none across a pause."""
+        size = 0
+        for step in range(start + 1, self.config.steps + 1):
+            size += 1
+            if size == self.config.scan_steps or self.pauses_at(step):
+                yield size
+                size = 0
+
+
+@dataclasses.dataclass
+class Loop:
+    """Makes the steps of a run, and does what is due between them.
+
+    Attributes:
+      state: Where the run is; updated by `run`.
+      schedule: Which step does what.
+      directory: The files of the run.
+      checkpoints: Its checkpoints.
+      log: Its log of metrics, None on hosts that write none.
+      bar: Its progress bar.
+      evaluate: See `fit`.
+      best: See `fit`.
+      figures: See `fit`.
+    """
+
+    state: LoopState
+    schedule: Schedule
+    directory: RunDirectory
+    checkpoints: Checkpoints
+    log: MetricLog | None
+    bar: tqdm.tqdm
+    evaluate: Evaluate | None = None
+    best: str | None = None
+    figures: Figures | None = None
+
+    def run(
+        self,
+        compiled_step: Step,
+        calls: Iterable[tuple[int, tuple[PyTree, ...]]],
+        request: StopRequest,
+    ) -> None:
+        """Makes steps until the run ends or is asked to stop.
+
+        Args:
+          compiled_step: See `make_train_step`.
+          calls: For each call, its number of steps and its arguments after the state.
+          request: Whether to stop.
+
+        Raises:
+          NonFiniteError: See `fit`.
+          Interrupted: See `fit`.
+        """
+        step = int(self.state.train.step)
+        pending = None
+        for count, arguments in calls:
+            self.state.train, metrics = compiled_step(self.state.train, *arguments)
+            if pending is not None:  # read one step late, while the device is busy
+                self.record(*pending)
+            pending = (step, count, metrics)
+            step += count
+            if request.agreed() or self.schedule.pauses_at(step):
+                last = self.record(*pending)
+                pending = None
+                self.pause(step, last)
+            if request.signal_number is not None and pending is None:
+                self.save(step)
+                raise Interrupted(step, request.signal_number)
+            if self.schedule.ends_at(step, self.state.evaluated_step):
+                return
+
+    def record(self, first: int, count: int, metrics: Metrics) -> dict[str, float]:
+        """Reads, checks and logs the metrics of `count` steps after step `first`.
+
+        Returns:
+          The metrics of the last of them.
+        """
+        arrays = jax.device_get(dict(metrics))
+        names = sorted(arrays, key=lambda name: not name.endswith("loss"))  # losses first
+        columns = {name: np.reshape(arrays[name], -1) for name in names}
+        for position in range(count):
+            step = first + position + 1
+            values = {name: float(column[position]) for name, column in columns.items()}
+            self.check_finite(step, values)
+            if self.schedule.logs_at(step) and not self.schedule.evaluates_at(step):
+                self.write(step, values)
+        shown = {name: v for name, v in values.items() if not name.endswith("gradient_norm")}
+        self.bar.set_description("training", refresh=False)
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(count)
+        return values
+
+    def check_finite(self, step: int, values: dict[str, float]) -> None:
+        """Saves and raises at the first step whose loss or gradient isn't finite."""
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if not any(name.rsplit("/", 1)[-1] in ("loss", "gradient_norm") for name in bad):
+            return
+        train = self.state.train  # the guard of the step has kept the last good state
+        finite = jax.device_put(np.ones((), bool), train.finite.sharding)
+        self.state.train = train.replace(finite=finite)
+        self.save(int(train.step))
+        shown = ", ".join(f"{name} is {value}" for name, value in bad.items())
+        raise NonFiniteError(
+            f"step {step}: {shown}; training stopped, and the state after step {step - 1}, the "
+            f"last good one, is kept in {self.directory.path}"
+        )
+
+    def pause(self, step: int, last: dict[str, float]) -> None:
+        """Evaluates, plots and saves where this is due; `last` has the metrics of the step."""
+        variables = variables_of(self.state.train, bool(self.state.train.ema))
+        if self.schedule.evaluates_at(step):
+            evaluation = self.evaluate(step, on_one_device(variables))
+            evaluation = agree({name: float(value) for name, value in evaluation.items()})
+            self.write(step, {**last, **evaluation})
+            self.choose(step, evaluation, variables)
+        if self.schedule.plots_at(step, self.state.evaluated_step) and is_first():
+            self.figures(step, on_one_device(variables))
+        if self.schedule.saves_at(step, self.state.evaluated_step):
+            self.save(step)
+
+    def choose(self, step: int, evaluation: dict[str, float], variables: Variables) -> None:
+        """Keeps an evaluation: the last, or with `best` the best and its variables."""
+        if self.best is not None:
+            if self.best not in evaluation:
+                raise ValueError(
+                    f"best must be one of the metrics {sorted(evaluation)}, got {self.best!r}"
+                )
+            before = self.state.evaluation.get(self.best)
+            if before is not None and not evaluation[self.best] < before:
+                return
+            self.state.best = jax.tree.map(jnp.copy, variables)  # the next step reuses the buffers
+        self.state.evaluation = {name: finite_or_none(value) for name, value in evaluation.items()}
+        self.state.evaluated_step = step
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs metrics, on the first host."""
+        if self.log is not None:
+            self.log.write(step, metrics)
+
+    def save(self, step: int) -> None:
+        """Writes a checkpoint, and before it the metrics up to it."""
+        if self.log is not None:
+            self.log.flush()
+        self.checkpoints.save(step, Checkpoint(self.state.tree(), self.state.to_json()))
+
+
+def _default_initialize(
+    model: Any, batches: BatchSource, config: TrainConfig
+) -> Callable[[], Variables]:
+    """Initialises the model by the inputs of the first batch, the same on all hosts."""
+    inputs = _first_inputs(batches)
+    return lambda: jax.jit(model.init)(jax.random.key(config.seed), *inputs)
+
+
+def _first_inputs(batches: BatchSource) -> list[np.ndarray]:
+    """The images or vectors of the first batch, of both domains if there are two.
+
+    Raises:
+      ValueError: If a batch has other data than one array and labels.
+    """
+    batch = next(batches.stream(0))
+    inputs = []
+    for part in [batch] if "index" in batch else batch.values():
+        names = [name for name in part if name not in ("index", "label", "style")]
+        if len(names) > 1:
+            raise ValueError(f"initialize is needed for batches of several arrays, got {names}")
+        inputs += [part[name] for name in names]
+    return inputs
+
+
+def _restored_or_initial(
+    initialize: Callable[[], Variables],
+    optimizers: Optimizers,
+    average: bool,
+    choose: bool,
+    strategy: Strategy,
+    checkpoints: Checkpoints,
+) -> LoopState:
+    """The state of the last checkpoint, or that of step 0."""
+    everywhere = replicated(strategy.mesh)
+
+    def initial_tree(variables: Variables) -> dict[str, PyTree]:
+        train = create_train_state(variables, optimizers, ema=average)
+        best = jax.tree.map(jnp.copy, variables_of(train, average)) if choose else {}
+        return LoopState(train, best).tree()
+
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(lambda: initial_tree(initialize())),
+    )
+    checkpoint, warnings = checkpoints.restore_latest(abstract)
+    for warning in warnings:
+        _say(f"warning: {warning}")
+    if checkpoint is not None:
+        return LoopState.from_json(checkpoint.tree, checkpoint.progress)
+    # Every host makes the same variables, which as arrays of the host may go to any device.
+    tree = jax.jit(initial_tree, out_shardings=everywhere)(jax.device_get(initialize()))
+    return LoopState(tree["state"], tree["best"])
+
+
+def _calls(
+    batches: BatchSource, scan_steps: int, start: int, sizes: Iterator[int], strategy: Strategy
+) -> Iterator[tuple[int, tuple[PyTree, ...]]]:
+    """Yields the number of steps of each call and its arguments after the state, read ahead."""
+    shard = (jax.process_index(), jax.process_count())
+    if scan_steps == 1:
+        stream = batches.stream(start, *shard)
+        yield from prefetch((size, (strategy.place(next(stream), 0),)) for size in sizes)
+        return
+    examples = replicate(batches.examples(), strategy.mesh)
+    plans = groups(batches.plan(start, *shard), sizes, scan_steps)
+    for size, plan in prefetch((size, strategy.place(plan, 1)) for size, plan in plans):
+        yield size, (examples, plan, np.int32(size))
+
+
+def _say(line: str) -> None:
+    """Prints a line on stderr, above the progress bar."""
+    optional_import("tqdm", "training.fit").tqdm.write(line, file=sys.stderr)
+
+
+def _progress_bar(steps: int, start: int) -> tqdm.tqdm:
+    """A bar on the first host's stderr, redrawn seldom where that is a file and not a terminal."""
+    interval = 0.2 if sys.stderr.isatty() else 30.0
+    return optional_import("tqdm", "training.fit").tqdm(
+        total=steps,
+        initial=start,
+        desc="compiling",
+        disable=not is_first(),
+        unit="step",
+        mininterval=interval,
+        maxinterval=2 * interval,
+        dynamic_ncols=True,
+    )
