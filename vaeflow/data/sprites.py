@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Factors:
+class Sprites:
     """The five factors of the sprites, and the images that they give.
 
     The data set is the full grid: 3 shapes x 6 scales x 40 rotations x 32 x-positions x 32
@@ -71,7 +71,7 @@ class Factors:
 
     def index(self, codes: Int[np.ndarray, "batch 5"]) -> Int[np.ndarray, " batch"]:
         """Returns the numbers of the images with the given codes, the inverse of `codes`."""
-        return np.ravel_multi_index(tuple(np.moveaxis(self._checked(codes), -1, 0)), self.sizes)
+        return np.ravel_multi_index(tuple(np.moveaxis(self._check_codes(codes), -1, 0)), self.sizes)
 
     def render(
         self, codes: Int[np.ndarray, "batch 5"]
@@ -84,7 +84,7 @@ class Factors:
         Raises:
           ValueError: A code is out of its factor's range.
         """
-        codes = self._checked(codes)
+        codes = self._check_codes(codes)
         parts = [
             self._render(codes[start : start + _ROWS_AT_ONCE])
             for start in range(0, len(codes), _ROWS_AT_ONCE)
@@ -114,7 +114,7 @@ class Factors:
         coverage = np.clip(0.5 - distance * radius, 0, 1)
         return np.round(255 * coverage).astype(np.uint8)[..., np.newaxis]
 
-    def _checked(self, codes: Sequence | np.ndarray) -> np.ndarray:
+    def _check_codes(self, codes: Sequence | np.ndarray) -> np.ndarray:
         codes = np.asarray(codes)
         if codes.ndim != 2 or codes.shape[1] != 5:
             raise ValueError(f"codes: shape {codes.shape} isn't allowed; allowed is (batch, 5)")
@@ -165,8 +165,8 @@ def open_sprites(name: str, fold: int, image_size: int | None) -> Dataset:
         raise ValueError(
             f"image_size={image_size}: {name} needs at least {_SMALLEST_SIZE} to show its sprites"
         )
-    factors = Factors(_DEFAULT_SIZE if image_size is None else image_size)
-    part = Part(lambda rows: {"image": factors.render(factors.codes(rows))}, len(factors))
+    sprites = Sprites(_DEFAULT_SIZE if image_size is None else image_size)
+    part = Part(lambda rows: {"image": sprites.render(sprites.codes(rows))}, len(sprites))
     splits = make_splits({"train": part}, fold, name=name)
-    shape = (factors.image_size, factors.image_size, 1)
-    return Dataset(name=name, shape=shape, num_classes=None, factors=factors, **splits)
+    shape = (sprites.image_size, sprites.image_size, 1)
+    return Dataset(name=name, shape=shape, num_classes=None, truth=sprites, **splits)

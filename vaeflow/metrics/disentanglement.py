@@ -27,7 +27,7 @@ def disentanglement_scores(
 
     For sprites, with a trained model::
 
-        factors = dataset.factors.codes(batch["index"])
+        factors = dataset.truth.codes(batch["index"])
         codes = np.asarray(model.apply(variables, batch["image"], rng, method="encode"))
         metrics.disentanglement_scores(codes, factors, categorical=(0,))
 
