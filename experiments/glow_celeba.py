@@ -169,7 +169,7 @@ class Drawing:
         self.save("samples", plotting.temperature_samples(by_temperature, TEMPERATURES))
         drawn = self.samples(variables, 0.7)
         train = data.stack(self.dataset.train, 20_000)["image"]
-        nearest = metrics.nearest_neighbors(drawn, train, count=2)[0]
+        nearest = metrics.nearest_neighbors(drawn, train, num_neighbors=2)[0]
         self.save("nearest_training_images", plotting.nearest_images(drawn, train[nearest]))
         real = data.stack(self.dataset.test, 8)["image"]
         real = real[np.arange(8) % len(real)]

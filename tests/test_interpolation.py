@@ -89,7 +89,7 @@ def test_a_zero_vector_takes_the_other_direction():
 
 
 @pytest.mark.parametrize("path", [vf.linear_path, vf.spherical_path])
-def test_what_makes_no_path_is_refused(path):
+def test_mismatched_ends_raise(path):
     with pytest.raises(ValueError, match=r"shapes \(2, 3\) and \(3,\) and 4"):
         path(np.zeros((2, 3)), np.zeros(3), 4)
     with pytest.raises(ValueError, match=r"shapes \(3,\) and \(3,\) and 1"):

@@ -16,6 +16,16 @@ from vaeflow.bijectors import Conditioner
 from vaeflow.distributions import FullGaussian, Mixture, Resampled, UniformBox
 from vaeflow.nn import MLP
 
+__all__ = [
+    "BoxBase",
+    "CorrelatedGaussianBase",
+    "DiagonalGaussianBase",
+    "GaussianMixtureBase",
+    "LabelledGaussianBase",
+    "ResampledBase",
+    "VampPrior",
+]
+
 
 class BoxBase(nn.Module):
     """A uniform distribution on a box that isn't learned.

@@ -26,7 +26,7 @@ def test_a_photograph_is_embedded():
     assert found[50, 50] > 0.6 > 0.2 > found[300, 200]
 
 
-def test_missing_and_broken_files_are_refused(tmp_path):
+def test_missing_and_broken_files_raise(tmp_path):
     with pytest.raises(ValueError, match=r"there\.png is missing"):
         data.read_grey_image("there.png")
     with pytest.raises(ValueError, match="is missing"):

@@ -1,4 +1,4 @@
-"""Annealed importance sampling, held against models whose evidence is known."""
+"""Annealed importance sampling of models with known evidence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def test_bounds_rise_to_the_evidence_which_annealing_reaches():
         float(-losses.importance_weighted(DIAGONAL, variables, rows, KEY, num_samples=samples)[0])
         for samples in (1, 2, 8)
     ]
-    annealed = estimate(DIAGONAL, variables, chains=5000, temperatures=300, leapfrog_steps=2)
+    annealed = estimate(
+        DIAGONAL, variables, num_chains=5000, num_temperatures=300, num_leapfrog_steps=2
+    )
     assert elbo <= bounds[0] + 0.02
     assert np.all(np.diff(bounds) > 0.05)
     assert bounds[-1] <= annealed.mean()
@@ -46,9 +48,9 @@ def test_few_temperatures_leave_the_mean_weight_unbiased():
         found = estimate(
             DIAGONAL,
             exact.diagonal_variables(),
-            chains=chains,
-            temperatures=temperatures,
-            leapfrog_steps=1,
+            num_chains=chains,
+            num_temperatures=temperatures,
+            num_leapfrog_steps=1,
         )
         np.testing.assert_allclose(found, exact.log_likelihood(), atol=0.1)
 
@@ -79,9 +81,9 @@ def test_step_sizes_follow_the_scale_of_a_labelled_prior():
     found = estimate(
         model,
         {"params": {"decoder": decoder, "prior_model": prior}},
-        chains=300,
-        temperatures=500,
-        leapfrog_steps=3,
+        num_chains=300,
+        num_temperatures=500,
+        num_leapfrog_steps=3,
         context=labels,
     )
     np.testing.assert_allclose(found, truth, atol=0.1)
@@ -106,7 +108,7 @@ class Denser(exact.Observed):
         return Dequantized(images, jnp.full(len(images), 2.5))
 
 
-def test_what_an_observation_costs_is_included():
+def test_log_det_of_the_observation_is_included():
     settings = {"chains": 2, "temperatures": 3, "leapfrog_steps": 1}
     plain = estimate(DIAGONAL, exact.diagonal_variables(), **settings)
     denser = DIAGONAL.clone(observation=Denser())
@@ -114,7 +116,7 @@ def test_what_an_observation_costs_is_included():
     np.testing.assert_allclose(found, plain + 2.5, rtol=1e-6)
 
 
-def test_what_has_no_gradients_is_refused():
+def test_latents_without_gradients_raise():
     groups = {"a": encoders.DiagonalGaussianPosterior(1), "b": encoders.ConcretePosterior(2)}
     model = exact.model(encoders.GroupedPosterior(groups))
     with pytest.raises(ValueError, match="latents must be continuous for AIS, got Concrete ones"):

@@ -185,7 +185,7 @@ def test_bins_are_of_equal_width():
     factors = np.repeat(np.arange(40), 3)[:, None]
     gap = functools.partial(metrics.mutual_information_gap, factors=factors)
     assert gap(factors * 0.1) == pytest.approx(np.log(20) / np.log(40), abs=1e-12)
-    assert gap(factors * 0.1, bins=4) == pytest.approx(np.log(4) / np.log(40), abs=1e-12)
+    assert gap(factors * 0.1, num_bins=4) == pytest.approx(np.log(4) / np.log(40), abs=1e-12)
     # One far away leaves all others in a single bin; of equal frequency bins would tell them apart.
     far = np.where(factors == 39, 1e308, -1e308 + factors)
     one = -(np.log(1 / 40) + 39 * np.log(39 / 40)) / 40
@@ -241,13 +241,13 @@ def test_values_that_occur_once_are_not_fixed():
             score(PERFECT, unique)
 
 
-def test_seeds_choose_what_is_drawn():
+def test_seeds_choose_the_samples():
     score = functools.partial(metrics.disentanglement_scores, NOISE[:200], FACTORS[:200])
     assert score() == score(seed=0)
     assert score() != score(seed=1)
 
 
-def test_what_images_of_sprites_show():
+def test_scores_of_sprite_images():
     # Area and centre of what is drawn, in place of an encoder.
     sprites = Factors(16)
     codes = sprites.codes(np.random.default_rng(0).integers(0, len(sprites), 2000))
@@ -265,7 +265,7 @@ def test_what_images_of_sprites_show():
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_unfit_input_is_refused(name):
+def test_unfit_input_raises(name):
     score = SCORES[name]
     shapes = r"same 2 examples or more, got "
     with pytest.raises(ValueError, match=shapes + r"\(1200,\) and \(1200, 3\)"):
@@ -284,9 +284,9 @@ def test_unfit_input_is_refused(name):
         score(PERFECT, FACTORS * [1, 0, 1])
 
 
-def test_unfit_settings_are_refused():
+def test_unfit_settings_raise():
     with pytest.raises(ValueError, match="bins must be at least 2, got 1"):
-        metrics.mutual_information_matrix(PERFECT, FACTORS, bins=1)
+        metrics.mutual_information_matrix(PERFECT, FACTORS, num_bins=1)
     for name in ("separated_attribute_predictability", "dci"):
         with pytest.raises(ValueError, match=r"columns of the 3 factors, got \[3\]"):
             SCORES[name](PERFECT, FACTORS, categorical=[3])

@@ -94,6 +94,6 @@ def test_rounding_leaves_no_distance_below_zero(seed):
         (np.array([[0, np.nan], [np.inf, 1]]), np.ones((2, 2)), "first must be finite, got 2"),
     ],
 )
-def test_what_are_no_features_is_refused(first, second, message):
+def test_invalid_features_raise(first, second, message):
     with pytest.raises(ValueError, match=message):
         metrics.frechet_distance(first, second)

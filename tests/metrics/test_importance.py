@@ -38,7 +38,7 @@ def test_it_compiles_and_keeps_float32():
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
-def test_other_shapes_are_refused(shape):
+def test_other_shapes_raise(shape):
     with pytest.raises(ValueError, match=r"log_weights must have shape \[sample\], got"):
         estimators.importance_diagnostics(jnp.zeros(shape))
 

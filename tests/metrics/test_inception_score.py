@@ -66,7 +66,7 @@ def test_the_smallest_numbers_and_the_rounding_of_float32_do_no_harm():
         ([[0.5, np.inf]], "got a sum of inf"),
     ],
 )
-def test_what_are_no_probabilities_is_refused(probabilities, message):
+def test_what_are_no_probabilities_raises(probabilities, message):
     with pytest.raises(ValueError, match=message):
         metrics.inception_score(probabilities)
 

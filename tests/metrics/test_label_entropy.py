@@ -1,4 +1,4 @@
-"""How evenly labels occur: worked examples."""
+"""Entropy of label frequencies: worked examples."""
 
 import numpy as np
 import pytest
@@ -27,6 +27,6 @@ def test_a_single_label_has_none():
         (np.array([1, -1]), "the least -1"),
     ],
 )
-def test_what_are_no_labels_is_refused(labels, message):
+def test_what_are_no_labels_raises(labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.label_entropy(labels)

@@ -1,4 +1,4 @@
-"""What latents tell of examples, held against quadrature."""
+"""Mutual information of examples and latents against quadrature."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_single_precision_loses_nothing_more():
         ),
     ],
 )
-def test_what_are_no_maps_is_refused(first, second, message):
+def test_what_are_no_maps_raises(first, second, message):
     with pytest.raises(ValueError, match=message):
         metrics.perceptual_distance(first, second)
 

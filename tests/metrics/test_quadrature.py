@@ -24,7 +24,7 @@ def test_a_box_is_its_area_and_large_values_do_not_overflow():
     ("low", "high", "cells"),
     [([0, 0], [1], 5), ([0] * 3, [1] * 3, 5), ([1], [0], 5), ([0], [1], 0), (0, 1, 5)],
 )
-def test_wrong_boxes_are_refused(low, high, cells):
+def test_wrong_boxes_raise(low, high, cells):
     with pytest.raises(ValueError, match="low"):
         metrics.log_integral(lambda x: x[:, 0], low, high, cells)
 

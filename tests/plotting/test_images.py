@@ -103,7 +103,7 @@ def test_neighbors_stand_below_their_sample():
         assert rows[1][0] - rows[0][0] == 64 + 4
 
 
-def test_unfit_images_are_refused():
+def test_unfit_images_raise():
     images = random_images(4, 6, 6, 1)
     with pytest.raises(ValueError, match="images must be uint8, got float32"):
         plotting.image_grid(images.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Figures of what each latent does."""
+"""Figures of latent traversals."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is particular to each kind of quantizer, against exact answers."""
+"""Each kind of quantizer against exact references."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_groups_are_quantizers_of_their_channels():
     np.testing.assert_allclose(found.losses["commitment"], losses, rtol=1e-5)
 
 
-def test_groups_draw_apart():
+def test_groups_sample_with_their_own_keys():
     features = jnp.zeros((50, 4))
     grouped = GroupedQuantizer(GumbelQuantizer(8), num_groups=2)
     variables = jax.jit(grouped.init)(KEY, features)
@@ -186,7 +186,7 @@ def test_entropies_are_those_over_every_corner(bits):
     np.testing.assert_allclose(jnp.nanmean(bad), entropies(others, bits, 3.0), rtol=1e-4)
 
 
-def test_the_gradient_of_entropies_of_a_divided_batch_is_that_of_the_whole():
+def test_entropy_gradient_of_a_divided_batch_is_that_of_the_full_batch():
     features = numbers(6, 2, 3)
     quantizer = LookupFreeQuantizer(3, 3.0)
     axis = vf.Axis("data")
@@ -217,7 +217,7 @@ def test_eighteen_bits_take_little_memory():
     assert compiled.memory_analysis().temp_size_in_bytes < 1024 * 2**18 * 4 / 20
 
 
-def test_codes_are_drawn_with_their_probabilities():
+def test_codes_are_sampled_with_their_probabilities():
     features = jnp.broadcast_to(numbers(3), (4000, 5, 3))
     quantizer = GumbelQuantizer(4)
     variables = jax.jit(quantizer.init)(KEY, features)
@@ -296,12 +296,12 @@ BATCH = numbers(5, 4)
     ],
     ids=str,
 )
-def test_fields_out_of_range_are_refused(quantizer, message):
+def test_fields_out_of_range_raise(quantizer, message):
     with pytest.raises(ValueError, match=message):
         quantizer.init(KEY, BATCH)
 
 
-def test_what_training_needs_is_asked_for():
+def test_missing_rng_raises():
     for quantizer, message in (
         (VectorQuantizer(3), "VectorQuantizer: rng must be given for restarts of codes, got None"),
         (ResidualQuantizer(3, num_stages=2), "rng must be given for restarts of codes"),

@@ -1,4 +1,4 @@
-"""What every quantizer obeys: shapes, codes that can be looked up, gradients, rows, NaN, axes."""
+"""Laws of every quantizer: shapes, lookup, gradients, rows, NaN, axes."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_evaluation_is_exported_for_batches_of_any_size(entry):
 
 
 @every
-def test_one_bad_latent_spoils_no_other(entry):
+def test_nan_latent_is_isolated(entry):
     bad = FEATURES.at[1, 2, 0, 0].set(jnp.nan)
     clean, found = (entry.evaluate(entry.variables, x) for x in (FEATURES, bad))
     here = np.zeros(FEATURES.shape[:-1], bool)
@@ -145,7 +145,7 @@ def test_one_bad_latent_spoils_no_other(entry):
     assert np.isnan(found.values[here][0, 0])
     assert np.all(found.indices[here].reshape(-1)[0] == LEFT_OUT)
     missing = clean.counts.sum() - found.counts.sum()
-    groups = getattr(entry.quantizer, "groups", 1)
+    groups = getattr(entry.quantizer, "num_groups", 1)
     assert missing == np.prod(entry.quantizer.code_shape, dtype=int) // groups
     for name, loss in found.losses.items():
         np.testing.assert_array_equal(np.isnan(loss), np.arange(5) == 1)
@@ -155,7 +155,7 @@ def test_one_bad_latent_spoils_no_other(entry):
 
 
 @every
-def test_a_bad_example_teaches_nothing(entry):
+def test_nan_example_changes_no_code(entry):
     """The averages and gradients are those without its bad latents."""
     bad = FEATURES.at[1].set(jnp.nan)
     _, state = entry.train(entry.variables, bad, RNG)
@@ -184,7 +184,7 @@ def test_values_and_gradients_are_finite_far_out(entry):
 
 
 @every
-def test_a_divided_batch_is_the_whole_one(entry):
+def test_a_divided_batch_equals_the_full_batch(entry):
     """What is learned, and terms that couple rows, under a named axis."""
     features, keys = numbers(6, 3, 2, 4, seed=9), jax.random.split(RNG, 6)
     features = features.at[4, 0, 0].set(jnp.nan)
@@ -209,7 +209,7 @@ def test_a_divided_batch_is_the_whole_one(entry):
 
 
 @every
-def test_evaluation_learns_nothing_and_draws_nothing(entry):
+def test_evaluation_neither_learns_nor_samples(entry):
     evaluate = functools.partial(entry.quantizer.apply, mutable=["codebook"])
     first, kept = jax.jit(evaluate)(entry.variables, FEATURES, KEY)
     second = entry.evaluate(entry.variables, FEATURES)
@@ -236,7 +236,7 @@ def test_variables_are_kept_in_files(entry, tmp_path):
 
 
 @every
-def test_wrong_shapes_are_refused_with_both_named(entry):
+def test_wrong_shapes_raise_with_both_named(entry):
     wrong = r"shape.*(\(5, 4\).*\(5, 3\)|\(5, 3\))"
     if entry.public is not registry.GroupedQuantizer:
         wrong = r"expected features of shape \(5, 4\), got \(5, 3\)"

@@ -1,4 +1,4 @@
-"""Exported functions are the model's, for any batch, and nothing else is taken for them."""
+"""Exported functions equal the model's, for any batch; other files raise errors."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def rewritten(path, **files):
     return new.read_bytes()
 
 
-def test_damaged_files_and_others_are_refused(saved):
+def test_damaged_files_and_others_raise(saved):
     path, content = saved
     for size in range(0, len(content), 29):
         assert "holds no exported functions" in refusal(path, content[:size])
@@ -282,7 +282,7 @@ def test_damaged_files_and_others_are_refused(saved):
     assert sorted(sharing.load_exported(path)) == ["scaled"]
 
 
-def test_flipped_bits_are_refused_or_change_nothing(saved):
+def test_flipped_bits_raise_or_change_nothing(saved):
     path, content = saved
     with zipfile.ZipFile(path) as archive:
         stored = [archive.read(name) for name in archive.namelist()]

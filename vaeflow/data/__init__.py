@@ -1,8 +1,8 @@
-"""Data: images, pairs of domains and tables behind strings, splits that never overlap, and batches.
+"""Datasets by source strings, with disjoint splits, and their batches.
 
 A batch is a dictionary of numpy arrays: ``image`` (uint8, shape [batch, height, width, channel]),
 ``index`` (int32, shape [batch]) and, where the data have labels, ``label`` (int32, shape [batch]).
-Drawings have ``style``, the class of their style (int32, shape [batch]), besides.
+Coloured digits also have ``style``, the class of their style (int32, shape [batch]).
 A batch of a table has ``vector`` (float32, shape [batch, column]) and ``index``.
 """
 

@@ -1,4 +1,4 @@
-"""Datasets: splits, sources and in-memory arrays."""
+"""`Dataset` and `Table`, their splits (`Source`), and the construction of splits from arrays."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Source:
         return {name: rows[0] for name, rows in self.gather(np.array([position])).items()}
 
     def gather(self, positions: Int[np.ndarray, " batch"]) -> Batch:
-        """Returns the examples at `positions` as one batch, each entry of shape [batch, ...]."""
+        """Returns the examples at `positions` as one batch, each array of shape [batch, ...]."""
         rows = self.rows[positions]
         return {**self.read(rows), "index": (rows + self.offset).astype(np.int32)}
 
@@ -188,10 +188,10 @@ def make_splits(parts: Mapping[str, Part], fold: int, *, name: str) -> dict[str,
         part has fewer than ten examples to carve from.
     """
     if not 0 <= fold < FOLDS:
-        raise ValueError(f"fold={fold}: allowed are 0 to {FOLDS - 1}")
+        raise ValueError(f"fold must be from 0 to {FOLDS - 1}, got {fold}")
     missing = [split for split in SPLITS if split not in parts]
     if not missing and fold:
-        raise ValueError(f"fold={fold}: {name} comes with all its splits, so only 0 is allowed")
+        raise ValueError(f"fold must be 0 for {name}, which comes with all its splits, got {fold}")
     rows = {split: np.arange(part.count) for split, part in parts.items()}
     if missing:
         blocks = _blocks(parts["train"].count, name)

@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 256
 
 @dataclasses.dataclass(frozen=True)
 class Sprites:
-    """The five factors of the sprites, and the images that they give.
+    """The ground truth of ``embedded:sprites``: five factors, and the rendering.
 
     The data set is the full grid: 3 shapes x 6 scales x 40 rotations x 32 x-positions x 32
     y-positions = 737,280 images. A *code* is a row of five integers, one a factor, in the order of
@@ -76,7 +76,7 @@ class Sprites:
     def render(
         self, codes: Int[np.ndarray, "batch 5"]
     ) -> UInt8[np.ndarray, "batch height width 1"]:
-        """Draws the sprites with the given codes, white on black.
+        """Renders the sprites with the given codes, white on black.
 
         A pixel's value is the share of it that the sprite covers, taken as the distance of the
         pixel's centre from the outline, in pixels, clipped to half a pixel on either side.
@@ -117,10 +117,11 @@ class Sprites:
     def _check_codes(self, codes: Sequence | np.ndarray) -> np.ndarray:
         codes = np.asarray(codes)
         if codes.ndim != 2 or codes.shape[1] != 5:
-            raise ValueError(f"codes: shape {codes.shape} isn't allowed; allowed is (batch, 5)")
+            raise ValueError(f"codes must have shape (batch, 5), got {codes.shape}")
         if ((codes < 0) | (codes >= self.sizes)).any():
             raise ValueError(
-                f"codes: out of range; allowed are 0 up to, not including, {self.sizes}"
+                f"codes must be from 0 up to, not including, {self.sizes}, got"
+                f" {codes.min(axis=0).tolist()} to {codes.max(axis=0).tolist()}"
             )
         return codes
 
@@ -156,7 +157,7 @@ def _half_disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def open_sprites(name: str, fold: int, image_size: int | None) -> Dataset:
-    """Opens the sprites at 64 by 64 by 1, or another size; images are drawn when they are read.
+    """Opens the sprites at 64 by 64 by 1, or another size; images are rendered when they are read.
 
     Raises:
       ValueError: `image_size` is too small to tell the sprites apart.

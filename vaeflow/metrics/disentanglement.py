@@ -23,7 +23,7 @@ def disentanglement_scores(
     categorical: Sequence[int] = (),
     seed: int = 0,
 ) -> dict[str, float]:
-    """Computes how a representation relates to the factors that the examples were made of.
+    """Computes the disentanglement scores of a representation with known factors.
 
     For sprites, with a trained model::
 
@@ -37,8 +37,8 @@ def disentanglement_scores(
     `mutual_information_gap`); each says in its own docstring what useless latents get.
 
     Args:
-      codes: The middles of the posteriors; each latent in any units.
-      factors: What the examples were made of.
+      codes: Posterior means; each latent in any units.
+      factors: Ground-truth factors of the examples.
       categorical: Columns of `factors` whose order means nothing, such as shapes.
       seed: Seed of whatever is drawn.
 

@@ -1,4 +1,4 @@
-"""Corner plots: marginals of each dimension and each pair."""
+"""Corner plots: the marginals of each dimension and of each pair, of data and of samples."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def pairwise_marginals(
     samples: Float[Array | np.ndarray, "sample column"],
     labels: Sequence[str] = (),
 ) -> Figure:
-    """Draws every pair of columns: data below the diagonal, samples of a model above it.
+    """Plots every pair of columns: data below the diagonal, samples of a model above it.
 
-    On the diagonal are the histograms of each column, of data and samples alike. Axes show the
-    middle 99% of the data and a margin; the panels of a column share its axis. At most the first
-    2,000 rows are drawn as points.
+    On the diagonal are the histograms of each column, of data and of samples. Axes show the middle
+    99% of the data and a margin; the panels of a column share its axis. At most the first 2,000
+    rows are plotted as points.
 
     Args:
       data: The data.
       samples: Samples of the model.
-      labels: What to call the columns; by default their numbers, counted from 0.
+      labels: Names of the columns; by default their numbers, counted from 0.
 
     Raises:
       ValueError: If the tables have different numbers of columns, fewer than two of them or no

@@ -1,4 +1,4 @@
-"""Figures and animations as files."""
+"""Figures and animations as files, written atomically."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from etils import epath
 from jaxtyping import UInt8
 
-from vaeflow._util.files import write_whole
+from vaeflow._util.files import local_or_remote, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
-    """Writes a figure at its own resolution; a reader never sees half of it.
+    """Writes a figure at its own resolution, atomically.
 
     Args:
-      path: Where to; the suffix gives the format (.png, .pdf, .svg). A path of any kind that
+      path: The file; its suffix gives the format (.png, .pdf, .svg). A path of any kind that
         `etils.epath` knows, such as ``gs://``. Missing folders are made.
       figure: The figure.
 
     Raises:
       ValueError: If matplotlib can't write the format of the suffix.
     """
-    path = epath.Path(path)
+    path = local_or_remote(path)
     suffix = path.suffix.lstrip(".")
     supported = sorted(figure.canvas.get_supported_filetypes())
     if suffix not in supported:
@@ -47,12 +46,12 @@ def save_animation(
     frames: UInt8[np.ndarray, "frame height width rgb"],
     seconds: float | Sequence[float] = 0.05,
 ) -> None:
-    """Writes frames as a GIF that runs for ever; a reader never sees half of it.
+    """Writes frames as a GIF that loops endlessly, atomically.
 
     All frames share 128 colours, which keeps the file small.
 
     Args:
-      path: Where to, ending in .gif; of any kind that `etils.epath` knows. Missing folders are
+      path: The file, ending in .gif; of any kind that `etils.epath` knows. Missing folders are
         made.
       frames: The frames.
       seconds: How long to show each frame, or one number for all; whole hundredths count.
@@ -62,7 +61,7 @@ def save_animation(
     """
     from PIL import Image
 
-    path = epath.Path(path)
+    path = local_or_remote(path)
     if path.suffix != ".gif":
         raise ValueError(f"path must end in .gif, got {os.fspath(path)!r}")
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:

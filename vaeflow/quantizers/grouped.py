@@ -16,8 +16,8 @@ from vaeflow.quantizers.vector import COLLECTION
 class GroupedQuantizer(Quantizer):
     """Splits the channels into G groups of equal size, each quantised with codes of its own.
 
-    K codes a group make K^G codes in all. The losses are the sums of the groups'. Each group samples
-    with keys of its own.
+    K codes a group make K^G codes in all. The losses are the sums of the groups'. Each group
+    samples with keys of its own.
 
     Shapes: features are ``[batch, *positions, channel]`` with G dividing the channels, indices
     ``[batch, *positions, group, *codebooks]``, with the codebooks of the quantizer inside. Its
@@ -73,9 +73,8 @@ class GroupedQuantizer(Quantizer):
 
         group_axis = features.ndim - 1
         out_axes = Quantized(group_axis, group_axis, 0, 0)
-        groups = self._scan(quantize, (group_axis, 0), out_axes)(self.quantizer, None, parts, keys)[
-            1
-        ]
+        scanned = self._scan(quantize, (group_axis, 0), out_axes)
+        _, groups = scanned(self.quantizer, None, parts, keys)
         return Quantized(
             groups.values.reshape(features.shape),
             groups.indices,
@@ -95,7 +94,7 @@ class GroupedQuantizer(Quantizer):
         def lookup(quantizer: Quantizer, indices: Array) -> Array:
             return quantizer.lookup(indices)
 
-        values = self._scan(lookup, (group_axis,), group_axis)(self.quantizer, None, indices)[1]
+        _, values = self._scan(lookup, (group_axis,), group_axis)(self.quantizer, None, indices)
         return values.reshape(*values.shape[:-2], self.num_groups * values.shape[-1])
 
     def _scan(self, method, in_axes, out_axes):
