@@ -45,14 +45,14 @@ def test_bounds_rise_to_the_evidence_which_annealing_reaches():
 def test_few_temperatures_leave_the_mean_weight_unbiased():
     # One is importance sampling from the prior.
     for temperatures, chains in ((1, 100_000), (10, 10_000)):
-        found = estimate(
+        result = estimate(
             DIAGONAL,
             exact.diagonal_variables(),
             num_chains=chains,
             num_temperatures=temperatures,
             num_leapfrog_steps=1,
         )
-        np.testing.assert_allclose(found, exact.log_likelihood(), atol=0.1)
+        np.testing.assert_allclose(result, exact.log_likelihood(), atol=0.1)
 
 
 def test_step_sizes_follow_the_scale_of_a_labelled_prior():
@@ -78,7 +78,7 @@ def test_step_sizes_follow_the_scale_of_a_labelled_prior():
         ).logpdf(image.reshape(-1))
         for image, label in zip(exact.DATA, labels, strict=True)
     ]
-    found = estimate(
+    result = estimate(
         model,
         {"params": {"decoder": decoder, "prior_model": prior}},
         num_chains=300,
@@ -86,7 +86,7 @@ def test_step_sizes_follow_the_scale_of_a_labelled_prior():
         num_leapfrog_steps=3,
         context=labels,
     )
-    np.testing.assert_allclose(found, truth, atol=0.1)
+    np.testing.assert_allclose(result, truth, atol=0.1)
 
 
 def test_rows_have_keys_of_their_own_and_no_part_in_each_other():
@@ -96,9 +96,9 @@ def test_rows_have_keys_of_their_own_and_no_part_in_each_other():
     part = estimate(DIAGONAL, variables, exact.DATA[1:], keys[1:], **settings)
     np.testing.assert_allclose(part, whole[1:], rtol=1e-5)
     spoilt = np.where(np.arange(3)[:, None, None, None] == 1, np.nan, exact.DATA)
-    found = estimate(DIAGONAL, variables, spoilt, keys, **settings)
-    np.testing.assert_allclose(found[[0, 2]], whole[[0, 2]], rtol=1e-5)
-    assert np.isnan(found[1])
+    result = estimate(DIAGONAL, variables, spoilt, keys, **settings)
+    np.testing.assert_allclose(result[[0, 2]], whole[[0, 2]], rtol=1e-5)
+    assert np.isnan(result[1])
 
 
 class Denser(exact.Observed):
@@ -112,8 +112,8 @@ def test_log_det_of_the_observation_is_included():
     settings = {"chains": 2, "temperatures": 3, "leapfrog_steps": 1}
     plain = estimate(DIAGONAL, exact.diagonal_variables(), **settings)
     denser = DIAGONAL.clone(observation=Denser())
-    found = estimate(denser, exact.diagonal_variables(), **settings)
-    np.testing.assert_allclose(found, plain + 2.5, rtol=1e-6)
+    result = estimate(denser, exact.diagonal_variables(), **settings)
+    np.testing.assert_allclose(result, plain + 2.5, rtol=1e-6)
 
 
 def test_latents_without_gradients_raise():

@@ -32,8 +32,8 @@ def test_each_input_has_its_own_marginal():
     assert metrics.inception_score(probabilities.reshape(12, 4)) == pytest.approx(4, rel=1e-12)
     # Of one input two classes in even use, of the other a single one: exp((log 2 + 0) / 2).
     probabilities = np.eye(3)[[[0, 1, 0, 1], [2, 2, 2, 2]]]
-    found = metrics.conditional_inception_score(probabilities)
-    assert found == pytest.approx(np.sqrt(2), rel=1e-12)
+    result = metrics.conditional_inception_score(probabilities)
+    assert result == pytest.approx(np.sqrt(2), rel=1e-12)
 
 
 def test_they_are_the_exponential_of_mean_divergences():

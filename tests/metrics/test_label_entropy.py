@@ -14,8 +14,8 @@ def test_entropy_is_in_nats_and_names_do_not_matter():
 
 
 def test_a_single_label_has_none():
-    found = metrics.label_entropy([4, 4, 4])
-    assert f"{found:g}" == "0"  # and not -0
+    result = metrics.label_entropy([4, 4, 4])
+    assert f"{result:g}" == "0"  # and not -0
 
 
 @pytest.mark.parametrize(

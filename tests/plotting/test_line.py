@@ -12,12 +12,12 @@ EDGES = np.array([-0.7, 0.0, 0.7])
 
 def areas(axes, across=0):
     """Area of each shaded piece."""
-    found = []
+    result = []
     for piece in axes.collections:
         (path,) = piece.get_paths()
         x, y = path.vertices[:-1].T
-        found.append(0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
-    return np.array(found)
+        result.append(0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+    return np.array(result)
 
 
 @pytest.mark.parametrize("slope", [2.0, -0.5])

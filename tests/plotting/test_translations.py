@@ -9,9 +9,9 @@ from vaeflow import plotting
 
 def places(canvas, images):
     """Where (top, left) each image is, [*batch, 2]; each is there once."""
-    found = [occurrences(canvas, image, 8) for image in images.reshape(-1, *images.shape[-3:])]
-    assert [len(places) for places in found] == [1] * len(found)
-    return np.array(found).reshape(*images.shape[:-3], 2)
+    result = [occurrences(canvas, image, 8) for image in images.reshape(-1, *images.shape[-3:])]
+    assert [len(places) for places in result] == [1] * len(result)
+    return np.array(result).reshape(*images.shape[:-3], 2)
 
 
 def test_inputs_stand_before_their_translations_set_off():

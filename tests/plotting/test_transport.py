@@ -27,8 +27,8 @@ def test_colours_tell_the_angle_and_the_distance():
 def test_axis_swaps_are_undone_from_the_end():
     flat = NOISE * [3, 0.2] + [5, 1]
     states = np.stack([flat[:, ::-1], flat + 0.1, flat[:, ::-1] + 0.2, flat + 0.3])
-    found = undo_axis_swaps(states)
-    np.testing.assert_allclose(found, np.stack([flat, flat + 0.1, flat + 0.2, flat + 0.3]))
+    result = undo_axis_swaps(states)
+    np.testing.assert_allclose(result, np.stack([flat, flat + 0.1, flat + 0.2, flat + 0.3]))
     np.testing.assert_array_equal(states[0], flat[:, ::-1])  # the argument stays
     # The last state is the data, which stay as they are.
     np.testing.assert_array_equal(undo_axis_swaps(states[:3])[-1], states[2])

@@ -47,7 +47,8 @@ class DigitStyles(NamedTuple):
       texture: The number of the texture in `TEXTURES`, shape [batch].
       shade: How far the ink is from its hue, -1 to 1 for 1/40 of the circle of hues either way,
         shape [batch].
-      paper: The hue of the paper, 0 to 1 once around the circle of hues from red, shape [batch].
+      paper: The hue of the paper, 0 to 1 for a full turn of the circle of hues from red,
+        shape [batch].
     """
 
     ink: Int[np.ndarray, " batch"]
@@ -179,7 +180,7 @@ def _signed_distance(digits: np.ndarray) -> Float[np.ndarray, "batch fine_height
 
 
 def _strength(distance: np.ndarray, texture: np.ndarray) -> np.ndarray:
-    """How much of each cell is ink, 0 to 1."""
+    """Returns the coverage of each cell by ink, 0 to 1."""
     strength = _line(distance, _LINE)
     filled, rings = (texture == TEXTURES.index(name) for name in ("filled", "rings"))
     inside = _FAINT * (distance[filled] < 0)
@@ -197,7 +198,7 @@ def _line(distance: np.ndarray, half_width: float) -> np.ndarray:
 
 
 def _colors(hue: np.ndarray, saturation: float, value: float) -> Float[np.ndarray, "batch 3"]:
-    """Red, green and blue, 0 to 1, of hues of which 1 is once around the circle."""
+    """Returns red, green and blue, 0 to 1, of hues, 1 being a full turn of the circle."""
     sector = (np.array([5, 3, 1]) + 6 * np.asarray(hue)[:, np.newaxis]) % 6
     return value * (1 - saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1))
 

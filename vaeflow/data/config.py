@@ -37,7 +37,7 @@ class DataConfig:
     embedded:sprites. The others are never resampled, for that changes bits/dim."""
 
     crop: Crop = "center"
-    """What is cut out before resizing, for folder: and tfds:. center: the largest centred square.
+    """Cropping before resizing, for folder: and tfds:. center: the largest centred square.
     celeba: the 148x148 pixels of an aligned CelebA image that published bits/dim are about. left
     and right: the largest centred square of that half, where files hold two images side by side."""
 
@@ -48,7 +48,7 @@ class DataConfig:
     """Mirror training images left to right at random."""
 
     data_dir: str | None = None
-    """Where TensorFlow Datasets keeps its data, for tfds: only. Its own default if not given."""
+    """Folder of TensorFlow Datasets, for tfds: only. By default its default folder."""
 
 
 def open_dataset(config: DataConfig) -> Dataset:

@@ -24,7 +24,7 @@ class Source:
     ``source[i]`` is the example at position ``i``: ``image`` (uint8, shape [height, width,
     channel]), ``label`` and ``style`` (int32, absent where the data have none), or ``vector``
     (float32, shape [column]) for a row of a table; and ``index`` (int32), the example's number in
-    the data set as a whole, which no other split shares.
+    the full data set, which no other split shares.
 
     Attributes:
       read: Returns the given rows as a batch without ``index``.
@@ -54,7 +54,7 @@ class Source:
 class GroundTruth(Protocol):
     """The factors of variation that a synthetic data set is rendered from.
 
-    Each synthetic source has a class of its own, which says how its factors are encoded:
+    Each synthetic source has its class, which defines the encoding of its factors:
     `vaeflow.data.Sprites` and `vaeflow.data.ColoredDigits`.
     """
 
@@ -122,7 +122,7 @@ class Table:
 
     Attributes:
       name: The source string that it was opened with.
-      columns: What to call the columns: numbers, counted from 0, where the file has no names.
+      columns: Names of the columns: numbers, counted from 0, where the file has no names.
       train: Rows to fit parameters on.
       validation: Rows to choose settings on.
       test: Rows to report figures on. No row is in two splits.

@@ -126,7 +126,7 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
     splits are carved out of all images.
 
     Every file is decoded once when the folder is opened. A broken one is named in a warning and
-    left out (`Dataset.skipped`); more than one in twenty is an error. Prepared images are kept in
+    left out (`Dataset.skipped`); more than one in twenty is an error. Prepared images stay in
     memory up to 1 GiB in all; beyond that they are decoded whenever they are read.
 
     Args:
@@ -134,7 +134,7 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
       path: The folder.
       fold: Which fold to hold out, where splits are carved.
       image_size: Height and width to bring images to, or None to leave them.
-      crop: What to cut out first.
+      crop: Cropping before resizing.
 
     Raises:
       ValueError: The folder is missing or holds no images, too many are broken, they are of

@@ -17,7 +17,7 @@ def check_images(
 
     Args:
       array: Shape [count, height, width] (grey) or [count, height, width, channel].
-      name: What the array is, for error messages.
+      name: Name of the array in errors.
 
     Raises:
       ValueError: The type isn't numeric, a value isn't finite or isn't a whole number in 0..255,
@@ -50,10 +50,10 @@ def check_table(array: np.ndarray, *, name: str) -> Float32[np.ndarray, "row col
 
     Args:
       array: Real numbers of any floating type. Integers raise, as they have no density.
-      name: What the array is, for error messages.
+      name: Name of the array in errors.
 
     Raises:
-      ValueError: The type isn't floating, the rank is wrong, there are too few rows, or an entry
+      ValueError: The type isn't floating, the rank is wrong, there are too few rows, or a value
         isn't finite or is beyond float32.
     """
     if array.dtype.kind != "f":
@@ -132,7 +132,7 @@ def crop_and_resize(
 
     ``center`` takes the largest centred square and resizes it with a bicubic filter that is
     widened when shrinking, so nothing aliases. ``left`` and ``right`` do so with that half of the
-    image, for files that hold two images side by side; the middle one of an odd number of columns
+    image, for files that hold two images side by side; the central one of an odd number of columns
     is in neither. ``celeba`` is the protocol of RealNVP's bits/dim
     on CelebA (Dinh et al. 2017, section 4.1, and their published code): of the aligned image of
     218 rows and 178 columns, rows 40 to 187 and columns 15 to 162, hence 148 by 148, resized with

@@ -151,7 +151,7 @@ def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _half_disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The upper half of a disc, moved down so that it turns about its middle."""
+    """The upper half of a disc, moved down so that it turns about its centre."""
     v = v + 0.4
     return np.maximum(np.hypot(u, v) - 0.9, -v)
 

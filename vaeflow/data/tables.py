@@ -29,12 +29,12 @@ _MEASUREMENTS = (
     "fractal dimension",
 )
 _COLUMNS = [f"{kind} {name}" for kind in ("mean", "error of", "worst") for name in _MEASUREMENTS]
-# As Papamakarios et al. 2017 select columns for densities: none in which a value recurs in many
-# rows, as zero does in 2% of these, and none that another almost gives, by a correlation above 0.98
+# Columns are selected as by Papamakarios et al. 2017: none in which a value recurs in many rows, as
+# zero does in 2% of these, and none that another almost determines, by a correlation above 0.98
 # (with the radius).
 _RECURRING = {name for name in _COLUMNS if "concav" in name}
-_GIVEN = {"mean perimeter", "mean area", "worst perimeter", "worst area"}
-_NUCLEI = [name for name in _COLUMNS if name not in _RECURRING | _GIVEN]
+_CORRELATED = {"mean perimeter", "mean area", "worst perimeter", "worst area"}
+_NUCLEI = [name for name in _COLUMNS if name not in _RECURRING | _CORRELATED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def open_table(config: TableConfig) -> Table:
     Raises:
       ValueError: The source is unknown, or its data are missing or bad: an array that is missing,
         isn't one of floats or a table, has too few rows, another number of columns than the others
-        or an entry that isn't finite, or a column of `train` that holds one value alone.
+        or a value that isn't finite, or a column of `train` that is constant.
     """
     kind, _, path = config.source.partition(":")
     columns = None

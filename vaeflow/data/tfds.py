@@ -33,7 +33,7 @@ def open_prepared(
     ``list_attr_celeba.txt``, ``list_landmarks_align_celeba.txt`` and ``identity_CelebA.txt`` in a
     browser, put all five into one folder and run ``tfds build celeb_a --file_format=array_record
     --manual_dir=FOLDER``. Or do without TensorFlow Datasets: unzip the images, put
-    ``list_eval_partition.txt`` next to the folder that comes out and open the whole as
+    ``list_eval_partition.txt`` next to the folder that comes out and open all of it as
     ``folder:PATH``. Published bits/dim are about ``crop="celeba"`` with ``image_size=64``.
 
     Args:

@@ -14,7 +14,7 @@ class Pair(NamedTuple):
     """Two domains whose images have the same height and width; channels may differ.
 
     They are unpaired: nothing relates an image of one to an image of the other, and batches of the
-    two are drawn in independent orders, even where both have one source.
+    two are sampled in independent orders, even where both have one source.
 
     Attributes:
       a: The first domain.
@@ -41,11 +41,11 @@ class PairConfig:
     and embedded:sprites. The others are never resampled."""
 
     crop_a: Crop = "center"
-    """What is cut out of the images of a before resizing, for folder: and tfds:. left and right:
+    """Cropping of the images of a before resizing, for folder: and tfds:. left and right:
     halves, where files hold a drawing and a photograph side by side."""
 
     crop_b: Crop = "center"
-    """What is cut out of the images of b before resizing, as for a."""
+    """Cropping of the images of b before resizing, as for a."""
 
     fold: int = 0
     """Which of ten folds to hold out of both, 0 to 9, where the data don't come with splits."""
@@ -54,7 +54,7 @@ class PairConfig:
     """Mirror training images of both left to right at random."""
 
     data_dir: str | None = None
-    """Where TensorFlow Datasets keeps its data, for tfds: only. Its own default if not given."""
+    """Folder of TensorFlow Datasets, for tfds: only. By default its default folder."""
 
 
 def open_pair(config: PairConfig) -> Pair:

@@ -61,9 +61,9 @@ def annealed_importance_log_likelihood(
     without the encoder can evaluate bounds that have one. q needs no density.
 
     The step size of an image adapts to an acceptance of 0.65, by a further chain that has no part
-    in the estimate. Adapted by their own past, chains would have kernels that depend on their
-    states and no longer leave f_t invariant. As it is, given the further chain every kernel leaves
-    its f_t invariant, so that the mean of w is p(x), whatever the step sizes. The estimate is a
+    in the estimate. If chains adapted to their past, their kernels would depend on their
+    states and no longer leave f_t invariant. Given the further chain, every kernel leaves its f_t
+    invariant, so that the mean of w is p(x), whatever the step sizes. The estimate is a
     lower bound on average, which rises with the number of chains.
 
     An image is observed once, so one that is binarised is the same for all chains. Pure, for use

@@ -25,7 +25,7 @@ def label_entropy(labels: Int[np.ndarray, " example"]) -> float:
 
     In nats: 0 where all labels are one, up to log K where each of K is as frequent. Of the most
     probable classes of a model's samples it tells how many of the classes they cover; hold it
-    against that of the data's own labels. Of few examples it is too low, by about
+    against that of the data's labels. Of few examples it is too low, by about
     (K - 1) / (2 examples).
 
     Args:
@@ -248,14 +248,14 @@ def diversity(maps: Maps) -> float:
 def _spread(samples: Float[np.ndarray, "sample height width feature"]) -> float:
     """The mean over pairs of samples of one layer's share of their distance."""
     vectors = _directions(samples)
-    # Held against the first sample, those that are alike differ by exactly 0.
+    # Relative to the first sample, equal ones differ by exactly 0.
     return 2 * np.mean(np.sum(np.var(vectors - vectors[0], axis=0, ddof=1), axis=-1))
 
 
 def _directions(layer: np.ndarray) -> Float[np.ndarray, "*batch height width feature"]:
     """Vectors of length 1, or of zeros."""
     largest = np.max(np.abs(layer), axis=-1, keepdims=True)
-    # Of the largest entry 1, no square is too large for float64, and lengths are 1 or more.
+    # With a largest component of 1, no square overflows float64, and lengths are 1 or more.
     scaled = layer / np.where(largest > 0, largest, 1)
     return scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), 1)
 

@@ -149,16 +149,16 @@ def _plot(axes: Axes, panel: LatentScatter) -> None:
 def _plot_legend(axes: Axes, colors: dict[int, str], others: int, kind: str) -> None:
     from matplotlib.lines import Line2D
 
-    entries = {str(group): color for group, color in colors.items()}
+    legend = {str(group): color for group, color in colors.items()}
     if others:
-        entries[f"{others} others"] = _OTHERS
+        legend[f"{others} others"] = _OTHERS
     handles = [
         Line2D([], [], marker="o", linestyle="", color=color, markersize=6)
-        for color in entries.values()
+        for color in legend.values()
     ]
     axes.legend(
         handles,
-        list(entries),
+        list(legend),
         title=kind,
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
@@ -217,7 +217,7 @@ def latent_manifold(
 
     Args:
       images: uint8, shape [row, column, height, width, channel], decoded from `latent_grid`.
-      across: The columns' values of z0; the first, middle and last are written above.
+      across: The columns' values of z0; the first, central and last are written above.
       up: The rows' values of z1, from below; likewise to the left.
 
     Raises:
@@ -236,7 +236,7 @@ def latent_manifold(
 
 
 def _few(values: Sequence[float], name: str) -> list[str]:
-    """Labels of the first, the middle and the last value; the middle one names the latent."""
+    """Returns labels of the first, central and last values, the central one with the name."""
     labels = [""] * len(values)
     for index in {0, len(values) - 1, len(values) // 2} if len(values) else ():
         labels[index] = f"{values[index] + 0.0:.1f}"

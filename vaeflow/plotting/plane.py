@@ -238,7 +238,7 @@ _DPI = 100
 def noise_colors(noise: Float[Array | np.ndarray, "point two"]) -> Float[np.ndarray, "point rgb"]:
     """Returns the colour of each point by its place in standard normal noise.
 
-    The hue is the angle around 0; colours are the stronger the further out, and dark grey at 0.
+    The hue is the angle at 0; the saturation rises with the distance, from dark grey at 0.
     """
     from matplotlib.colors import hsv_to_rgb
 
@@ -316,16 +316,16 @@ def transport_frames(
     frames = []
     for place in _places(len(paths[0]), between):
         step = min(int(place), len(paths[0]) - 2) if len(paths[0]) > 1 else 0
-        for drawn, path in zip(dots, paths, strict=True):
+        for scatter, path in zip(dots, paths, strict=True):
             after = path[min(step + 1, len(path) - 1)]
-            drawn.set_offsets(path[step] + (place - step) * (after - path[step]))
+            scatter.set_offsets(path[step] + (place - step) * (after - path[step]))
         canvas.draw()
         frames.append(np.array(canvas.buffer_rgba())[..., :3])
     return np.stack(frames)
 
 
 def _places(states: int, between: int) -> np.ndarray:
-    """Places between the states: whole at each state, and slow around it."""
+    """Returns times between the states: integers at the states, with steps smaller near them."""
     share = np.arange(between) / between
     share = share**2 * (3 - 2 * share)
     return np.append((np.arange(states - 1)[:, None] + share).ravel(), states - 1)

@@ -30,7 +30,7 @@ OVERLAP = 1e-3
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Rounds each channel to one of its own few levels: all combinations are codes.
+    """Rounds each channel to one of a few levels: all combinations are codes.
 
     With L levels, x becomes f(x) = h tanh(x + a) - b, rounded, where h = (L - 1) (1 + 0.001) / 2,
     b = 1/2 for even L and 0 for odd, and a = artanh(b / h), so that f(0) = 0. Divided by
@@ -93,8 +93,8 @@ class FiniteScalarQuantizer(Quantizer):
         return np.cumprod([1, *self.levels[:-1]], dtype=np.int32)
 
     def _values(self, digits: Array, dtype) -> Array:
-        middle = np.asarray(self.levels, np.int32) // 2
-        return (digits - middle).astype(dtype) / middle.astype(dtype)
+        center = np.asarray(self.levels, np.int32) // 2
+        return (digits - center).astype(dtype) / center.astype(dtype)
 
 
 class LookupFreeQuantizer(Quantizer):
@@ -104,8 +104,8 @@ class LookupFreeQuantizer(Quantizer):
     losses are "commitment", ||x - sg(q)||^2, and "entropy", whose mean over the batch is
     E[H(q(c | x))] - H(E[q(c | x)]) with q(c | x) proportional to exp(-||x - c||^2 / temperature)
     and means over all latents of the batch: the negative mutual information of latents and codes,
-    least where each latent is sure of its code and all codes are used alike. The share of an
-    example is sum_c q(c | x) log(q(c | x) / E[q(c | x)]) with the opposite sign, E[q] held
+    least where q(c | x) is certain for each latent and all codes are used equally often. The share
+    of an example is sum_c q(c | x) log(q(c | x) / E[q(c | x)]) with the opposite sign, E[q] held
     constant, which changes no gradient of the mean.
 
     The bits are independent given x, so their entropies add up; and E[q(c | x)] is a product of two
@@ -119,7 +119,7 @@ class LookupFreeQuantizer(Quantizer):
 
     Attributes:
       bits: Number of channels, from 1 to 24.
-      temperature: How far from sure q(c | x) is.
+      temperature: Temperature of q(c | x).
     """
 
     bits: int

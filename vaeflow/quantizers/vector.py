@@ -39,7 +39,7 @@ def codebook_of(
     Args:
       module: Module that owns the codes.
       average: How they are averaged, or None if they are a parameter.
-      initial: Computes the first codes; called in `init` alone, so given in a compact method.
+      initial: Computes the first codes; called in `init` only, from a compact method.
     """
     fresh = initial is not None and module.is_initializing()
     if average is None:
