@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jaxtyping import Array, Float, Int
 
 from vaeflow.bijectors import Conditioner
@@ -321,6 +320,8 @@ def normal_points(dimension: int, log_count: int) -> Float[np.ndarray, "point di
 
     Source: Sobol' 1967, scrambled as by Owen 1995, in scipy.
     """
+    import scipy.stats
+
     uniform = scipy.stats.qmc.Sobol(dimension, seed=0).random_base2(log_count)
     return scipy.stats.norm.ppf(uniform).astype(np.float32)
 

@@ -90,7 +90,7 @@ def test_step_sizes_follow_the_scale_of_a_labelled_prior():
 
 
 def test_rows_have_keys_of_their_own_and_no_part_in_each_other():
-    settings = {"chains": 3, "temperatures": 20, "leapfrog_steps": 2}
+    settings = {"num_chains": 3, "num_temperatures": 20, "num_leapfrog_steps": 2}
     variables, keys = exact.diagonal_variables(), jax.random.split(KEY, 3)
     whole = estimate(DIAGONAL, variables, rng=keys, **settings)
     part = estimate(DIAGONAL, variables, exact.DATA[1:], keys[1:], **settings)
@@ -109,7 +109,7 @@ class Denser(exact.Observed):
 
 
 def test_log_det_of_the_observation_is_included():
-    settings = {"chains": 2, "temperatures": 3, "leapfrog_steps": 1}
+    settings = {"num_chains": 2, "num_temperatures": 3, "num_leapfrog_steps": 1}
     plain = estimate(DIAGONAL, exact.diagonal_variables(), **settings)
     denser = DIAGONAL.clone(observation=Denser())
     result = estimate(denser, exact.diagonal_variables(), **settings)
@@ -121,6 +121,6 @@ def test_latents_without_gradients_raise():
     model = exact.model(encoders.GroupedPosterior(groups))
     with pytest.raises(ValueError, match="latents must be continuous for AIS, got Concrete ones"):
         estimate(model, exact.inexact_variables(exact.model()))
-    for name in ("chains", "temperatures", "leapfrog_steps"):
+    for name in ("num_chains", "num_temperatures", "num_leapfrog_steps"):
         with pytest.raises(ValueError, match="must be at least 1, got "):
             estimate(DIAGONAL, {}, **{name: 0})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vaeflow import metrics
-from vaeflow.data.sprites import Factors
+from vaeflow.data.sprites import Sprites
 
 SIZES = (3, 4, 5)
 # Every combination equally often: the factors are independent, exactly.
@@ -249,7 +249,7 @@ def test_seeds_choose_the_samples():
 
 def test_scores_of_sprite_images():
     # Area and centre of what is drawn, in place of an encoder.
-    sprites = Factors(16)
+    sprites = Sprites(16)
     codes = sprites.codes(np.random.default_rng(0).integers(0, len(sprites), 2000))
     images = sprites.render(codes)[..., 0].astype(np.float64)
     area, (rows, columns) = images.sum((1, 2)), np.indices((16, 16))

@@ -7,7 +7,7 @@ from vaeflow import metrics
 
 
 def test_matches_all_distances(monkeypatch):
-    monkeypatch.setattr("vaeflow.metrics.neighbors._BLOCK", 7 * 12)
+    monkeypatch.setattr("vaeflow.metrics.samples._BLOCK", 7 * 12)
     generator = np.random.default_rng(0)
     queries = generator.integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
     references = generator.integers(0, 256, (20, 2, 2, 3), dtype=np.uint8)

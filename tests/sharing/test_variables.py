@@ -236,7 +236,7 @@ import jax, numpy as np
 import vaeflow as vf
 
 def model():
-    glow = vf.flows.Glow((4, 4, 1), levels=1, steps=2, width=4)
+    glow = vf.flows.Glow((4, 4, 1), num_levels=1, num_steps=2, hidden_features=4)
     return vf.models.FlowModel(glow, vf.models.UniformDequantizer())
 
 def log_prob(variables):
