@@ -1,4 +1,4 @@
-"""Builds the API reference from the docstrings: one page for each package of vaeflow."""
+"""Builds the API reference from the docstrings: a page for each public package or module."""
 
 from __future__ import annotations
 
@@ -46,24 +46,29 @@ python_use_unqualified_type_names = True
 PAGES = pathlib.Path(__file__).parent / "api"
 
 
-def public_packages() -> dict[str, list[str]]:
-    """Public names by package: vaeflow itself, without its packages, and each package."""
-    packages = [
-        f"vaeflow.{module.name}"
-        for module in pkgutil.iter_modules(vaeflow.__path__)
-        if module.ispkg and not module.name.startswith("_")
-    ]
-    names = {package: list(importlib.import_module(package).__all__) for package in packages}
-    own = [name for name in vaeflow.__all__ if not inspect.ismodule(getattr(vaeflow, name))]
-    return {"vaeflow": own, **names}
+def public_names() -> dict[str, list[str]]:
+    """Public names by module: vaeflow, its packages and modules, and the modules that they list.
+
+    A module that vaeflow itself lists all names of, such as `vaeflow.interpolation`, has no page.
+    """
+    pages: dict[str, list[str]] = {}
+    modules = [module.name for module in pkgutil.iter_modules(vaeflow.__path__)]
+    modules = ["vaeflow", *(f"vaeflow.{name}" for name in modules if not name.startswith("_"))]
+    for name in modules:
+        module = importlib.import_module(name)
+        values = {entry: getattr(module, entry) for entry in module.__all__}
+        listed = [value.__name__ for value in values.values() if inspect.ismodule(value)]
+        modules += [module for module in listed if module not in modules]
+        names = [entry for entry, value in values.items() if not inspect.ismodule(value)]
+        if name == "vaeflow" or not set(names) <= set(vaeflow.__all__):
+            pages[name] = names
+    return pages
 
 
 def write_pages(app: Sphinx) -> None:
-    """Writes the source of a page for each package."""
+    """Writes the source of a page for each public package or module."""
     PAGES.mkdir(exist_ok=True)
-    pages = {
-        f"{package}.rst": _page(package, names) for package, names in public_packages().items()
-    }
+    pages = {f"{package}.rst": _page(package, names) for package, names in public_names().items()}
     for page in PAGES.glob("*.rst"):
         if page.name not in pages:
             page.unlink()
@@ -95,7 +100,7 @@ def check_pages(app: Sphinx, environment: BuildEnvironment) -> None:
     """Warns of each public name that isn't on a page."""
     logger = logging.getLogger(__name__)
     rendered = environment.domains.python_domain.objects
-    for package, names in public_packages().items():
+    for package, names in public_names().items():
         for name in names:
             if f"{package}.{name}" not in rendered:
                 logger.warning("%s.%s is on no page", package, name)

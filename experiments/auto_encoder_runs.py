@@ -150,7 +150,7 @@ def _latents(dataset: data.Dataset, codes: np.ndarray, drawn: np.ndarray):
     for name, z in (("codes of the auto-encoder", codes), ("samples of q(z | x), VAE", drawn)):
         pair = np.sort(np.argsort(-z.var(axis=0), kind="stable")[:2])
         clouds.append(
-            plotting.Cloud(
+            plotting.LatentScatter(
                 z[: len(codes), pair],
                 test.get("label"),
                 title=name,

@@ -92,9 +92,9 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
     )
 
 
-def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
+def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.FunctionSpec]:
     """Lists what `python -m experiments.export` writes of the model."""
-    return vf.sharing.latent_functions(build(config, shape))
+    return vf.sharing.export_functions(build(config, shape))
 
 
 def open_subset(config: Config) -> data.Dataset:
@@ -104,7 +104,7 @@ def open_subset(config: Config) -> data.Dataset:
       ValueError: If the factors of the data aren't known.
     """
     dataset = data.open_dataset(config.data)
-    if dataset.factors is None:
+    if not isinstance(dataset.truth, data.Sprites):
         raise ValueError(f"data.source must be embedded:sprites, got {config.data.source}")
     counts = {
         "train": config.examples,
@@ -158,7 +158,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
     directory.write_model(variables, dataset.shape)
     reconstruction, *groups = evaluation("bound", variables, dataset.test)
     latents = evaluation("encode", variables, dataset.test).T
-    codes = dataset.factors.codes(dataset.test.rows)
+    codes = dataset.truth.codes(dataset.test.rows)
     active = metrics.active_units(latents)
     bound = np.mean(reconstruction + sum(groups))
     found = {

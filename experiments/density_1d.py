@@ -103,7 +103,7 @@ def draw(config: Config, model, variables, directory: training.RunDirectory) -> 
     edges = jax.scipy.stats.norm.ppf(jnp.arange(1, 16) / 16)
     plotting.save_figure(
         directory.figures / "change_of_volume.png",
-        plotting.change_of_volume(pairs[0], pairs[-1], edges, exact),
+        plotting.change_of_variables(pairs[0], pairs[-1], edges, exact),
     )
     titles = ["noise", *(f"after step {step}" for step in range(1, len(pairs)))]
     plotting.save_figure(

@@ -29,7 +29,7 @@ from experiments.plane_targets import (
 )
 from experiments.vector_flows import FlowConfig, build
 from vaeflow import losses, metrics, plotting, training
-from vaeflow.plotting.plane import noise_colors, plane_points, unexchanged
+from vaeflow.plotting.plane import noise_colors, plane_points, undo_axis_swaps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -181,7 +181,7 @@ class Drawing:
 
     def path(self, variables: PyTree) -> np.ndarray:
         """The path of the noise, with the exchanges of axes undone."""
-        return unexchanged(self.evaluation.path(variables, self.noise))
+        return undo_axis_swaps(self.evaluation.path(variables, self.noise))
 
     def table(
         self,

@@ -97,9 +97,9 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.FlowModel:
     return vf.models.FlowModel(flow, vf.models.VariationalDequantizer(noise, model.bits))
 
 
-def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
+def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.FunctionSpec]:
     """Lists what `python -m experiments.export` writes of the model."""
-    return vf.sharing.flow_functions(build(config, shape))
+    return vf.sharing.export_functions(build(config, shape))
 
 
 class Evaluation:
@@ -171,7 +171,7 @@ class Drawing:
         self.save("samples", plotting.temperature_samples(by_temperature, TEMPERATURES))
         drawn = self.samples(variables, 0.7)
         train = data.stack(self.dataset.train, 20_000)["image"]
-        nearest = metrics.nearest_neighbors(drawn, train, count=2)[0]
+        nearest = metrics.nearest_neighbors(drawn, train, num_neighbors=2)[0]
         self.save("nearest_training_images", plotting.nearest_images(drawn, train[nearest]))
         real = data.stack(self.dataset.test, 8)["image"]
         real = real[np.arange(8) % len(real)]

@@ -89,9 +89,9 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
     )
 
 
-def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
+def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.FunctionSpec]:
     """Lists what `python -m experiments.export` writes of the model."""
-    return vf.sharing.latent_functions(build(config, shape))
+    return vf.sharing.export_functions(build(config, shape))
 
 
 def run(config: Config, directory: training.RunDirectory) -> common.Result:

@@ -81,10 +81,10 @@ def build(config: Config, shape: tuple[int, int, int]) -> Classifier:
     return Classifier(config.classes)
 
 
-def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
+def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.FunctionSpec]:
     """Lists what `python -m experiments.export` writes of the model."""
     model = build(config, shape)
-    arguments = {"images": vf.sharing.Argument(("b", *shape), jnp.uint8, "images, 0 to 255")}
+    arguments = {"images": vf.sharing.ArgumentSpec(("b", *shape), jnp.uint8, "images, 0 to 255")}
 
     def log_probabilities(variables: PyTree, images: Array) -> Array:
         return jax.nn.log_softmax(model.apply(variables, images).logits)
@@ -93,10 +93,10 @@ def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.shari
         return model.apply(variables, images).features
 
     return {
-        "log_probabilities": vf.sharing.Function(
+        "log_probabilities": vf.sharing.FunctionSpec(
             log_probabilities, arguments, "log p(class | image) of each class, nats"
         ),
-        "features": vf.sharing.Function(features, arguments, "the last hidden layer"),
+        "features": vf.sharing.FunctionSpec(features, arguments, "the last hidden layer"),
     }
 
 

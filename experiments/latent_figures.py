@@ -130,7 +130,7 @@ class Drawing:
         pair = sorted(chosen[:2], key=lambda unit: unit.start)
         places = np.array([unit.start for unit in pair])
         make = functools.partial(
-            plotting.Cloud, drawn[places].T, names=tuple(unit.name for unit in pair)
+            plotting.LatentScatter, drawn[places].T, names=tuple(unit.name for unit in pair)
         )
         clouds = []
         if "label" in test:
@@ -153,7 +153,7 @@ class Drawing:
             drawn = self.evaluation("sample", variables, self.dataset.test)
             across, up = np.linspace(*np.quantile(drawn, [0.01, 0.99], axis=1), SIDE, axis=1)
         images = self.decode(variables, jnp.asarray(latent_grid(across, up)))
-        self.save("manifold", plotting.manifold(np.asarray(images), across, up))
+        self.save("manifold", plotting.latent_manifold(np.asarray(images), across, up))
 
     @property
     def _standard(self) -> bool:

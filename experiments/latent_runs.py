@@ -46,9 +46,9 @@ def build(
     return latent_models.build(config.model, shape)
 
 
-def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
+def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.FunctionSpec]:
     """Lists what `python -m experiments.export` writes of the model."""
-    return vf.sharing.latent_functions(build(config, shape))
+    return vf.sharing.export_functions(build(config, shape))
 
 
 def run(config: Config, directory: training.RunDirectory) -> common.Result:

@@ -38,9 +38,9 @@ def build(config: Config, shapes: dict[str, munit_models.Shape]) -> vf.models.MU
 
 def functions(
     config: Config, shapes: dict[str, munit_models.Shape]
-) -> dict[str, vf.sharing.Function]:
+) -> dict[str, vf.sharing.FunctionSpec]:
     """Lists what `python -m experiments.export` writes of the model."""
-    return vf.sharing.translation_functions(build(config, shapes))
+    return vf.sharing.export_functions(build(config, shapes))
 
 
 def run(config: Config, directory: training.RunDirectory) -> common.Result:

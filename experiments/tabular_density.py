@@ -96,9 +96,9 @@ def build(config: Config, shape: tuple[int]) -> vf.models.FlowModel:
     return vf.models.FlowModel(vf.flows.StandardizedFlow(flow, learned=False))
 
 
-def functions(config: Config, shape: tuple[int]) -> dict[str, vf.sharing.Function]:
+def functions(config: Config, shape: tuple[int]) -> dict[str, vf.sharing.FunctionSpec]:
     """Lists what `python -m experiments.export` writes of the model."""
-    return vf.sharing.flow_functions(build(config, shape))
+    return vf.sharing.export_functions(build(config, shape))
 
 
 class Evaluation:

@@ -99,7 +99,7 @@ class TranslationScorer:
             f"classifier_accuracy/{name}": classifiers[name].accuracy(dataset)
             for name, dataset in {"a": a, "b": b, "style": of_styles(b)}.items()
         }
-        self.references = accuracies | self._reference_scores(b.drawings)
+        self.references = accuracies | self._reference_scores(b.truth)
 
     def content_agreement(self, images: Images, translations: Images, target: Domain) -> float:
         """Computes how many images are of the digit that their translations are of.
@@ -183,7 +183,7 @@ class TranslationScorer:
             }
         return found | self.references
 
-    def _reference_scores(self, drawings: data.Drawings) -> dict[str, float]:
+    def _reference_scores(self, drawings: data.ColoredDigits) -> dict[str, float]:
         rng = np.random.RandomState(1)
         digits, own = self.inputs["a"], self.inputs["b"]
         several = np.repeat(digits[:INPUTS], SAMPLES, axis=0)
@@ -281,11 +281,11 @@ def of_styles(drawings: data.Dataset) -> data.Dataset:
         return dataclasses.replace(source, read=read)
 
     splits = {name: labelled(getattr(drawings, name)) for name in ("train", "validation", "test")}
-    return dataclasses.replace(drawings, classes=drawings.drawings.style_count, **splits)
+    return dataclasses.replace(drawings, num_classes=drawings.truth.num_styles, **splits)
 
 
 def _checked(a: data.Dataset, b: data.Dataset) -> tuple[data.Dataset, data.Dataset]:
-    if b.drawings is None:
+    if not isinstance(b.truth, data.ColoredDigits):
         raise ValueError(f"b must be drawings, whose styles are known, got {b.name}")
     if a.num_classes != b.num_classes or a.shape != (*b.shape[:2], 1):
         raise ValueError(

@@ -134,7 +134,7 @@ class Drawing:
         train = data.stack(self.dataset.train, 20_000)["image"]
         if self.flipped:
             train = np.concatenate([train, train[:, :, ::-1]])
-        places = metrics.nearest_neighbors(drawn, train, count=2)[0]
+        places = metrics.nearest_neighbors(drawn, train, num_neighbors=2)[0]
         self.save("nearest_training_images", plotting.nearest_images(drawn, train[places]))
 
     def curves(self) -> None:

@@ -181,7 +181,7 @@ def build(
 ) -> vf.models.CodeModel:
     """Builds an auto-encoder of images of a shape, and the prior of each level."""
     shapes = map_shapes(config, shape)
-    codes = quantizer(config)[0].codes
+    codes = quantizer(config)[0].num_codes
     top = vf.nn.PixelSNAIL(
         shapes[0],
         num_codes=codes,

@@ -51,10 +51,10 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.CodeModel:
     return vq_models.build(config.model, config.prior, shape)
 
 
-def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.Function]:
+def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.sharing.FunctionSpec]:
     """Lists what `python -m experiments.export` writes of the model."""
     names = vq_models.level_names(config.model.levels)
-    return vf.sharing.code_functions(build(config, shape), names)
+    return vf.sharing.export_functions(build(config, shape), level_names=names)
 
 
 def run(config: Config, directory: training.RunDirectory, stage: str) -> common.Result | None:

@@ -148,8 +148,8 @@ def test_what_cannot_be_exported_is_one_line(case, capsys):
 
 def test_a_damaged_model_and_an_unwritable_file_are_one_line(capsys, monkeypatch):
     def functions(config, shape):
-        argument = sharing.Argument(("b", *shape), np.float32, "numbers")
-        return {"scale": sharing.Function(lambda v, x: v["w"] * x, {"x": argument}, "numbers")}
+        argument = sharing.ArgumentSpec(("b", *shape), np.float32, "numbers")
+        return {"scale": sharing.FunctionSpec(lambda v, x: v["w"] * x, {"x": argument}, "numbers")}
 
     toy = types.ModuleType("experiments.toy")
     toy.Config, toy.functions = dataclasses.make_dataclass("Config", []), functions
@@ -174,9 +174,9 @@ def test_a_run_of_several_domains_is_exported_with_the_shape_of_each(monkeypatch
     def functions(config, shape):
         given.update(shape)
         return {
-            f"scale_{domain}": sharing.Function(
+            f"scale_{domain}": sharing.FunctionSpec(
                 lambda v, x: v["w"] * x,
-                {"x": sharing.Argument(("b", *sizes), np.float32, "numbers")},
+                {"x": sharing.ArgumentSpec(("b", *sizes), np.float32, "numbers")},
                 "numbers",
             )
             for domain, sizes in shape.items()

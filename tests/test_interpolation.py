@@ -26,12 +26,12 @@ def shoemake(first, last, count):
 @pytest.mark.parametrize("path", [vf.linear_path, vf.spherical_path])
 def test_paths_end_where_they_should_for_any_batch(path):
     first, last = random_vectors(2, 3, 4, 5)
-    found = jax.jit(path, static_argnums=2)(first, last, 6)
-    assert found.shape == (3, 4, 6, 5)
-    np.testing.assert_allclose(found[..., 0, :], first, atol=1e-6)
-    np.testing.assert_allclose(found[..., -1, :], last, atol=1e-6)
+    result = jax.jit(path, static_argnums=2)(first, last, 6)
+    assert result.shape == (3, 4, 6, 5)
+    np.testing.assert_allclose(result[..., 0, :], first, atol=1e-6)
+    np.testing.assert_allclose(result[..., -1, :], last, atol=1e-6)
     single = path(first[1, 2], last[1, 2], 6)
-    np.testing.assert_allclose(single, found[1, 2], atol=1e-6)
+    np.testing.assert_allclose(single, result[1, 2], atol=1e-6)
 
 
 def test_linear_steps_are_equal():
@@ -43,8 +43,8 @@ def test_linear_steps_are_equal():
 @pytest.mark.parametrize("size", [2, 3, 50])
 def test_spherical_paths_follow_shoemake(size):
     first, last = random_vectors(2, size)
-    found = vf.spherical_path(first, 3 * last, 7)
-    np.testing.assert_allclose(found, shoemake(first, 3 * last, 7), atol=1e-5)
+    result = vf.spherical_path(first, 3 * last, 7)
+    np.testing.assert_allclose(result, shoemake(first, 3 * last, 7), atol=1e-5)
 
 
 @pytest.mark.parametrize("nearness", [1e-1, 1e-3, 1e-5, 1e-7, 0.0])
@@ -53,13 +53,13 @@ def test_directions_turn_evenly_for_nearly_parallel_and_opposite_vectors(nearnes
     first, across = random_vectors(2, 5)
     across -= first * (first @ across) / (first @ first)
     last = sign * first + nearness * across
-    found = np.asarray(vf.spherical_path(first, last, 5), np.float64)
+    result = np.asarray(vf.spherical_path(first, last, 5), np.float64)
     lengths = np.linspace(np.linalg.norm(first), np.linalg.norm(last), 5)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), lengths, rtol=1e-6)
-    np.testing.assert_allclose(found[[0, -1]], [first, last], atol=2e-6)
+    np.testing.assert_allclose(np.linalg.norm(result, axis=-1), lengths, rtol=1e-6)
+    np.testing.assert_allclose(result[[0, -1]], [first, last], atol=2e-6)
     tangent = nearness * np.linalg.norm(across) / np.linalg.norm(first)
     whole = np.arctan2(tangent, sign)
-    units = found / lengths[:, None]
+    units = result / lengths[:, None]
     chords = np.linalg.norm(np.diff(units, axis=0), axis=-1)
     np.testing.assert_allclose(2 * np.arcsin(chords / 2), whole / 4, atol=1e-6)
 
@@ -75,21 +75,21 @@ def test_any_magnitude_has_finite_paths_and_gradients(scale):
     def total(pair):
         return jnp.sum(vf.spherical_path(scale * pair[0], pair[1], 5))
 
-    found = vf.spherical_path(scale * first, last, 5)
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found[:, -1], last, atol=1e-6)
-    np.testing.assert_allclose(found[:, 0], scale * first, rtol=1e-5, atol=1e-6 * scale)
+    result = vf.spherical_path(scale * first, last, 5)
+    assert np.isfinite(result).all()
+    np.testing.assert_allclose(result[:, -1], last, atol=1e-6)
+    np.testing.assert_allclose(result[:, 0], scale * first, rtol=1e-5, atol=1e-6 * scale)
     assert all(np.isfinite(leaf).all() for leaf in jax.grad(total)((first, last)))
 
 
 def test_a_zero_vector_takes_the_other_direction():
     last = np.array([3.0, -4.0], np.float32)
-    found = vf.spherical_path(np.zeros(2, np.float32), last, 3)
-    np.testing.assert_allclose(found, [[0, 0], [1.5, -2], [3, -4]], atol=1e-6)
+    result = vf.spherical_path(np.zeros(2, np.float32), last, 3)
+    np.testing.assert_allclose(result, [[0, 0], [1.5, -2], [3, -4]], atol=1e-6)
 
 
 @pytest.mark.parametrize("path", [vf.linear_path, vf.spherical_path])
-def test_what_makes_no_path_is_refused(path):
+def test_mismatched_ends_raise(path):
     with pytest.raises(ValueError, match=r"shapes \(2, 3\) and \(3,\) and 4"):
         path(np.zeros((2, 3)), np.zeros(3), 4)
     with pytest.raises(ValueError, match=r"shapes \(3,\) and \(3,\) and 1"):

@@ -33,15 +33,16 @@ if TYPE_CHECKING:
     from vaeflow._util.axis import LOCAL, Axis
     from vaeflow._util.random import row_keys
     from vaeflow.interpolation import linear_path, spherical_path
-    from vaeflow.sharing import load, save
+    from vaeflow.sharing.save import load, save
 
+# The modules of names that aren't packages or modules themselves.
 _MODULES = {
     "LOCAL": "_util.axis",
     "Axis": "_util.axis",
     "linear_path": "interpolation",
-    "load": "sharing",
+    "load": "sharing.save",
     "row_keys": "_util.random",
-    "save": "sharing",
+    "save": "sharing.save",
     "spherical_path": "interpolation",
 }
 
@@ -77,10 +78,17 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _MODULES:
-        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    else:
-        value = importlib.import_module(f"{__name__}.{name}")
+    try:
+        module = importlib.import_module(f"{__name__}.{_MODULES.get(name, name)}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == __name__:
+            raise
+        raise ImportError(
+            f"{__name__}.{name} needs the package {error.name}; "
+            f"pip install '{__name__}[experiments]'",
+            name=error.name,
+        ) from error
+    value = getattr(module, name) if name in _MODULES else module
     globals()[name] = value
     return value
 

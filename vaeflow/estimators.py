@@ -19,6 +19,17 @@ from vaeflow.distributions.gaussian import pairwise_log_prob
 from vaeflow.distributions.grouped import WHOLE, groups_of, normals_of, per_dim_log_prob, pieces_of
 from vaeflow.models.base import Latents
 
+__all__ = [
+    "AggregateLogDensities",
+    "Evidence",
+    "ImportanceDiagnostics",
+    "TargetDiagnostics",
+    "aggregate_log_densities",
+    "evidence",
+    "importance_diagnostics",
+    "target_diagnostics",
+]
+
 NEEDS = {
     "infer": "latents that are inferred",
     "posterior": "a single posterior",

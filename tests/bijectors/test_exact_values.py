@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vaeflow import bijectors
-from vaeflow.nn.normalization import actnorm_parameters
 from vaeflow.bijectors.linear import plu_factors
+from vaeflow.nn.normalization import actnorm_parameters
 
 
 def test_squeeze_puts_the_upper_row_of_a_block_first():

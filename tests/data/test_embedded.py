@@ -1,4 +1,4 @@
-"""The embedded sources, their splits, and what goes wrong without their packages."""
+"""The embedded sources, their splits, and the errors of missing packages."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_package_without_its_file_is_named(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("fold", [-1, 10])
 def test_fold_out_of_range(fold):
-    with pytest.raises(ValueError, match=rf"fold={fold}: allowed are 0 to 9"):
+    with pytest.raises(ValueError, match=rf"fold must be from 0 to 9, got {fold}"):
         open_source("embedded:faces", fold=fold)
 
 
@@ -138,9 +138,11 @@ def test_own_splits_stay_and_missing_ones_are_carved_from_train():
         assert sorted(seen) == list(range(sum(p.count for p in parts.values())))
 
 
-def test_fold_is_refused_where_nothing_is_carved():
+def test_fold_raises_where_nothing_is_carved():
     parts = {"train": part(30), "validation": part(4), "test": part(5)}
-    with pytest.raises(ValueError, match="fold=1: x comes with all its splits"):
+    with pytest.raises(
+        ValueError, match="fold must be 0 for x, which comes with all its splits, got 1"
+    ):
         make_splits(parts, 1, name="x")
 
 
@@ -154,23 +156,29 @@ def test_too_few_to_carve_and_empty_splits():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "cifar"}, "source='cifar' is unknown; allowed are embedded:faces, .*tfds:NAME"),
-        ({"source": "embedded:cats"}, "source='embedded:cats' is unknown"),
-        ({"source": "folder:"}, "source='folder:' is unknown"),
-        ({"source": ""}, "source='' is unknown"),
-        ({"image_size": 32}, "image_size=32: embedded:faces is never resampled"),
-        ({"image_size": 0}, "image_size=0: allowed"),
-        ({"crop": "celeba"}, "crop='celeba': only for folder: and tfds:"),
-        ({"crop": "left"}, "crop='left': only for folder: and tfds:, not embedded:faces"),
+        ({"source": "cifar"}, "source must be one of embedded:faces, .*tfds:NAME, got 'cifar'"),
+        ({"source": "embedded:cats"}, "source must be .*, got 'embedded:cats'"),
+        ({"source": "folder:"}, "source must be .*, got 'folder:'"),
+        ({"source": ""}, "source must be .*, got ''"),
+        (
+            {"image_size": 32},
+            "image_size must be None for embedded:faces, which is never resampled.* got 32",
+        ),
+        ({"image_size": 0}, "image_size must be None or at least 1, got 0"),
+        ({"crop": "celeba"}, "crop must be 'center' for embedded:faces, got 'celeba'"),
+        (
+            {"crop": "left"},
+            "crop must be 'center' for embedded:faces, got 'left': .* for folder: and tfds:",
+        ),
         (
             {"source": "folder:x", "crop": "wide"},
-            "crop='wide': allowed are center, celeba, left, right",
+            "crop must be one of center, celeba, left, right, got 'wide'",
         ),
-        ({"data_dir": "x"}, "data_dir='x': only for tfds:"),
+        ({"data_dir": "x"}, "data_dir must be None for embedded:faces, got 'x': it is for tfds:"),
         ({"source": "embedded:sprites", "image_size": 8}, "image_size=8: .* at least 16"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_in_one_line(options, message):
+def test_options_that_do_not_fit_raise_one_line(options, message):
     with pytest.raises(ValueError, match=message) as caught:
         data.open_dataset(data.DataConfig(**options))
     assert "\n" not in str(caught.value)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vaeflow import data
-from vaeflow.data.sprites import SHAPES, Factors
+from vaeflow.data.sprites import SHAPES, Sprites
 
-FACTORS = Factors(64)
+SPRITES = Sprites(64)
 MIDDLE = np.array([0, 5, 0, 16, 16])
 
 
@@ -16,8 +16,8 @@ def render(**changes) -> np.ndarray:
     """Images, shape [height, width], of the middle code with one factor replaced."""
     code = MIDDLE.copy()
     for name, value in changes.items():
-        code[FACTORS.names.index(name)] = value
-    return FACTORS.render(code[np.newaxis])[0, :, :, 0].astype(np.float64)
+        code[SPRITES.names.index(name)] = value
+    return SPRITES.render(code[np.newaxis])[0, :, :, 0].astype(np.float64)
 
 
 def center(image: np.ndarray) -> np.ndarray:
@@ -26,28 +26,28 @@ def center(image: np.ndarray) -> np.ndarray:
 
 
 def test_codes_and_index_are_inverse_and_the_last_factor_runs_fastest():
-    assert len(FACTORS) == 3 * 6 * 40 * 32 * 32
-    index = np.random.default_rng(0).integers(0, len(FACTORS), 500)
-    np.testing.assert_array_equal(FACTORS.index(FACTORS.codes(index)), index)
-    np.testing.assert_array_equal(FACTORS.codes(np.array([1])), [[0, 0, 0, 0, 1]])
-    assert [len(values) for values in FACTORS.values] == list(FACTORS.sizes)
+    assert len(SPRITES) == 3 * 6 * 40 * 32 * 32
+    index = np.random.default_rng(0).integers(0, len(SPRITES), 500)
+    np.testing.assert_array_equal(SPRITES.index(SPRITES.codes(index)), index)
+    np.testing.assert_array_equal(SPRITES.codes(np.array([1])), [[0, 0, 0, 0, 1]])
+    assert [len(values) for values in SPRITES.values] == list(SPRITES.sizes)
 
 
 def test_index_of_a_batch_is_its_ground_truth():
     dataset = data.open_dataset(data.DataConfig("embedded:sprites", image_size=32))
-    assert dataset.factors == Factors(32)
+    assert dataset.truth == Sprites(32)
     for split in (dataset.train, dataset.test):
         batch = data.stack(split, 20)
-        codes = dataset.factors.codes(batch["index"])
-        np.testing.assert_array_equal(dataset.factors.render(codes), batch["image"])
+        codes = dataset.truth.codes(batch["index"])
+        np.testing.assert_array_equal(dataset.truth.render(codes), batch["image"])
 
 
 def test_rendering_in_pieces_changes_nothing():
-    codes = FACTORS.codes(np.arange(0, len(FACTORS), 1031))
-    together = FACTORS.render(codes)
+    codes = SPRITES.codes(np.arange(0, len(SPRITES), 1031))
+    together = SPRITES.render(codes)
     for row in (0, 255, 256, len(codes) - 1):
-        np.testing.assert_array_equal(FACTORS.render(codes[row : row + 1])[0], together[row])
-    assert FACTORS.render(codes[:0]).shape == (0, 64, 64, 1)
+        np.testing.assert_array_equal(SPRITES.render(codes[row : row + 1])[0], together[row])
+    assert SPRITES.render(codes[:0]).shape == (0, 64, 64, 1)
 
 
 def test_position_moves_the_sprite_and_nothing_else():
@@ -64,7 +64,7 @@ def test_position_moves_the_sprite_and_nothing_else():
 def test_scale_squares_the_area():
     for shape in range(len(SHAPES)):
         areas = [render(shape=shape, scale=scale).sum() for scale in range(6)]
-        expected = FACTORS.values[1] ** 2
+        expected = SPRITES.values[1] ** 2
         np.testing.assert_allclose(areas / areas[-1], expected, rtol=0.02)
 
 
@@ -85,10 +85,10 @@ def test_area_is_that_of_the_shape():
 def test_quarter_turns_turn_counter_clockwise():
     # At 66 pixels the first position is 12.5 pixels from both borders, the middle of a pixel,
     # so that the 25 by 25 box around it turns into itself.
-    factors = Factors(66)
+    sprites = Sprites(66)
     for shape in range(len(SHAPES)):
         codes = np.array([[shape, 5, rotation, 0, 0] for rotation in (0, 10, 20, 30)])
-        images = factors.render(codes)[..., 0].astype(int)
+        images = sprites.render(codes)[..., 0].astype(int)
         boxes = images[:, :25, :25]
         assert boxes.sum() == images.sum()
         for quarter in range(1, 4):
@@ -101,7 +101,7 @@ def test_every_sprite_stays_inside():
         [[s, 5, r, x, y] for s in range(3) for r in range(40) for x in (0, 31) for y in (0, 31)]
     )
     for size in (16, 64):
-        images = Factors(size).render(grid)
+        images = Sprites(size).render(grid)
         border = np.concatenate([images[:, [0, -1]].ravel(), images[:, :, [0, -1]].ravel()])
         assert border.max() == 0
 
@@ -110,20 +110,18 @@ def test_different_factors_give_different_images():
     # Including what coincides in dSprites: rotations of symmetric shapes, and a full turn.
     codes = np.array([[s, c, r, 7, 9] for s in range(3) for c in range(6) for r in range(40)])
     for size in (32, 64):
-        images = Factors(size).render(codes)
+        images = Sprites(size).render(codes)
         assert len({image.tobytes() for image in images}) == len(codes)
 
 
 @pytest.mark.parametrize("codes", [[[0, 0, 0, 0, 32]], [[-1, 0, 0, 0, 0]]])
 def test_codes_out_of_range(codes):
-    with pytest.raises(ValueError, match="codes: out of range"):
-        FACTORS.render(np.array(codes))
-    with pytest.raises(ValueError, match="codes: out of range"):
-        FACTORS.index(np.array(codes))
+    with pytest.raises(ValueError, match="codes must be from 0 up to"):
+        SPRITES.render(np.array(codes))
+    with pytest.raises(ValueError, match="codes must be from 0 up to"):
+        SPRITES.index(np.array(codes))
 
 
 def test_codes_of_wrong_shape():
-    with pytest.raises(
-        ValueError, match=r"codes: shape \(2, 4\) isn't allowed; allowed is \(batch, 5\)"
-    ):
-        FACTORS.render(np.zeros((2, 4), int))
+    with pytest.raises(ValueError, match=r"codes must have shape \(batch, 5\), got \(2, 4\)"):
+        SPRITES.render(np.zeros((2, 4), int))

@@ -1,4 +1,4 @@
-"""Tables: what is read, how it is split, and what is refused."""
+"""Tables: reading, splits, and errors of invalid tables."""
 
 from __future__ import annotations
 
@@ -113,34 +113,46 @@ ALIKE[:, 2] = 1 + 1e-12 * np.arange(20)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"test": changed(4, 2, np.nan)}, r"test: row 4, column 2 \(counted from 0\) is nan;.* 1 "),
-        ({"test": changed(5, 0, -np.inf)}, "test: row 5, column 0 .* is -inf; allowed are finite"),
-        ({"test": changed(6, 1, 1e39)}, r"test: row 6, column 1 .* is 1e\+39; .* float32"),
-        ({"train": np.full((20, 3), np.nan)}, "train: row 0, column 0 .* which 60 entries aren't"),
-        ({"train": np.arange(60).reshape(20, 3)}, "train: dtype int64 isn't allowed; .* floating"),
-        ({"train": PARTS["train"] > 0}, "train: dtype bool isn't allowed"),
-        ({"train": PARTS["train"].astype(complex)}, "train: dtype complex128 isn't allowed"),
-        ({"train": PARTS["train"].astype(str)}, "train: dtype <U.* isn't allowed"),
+        (
+            {"test": changed(4, 2, np.nan)},
+            r"test: .* got nan in row 4, column 2 \(counted from 0\); 1 aren't",
+        ),
+        (
+            {"test": changed(5, 0, -np.inf)},
+            "test: values must be finite .*, got -inf in row 5, column 0",
+        ),
+        ({"test": changed(6, 1, 1e39)}, r"test: .* float32 numbers, got 1e\+39 in row 6, column 1"),
+        ({"train": np.full((20, 3), np.nan)}, "train: .* row 0, column 0 .*; 60 aren't"),
+        (
+            {"train": np.arange(60).reshape(20, 3)},
+            "train: dtype must be a floating one, .* got int64",
+        ),
+        ({"train": PARTS["train"] > 0}, "train: dtype must be .*, got bool"),
+        ({"train": PARTS["train"].astype(complex)}, "train: dtype must be .*, got complex128"),
+        ({"train": PARTS["train"].astype(str)}, "train: dtype must be .*, got <U"),
         (
             {"train": np.array([[Trap()] * 3] * 20)},
-            "train holds Python objects, .* never unpickled",
+            "train must be a plain numeric array, got Python objects, .* never unpickled",
         ),
-        ({"train": TABLE[:, 0]}, r"train: shape \(40,\) isn't one of a table; allowed is \[row"),
-        ({"train": TABLE[:, :, None]}, r"train: shape \(40, 3, 1\) isn't one of a table"),
-        ({"train": TABLE[:, :0]}, r"train: shape \(40, 0\) isn't one of a table"),
-        ({"test": TABLE[:, :2]}, r"different numbers of columns: .*'test': \(40, 2\)"),
-        ({"train": TABLE[:1]}, "train: too few rows, 1; allowed are 2 or more"),
-        ({"validation": TABLE[:0]}, "validation: too few rows, 0"),
-        ({"train": CONSTANT}, "train: column 1 .* holds 0.5 alone, which has no density"),
-        ({"train": ALIKE}, "train: column 2 .* holds 1.0 alone"),
+        ({"train": TABLE[:, 0]}, r"train: shape must be \[row, column\], .* got \(40,\)"),
+        ({"train": TABLE[:, :, None]}, r"train: shape must be .*, got \(40, 3, 1\)"),
+        ({"train": TABLE[:, :0]}, r"train: shape must be .*, got \(40, 0\)"),
+        ({"test": TABLE[:, :2]}, r"must have one number of columns, .*'test': \(40, 2\)"),
+        ({"train": TABLE[:1]}, "train: there must be 2 rows or more, got 1"),
+        ({"validation": TABLE[:0]}, "validation: there must be 2 rows or more, got 0"),
+        (
+            {"train": CONSTANT},
+            "train: columns must vary, to have a density, got 0.5 alone in column 1",
+        ),
+        ({"train": ALIKE}, "train: columns must vary, .* got 1.0 alone in column 2"),
         (
             {"val": TABLE},
-            r"holds arrays \['test', 'train', 'val', 'validation'\]; needed are train",
+            r"arrays must be train, .* got \['test', 'train', 'val', 'validation'\]",
         ),
-        ({"fold": 1}, "fold=1: .*table.npz comes with all its splits"),
+        ({"fold": 1}, "fold must be 0 for .*table.npz, which comes with all its splits, got 1"),
     ],
 )
-def test_bad_arrays_are_refused_in_one_line(open_arrays, arrays, message):
+def test_bad_arrays_raise_one_line(open_arrays, arrays, message):
     with pytest.raises(ValueError, match=message) as caught:
         open_arrays(**PARTS | arrays)
     assert "\n" not in str(caught.value)
@@ -150,12 +162,14 @@ def test_bad_arrays_are_refused_in_one_line(open_arrays, arrays, message):
 @pytest.mark.parametrize("missing", PARTS)
 def test_every_split_is_needed(open_arrays, missing):
     given = {split: table for split, table in PARTS.items() if split != missing}
-    with pytest.raises(ValueError, match=rf"holds arrays \['{min(given)}.*needed are train, vali"):
+    with pytest.raises(
+        ValueError, match=rf"arrays must be train, validation .* got \['{min(given)}"
+    ):
         open_arrays(**given)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive", "cut", "flipped"])
-def test_files_that_are_no_archives_are_refused(tmp_path, content):
+def test_files_that_are_no_archives_raise(tmp_path, content):
     path = tmp_path / "table.npz"
     if content in ("cut", "flipped"):
         np.savez_compressed(path, **PARTS)
@@ -172,8 +186,8 @@ def test_files_that_are_no_archives_are_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("source", ["nuclei", "npz:", "embedded:faces", "folder:x", ""])
-def test_unknown_sources_are_refused(source):
-    message = f"source='{source}' is unknown; allowed are embedded:nuclei, npz:PATH"
+def test_unknown_sources_raise(source):
+    message = f"source must be one of embedded:nuclei, npz:PATH, got '{source}'"
     with pytest.raises(ValueError, match=message):
         data.open_table(data.TableConfig(source))
 

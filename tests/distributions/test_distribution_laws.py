@@ -134,7 +134,7 @@ def test_every_public_distribution_and_base_is_here():
 def test_the_density_integrates_to_one(make):
     distribution = make()
     ends = [-9.0] * distribution.event_shape[0], [9.0] * distribution.event_shape[0]
-    mass = np.exp(metrics.log_integral(jax.jit(distribution.log_prob), *ends, cells=1500))
+    mass = np.exp(metrics.log_integral(jax.jit(distribution.log_prob), *ends, num_cells=1500))
     # A border of a box is off by half a cell at most.
     # What is accepted of a resampled one is an average over points.
     tolerances = {"UniformBox": 2e-2, "ContinuousBernoulli": 2e-2, "Resampled": 1e-3}

@@ -77,7 +77,7 @@ def toy_run(monkeypatch, model: models.VAE, labels=None) -> dict:
     module = types.ModuleType("experiments.toy")
     module.Config = Config
     module.build = lambda config, shape: model
-    module.functions = lambda config, shape: vf.sharing.latent_functions(model)
+    module.functions = lambda config, shape: vf.sharing.export_functions(model)
     monkeypatch.setitem(sys.modules, "experiments.toy", module)
     config = vae_mnist.PRESETS["vae"].config
     config = dataclasses.replace(config, data=vf.data.DataConfig("npz:digits.npz"))

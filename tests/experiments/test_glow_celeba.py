@@ -97,13 +97,13 @@ def archive(**arrays):
 
 GOOD = np.zeros((100, 8, 8, 1), np.uint8)
 BAD_INPUT = {
-    "unknown source": ("elephants", None, "source='elephants' is unknown"),
+    "unknown source": ("elephants", None, "got 'elephants'"),
     "missing archive": ("npz:there.npz", None, "there.npz"),
     "wrong dtype": ("npz:there.npz", archive(image=GOOD + np.float32(0.5)), "float32"),
     "not finite": ("npz:there.npz", archive(image=GOOD + np.nan), "finite"),
     "objects": ("npz:there.npz", archive(image=GOOD.astype(object)), "object"),
     "wrong rank": ("npz:there.npz", archive(image=np.zeros((9, 8), np.uint8)), "(9, 8)"),
-    "too few examples": ("npz:there.npz", archive(image=GOOD[:12]), "batch_size=16"),
+    "too few examples": ("npz:there.npz", archive(image=GOOD[:12]), "got 16"),
     "odd size": ("npz:there.npz", archive(image=GOOD[:, :7]), "divisible by 2"),
     "empty folder": ("folder:there", lambda path: pathlib.Path(path).mkdir(), "there"),
     "mixed sizes": (

@@ -196,13 +196,13 @@ def test_published_presets_want_their_file_and_name_their_figures(capfd):
 ROWS = np.random.default_rng(0).normal(size=(90, 4))
 GOOD = {"train": ROWS[:70], "val": ROWS[70:80], "test": ROWS[80:]}
 BAD_INPUT = {
-    "unknown source": ("elephants", {}, "source='elephants' is unknown"),
-    "missing array": ("npz:there.npz", {"train": ROWS}, "needed are train, validation or val"),
+    "unknown source": ("elephants", {}, "got 'elephants'"),
+    "missing array": ("npz:there.npz", {"train": ROWS}, "must be train, validation or val"),
     "integers": ("npz:there.npz", GOOD | {"train": np.eye(70, dtype=int)}, "int64"),
     "objects": ("npz:there.npz", GOOD | {"test": ROWS.astype(object)}, "never unpickled"),
-    "not finite": ("npz:there.npz", GOOD | {"test": ROWS * np.inf}, "test: row 0, column 0"),
-    "columns": ("npz:there.npz", GOOD | {"test": ROWS[:, 1:]}, "different numbers of columns"),
-    "too few rows": ("npz:there.npz", GOOD | {"train": ROWS[:20]}, "batch_size=64"),
+    "not finite": ("npz:there.npz", GOOD | {"test": ROWS * np.inf}, "row 0, column 0"),
+    "columns": ("npz:there.npz", GOOD | {"test": ROWS[:, 1:]}, "one number of columns"),
+    "too few rows": ("npz:there.npz", GOOD | {"train": ROWS[:20]}, "got 64"),
     "one column": ("npz:there.npz", {k: v[:, :1] for k, v in GOOD.items()}, "at least 2 channels"),
 }
 

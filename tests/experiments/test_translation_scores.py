@@ -90,7 +90,7 @@ def test_the_classifiers_know_digits_and_styles(scorer, pair):
 
 
 def test_perfect_translations_score_as_true_ones(scorer, pair):
-    perfect = Perfect(scorer, pair[1].drawings)
+    perfect = Perfect(scorer, pair[1].truth)
     found = scorer.report(perfect.to_b, perfect.to_a)
     assert scorer.references.items() <= found.items()
     lowest = found["classifier_accuracy/a"] + found["classifier_accuracy/b"] - 1
@@ -114,7 +114,7 @@ def test_perfect_translations_score_as_true_ones(scorer, pair):
 
 
 def test_a_single_style_is_seen(scorer, pair):
-    single = OneStyle(scorer, pair[1].drawings)
+    single = OneStyle(scorer, pair[1].truth)
     found = scorer.report(single.to_b, single.to_a)
     assert found["diversity"] < 1e-9
     assert found["diversity_ratio/true_styles"] < 1e-9
@@ -123,7 +123,7 @@ def test_a_single_style_is_seen(scorer, pair):
 
 
 def test_other_digits_are_seen(scorer, pair):
-    perfect, images = Perfect(scorer, pair[1].drawings), scorer.inputs["a"]
+    perfect, images = Perfect(scorer, pair[1].truth), scorer.inputs["a"]
     others = np.roll(images, 1, axis=0)  # in random order: a third of them agree
     wrong = perfect.to_b(others, 1)[:, 0]
     assert scorer.content_agreement(images, wrong, "b") < 0.5
@@ -223,7 +223,7 @@ def test_what_does_not_fit_is_refused(scorer, pair):
     for wrong in (drawings, several[:0]):
         with pytest.raises(ValueError, match=r"shape \[input, sample, height, .*, got"):
             scorer.conditional_inception_score(wrong)
-    perfect = Perfect(scorer, pair[1].drawings)
+    perfect = Perfect(scorer, pair[1].truth)
     with pytest.raises(ValueError, match="must return 10 samples of each of 100 images, got"):
         scorer.report(lambda images, samples: perfect.to_b(images, samples - 1), perfect.to_a)
 

@@ -20,6 +20,7 @@ AT_INITIALISATION = {
 
 CONSTANT = ("*.permutation", "*.sign")
 
+
 @pytest.mark.parametrize(("entry", "check"), laws(FLOWS, CHECKS, structural=set()))
 def test_law(entry: Entry, check: str) -> None:
     """The flow's bijector passes the check, with noise on every parameter.

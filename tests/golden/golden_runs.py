@@ -251,10 +251,10 @@ class Exported:
       player: Which part of the model they are of; all of it where empty.
     """
 
-    functions: Callable[[Any], dict[str, sharing.Function]]
+    functions: Callable[[Any], dict[str, sharing.FunctionSpec]]
     player: str = ""
 
-    def of(self, model: Any, variables: PyTree) -> tuple[dict[str, sharing.Function], PyTree]:
+    def of(self, model: Any, variables: PyTree) -> tuple[dict[str, sharing.FunctionSpec], PyTree]:
         """The functions, and the variables of their part of the model."""
         if self.player:
             model, variables = models.submodel(model, variables, self.player)
@@ -262,12 +262,12 @@ class Exported:
 
 
 EXPORTS = {
-    "glow": Exported(vf.sharing.flow_functions),
-    "maf": Exported(vf.sharing.flow_functions),
-    "vae": Exported(vf.sharing.latent_functions),
-    "auto-encoder": Exported(vf.sharing.latent_functions),
-    "codes-snail": Exported(lambda model: vf.sharing.code_functions(model, ("codes",))),
-    "munit": Exported(vf.sharing.translation_functions, "generator"),
+    "glow": Exported(vf.sharing.export_functions),
+    "maf": Exported(vf.sharing.export_functions),
+    "vae": Exported(vf.sharing.export_functions),
+    "auto-encoder": Exported(vf.sharing.export_functions),
+    "codes-snail": Exported(vf.sharing.export_functions),
+    "munit": Exported(vf.sharing.export_functions, "generator"),
 }
 
 

@@ -23,6 +23,6 @@ def test_it_is_the_share_of_equal_classes():
         ([1], [True], "after must be integers, got bool"),
     ],
 )
-def test_what_are_no_classes_is_refused(before, after, message):
+def test_invalid_classes_raise(before, after, message):
     with pytest.raises(ValueError, match=message):
         metrics.agreement(before, after)

@@ -1,4 +1,4 @@
-"""Annealed importance sampling, held against models whose evidence is known."""
+"""Annealed importance sampling of models with known evidence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def test_bounds_rise_to_the_evidence_which_annealing_reaches():
         float(-losses.importance_weighted(DIAGONAL, variables, rows, KEY, num_samples=samples)[0])
         for samples in (1, 2, 8)
     ]
-    annealed = estimate(DIAGONAL, variables, chains=5000, temperatures=300, leapfrog_steps=2)
+    annealed = estimate(
+        DIAGONAL, variables, num_chains=5000, num_temperatures=300, num_leapfrog_steps=2
+    )
     assert elbo <= bounds[0] + 0.02
     assert np.all(np.diff(bounds) > 0.05)
     assert bounds[-1] <= annealed.mean()
@@ -43,14 +45,14 @@ def test_bounds_rise_to_the_evidence_which_annealing_reaches():
 def test_few_temperatures_leave_the_mean_weight_unbiased():
     # One is importance sampling from the prior.
     for temperatures, chains in ((1, 100_000), (10, 10_000)):
-        found = estimate(
+        result = estimate(
             DIAGONAL,
             exact.diagonal_variables(),
-            chains=chains,
-            temperatures=temperatures,
-            leapfrog_steps=1,
+            num_chains=chains,
+            num_temperatures=temperatures,
+            num_leapfrog_steps=1,
         )
-        np.testing.assert_allclose(found, exact.log_likelihood(), atol=0.1)
+        np.testing.assert_allclose(result, exact.log_likelihood(), atol=0.1)
 
 
 def test_step_sizes_follow_the_scale_of_a_labelled_prior():
@@ -76,27 +78,27 @@ def test_step_sizes_follow_the_scale_of_a_labelled_prior():
         ).logpdf(image.reshape(-1))
         for image, label in zip(exact.DATA, labels, strict=True)
     ]
-    found = estimate(
+    result = estimate(
         model,
         {"params": {"decoder": decoder, "prior_model": prior}},
-        chains=300,
-        temperatures=500,
-        leapfrog_steps=3,
+        num_chains=300,
+        num_temperatures=500,
+        num_leapfrog_steps=3,
         context=labels,
     )
-    np.testing.assert_allclose(found, truth, atol=0.1)
+    np.testing.assert_allclose(result, truth, atol=0.1)
 
 
 def test_rows_have_keys_of_their_own_and_no_part_in_each_other():
-    settings = {"chains": 3, "temperatures": 20, "leapfrog_steps": 2}
+    settings = {"num_chains": 3, "num_temperatures": 20, "num_leapfrog_steps": 2}
     variables, keys = exact.diagonal_variables(), jax.random.split(KEY, 3)
     whole = estimate(DIAGONAL, variables, rng=keys, **settings)
     part = estimate(DIAGONAL, variables, exact.DATA[1:], keys[1:], **settings)
     np.testing.assert_allclose(part, whole[1:], rtol=1e-5)
     spoilt = np.where(np.arange(3)[:, None, None, None] == 1, np.nan, exact.DATA)
-    found = estimate(DIAGONAL, variables, spoilt, keys, **settings)
-    np.testing.assert_allclose(found[[0, 2]], whole[[0, 2]], rtol=1e-5)
-    assert np.isnan(found[1])
+    result = estimate(DIAGONAL, variables, spoilt, keys, **settings)
+    np.testing.assert_allclose(result[[0, 2]], whole[[0, 2]], rtol=1e-5)
+    assert np.isnan(result[1])
 
 
 class Denser(exact.Observed):
@@ -106,19 +108,19 @@ class Denser(exact.Observed):
         return Dequantized(images, jnp.full(len(images), 2.5))
 
 
-def test_what_an_observation_costs_is_included():
-    settings = {"chains": 2, "temperatures": 3, "leapfrog_steps": 1}
+def test_log_det_of_the_observation_is_included():
+    settings = {"num_chains": 2, "num_temperatures": 3, "num_leapfrog_steps": 1}
     plain = estimate(DIAGONAL, exact.diagonal_variables(), **settings)
     denser = DIAGONAL.clone(observation=Denser())
-    found = estimate(denser, exact.diagonal_variables(), **settings)
-    np.testing.assert_allclose(found, plain + 2.5, rtol=1e-6)
+    result = estimate(denser, exact.diagonal_variables(), **settings)
+    np.testing.assert_allclose(result, plain + 2.5, rtol=1e-6)
 
 
-def test_what_has_no_gradients_is_refused():
+def test_latents_without_gradients_raise():
     groups = {"a": encoders.DiagonalGaussianPosterior(1), "b": encoders.ConcretePosterior(2)}
     model = exact.model(encoders.GroupedPosterior(groups))
     with pytest.raises(ValueError, match="latents must be continuous for AIS, got Concrete ones"):
         estimate(model, exact.inexact_variables(exact.model()))
-    for name in ("chains", "temperatures", "leapfrog_steps"):
+    for name in ("num_chains", "num_temperatures", "num_leapfrog_steps"):
         with pytest.raises(ValueError, match="must be at least 1, got "):
             estimate(DIAGONAL, {}, **{name: 0})

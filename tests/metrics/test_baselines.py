@@ -152,7 +152,7 @@ def test_probabilities_of_all_images_sum_to_nearly_one(fit, shape):
     assert 0.97 < total <= 1 + 1e-9
 
 
-def test_what_neighbors_tell_counts():
+def test_information_of_neighbors_counts():
     train, validation, test = np.split(smooth_images(120, (6, 6, 3)), [80, 100])
     bits = [
         metrics.bits_per_dim(-np.mean(fit(train, validation).log_prob(test)), 108) for fit in FITS
@@ -172,7 +172,7 @@ def test_a_pixel_that_never_changed_in_training_may_change_later(fit):
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_unfit_images_are_refused(fit):
+def test_unfit_images_raise(fit):
     images = smooth_images(4, (3, 3, 1))
     with pytest.raises(ValueError, match="train must be uint8, got float64"):
         fit(images / 255, images)
@@ -215,7 +215,7 @@ def test_gaussians_of_tables_are_densities_in_the_units_of_the_table(dtype):
 
 
 @pytest.mark.parametrize("fit", FITS[:2])
-def test_unfit_tables_are_refused(fit):
+def test_unfit_tables_raise(fit):
     rows = correlated_rows(10)
     with pytest.raises(ValueError, match="train must hold at least 2 rows, got 1"):
         fit(rows[:1], rows)

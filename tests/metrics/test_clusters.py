@@ -8,7 +8,7 @@ import pytest
 from vaeflow import metrics
 
 
-def test_renamed_labels_agree_wholly():
+def test_permuted_labels_have_accuracy_one():
     labels = np.array([0, 1, 2, 2, 1, 0])
     assert metrics.cluster_accuracy(np.array([7, 0, 3, 3, 0, 7]), labels) == 1.0
 
@@ -45,6 +45,6 @@ def test_no_map_is_better(seed):
         (np.zeros(3, int), np.array([0, -1, 2]), "labels must be integers .* got int64 from -1"),
     ],
 )
-def test_what_is_no_clustering_is_refused(assignments, labels, message):
+def test_invalid_clusterings_raise(assignments, labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.cluster_accuracy(assignments, labels)

@@ -27,7 +27,7 @@ def test_perplexity_is_two_to_the_bits():
         (np.array([[1, 2], [0, 0]]), "above 0 for some code of each codebook, got none"),
     ],
 )
-def test_what_are_no_counts_is_refused(counts, message):
+def test_invalid_counts_raise(counts, message):
     for measure in (metrics.code_perplexity, metrics.live_codes):
         with pytest.raises(ValueError, match=message):
             measure(counts)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vaeflow import metrics
-from vaeflow.data.sprites import Factors
+from vaeflow.data.sprites import Sprites
 
 SIZES = (3, 4, 5)
 # Every combination equally often: the factors are independent, exactly.
@@ -30,10 +30,10 @@ SCORES = {
 
 def scores(codes, factors=FACTORS, **settings):
     """All scores as one array, in the order of `NAMES`."""
-    found = metrics.disentanglement_scores(codes, factors, **settings)
-    assert list(found) == NAMES
-    assert all(type(value) is float for value in found.values())
-    return np.array(list(found.values()))
+    result = metrics.disentanglement_scores(codes, factors, **settings)
+    assert list(result) == NAMES
+    assert all(type(value) is float for value in result.values())
+    return np.array(list(result.values()))
 
 
 NAMES = [
@@ -65,13 +65,13 @@ def test_perfect_representations_have_ones(dead):
 
 
 def test_a_category_is_guessed_by_useless_latents():
-    found = metrics.separated_attribute_predictability(PERFECT, FACTORS, categorical=[0])
-    assert found == pytest.approx((1 - 1 / 3 + 1 + 1) / 3, abs=1e-9)
+    result = metrics.separated_attribute_predictability(PERFECT, FACTORS, categorical=[0])
+    assert result == pytest.approx((1 - 1 / 3 + 1 + 1) / 3, abs=1e-9)
     # Its order means nothing, while that of numbers does.
     shuffled = np.array([1, 0, 2])[FACTORS[:, 0]].astype(float)
     codes = np.column_stack([shuffled, PERFECT[:, 1:]])
     again = metrics.separated_attribute_predictability(codes, FACTORS, categorical=[0])
-    assert again == pytest.approx(found, abs=1e-9)
+    assert again == pytest.approx(result, abs=1e-9)
     ordered = metrics.separated_attribute_predictability(codes, FACTORS)
     assert ordered == pytest.approx((0.25 + 1 + 1) / 3, abs=1e-9)
     others = scores(codes, categorical=[0])
@@ -91,13 +91,13 @@ def test_categories_are_balanced_and_learned_by_few_thresholds():
 
 
 def test_useless_latents_are_at_chance():
-    found = dict(zip(NAMES, scores(NOISE, categorical=[1]), strict=True))
+    result = dict(zip(NAMES, scores(NOISE, categorical=[1]), strict=True))
     chance = {"factor_vae_score": 1 / 3, "beta_vae_score": 1 / 3}
-    for name, value in found.items():
+    for name, value in result.items():
         if name not in ("modularity", "informativeness"):
             assert value == pytest.approx(chance.get(name, 0), abs=0.06), name
     # A predictor that learned noise is a little worse than a constant.
-    assert -0.2 < found["informativeness"] < 0.02
+    assert -0.2 < result["informativeness"] < 0.02
     # Nor do many latents learn the groups that they are tested on.
     many = np.random.default_rng(6).normal(size=(len(FACTORS), 100))
     for score in (metrics.factor_vae_score, metrics.beta_vae_score):
@@ -105,38 +105,38 @@ def test_useless_latents_are_at_chance():
 
 
 def test_constant_latents_are_at_chance_exactly():
-    found = dict(zip(NAMES, scores(np.full((len(FACTORS), 2), 0.1)), strict=True))
+    result = dict(zip(NAMES, scores(np.full((len(FACTORS), 2), 0.1)), strict=True))
     expected = dict.fromkeys(NAMES, 0) | {"factor_vae_score": 1 / 3, "beta_vae_score": 1 / 3}
-    for name, value in found.items():
+    for name, value in result.items():
         assert value == pytest.approx(
             expected[name], abs=0.03 if name == "informativeness" else 1e-9
         ), name
 
 
 def test_entangled_latents_score_low():
-    found = dict(zip(NAMES, scores(ENTANGLED, EVEN), strict=True))
+    result = dict(zip(NAMES, scores(ENTANGLED, EVEN), strict=True))
     nothing = {"mutual_information_gap", "separated_attribute_predictability", "modularity"}
     for name in nothing | {"disentanglement", "completeness"}:
-        assert found[name] == pytest.approx(0, abs=0.05), name
+        assert result[name] == pytest.approx(0, abs=0.05), name
     # At chance; below it, as halves of a whole grid have opposite errors.
-    assert found["factor_vae_score"] < 0.3
-    assert found["beta_vae_score"] < 0.3
+    assert result["factor_vae_score"] < 0.3
+    assert result["beta_vae_score"] < 0.3
     # All is still there.
-    assert found["informativeness"] > 0.75
+    assert result["informativeness"] > 0.75
     # Differences give a rotation away that mixes factors in different ways.
     rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(4, 4)))[0]
     assert metrics.beta_vae_score(EVEN @ rotation, EVEN) > 0.7
 
 
 def test_fewer_latents_than_factors():
-    found = dict(zip(NAMES, scores(PERFECT[:, :2]), strict=True))
+    result = dict(zip(NAMES, scores(PERFECT[:, :2]), strict=True))
     for name in ("mutual_information_gap", "separated_attribute_predictability"):
-        assert found[name] == pytest.approx(2 / 3, abs=1e-9)
-    assert found["modularity"] == pytest.approx(1, abs=1e-9)
-    assert found["informativeness"] == pytest.approx(2 / 3, abs=0.05)
+        assert result[name] == pytest.approx(2 / 3, abs=1e-9)
+    assert result["modularity"] == pytest.approx(1, abs=1e-9)
+    assert result["informativeness"] == pytest.approx(2 / 3, abs=0.05)
     # Groups of the missing factor vote for the others.
-    assert found["factor_vae_score"] == pytest.approx(2 / 3, abs=1e-9)
-    assert found["beta_vae_score"] > 0.95
+    assert result["factor_vae_score"] == pytest.approx(2 / 3, abs=1e-9)
+    assert result["beta_vae_score"] > 0.95
     single = scores(PERFECT[:, :1])
     np.testing.assert_allclose(single[[0, 2]], 1 / 3, atol=1e-9)
     assert single[4] == 1
@@ -144,19 +144,19 @@ def test_fewer_latents_than_factors():
 
 def test_two_latents_of_one_factor():
     codes = np.column_stack([PERFECT, PERFECT[:, 0]])
-    found = dict(zip(NAMES, scores(codes), strict=True))
+    result = dict(zip(NAMES, scores(codes), strict=True))
     for name in ("mutual_information_gap", "separated_attribute_predictability"):
-        assert found[name] == pytest.approx(2 / 3, abs=1e-9)
-    assert found["modularity"] == pytest.approx(1, abs=1e-9)
-    assert found["disentanglement"] == pytest.approx(1, abs=1e-9)
+        assert result[name] == pytest.approx(2 / 3, abs=1e-9)
+    assert result["modularity"] == pytest.approx(1, abs=1e-9)
+    assert result["disentanglement"] == pytest.approx(1, abs=1e-9)
     # Half the prediction by each: 1 - log 2 / log 4 of that factor.
-    assert found["completeness"] == pytest.approx((0.5 + 1 + 1) / 3, abs=0.03)
-    assert found["factor_vae_score"] == found["beta_vae_score"] == 1
+    assert result["completeness"] == pytest.approx((0.5 + 1 + 1) / 3, abs=0.03)
+    assert result["factor_vae_score"] == result["beta_vae_score"] == 1
 
 
 def test_one_factor():
-    found = scores(PERFECT, FACTORS[:, 1:2])
-    np.testing.assert_allclose(found, 1, atol=1e-9)
+    result = scores(PERFECT, FACTORS[:, 1:2])
+    np.testing.assert_allclose(result, 1, atol=1e-9)
 
 
 def test_mutual_information_by_hand():
@@ -166,8 +166,8 @@ def test_mutual_information_by_hand():
         [2.0 * factors[:, 0] + factors[:, 1], factors[:, 0] ^ (factors[:, 2] == 0)]
     )
     noisy = np.log(2) + 0.25 * np.log(0.25) + 0.75 * np.log(0.75)
-    found = metrics.mutual_information_matrix(codes, factors[:, :2])
-    np.testing.assert_allclose(found, [[np.log(2), np.log(2)], [noisy, 0]], atol=1e-12)
+    result = metrics.mutual_information_matrix(codes, factors[:, :2])
+    np.testing.assert_allclose(result, [[np.log(2), np.log(2)], [noisy, 0]], atol=1e-12)
     gap = metrics.mutual_information_gap(codes, factors[:, :2])
     assert gap == pytest.approx((1 - noisy / np.log(2) + 1) / 2, abs=1e-12)
     # The first latent tells equally of all factors, the second of one.
@@ -185,7 +185,7 @@ def test_bins_are_of_equal_width():
     factors = np.repeat(np.arange(40), 3)[:, None]
     gap = functools.partial(metrics.mutual_information_gap, factors=factors)
     assert gap(factors * 0.1) == pytest.approx(np.log(20) / np.log(40), abs=1e-12)
-    assert gap(factors * 0.1, bins=4) == pytest.approx(np.log(4) / np.log(40), abs=1e-12)
+    assert gap(factors * 0.1, num_bins=4) == pytest.approx(np.log(4) / np.log(40), abs=1e-12)
     # One far away leaves all others in a single bin; of equal frequency bins would tell them apart.
     far = np.where(factors == 39, 1e308, -1e308 + factors)
     one = -(np.log(1 / 40) + 39 * np.log(39 / 40)) / 40
@@ -194,8 +194,8 @@ def test_bins_are_of_equal_width():
 
 def test_shares_of_importance_make_disentanglement_and_completeness():
     codes = PERFECT @ [[1, 1, 0, 1], [1, -1, 1, 2], [0, 1, 2, 0]] + 0.1 * NOISE[:, :1]
-    found = metrics.disentanglement_completeness_informativeness(codes, FACTORS)
-    importance = found.importance
+    result = metrics.disentanglement_completeness_informativeness(codes, FACTORS)
+    importance = result.importance
     assert importance.shape == (4, 3)
     np.testing.assert_allclose(importance.sum(0), 1)
 
@@ -205,9 +205,9 @@ def test_shares_of_importance_make_disentanglement_and_completeness():
 
     weights = importance.sum(1) / importance.sum()
     expected = sum(w * (1 - entropy(row)) for w, row in zip(weights, importance, strict=True))
-    assert found.disentanglement == pytest.approx(expected, abs=1e-9)
+    assert result.disentanglement == pytest.approx(expected, abs=1e-9)
     expected = np.mean([1 - entropy(column) for column in importance.T])
-    assert found.completeness == pytest.approx(expected, abs=1e-9)
+    assert result.completeness == pytest.approx(expected, abs=1e-9)
 
 
 def test_informativeness_is_one_less_the_error_of_the_best_constant_guess():
@@ -219,8 +219,8 @@ def test_informativeness_is_one_less_the_error_of_the_best_constant_guess():
     score = metrics.disentanglement_completeness_informativeness
     assert score(codes, spread[:, None]).informativeness == pytest.approx(0.75, abs=0.03)
     guessed = np.where(random.random(6000) < 0.5, signal > 0, random.integers(0, 2, 6000))
-    found = score(codes, guessed[:, None].astype(int), categorical=[0])
-    assert found.informativeness == pytest.approx(0.5, abs=0.08)
+    result = score(codes, guessed[:, None].astype(int), categorical=[0])
+    assert result.informativeness == pytest.approx(0.5, abs=0.08)
 
 
 def test_votes_are_of_normalised_variances():
@@ -241,31 +241,31 @@ def test_values_that_occur_once_are_not_fixed():
             score(PERFECT, unique)
 
 
-def test_seeds_choose_what_is_drawn():
+def test_seeds_choose_the_samples():
     score = functools.partial(metrics.disentanglement_scores, NOISE[:200], FACTORS[:200])
     assert score() == score(seed=0)
     assert score() != score(seed=1)
 
 
-def test_what_images_of_sprites_show():
+def test_scores_of_sprite_images():
     # Area and centre of what is drawn, in place of an encoder.
-    sprites = Factors(16)
+    sprites = Sprites(16)
     codes = sprites.codes(np.random.default_rng(0).integers(0, len(sprites), 2000))
     images = sprites.render(codes)[..., 0].astype(np.float64)
     area, (rows, columns) = images.sum((1, 2)), np.indices((16, 16))
     latents = np.stack(
         [area, (columns * images).sum((1, 2)) / area, (rows * images).sum((1, 2)) / area], axis=1
     )
-    found = dict(zip(NAMES, scores(latents, codes[:, [1, 3, 4]]), strict=True))
-    assert min(found.values()) > 0.4
-    assert found["factor_vae_score"] > 0.9
-    assert found["disentanglement"] > 0.9
+    result = dict(zip(NAMES, scores(latents, codes[:, [1, 3, 4]]), strict=True))
+    assert min(result.values()) > 0.4
+    assert result["factor_vae_score"] > 0.9
+    assert result["disentanglement"] > 0.9
     whole = dict(zip(NAMES, scores(latents, codes, categorical=[0]), strict=True))
-    assert whole["informativeness"] < found["informativeness"] - 0.2
+    assert whole["informativeness"] < result["informativeness"] - 0.2
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_unfit_input_is_refused(name):
+def test_unfit_input_raises(name):
     score = SCORES[name]
     shapes = r"same 2 examples or more, got "
     with pytest.raises(ValueError, match=shapes + r"\(1200,\) and \(1200, 3\)"):
@@ -284,9 +284,9 @@ def test_unfit_input_is_refused(name):
         score(PERFECT, FACTORS * [1, 0, 1])
 
 
-def test_unfit_settings_are_refused():
+def test_unfit_settings_raise():
     with pytest.raises(ValueError, match="bins must be at least 2, got 1"):
-        metrics.mutual_information_matrix(PERFECT, FACTORS, bins=1)
+        metrics.mutual_information_matrix(PERFECT, FACTORS, num_bins=1)
     for name in ("separated_attribute_predictability", "dci"):
         with pytest.raises(ValueError, match=r"columns of the 3 factors, got \[3\]"):
             SCORES[name](PERFECT, FACTORS, categorical=[3])

@@ -24,8 +24,8 @@ def test_worked_examples():
     assert metrics.frechet_distance(2 * UNIT, 5 * UNIT) == pytest.approx(3 * 9, rel=1e-12)
     first, second = np.array([1.0, 2, 3]), np.array([4.0, 2, 0])
     expected = np.sum((first - second) ** 2) + 25
-    found = metrics.frechet_distance(first * UNIT, second * UNIT + shift)
-    assert found == pytest.approx(expected, rel=1e-12)
+    result = metrics.frechet_distance(first * UNIT, second * UNIT + shift)
+    assert result == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_mean_and_the_covariance_of_a_set_are_all_that_counts():
@@ -47,12 +47,12 @@ def test_it_is_that_of_the_matrices_root(rows, others, columns):
 
 def test_it_is_symmetric_and_moves_with_the_features():
     first, second = sample(30, 6, 1), sample(70, 6, 2)
-    found = metrics.frechet_distance(first, second)
-    assert found > 0.1
-    assert metrics.frechet_distance(second, first) == pytest.approx(found, rel=1e-12)
+    result = metrics.frechet_distance(first, second)
+    assert result > 0.1
+    assert metrics.frechet_distance(second, first) == pytest.approx(result, rel=1e-12)
     turned = scipy.linalg.qr(sample(6, 6, 3))[0]
     moved = [7 - 3 * rows @ turned for rows in (first, second)]
-    assert metrics.frechet_distance(*moved) == pytest.approx(9 * found, rel=1e-10)
+    assert metrics.frechet_distance(*moved) == pytest.approx(9 * result, rel=1e-10)
 
 
 def test_fewer_rows_than_features_lose_no_digits():
@@ -60,8 +60,8 @@ def test_fewer_rows_than_features_lose_no_digits():
     scale = np.trace(np.cov(first, rowvar=False))
     # The root of a product of covariances would be wrong by 1e-8 in each missing direction.
     centered = first - first.mean(axis=0)
-    found = metrics.frechet_distance(centered, (1 + 1e-5) * centered)
-    assert found == pytest.approx(1e-10 * scale, rel=1e-4)
+    result = metrics.frechet_distance(centered, (1 + 1e-5) * centered)
+    assert result == pytest.approx(1e-10 * scale, rel=1e-4)
     # Each in its own plane: no coupling saves anything.
     second = np.concatenate([np.zeros((12, 40)), sample(12, 9, 1)], axis=1)
     first = np.concatenate([first, np.zeros((10, 9))], axis=1)
@@ -73,8 +73,8 @@ def test_fewer_rows_than_features_lose_no_digits():
 def test_float32_features_far_from_zero_keep_their_digits():
     first, second = (1000 + 0.01 * sample(200, 3, seed) for seed in (1, 2))
     exact = metrics.frechet_distance(np.float32(first) - 1000.0, np.float32(second) - 1000.0)
-    found = metrics.frechet_distance(np.float32(first), np.float32(second))
-    assert found == pytest.approx(exact, rel=1e-6)
+    result = metrics.frechet_distance(np.float32(first), np.float32(second))
+    assert result == pytest.approx(exact, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -94,6 +94,6 @@ def test_rounding_leaves_no_distance_below_zero(seed):
         (np.array([[0, np.nan], [np.inf, 1]]), np.ones((2, 2)), "first must be finite, got 2"),
     ],
 )
-def test_what_are_no_features_is_refused(first, second, message):
+def test_invalid_features_raise(first, second, message):
     with pytest.raises(ValueError, match=message):
         metrics.frechet_distance(first, second)

@@ -9,23 +9,23 @@ from vaeflow import estimators
 
 
 def test_known_weights():
-    found = estimators.importance_diagnostics(jnp.log(jnp.array([1.0, 2.0, 3.0, 2.0])))
-    np.testing.assert_allclose(found.log_normalizer, np.log(2), rtol=1e-6)
-    np.testing.assert_allclose(found.effective_sample_size, 64 / (4 * 18), rtol=1e-6)
-    np.testing.assert_allclose(found.largest_weight, 3 / 8, rtol=1e-6)
+    result = estimators.importance_diagnostics(jnp.log(jnp.array([1.0, 2.0, 3.0, 2.0])))
+    np.testing.assert_allclose(result.log_normalizer, np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(result.effective_sample_size, 64 / (4 * 18), rtol=1e-6)
+    np.testing.assert_allclose(result.largest_weight, 3 / 8, rtol=1e-6)
 
 
 @pytest.mark.parametrize("offset", [-1e4, 0, 1e4])
 def test_any_scale_of_weights(offset):
-    found = estimators.importance_diagnostics(jnp.full(5, offset, jnp.float32))
-    np.testing.assert_allclose(found, [offset, 1, 1 / 5], rtol=1e-6, atol=1e-6)
+    result = estimators.importance_diagnostics(jnp.full(5, offset, jnp.float32))
+    np.testing.assert_allclose(result, [offset, 1, 1 / 5], rtol=1e-6, atol=1e-6)
 
 
 def test_zero_weights_count_as_samples():
-    found = estimators.importance_diagnostics(jnp.array([0.0, -jnp.inf, -jnp.inf, -jnp.inf]))
-    np.testing.assert_allclose(found, [-np.log(4), 1 / 4, 1], rtol=1e-6)
-    found = estimators.importance_diagnostics(jnp.full(3, -jnp.inf))
-    np.testing.assert_array_equal(found, [-np.inf, 0, 0])
+    result = estimators.importance_diagnostics(jnp.array([0.0, -jnp.inf, -jnp.inf, -jnp.inf]))
+    np.testing.assert_allclose(result, [-np.log(4), 1 / 4, 1], rtol=1e-6)
+    result = estimators.importance_diagnostics(jnp.full(3, -jnp.inf))
+    np.testing.assert_array_equal(result, [-np.inf, 0, 0])
 
 
 def test_nan_is_nan():
@@ -33,31 +33,31 @@ def test_nan_is_nan():
 
 
 def test_it_compiles_and_keeps_float32():
-    found = jax.jit(estimators.importance_diagnostics)(jnp.zeros(3, jnp.bfloat16))
-    assert all(value.dtype == jnp.float32 and value.shape == () for value in found)
+    result = jax.jit(estimators.importance_diagnostics)(jnp.zeros(3, jnp.bfloat16))
+    assert all(value.dtype == jnp.float32 and value.shape == () for value in result)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
-def test_other_shapes_are_refused(shape):
+def test_other_shapes_raise(shape):
     with pytest.raises(ValueError, match=r"log_weights must have shape \[sample\], got"):
         estimators.importance_diagnostics(jnp.zeros(shape))
 
 
 def test_known_weights_at_samples_of_the_target():
-    found = estimators.target_diagnostics(jnp.log(jnp.array([1.0, 2.0, 4.0, 4.0])))
-    np.testing.assert_allclose(found.log_normalizer, np.log(4 / 2), rtol=1e-6)
-    np.testing.assert_allclose(found.effective_sample_size, 1 / (11 / 4 * 2 / 4), rtol=1e-6)
+    result = estimators.target_diagnostics(jnp.log(jnp.array([1.0, 2.0, 4.0, 4.0])))
+    np.testing.assert_allclose(result.log_normalizer, np.log(4 / 2), rtol=1e-6)
+    np.testing.assert_allclose(result.effective_sample_size, 1 / (11 / 4 * 2 / 4), rtol=1e-6)
 
 
 @pytest.mark.parametrize("offset", [-1e4, 0, 1e4])
 def test_any_scale_of_weights_at_samples_of_the_target(offset):
-    found = jax.jit(estimators.target_diagnostics)(jnp.full(5, offset, jnp.float32))
-    np.testing.assert_allclose(found, [offset, 1], rtol=1e-6, atol=1e-6)
+    result = jax.jit(estimators.target_diagnostics)(jnp.full(5, offset, jnp.float32))
+    np.testing.assert_allclose(result, [offset, 1], rtol=1e-6, atol=1e-6)
 
 
 def test_a_sample_that_is_missed_leaves_nothing():
-    found = estimators.target_diagnostics(jnp.array([0.0, 0.0, jnp.inf]))
-    np.testing.assert_allclose(found, [np.log(3 / 2), 0], rtol=1e-6)
+    result = estimators.target_diagnostics(jnp.array([0.0, 0.0, jnp.inf]))
+    np.testing.assert_allclose(result, [np.log(3 / 2), 0], rtol=1e-6)
     with pytest.raises(ValueError, match=r"log_weights must have shape \[sample\], got \(2, 3\)"):
         estimators.target_diagnostics(jnp.zeros((2, 3)))
 
@@ -74,6 +74,6 @@ def test_both_sides_agree_on_two_gaussians():
     share = np.sqrt(2 * scale**2 - 1) / scale**2
     ours = estimators.importance_diagnostics(log_weights(scale * noise))
     theirs = estimators.target_diagnostics(log_weights(noise))
-    for found in (ours, theirs):
-        np.testing.assert_allclose(found.effective_sample_size, share, atol=0.003)
-        np.testing.assert_allclose(found.log_normalizer, log_z, atol=0.003)
+    for result in (ours, theirs):
+        np.testing.assert_allclose(result.effective_sample_size, share, atol=0.003)
+        np.testing.assert_allclose(result.log_normalizer, log_z, atol=0.003)

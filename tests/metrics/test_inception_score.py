@@ -32,8 +32,8 @@ def test_each_input_has_its_own_marginal():
     assert metrics.inception_score(probabilities.reshape(12, 4)) == pytest.approx(4, rel=1e-12)
     # Of one input two classes in even use, of the other a single one: exp((log 2 + 0) / 2).
     probabilities = np.eye(3)[[[0, 1, 0, 1], [2, 2, 2, 2]]]
-    found = metrics.conditional_inception_score(probabilities)
-    assert found == pytest.approx(np.sqrt(2), rel=1e-12)
+    result = metrics.conditional_inception_score(probabilities)
+    assert result == pytest.approx(np.sqrt(2), rel=1e-12)
 
 
 def test_they_are_the_exponential_of_mean_divergences():
@@ -66,7 +66,7 @@ def test_the_smallest_numbers_and_the_rounding_of_float32_do_no_harm():
         ([[0.5, np.inf]], "got a sum of inf"),
     ],
 )
-def test_what_are_no_probabilities_is_refused(probabilities, message):
+def test_what_are_no_probabilities_raises(probabilities, message):
     with pytest.raises(ValueError, match=message):
         metrics.inception_score(probabilities)
 

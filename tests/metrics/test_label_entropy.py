@@ -1,4 +1,4 @@
-"""How evenly labels occur: worked examples."""
+"""Entropy of label frequencies: worked examples."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ def test_entropy_is_in_nats_and_names_do_not_matter():
 
 
 def test_a_single_label_has_none():
-    found = metrics.label_entropy([4, 4, 4])
-    assert f"{found:g}" == "0"  # and not -0
+    result = metrics.label_entropy([4, 4, 4])
+    assert f"{result:g}" == "0"  # and not -0
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,6 @@ def test_a_single_label_has_none():
         (np.array([1, -1]), "the least -1"),
     ],
 )
-def test_what_are_no_labels_is_refused(labels, message):
+def test_what_are_no_labels_raises(labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.label_entropy(labels)

@@ -1,4 +1,4 @@
-"""What latents tell of examples, held against quadrature."""
+"""Mutual information of examples and latents against quadrature."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def information(variables, images, model=MODEL, chunk=100):
 def test_the_parts_are_those_of_quadrature():
     variables = exact.diagonal_variables()
     # Copies of the images have the same aggregate posterior, and tell no more.
-    found = information(variables, jnp.tile(exact.DATA, (600, 1, 1, 1)))
+    result = information(variables, jnp.tile(exact.DATA, (600, 1, 1, 1)))
     posterior = MODEL.apply(variables, exact.DATA, method="posterior")
     prior = MODEL.apply(variables, method="prior")
 
@@ -37,10 +37,10 @@ def test_the_parts_are_those_of_quadrature():
         log_aggregate, lambda z: log_aggregate(z) - prior.log_prob(z), *box
     )
     kl = float(posterior.kl_divergence(prior).mean())
-    assert found.marginal_kl == pytest.approx(marginal, abs=0.06)
-    assert found.kl == pytest.approx(kl, abs=0.06)
-    assert found.mutual_information == pytest.approx(kl - marginal, abs=0.06)
-    assert found.mutual_information > 0.5 < found.marginal_kl
+    assert result.marginal_kl == pytest.approx(marginal, abs=0.06)
+    assert result.kl == pytest.approx(kl, abs=0.06)
+    assert result.mutual_information == pytest.approx(kl - marginal, abs=0.06)
+    assert result.mutual_information > 0.5 < result.marginal_kl
 
 
 def test_information_is_between_nothing_and_the_logarithm_of_the_size():
@@ -49,18 +49,18 @@ def test_information_is_between_nothing_and_the_logarithm_of_the_size():
     assert abs(information(variables, alike).mutual_information) < 1e-5
     apart = alike + 1000 * jnp.arange(50.0)[:, None, None, None]
     # A chunk need not divide the number of images.
-    found = information(variables, apart, chunk=7)
-    assert found.mutual_information == pytest.approx(np.log(50), abs=1e-3)
+    result = information(variables, apart, chunk=7)
+    assert result.mutual_information == pytest.approx(np.log(50), abs=1e-3)
 
 
 def test_posteriors_need_not_have_independent_entries():
     model, variables = exact.model(), exact.exact_variables()
-    found = information(variables, jnp.tile(exact.DATA, (200, 1, 1, 1)), model)
+    result = information(variables, jnp.tile(exact.DATA, (200, 1, 1, 1)), model)
     posterior = model.apply(variables, exact.DATA, method="posterior")
     z = posterior.sample(seed=KEY, sample_shape=2000)
     prior = model.apply(variables, method="prior")
     kl = (posterior.log_prob(z) - prior.log_prob(z)).mean()
-    assert found.kl == pytest.approx(float(kl), abs=0.1)
+    assert result.kl == pytest.approx(float(kl), abs=0.1)
     with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
         information(variables, exact.DATA, model, 0)
     with pytest.raises(ValueError, match="2 rows or more"):

@@ -14,6 +14,6 @@ def test_latents_that_follow_the_data_are_active():
 
 
 @pytest.mark.parametrize("shape", [(5,), (1, 3), (2, 3, 4)])
-def test_other_shapes_are_refused(shape):
+def test_other_shapes_raise(shape):
     with pytest.raises(ValueError, match=r"\[example, latent\] with 2 examples or more, got"):
         metrics.active_units(np.zeros(shape))

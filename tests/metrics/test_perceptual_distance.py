@@ -31,12 +31,12 @@ def slow_distance(first, second):
 
 def test_distances_are_those_of_the_equation():
     first, second = random_maps(2, 3), random_maps(2, 3, seed=1)
-    found = metrics.perceptual_distance(first, second)
-    assert found.shape == (2, 3)
+    result = metrics.perceptual_distance(first, second)
+    assert result.shape == (2, 3)
     for place in np.ndindex(2, 3):
         one, other = ([layer[place] for layer in maps] for maps in (first, second))
         expected = slow_distance(one, other)
-        assert found[place] == pytest.approx(expected, rel=1e-12)
+        assert result[place] == pytest.approx(expected, rel=1e-12)
         assert metrics.perceptual_distance(one, other) == pytest.approx(expected, rel=1e-12)
 
 
@@ -70,8 +70,8 @@ def test_lengths_of_vectors_make_no_difference():
     lengths = [np.exp(np.random.default_rng(2).normal(size=(*m.shape[:-1], 1))) for m in maps]
     scaled = [layer * length for layer, length in zip(maps, lengths, strict=True)]
     for factor in (1e-300, 1.0, 1e300):
-        found = metrics.perceptual_distance([layer * factor for layer in scaled], others)
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        result = metrics.perceptual_distance([layer * factor for layer in scaled], others)
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
     np.testing.assert_allclose(metrics.perceptual_distance(others, maps), expected, rtol=1e-15)
 
 
@@ -113,7 +113,7 @@ def test_single_precision_loses_nothing_more():
         ),
     ],
 )
-def test_what_are_no_maps_is_refused(first, second, message):
+def test_what_are_no_maps_raises(first, second, message):
     with pytest.raises(ValueError, match=message):
         metrics.perceptual_distance(first, second)
 

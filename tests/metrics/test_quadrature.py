@@ -8,23 +8,23 @@ from vaeflow import metrics
 
 def test_gaussians():
     line = lambda x: -0.5 * np.sum((x / 0.3) ** 2, -1)  # noqa: E731
-    found = metrics.log_integral(line, [-4], [5], 400)
-    assert found == pytest.approx(np.log(0.3 * np.sqrt(2 * np.pi)), abs=1e-6)
-    found = metrics.log_integral(line, [-4, -3], [5, 3], 400)
-    assert found == pytest.approx(2 * np.log(0.3 * np.sqrt(2 * np.pi)), abs=1e-6)
+    result = metrics.log_integral(line, [-4], [5], 400)
+    assert result == pytest.approx(np.log(0.3 * np.sqrt(2 * np.pi)), abs=1e-6)
+    result = metrics.log_integral(line, [-4, -3], [5, 3], 400)
+    assert result == pytest.approx(2 * np.log(0.3 * np.sqrt(2 * np.pi)), abs=1e-6)
 
 
 def test_a_box_is_its_area_and_large_values_do_not_overflow():
     constant = lambda x: np.full(len(x), 5000.0)  # noqa: E731
-    found = metrics.log_integral(constant, [0, 0], [2, 3], 7)
-    assert found == pytest.approx(5000 + np.log(6), abs=1e-9)
+    result = metrics.log_integral(constant, [0, 0], [2, 3], 7)
+    assert result == pytest.approx(5000 + np.log(6), abs=1e-9)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "cells"),
     [([0, 0], [1], 5), ([0] * 3, [1] * 3, 5), ([1], [0], 5), ([0], [1], 0), (0, 1, 5)],
 )
-def test_wrong_boxes_are_refused(low, high, cells):
+def test_wrong_boxes_raise(low, high, cells):
     with pytest.raises(ValueError, match="low"):
         metrics.log_integral(lambda x: x[:, 0], low, high, cells)
 
@@ -49,5 +49,5 @@ def test_where_there_is_no_density_the_function_does_not_count():
     def half(x):
         return np.where(x[:, 0] > 0, 0.0, -np.inf)
 
-    found = metrics.expectation(half, lambda x: np.where(x[:, 0] > 0, x[:, 0], np.nan), [-1], [1])
-    assert found == pytest.approx(0.5, abs=1e-6)
+    result = metrics.expectation(half, lambda x: np.where(x[:, 0] > 0, x[:, 0], np.nan), [-1], [1])
+    assert result == pytest.approx(0.5, abs=1e-6)

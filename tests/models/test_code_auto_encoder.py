@@ -38,7 +38,7 @@ def test_images_come_back_from_their_codes_as_from_their_quantised_values(name):
     for maps, level, quantizer in zip(codes, levels, model.quantizers, strict=True):
         np.testing.assert_array_equal(maps, level.indices)
         assert 0 <= maps.min() <= maps.max() < quantizer.num_codes
-        assert maps.shape[3:] == quantizer.codebooks
+        assert maps.shape[3:] == quantizer.code_shape
 
 
 @every_coder()

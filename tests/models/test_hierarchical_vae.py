@@ -273,7 +273,7 @@ def test_labels_reach_every_network():
 
 def test_an_exported_ladder_is_the_ladder(made, tmp_path):
     model, variables = made
-    sharing.save_exported(tmp_path / "file", sharing.latent_functions(model), variables, {})
+    sharing.save_exported(tmp_path / "file", sharing.export_functions(model), variables, {})
     loaded = sharing.load_exported(tmp_path / "file")
     keys = jax.random.split(jax.random.key(5, impl="threefry2x32"), 8)
     data = jax.random.key_data(keys)

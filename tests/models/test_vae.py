@@ -323,7 +323,7 @@ def test_an_auto_encoder_starts_from_the_first_batch():
 def test_an_exported_model_is_the_model(tmp_path):
     model = vae()
     variables = model.init(KEY, IMAGES)
-    functions = sharing.latent_functions(model)
+    functions = sharing.export_functions(model)
     sharing.save_exported(tmp_path / "file", functions, variables, {})
     loaded = sharing.load_exported(tmp_path / "file")
     keys = jax.random.split(jax.random.key(5, impl="threefry2x32"), 8)
@@ -349,7 +349,7 @@ def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
     )
     labels = np.arange(8, dtype=np.int32) % 3
     variables = jax.jit(model.init)(KEY, IMAGES, labels)
-    sharing.save_exported(tmp_path / "file", sharing.latent_functions(model), variables, {})
+    sharing.save_exported(tmp_path / "file", sharing.export_functions(model), variables, {})
     loaded = sharing.load_exported(tmp_path / "file")
     keys = jax.random.split(jax.random.key(5, impl="threefry2x32"), 8)
     data = jax.random.key_data(keys)

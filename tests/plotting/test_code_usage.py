@@ -20,11 +20,11 @@ def test_shares_fall_from_the_most_used_code_on():
     assert first.lines[0].get_ydata()[0] == 0.25
 
 
-def test_no_codebook_is_refused():
+def test_no_codebook_raises():
     with pytest.raises(ValueError, match="at least one codebook, got none"):
         plotting.code_usage({})
 
 
-def test_counts_of_several_codebooks_at_once_are_refused():
+def test_counts_of_several_codebooks_at_once_raise():
     with pytest.raises(ValueError, match=r"counts must be \[code\], got shape \(2, 3\) of top"):
         plotting.code_usage({"top": np.ones((2, 3), int)})

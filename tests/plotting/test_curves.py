@@ -63,6 +63,6 @@ def test_a_single_record_is_drawn():
     plotting.training_curve(RECORDS[:1], METRICS).draw_without_rendering()
 
 
-def test_records_without_the_metrics_are_refused():
+def test_records_without_the_metrics_raise():
     with pytest.raises(ValueError, match=r"metrics must name one .* got \['elbo'\]"):
         plotting.training_curve(RECORDS, {"training": "elbo"})

@@ -36,6 +36,6 @@ def test_a_failed_write_keeps_the_old_figure(tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
-def test_an_unknown_format_is_refused(tmp_path):
+def test_an_unknown_format_raises(tmp_path):
     with pytest.raises(ValueError, match=r"path must end in one of .*'png'.*grid\.bmpx"):
         plotting.save_figure(tmp_path / "grid.bmpx", a_figure())

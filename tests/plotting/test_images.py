@@ -16,8 +16,8 @@ def test_grid_shows_each_pixel_as_a_square(channels):
     images = random_images(5, 6, 4, channels)
     canvas = render(plotting.image_grid(jnp.asarray(images), columns=3))
     places = [occurrences(canvas, image, scale=8) for image in images]
-    assert [len(found) for found in places] == [1] * 5
-    tops, lefts = np.array([found[0] for found in places]).T
+    assert [len(result) for result in places] == [1] * 5
+    tops, lefts = np.array([result[0] for result in places]).T
     assert tops.tolist() == [4] * 3 + [4 + 6 * 8 + 4] * 2
     assert lefts.tolist() == [4, 40, 76, 4, 40]
     assert canvas.shape == (4 + 48 + 4 + 48 + 4, 3 * 32 + 4 * 4, 3)
@@ -103,7 +103,7 @@ def test_neighbors_stand_below_their_sample():
         assert rows[1][0] - rows[0][0] == 64 + 4
 
 
-def test_unfit_images_are_refused():
+def test_unfit_images_raise():
     images = random_images(4, 6, 6, 1)
     with pytest.raises(ValueError, match="images must be uint8, got float32"):
         plotting.image_grid(images.astype(np.float32))

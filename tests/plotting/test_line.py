@@ -12,18 +12,18 @@ EDGES = np.array([-0.7, 0.0, 0.7])
 
 def areas(axes, across=0):
     """Area of each shaded piece."""
-    found = []
+    result = []
     for piece in axes.collections:
         (path,) = piece.get_paths()
         x, y = path.vertices[:-1].T
-        found.append(0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
-    return np.array(found)
+        result.append(0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+    return np.array(result)
 
 
 @pytest.mark.parametrize("slope", [2.0, -0.5])
 def test_intervals_keep_their_area_through_the_map(slope):
     y = slope * X + 1
-    figure = plotting.change_of_volume((X, DENSITY), (y, DENSITY / abs(slope)), EDGES)
+    figure = plotting.change_of_variables((X, DENSITY), (y, DENSITY / abs(slope)), EDGES)
     left, middle, _, below = figure.axes
     noise, data = areas(below), areas(left)
     assert len(noise) == len(data) == 4
@@ -39,7 +39,7 @@ def test_intervals_keep_their_area_through_the_map(slope):
 
 
 def test_the_exact_density_is_drawn_beside():
-    figure = plotting.change_of_volume((X, DENSITY), (X, DENSITY), EDGES, (X, 3 * DENSITY))
+    figure = plotting.change_of_variables((X, DENSITY), (X, DENSITY), EDGES, (X, 3 * DENSITY))
     (line,) = figure.axes[0].lines
     np.testing.assert_allclose(line.get_xydata(), np.stack([3 * DENSITY, X], -1))
     assert figure.axes[0].get_xlim()[0] > 3 * DENSITY.max()  # it grows to the left
@@ -61,9 +61,9 @@ def test_each_step_has_a_panel_of_one_range():
     seven.draw_without_rendering()
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_arrays_raise():
     with pytest.raises(ValueError, match=r"\(121,\), \(121,\), \(5,\), \(5,\)"):
-        plotting.change_of_volume((X, DENSITY), (X[:5], DENSITY[:5]), EDGES)
+        plotting.change_of_variables((X, DENSITY), (X[:5], DENSITY[:5]), EDGES)
     with pytest.raises(ValueError, match="got 1 and 2 titles"):
         plotting.densities_by_step([(X, DENSITY)], ["a", "b"])
     with pytest.raises(ValueError, match="got 0 and 0 titles"):

@@ -24,7 +24,7 @@ def test_grid_goes_right_with_the_first_latent_and_up_with_the_second():
 
 def test_images_touch_and_few_values_are_written():
     images = random_images(3, 5, 6, 6, 1)
-    figure = plotting.manifold(images, [-2, -1, 0, 1, 2], [-1, -0.0, 1])
+    figure = plotting.latent_manifold(images, [-2, -1, 0, 1, 2], [-1, -0.0, 1])
     texts = [text.get_text() for text in figure.texts]
     assert texts == ["1.0", "z1 = 0.0", "-1.0", "-2.0", "", "z0 = 0.0", "", "2.0"]
     canvas = render(figure)
@@ -34,9 +34,9 @@ def test_images_touch_and_few_values_are_written():
     assert canvas[:, -4:].min() == 255  # the last label isn't cut off
 
 
-def test_values_that_do_not_fit_are_refused():
+def test_values_that_do_not_fit_raise():
     images = random_images(2, 3, 6, 6, 1)
     with pytest.raises(ValueError, match=r"got \(2, 2\) for images of shape \(2, 3, 6, 6, 1\)"):
-        plotting.manifold(images, [0.0, 1.0])
+        plotting.latent_manifold(images, [0.0, 1.0])
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         normal_quantiles(0)

@@ -53,7 +53,7 @@ def test_a_row_shares_the_shades_of_its_first_density():
     assert [axes.get_title() for axes in figure.axes] == ["c", "d", "", ""]
 
 
-def test_what_is_not_finite_is_drawn_as_zero():
+def test_values_that_are_not_finite_count_as_zero():
     values = np.where(np.arange(16) % 3 == 0, np.nan, 1.0)
     values[1] = np.inf
     (axes,) = plotting.plane_table([[plotting.Density(values)]], 2.0).axes
@@ -86,13 +86,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_tables_are_refused(case):
+def test_wrong_tables_raise(case):
     arguments, message = WRONG[case]
     with pytest.raises(ValueError, match=re.escape(message)):
         plotting.plane_table(*arguments)
 
 
-def test_wrong_bounds_and_counts_are_refused():
+def test_wrong_bounds_and_counts_raise():
     with pytest.raises(ValueError, match="got 0 and 3"):
         plane_points(0, 3)
     with pytest.raises(ValueError, match="got 2, 1 and 5"):

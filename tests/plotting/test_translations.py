@@ -9,9 +9,9 @@ from vaeflow import plotting
 
 def places(canvas, images):
     """Where (top, left) each image is, [*batch, 2]; each is there once."""
-    found = [occurrences(canvas, image, 8) for image in images.reshape(-1, *images.shape[-3:])]
-    assert [len(places) for places in found] == [1] * len(found)
-    return np.array(found).reshape(*images.shape[:-3], 2)
+    result = [occurrences(canvas, image, 8) for image in images.reshape(-1, *images.shape[-3:])]
+    assert [len(places) for places in result] == [1] * len(result)
+    return np.array(result).reshape(*images.shape[:-3], 2)
 
 
 def test_inputs_stand_before_their_translations_set_off():
@@ -27,7 +27,7 @@ def test_inputs_stand_before_their_translations_set_off():
     assert [text.get_text() for text in figure.texts] == ["input", "", "", ""]
 
 
-def test_styles_head_their_columns_beside_a_white_corner():
+def test_styles_head_their_columns_next_to_a_white_corner():
     images = random_images(12, 6, 6, 3)
     inputs, styles, outputs = images[:2], images[2:5], images[5:11].reshape(2, 3, 6, 6, 3)
     figure = plotting.translations(inputs, outputs, styles[..., :1])
@@ -72,6 +72,6 @@ TABLE = random_images(2, 3, 6, 6, 3)
         ((IMAGES, TABLE, None, [], ["a"] * 4), r"got \(2, 4\) for outputs"),
     ],
 )
-def test_what_does_not_fit_is_refused(arguments, message):
+def test_mismatched_arrays_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         plotting.translations(*arguments)

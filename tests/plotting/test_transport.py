@@ -1,4 +1,4 @@
-"""Figures and animations of points on their way from noise to data."""
+"""Figures and animations of the transport from noise to data."""
 
 import re
 
@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from vaeflow import plotting
-from vaeflow.plotting.plane import noise_colors, unexchanged
+from vaeflow.plotting.plane import noise_colors, undo_axis_swaps
 
 NOISE = np.random.default_rng(0).normal(size=(40, 2))
 
@@ -24,14 +24,14 @@ def test_colours_tell_the_angle_and_the_distance():
     assert ((colors >= 0) & (colors <= 1)).all()
 
 
-def test_exchanges_of_axes_are_undone_from_the_end():
+def test_axis_swaps_are_undone_from_the_end():
     flat = NOISE * [3, 0.2] + [5, 1]
     states = np.stack([flat[:, ::-1], flat + 0.1, flat[:, ::-1] + 0.2, flat + 0.3])
-    found = unexchanged(states)
-    np.testing.assert_allclose(found, np.stack([flat, flat + 0.1, flat + 0.2, flat + 0.3]))
+    result = undo_axis_swaps(states)
+    np.testing.assert_allclose(result, np.stack([flat, flat + 0.1, flat + 0.2, flat + 0.3]))
     np.testing.assert_array_equal(states[0], flat[:, ::-1])  # the argument stays
     # The last state is the data, which stay as they are.
-    np.testing.assert_array_equal(unexchanged(states[:3])[-1], states[2])
+    np.testing.assert_array_equal(undo_axis_swaps(states[:3])[-1], states[2])
 
 
 def test_samples_are_drawn_where_they_are_in_their_colours():
@@ -84,7 +84,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_paths_are_refused(case):
+def test_wrong_paths_raise(case):
     arguments, message = WRONG[case]
     with pytest.raises(ValueError, match=re.escape(message)):
         plotting.transport_frames(*arguments)
@@ -122,7 +122,7 @@ WRONG_FILMS = {
 
 
 @pytest.mark.parametrize("case", WRONG_FILMS)
-def test_wrong_animations_are_refused(case, tmp_path):
+def test_wrong_animations_raise(case, tmp_path):
     (name, *arguments), message = WRONG_FILMS[case]
     with pytest.raises(ValueError, match=re.escape(message)):
         plotting.save_animation(tmp_path / name, *arguments)

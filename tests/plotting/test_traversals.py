@@ -1,4 +1,4 @@
-"""Figures of what each latent does."""
+"""Figures of latent traversals."""
 
 import numpy as np
 import pytest
@@ -45,8 +45,8 @@ def test_frames_go_there_and_back_in_rows_of_five():
     assert frames.shape[0] == 4
     for frame, value in zip(frames, [0, 1, 2, 1], strict=True):
         places = [occurrences(frame, image, 8) for image in images[:, value]]
-        assert [len(found) for found in places] == [1] * 7
-        tops = [found[0][0] for found in places]
+        assert [len(result) for result in places] == [1] * 7
+        tops = [result[0][0] for result in places]
         assert len(set(tops[:5])) == len(set(tops[5:])) == 1
         assert tops[5] > tops[0]
     with pytest.raises(ValueError, match="names must be 7, one a latent, got 1"):

@@ -1,4 +1,4 @@
-"""What is particular to each kind of quantizer, against exact answers."""
+"""Each kind of quantizer against exact references."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def test_residuals_are_quantised_stage_by_stage():
     variables = jax.jit(quantizer.init)(KEY, features)
     codes = variables["params"]["codebook"]
     assert codes.shape == (3, 4, 3)
-    found = quantizer.apply(variables, features)
+    result = quantizer.apply(variables, features)
     left, losses = features, 0.0
     for stage in range(3):
         squares = jnp.sum((left[..., None, :] - codes[stage]) ** 2, axis=-1)
         index = jnp.argmin(squares, axis=-1)
-        np.testing.assert_array_equal(found.indices[..., stage], index)
+        np.testing.assert_array_equal(result.indices[..., stage], index)
         left = left - codes[stage][index]
         losses += jnp.mean(jnp.min(squares, axis=-1), axis=1)
-        few = quantizer.apply(variables, found.indices[..., : stage + 1], method="lookup")
+        few = quantizer.apply(variables, result.indices[..., : stage + 1], method="lookup")
         np.testing.assert_allclose(few, features - left, rtol=1e-5, atol=1e-5)
     for name in ("commitment", "codebook"):
-        np.testing.assert_allclose(found.losses[name], losses, rtol=1e-5)
+        np.testing.assert_allclose(result.losses[name], losses, rtol=1e-5)
     # What enters later stages was clustered too: each explains some of what is left.
     errors = [
         float(
             jnp.mean(
-                (quantizer.apply(variables, found.indices[..., :n], method="lookup") - features)
+                (quantizer.apply(variables, result.indices[..., :n], method="lookup") - features)
                 ** 2
             )
         )
@@ -63,20 +63,20 @@ def test_dropout_leaves_out_later_stages():
     quantizer = ResidualQuantizer(4, num_stages=3, average=None, dropout=True)
     variables = jax.jit(quantizer.init)(KEY, features)
     whole = quantizer.apply(variables, features)
-    found = quantizer.apply(variables, features, jax.random.key(1), train=True)
-    used = found.indices >= 0
+    result = quantizer.apply(variables, features, jax.random.key(1), train=True)
+    used = result.indices >= 0
     numbers_used = used.sum(-1)
     assert np.all(numbers_used == numbers_used[:, :1])
     assert np.all(np.bincount(numbers_used[:, 0], minlength=4)[1:] > 8)
     np.testing.assert_array_equal(used, np.arange(3) < numbers_used[..., None])
-    np.testing.assert_array_equal(found.indices, np.where(used, whole.indices, -1))
-    np.testing.assert_array_equal(found.counts.sum(-1), used.sum((0, 1)))
+    np.testing.assert_array_equal(result.indices, np.where(used, whole.indices, -1))
+    np.testing.assert_array_equal(result.counts.sum(-1), used.sum((0, 1)))
     first = quantizer.apply(variables, whole.indices[..., :1], method="lookup")
     one = numbers_used[:, 0] == 1
-    np.testing.assert_allclose(found.values[one], first[one], rtol=1e-6)
+    np.testing.assert_allclose(result.values[one], first[one], rtol=1e-6)
     error = jnp.mean(jnp.sum((features - first) ** 2, axis=-1), axis=1)
     for name in ("commitment", "codebook"):
-        np.testing.assert_allclose(found.losses[name][one], error[one], rtol=1e-5)
+        np.testing.assert_allclose(result.losses[name][one], error[one], rtol=1e-5)
     with pytest.raises(ValueError, match="rng must be given for dropout, got None"):
         quantizer.apply(variables, features, train=True)
 
@@ -87,12 +87,12 @@ def test_a_stage_left_out_learns_nothing():
         4, num_stages=3, average=MovingAverage(0.5, restart_below=0), dropout=True
     )
     variables = jax.jit(quantizer.init)(KEY, features)
-    found, state = quantizer.apply(
+    result, state = quantizer.apply(
         variables, features, jax.random.key(1), train=True, mutable=["codebook"]
     )
-    expected = 0.5 * variables["codebook"]["counts"] + 0.5 * found.counts
+    expected = 0.5 * variables["codebook"]["counts"] + 0.5 * result.counts
     np.testing.assert_allclose(state["codebook"]["counts"], expected, rtol=1e-6)
-    assert np.any(found.indices == -1)
+    assert np.any(result.indices == -1)
 
 
 def test_groups_are_quantizers_of_their_channels():
@@ -100,15 +100,15 @@ def test_groups_are_quantizers_of_their_channels():
     one = VectorQuantizer(3, average=FIXED)
     grouped = GroupedQuantizer(one, num_groups=2)
     variables = jax.jit(grouped.init)(KEY, features)
-    found, state = grouped.apply(variables, features, train=True, mutable=["codebook"])
+    result, state = grouped.apply(variables, features, train=True, mutable=["codebook"])
     losses = 0.0
     for group in range(2):
         own = jax.tree.map(lambda leaf, g=group: leaf[g], variables["codebook"]["quantizer"])
         channels = features[..., 2 * group : 2 * group + 2]
         alone, after = one.apply({"codebook": own}, channels, train=True, mutable=["codebook"])
-        np.testing.assert_allclose(found.values[..., 2 * group : 2 * group + 2], alone.values)
-        np.testing.assert_array_equal(found.indices[..., group], alone.indices)
-        np.testing.assert_array_equal(found.counts[group], alone.counts)
+        np.testing.assert_allclose(result.values[..., 2 * group : 2 * group + 2], alone.values)
+        np.testing.assert_array_equal(result.indices[..., group], alone.indices)
+        np.testing.assert_array_equal(result.counts[group], alone.counts)
         losses += alone.losses["commitment"]
         jax.tree.map(
             lambda leaf, expected, g=group: np.testing.assert_allclose(
@@ -117,10 +117,10 @@ def test_groups_are_quantizers_of_their_channels():
             state["codebook"]["quantizer"],
             after["codebook"],
         )
-    np.testing.assert_allclose(found.losses["commitment"], losses, rtol=1e-5)
+    np.testing.assert_allclose(result.losses["commitment"], losses, rtol=1e-5)
 
 
-def test_groups_draw_apart():
+def test_groups_sample_with_their_own_keys():
     features = jnp.zeros((50, 4))
     grouped = GroupedQuantizer(GumbelQuantizer(8), num_groups=2)
     variables = jax.jit(grouped.init)(KEY, features)
@@ -135,9 +135,9 @@ def test_levels_are_reached_numbered_and_even(levels):
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[None].astype(np.float32)
     if len(levels) == 3:
         grid = grid[:, ::6, ::6, ::6]
-    found = jax.jit(quantizer.apply)({}, grid)
+    result = jax.jit(quantizer.apply)({}, grid)
     assert quantizer.num_codes == np.prod(levels)
-    assert np.all(found.counts > 0)
+    assert np.all(result.counts > 0)
     expected = []
     for digits in itertools.product(*(range(count) for count in reversed(levels))):
         expected.append(
@@ -148,7 +148,7 @@ def test_levels_are_reached_numbered_and_even(levels):
         )
     codes = quantizer.apply({}, jnp.arange(quantizer.num_codes), method="lookup")
     np.testing.assert_allclose(codes, expected, rtol=1e-6)
-    assert found.losses == {}
+    assert result.losses == {}
     np.testing.assert_array_equal(quantizer.apply({}, jnp.zeros((1, len(levels)))).values, 0)
     # A level takes the features whose bounded value rounds to it.
     x = np.asarray(grid[0, ..., 0], np.float64)
@@ -156,7 +156,7 @@ def test_levels_are_reached_numbered_and_even(levels):
     below = 0.5 * (levels[0] % 2 == 0)
     bounded = half * np.tanh(x + np.arctanh(below / half)) - below
     clear = np.abs(bounded - np.floor(bounded) - 0.5) > 1e-4
-    values = np.asarray(found.values[0, ..., 0]) * (levels[0] // 2)
+    values = np.asarray(result.values[0, ..., 0]) * (levels[0] // 2)
     np.testing.assert_allclose(values[clear], np.round(bounded)[clear], atol=1e-6)
 
 
@@ -177,16 +177,16 @@ def test_entropies_are_those_over_every_corner(bits):
     def mean(features):
         return jnp.mean(quantizer.apply({}, features).losses["entropy"])
 
-    found = jax.jit(jax.value_and_grad(mean))(features)
+    result = jax.jit(jax.value_and_grad(mean))(features)
     expected = jax.jit(jax.value_and_grad(entropies), static_argnums=(1, 2))(features, bits, 3.0)
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(result, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     bad = quantizer.apply({}, features.at[2].set(jnp.nan)).losses["entropy"]
     others = jnp.delete(features, 2, axis=0)
     np.testing.assert_allclose(jnp.nanmean(bad), entropies(others, bits, 3.0), rtol=1e-4)
 
 
-def test_the_gradient_of_entropies_of_a_divided_batch_is_that_of_the_whole():
+def test_entropy_gradient_of_a_divided_batch_is_that_of_the_full_batch():
     features = numbers(6, 2, 3)
     quantizer = LookupFreeQuantizer(3, 3.0)
     axis = vf.Axis("data")
@@ -203,11 +203,11 @@ def test_the_gradient_of_entropies_of_a_divided_batch_is_that_of_the_whole():
 
 def test_signs_are_bits():
     features = jnp.array([[-0.5, 0.0, 2.0], [1e-30, -1.0, -1.0]])
-    found = LookupFreeQuantizer(3).apply({}, features)
-    np.testing.assert_array_equal(found.indices, [4, 1])
-    np.testing.assert_array_equal(found.values, [[-1, -1, 1], [1, -1, -1]])
+    result = LookupFreeQuantizer(3).apply({}, features)
+    np.testing.assert_array_equal(result.indices, [4, 1])
+    np.testing.assert_array_equal(result.values, [[-1, -1, 1], [1, -1, -1]])
     expected = [0.25 + 1 + 1, 1]
-    np.testing.assert_allclose(found.losses["commitment"], expected, rtol=1e-6)
+    np.testing.assert_allclose(result.losses["commitment"], expected, rtol=1e-6)
 
 
 def test_eighteen_bits_take_little_memory():
@@ -217,17 +217,17 @@ def test_eighteen_bits_take_little_memory():
     assert compiled.memory_analysis().temp_size_in_bytes < 1024 * 2**18 * 4 / 20
 
 
-def test_codes_are_drawn_with_their_probabilities():
+def test_codes_are_sampled_with_their_probabilities():
     features = jnp.broadcast_to(numbers(3), (4000, 5, 3))
     quantizer = GumbelQuantizer(4)
     variables = jax.jit(quantizer.init)(KEY, features)
     logits = np.asarray(features[0, 0] @ variables["params"]["logits"]["kernel"], np.float64)
     probability = np.exp(logits) / np.exp(logits).sum()
-    found = jax.jit(lambda *a: quantizer.apply(*a, train=True))(variables, features, KEY)
+    result = jax.jit(lambda *a: quantizer.apply(*a, train=True))(variables, features, KEY)
     error = np.sqrt(probability * (1 - probability) / 20_000)
-    assert np.all(np.abs(found.counts / 20_000 - probability) < 4.5 * error)
+    assert np.all(np.abs(result.counts / 20_000 - probability) < 4.5 * error)
     kl = np.sum(probability * np.log(4 * probability))
-    np.testing.assert_allclose(found.losses["kl"], 5 * kl, rtol=1e-4)
+    np.testing.assert_allclose(result.losses["kl"], 5 * kl, rtol=1e-4)
     best = quantizer.apply(variables, features[:1]).indices
     np.testing.assert_array_equal(best, np.argmax(logits))
 
@@ -296,12 +296,12 @@ BATCH = numbers(5, 4)
     ],
     ids=str,
 )
-def test_fields_out_of_range_are_refused(quantizer, message):
+def test_fields_out_of_range_raise(quantizer, message):
     with pytest.raises(ValueError, match=message):
         quantizer.init(KEY, BATCH)
 
 
-def test_what_training_needs_is_asked_for():
+def test_missing_rng_raises():
     for quantizer, message in (
         (VectorQuantizer(3), "VectorQuantizer: rng must be given for restarts of codes, got None"),
         (ResidualQuantizer(3, num_stages=2), "rng must be given for restarts of codes"),

@@ -258,7 +258,7 @@ def test_training_uses_codes_that_would_have_died():
     [VectorQuantizer(CODES), ResidualQuantizer(CODES, num_stages=2, average=None)],
     ids=["one", "stages"],
 )
-def test_codes_start_from_the_whole_of_a_divided_batch(quantizer):
+def test_codes_start_from_all_of_a_divided_batch(quantizer):
     features, key = numbers(4, POSITIONS, CHANNELS), jax.random.key(0)
     init = functools.partial(quantizer.init, axis=Axis("data"))
     parts = features.reshape(2, 2, POSITIONS, CHANNELS)

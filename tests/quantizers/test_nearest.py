@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaeflow.quantizers.nearest import BLOCK, GROUP, least, nearest
+from vaeflow.quantizers.nearest import BLOCK, GROUP, min_and_argmin, nearest_codes
 
-find = jax.jit(nearest)
+find = jax.jit(nearest_codes)
 
 
 def drawn(seed, count, codes, channels=3, offset=0.0):
@@ -26,9 +26,9 @@ def by_hand(x, codes):
 @pytest.mark.parametrize("codes", [1, 2, GROUP, GROUP + 1, BLOCK, BLOCK + 1, 2 * BLOCK + 7])
 def test_any_number_of_codes(codes):
     x, codes = drawn(codes, 50, codes)
-    found = find(x, codes)
-    assert found.dtype == jnp.int32
-    np.testing.assert_array_equal(found, by_hand(x, codes))
+    result = find(x, codes)
+    assert result.dtype == jnp.int32
+    np.testing.assert_array_equal(result, by_hand(x, codes))
 
 
 def test_an_offset_that_all_share_costs_no_digits():
@@ -40,15 +40,17 @@ def test_of_equal_codes_the_first_counts():
     x, codes = drawn(2, 50, 40)
     repeated = jnp.concatenate([codes] * (2 * BLOCK // 40))
     np.testing.assert_array_equal(find(x, repeated), find(x, codes))
-    values, places = least(jnp.zeros((3, 2 * GROUP)).at[1, 5].set(-1.0).at[1, 40].set(-1.0))
-    np.testing.assert_array_equal(places, [0, 5, 0])
+    values, indices = min_and_argmin(
+        jnp.zeros((3, 2 * GROUP)).at[1, 5].set(-1.0).at[1, 40].set(-1.0)
+    )
+    np.testing.assert_array_equal(indices, [0, 5, 0])
     np.testing.assert_array_equal(values, [0, -1, 0])
 
 
 def test_more_axes_are_more_vectors():
     x, codes = drawn(3, 12, 7)
-    found = find(x.reshape(2, 3, 2, 3), codes)
-    np.testing.assert_array_equal(found.reshape(-1), find(x, codes))
+    result = find(x.reshape(2, 3, 2, 3), codes)
+    np.testing.assert_array_equal(result.reshape(-1), find(x, codes))
 
 
 def test_memory_is_that_of_a_block_of_codes():

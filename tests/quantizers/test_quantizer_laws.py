@@ -1,4 +1,4 @@
-"""What every quantizer obeys: shapes, codes that can be looked up, gradients, rows, NaN, axes."""
+"""Laws of every quantizer: shapes, lookup, gradients, rows, NaN, axes."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def test_every_public_quantizer_is_here():
 
 @every
 def test_results_have_their_shapes_and_types(entry):
-    codes, codebooks = entry.quantizer.num_codes, entry.quantizer.codebooks
+    codes, codebooks = entry.quantizer.num_codes, entry.quantizer.code_shape
     for features in (FEATURES, FEATURES[:, 0, 0]):
-        found = entry.evaluate(entry.variables, features)
-        assert found.values.shape == features.shape
-        assert found.indices.shape == (*features.shape[:-1], *codebooks)
-        assert found.counts.shape == (*codebooks, codes)
-        assert all(loss.shape == (len(features),) for loss in found.losses.values())
-        assert found.values.dtype == jnp.float32
-        assert found.indices.dtype == found.counts.dtype == jnp.int32
-        assert all(loss.dtype == jnp.float32 for loss in found.losses.values())
-        assert np.all(found.indices >= 0)
-        assert np.all(found.indices < codes)
+        result = entry.evaluate(entry.variables, features)
+        assert result.values.shape == features.shape
+        assert result.indices.shape == (*features.shape[:-1], *codebooks)
+        assert result.counts.shape == (*codebooks, codes)
+        assert all(loss.shape == (len(features),) for loss in result.losses.values())
+        assert result.values.dtype == jnp.float32
+        assert result.indices.dtype == result.counts.dtype == jnp.int32
+        assert all(loss.dtype == jnp.float32 for loss in result.losses.values())
+        assert np.all(result.indices >= 0)
+        assert np.all(result.indices < codes)
     trained, _ = entry.train(entry.variables, FEATURES, RNG)
-    for found in (entry.evaluate(entry.variables, FEATURES), trained):
-        flat = np.reshape(found.indices, (-1, *codebooks))
+    for result in (entry.evaluate(entry.variables, FEATURES), trained):
+        flat = np.reshape(result.indices, (-1, *codebooks))
         for book in np.ndindex(codebooks):
             column = flat[(slice(None), *book)]
             expected = np.bincount(column[column != LEFT_OUT], minlength=codes)
-            np.testing.assert_array_equal(found.counts[book], expected)
+            np.testing.assert_array_equal(result.counts[book], expected)
 
 
 @every
@@ -62,9 +62,9 @@ def test_indices_can_be_looked_up(entry):
     evaluated = entry.evaluate(entry.variables, FEATURES)
     trained, _ = entry.train(entry.variables, FEATURES, RNG)
     bad = entry.evaluate(entry.variables, FEATURES.at[2, 1, 0, 3].set(jnp.inf))
-    for found in (evaluated, bad, *([trained] if entry.exact else [])):
-        values = entry.lookup(entry.variables, found.indices)
-        np.testing.assert_allclose(values, found.values, rtol=1e-6, atol=1e-6)
+    for result in (evaluated, bad, *([trained] if entry.exact else [])):
+        values = entry.lookup(entry.variables, result.indices)
+        np.testing.assert_allclose(values, result.values, rtol=1e-6, atol=1e-6)
     first = evaluated.indices[0, 0, 0]
     assert entry.lookup(entry.variables, first).shape == (4,)
     beyond = entry.lookup(entry.variables, jnp.full_like(first, entry.quantizer.num_codes))
@@ -73,10 +73,10 @@ def test_indices_can_be_looked_up(entry):
 
 @pytest.mark.parametrize("entry", [e for e in ENTRIES if e.idempotent], ids=lambda e: e.name)
 def test_values_are_their_own_codes_where_that_holds(entry):
-    found = entry.evaluate(entry.variables, FEATURES)
-    again = entry.evaluate(entry.variables, found.values)
-    np.testing.assert_array_equal(found.indices, again.indices)
-    assert_same(again.values, found.values, 1e-6)
+    result = entry.evaluate(entry.variables, FEATURES)
+    again = entry.evaluate(entry.variables, result.values)
+    np.testing.assert_array_equal(result.indices, again.indices)
+    assert_same(again.values, result.values, 1e-6)
     np.testing.assert_allclose(again.losses["commitment"], 0, atol=1e-10)
 
 
@@ -93,9 +93,9 @@ def test_half_precision_is_computed_in_float32(entry):
     half = (30 + 0.2 * FEATURES).astype(jnp.bfloat16)
     variables = jax.jit(entry.quantizer.init)(KEY, half)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    found = entry.evaluate(variables, half)
-    assert_same(found, entry.evaluate(variables, half.astype(jnp.float32)), 0)
-    assert found.values.dtype == jnp.float32
+    result = entry.evaluate(variables, half)
+    assert_same(result, entry.evaluate(variables, half.astype(jnp.float32)), 0)
+    assert result.values.dtype == jnp.float32
 
 
 @every
@@ -110,9 +110,9 @@ def test_rows_do_not_depend_on_each_other_in_evaluation(entry):
 @every
 def test_vmap_and_jit_change_nothing(entry):
     stack = numbers(2, 3, 2, 4, seed=4)
-    found = jax.jit(jax.vmap(entry.quantizer.apply, (None, 0)))(entry.variables, stack)
+    result = jax.jit(jax.vmap(entry.quantizer.apply, (None, 0)))(entry.variables, stack)
     for index in range(2):
-        one = jax.tree.map(lambda leaf, i=index: leaf[i], found)
+        one = jax.tree.map(lambda leaf, i=index: leaf[i], result)
         assert_same(one, entry.evaluate(entry.variables, stack[index]))
     with jax.check_tracer_leaks():
         jax.jit(entry.quantizer.apply).lower(entry.variables, stack[0])
@@ -124,30 +124,30 @@ def test_evaluation_is_exported_for_batches_of_any_size(entry):
     symbolic = jax.ShapeDtypeStruct(shape, jnp.float32)
     evaluate = jax.jit(lambda *arguments: entry.quantizer.apply(*arguments)[:2])
     exported = jax.export.export(evaluate)(entry.variables, symbolic)
-    found = exported.call(entry.variables, FEATURES)
-    assert_same(found, entry.evaluate(entry.variables, FEATURES)[:2])
+    result = exported.call(entry.variables, FEATURES)
+    assert_same(result, entry.evaluate(entry.variables, FEATURES)[:2])
     lookup = jax.jit(lambda *arguments: entry.quantizer.apply(*arguments, method="lookup"))
-    shape = (*shape[:-1], *entry.quantizer.codebooks)
+    shape = (*shape[:-1], *entry.quantizer.code_shape)
     symbolic = jax.ShapeDtypeStruct(shape, jnp.int32)
     exported = jax.export.export(lookup)(entry.variables, symbolic)
-    assert_same(exported.call(entry.variables, found[1]), found[0])
+    assert_same(exported.call(entry.variables, result[1]), result[0])
 
 
 @every
-def test_one_bad_latent_spoils_no_other(entry):
+def test_nan_latent_is_isolated(entry):
     bad = FEATURES.at[1, 2, 0, 0].set(jnp.nan)
-    clean, found = (entry.evaluate(entry.variables, x) for x in (FEATURES, bad))
+    clean, result = (entry.evaluate(entry.variables, x) for x in (FEATURES, bad))
     here = np.zeros(FEATURES.shape[:-1], bool)
     here[1, 2, 0] = True
-    np.testing.assert_array_equal(found.values[~here], clean.values[~here])
-    np.testing.assert_array_equal(found.indices[~here], clean.indices[~here])
+    np.testing.assert_array_equal(result.values[~here], clean.values[~here])
+    np.testing.assert_array_equal(result.indices[~here], clean.indices[~here])
     # Of groups, one alone is bad.
-    assert np.isnan(found.values[here][0, 0])
-    assert np.all(found.indices[here].reshape(-1)[0] == LEFT_OUT)
-    missing = clean.counts.sum() - found.counts.sum()
-    groups = getattr(entry.quantizer, "groups", 1)
-    assert missing == np.prod(entry.quantizer.codebooks, dtype=int) // groups
-    for name, loss in found.losses.items():
+    assert np.isnan(result.values[here][0, 0])
+    assert np.all(result.indices[here].reshape(-1)[0] == LEFT_OUT)
+    missing = clean.counts.sum() - result.counts.sum()
+    groups = getattr(entry.quantizer, "num_groups", 1)
+    assert missing == np.prod(entry.quantizer.code_shape, dtype=int) // groups
+    for name, loss in result.losses.items():
         np.testing.assert_array_equal(np.isnan(loss), np.arange(5) == 1)
         if name not in entry.coupled:
             others = np.arange(5) != 1
@@ -155,15 +155,15 @@ def test_one_bad_latent_spoils_no_other(entry):
 
 
 @every
-def test_a_bad_example_teaches_nothing(entry):
+def test_nan_example_changes_no_code(entry):
     """The averages and gradients are those without its bad latents."""
     bad = FEATURES.at[1].set(jnp.nan)
     _, state = entry.train(entry.variables, bad, RNG)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
 
     def loss(params, features):
-        found = entry.quantizer.apply({**entry.variables, "params": params}, features)
-        terms = sum(found.losses.values()) + jnp.sum(found.values, axis=(1, 2, 3))
+        result = entry.quantizer.apply({**entry.variables, "params": params}, features)
+        terms = sum(result.losses.values()) + jnp.sum(result.values, axis=(1, 2, 3))
         return jnp.nansum(terms)
 
     gradients = jax.jit(jax.grad(loss, (0, 1)))(entry.variables.get("params", {}), bad)
@@ -173,18 +173,18 @@ def test_a_bad_example_teaches_nothing(entry):
 @every
 def test_values_and_gradients_are_finite_far_out(entry):
     def loss(params, features):
-        found = entry.quantizer.apply({**entry.variables, "params": params}, features)
-        return sum(jnp.sum(loss) for loss in found.losses.values()) + jnp.sum(found.values)
+        result = entry.quantizer.apply({**entry.variables, "params": params}, features)
+        return sum(jnp.sum(loss) for loss in result.losses.values()) + jnp.sum(result.values)
 
     gradient = jax.jit(jax.value_and_grad(loss, (0, 1)))
     for edge in (0.0, 1e-30, 1e3, -1e6):
         features = jnp.full((2, 3, 4), edge)
-        found = gradient(entry.variables.get("params", {}), features)
-        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found)), edge
+        result = gradient(entry.variables.get("params", {}), features)
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(result)), edge
 
 
 @every
-def test_a_divided_batch_is_the_whole_one(entry):
+def test_a_divided_batch_equals_the_full_batch(entry):
     """What is learned, and terms that couple rows, under a named axis."""
     features, keys = numbers(6, 3, 2, 4, seed=9), jax.random.split(RNG, 6)
     features = features.at[4, 0, 0].set(jnp.nan)
@@ -192,15 +192,15 @@ def test_a_divided_batch_is_the_whole_one(entry):
 
     def part(features, keys):
         axis = vf.Axis("data")
-        found, state = entry.quantizer.apply(
+        result, state = entry.quantizer.apply(
             entry.variables, features, keys, axis=axis, train=True, mutable=["codebook"]
         )
-        return found, axis.sum(found.counts), state
+        return result, axis.sum(result.counts), state
 
     parts = jax.tree.map(lambda leaf: leaf.reshape(3, 2, *leaf.shape[1:]), (features, keys))
-    found, counts, states = jax.jit(jax.vmap(part, axis_name="data"))(*parts)
+    result, counts, states = jax.jit(jax.vmap(part, axis_name="data"))(*parts)
     joined = jax.tree.map(
-        lambda leaf: leaf.reshape(6, *leaf.shape[2:]), found._replace(counts=None)
+        lambda leaf: leaf.reshape(6, *leaf.shape[2:]), result._replace(counts=None)
     )
     assert_same(joined, expected._replace(counts=None))
     for index in range(3):
@@ -209,7 +209,7 @@ def test_a_divided_batch_is_the_whole_one(entry):
 
 
 @every
-def test_evaluation_learns_nothing_and_draws_nothing(entry):
+def test_evaluation_neither_learns_nor_samples(entry):
     evaluate = functools.partial(entry.quantizer.apply, mutable=["codebook"])
     first, kept = jax.jit(evaluate)(entry.variables, FEATURES, KEY)
     second = entry.evaluate(entry.variables, FEATURES)
@@ -231,12 +231,12 @@ def test_variables_are_kept_in_files(entry, tmp_path):
     vf.save(tmp_path / "model", {}, entry.variables)
     _, variables = vf.load(tmp_path / "model")
     assert jax.tree.structure(variables) == jax.tree.structure(dict(entry.variables))
-    found = entry.evaluate(variables, FEATURES)
-    assert_same(found, entry.evaluate(entry.variables, FEATURES), 0)
+    result = entry.evaluate(variables, FEATURES)
+    assert_same(result, entry.evaluate(entry.variables, FEATURES), 0)
 
 
 @every
-def test_wrong_shapes_are_refused_with_both_named(entry):
+def test_wrong_shapes_raise_with_both_named(entry):
     wrong = r"shape.*(\(5, 4\).*\(5, 3\)|\(5, 3\))"
     if entry.public is not registry.GroupedQuantizer:
         wrong = r"expected features of shape \(5, 4\), got \(5, 3\)"
@@ -244,6 +244,6 @@ def test_wrong_shapes_are_refused_with_both_named(entry):
         entry.quantizer.apply(entry.variables, jnp.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"\(4,\)"):
         entry.quantizer.apply(entry.variables, jnp.zeros(4))
-    if entry.quantizer.codebooks:
+    if entry.quantizer.code_shape:
         with pytest.raises(ValueError, match=r"expected indices of shape .*, got \(5, 4\)"):
             entry.quantizer.apply(entry.variables, jnp.zeros((5, 4), int), method="lookup")

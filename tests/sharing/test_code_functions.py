@@ -21,7 +21,7 @@ def test_exported_functions_are_the_models(levels, classes, tmp_path):
     labels = () if classes is None else (LABELS,)
     variables = jax.jit(model.init)(KEY, IMAGES, *labels)
     variables = variables | {"params": waved(variables["params"])}
-    functions = sharing.code_functions(model, NAMES[levels])
+    functions = sharing.export_functions(model, level_names=NAMES[levels])
     sharing.save_exported(tmp_path / "file", functions, variables, {})
     loaded = sharing.load_exported(tmp_path / "file")
     encoders = [f"encode_{name}" for name in NAMES[levels]]

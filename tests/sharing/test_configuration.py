@@ -1,4 +1,4 @@
-"""Configurations come back from JSON, and what doesn't fit is named."""
+"""Configurations load from JSON, and errors name mismatched values."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_defaults_fill_in_and_whole_numbers_are_floats():
         ({"on": 1}, "config.on must be bool, got 1"),
     ],
 )
-def test_what_does_not_fit_is_named(change, message):
+def test_mismatched_values_are_named(change, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (its message is compared below)
         sharing.from_json(Config, {**as_json(Config(Inner())), **change})
     assert str(error.value).startswith(message)

@@ -1,4 +1,4 @@
-"""Exported functions are the model's, for any batch, and nothing else is taken for them."""
+"""Exported functions equal the model's, for any batch; other files raise errors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from vaeflow import models, sharing
+from vaeflow.sharing.export import lower_function
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -78,7 +79,7 @@ def marked(name):
 def test_exported_functions_are_the_models(name, tmp_path):
     model = exported_models.MODELS[name]
     variables = initialised(model)
-    functions = sharing.flow_functions(model)
+    functions = sharing.export_functions(model)
     sharing.save_exported(tmp_path / "file", functions, variables, {})
     loaded = sharing.load_exported(tmp_path / "file")
     assert sorted(loaded) == ["log_prob", "sample"]
@@ -126,9 +127,9 @@ def test_conditional_models_export_too(case):
         return jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
 
     arguments = {
-        name: sharing.Argument(given[name], dtypes.get(name, jnp.float32), "") for name in given
+        name: sharing.ArgumentSpec(given[name], dtypes.get(name, jnp.float32), "") for name in given
     }
-    exported = sharing.export_function(sharing.Function(both, arguments, ""), variables)
+    exported = lower_function(sharing.FunctionSpec(both, arguments, ""), variables)
     assert exported.platforms == ("cpu", "cuda", "tpu")
     for count in (1, 3):
         keys = jax.random.key_data(jax.random.split(jax.random.key(5), count))
@@ -143,11 +144,11 @@ def scaled(variables, x, factor):
 
 
 FUNCTIONS = {
-    "scaled": sharing.Function(
+    "scaled": sharing.FunctionSpec(
         scaled,
         {
-            "x": sharing.Argument(("b", 2), jnp.bfloat16, "lengths in metres"),
-            "factor": sharing.Argument((), np.float32, "a factor"),
+            "x": sharing.ArgumentSpec(("b", 2), jnp.bfloat16, "lengths in metres"),
+            "factor": sharing.ArgumentSpec((), np.float32, "a factor"),
         },
         "lengths in millimetres",
     )
@@ -207,7 +208,7 @@ def test_no_path_of_this_machine_is_in_the_file(tmp_path):
     before = jax.config.jax_traceback_in_locations_limit
     assert before != 0
     model = exported_models.MODELS["glow-variational"]
-    functions, variables = sharing.flow_functions(model), initialised(model)
+    functions, variables = sharing.export_functions(model), initialised(model)
     sharing.save_exported(tmp_path / "file", functions, variables, {})
     content = (tmp_path / "file").read_bytes()
     assert b".py" not in content
@@ -258,7 +259,7 @@ def rewritten(path, **files):
     return new.read_bytes()
 
 
-def test_damaged_files_and_others_are_refused(saved):
+def test_damaged_files_and_others_raise(saved):
     path, content = saved
     for size in range(0, len(content), 29):
         assert "holds no exported functions" in refusal(path, content[:size])
@@ -281,7 +282,7 @@ def test_damaged_files_and_others_are_refused(saved):
     assert sorted(sharing.load_exported(path)) == ["scaled"]
 
 
-def test_flipped_bits_are_refused_or_change_nothing(saved):
+def test_flipped_bits_raise_or_change_nothing(saved):
     path, content = saved
     with zipfile.ZipFile(path) as archive:
         stored = [archive.read(name) for name in archive.namelist()]

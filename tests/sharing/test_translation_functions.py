@@ -26,7 +26,7 @@ def own():
 def path(tmp_path_factory):
     """The file of all functions."""
     path = tmp_path_factory.mktemp("exported") / "file"
-    sharing.save_exported(path, sharing.translation_functions(MODEL), own(), {})
+    sharing.save_exported(path, sharing.export_functions(MODEL), own(), {})
     return path
 
 

@@ -1,4 +1,4 @@
-"""Flat trees that aren't of nested dicts are refused."""
+"""Flat trees that aren't of nested dicts raise an error."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_pointers_are_those_of_the_standard():
         ({"/a/b": ONE, "/a": ONE}, [], "'/a' holds something else already"),
     ],
 )
-def test_what_no_nested_dict_gives_is_refused(arrays, empty, message):
+def test_inconsistent_pointers_raise(arrays, empty, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (its message is compared below)
         unflatten(arrays, empty)
     assert str(error.value) == message

@@ -1,4 +1,4 @@
-"""Saved models come back exactly, in any process, or are refused in one line."""
+"""Saved models load exactly, in any process; damaged files raise one-line errors."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_kept_is_refused_and_nothing_is_written(case, tmp_path):
+def test_unsupported_values_raise_and_write_nothing(case, tmp_path):
     config, variables, message = REFUSED[case]
     with pytest.raises(ValueError) as error:  # noqa: PT011 (its message is compared below)
         vf.save(tmp_path / "model", config, variables)
@@ -176,7 +176,7 @@ def saved(tmp_path):
     return path, path.read_bytes()
 
 
-def test_a_file_cut_short_anywhere_is_refused(saved):
+def test_a_file_cut_short_anywhere_raises(saved):
     path, content = saved
     for size in range(len(content)):
         refusal(path, content[:size])
@@ -185,7 +185,7 @@ def test_a_file_cut_short_anywhere_is_refused(saved):
 
 
 @pytest.mark.parametrize("bit", range(8))
-def test_a_flipped_bit_anywhere_is_refused(saved, bit):
+def test_a_flipped_bit_anywhere_raises(saved, bit):
     path, content = saved
     for position in range(len(content)):
         flipped = bytearray(content)
@@ -202,7 +202,7 @@ def rewritten(content, **changes):
     return safetensors.numpy.save(tensors, {"vaeflow": metadata})
 
 
-def test_files_of_others_and_newer_ones_are_refused(saved):
+def test_files_of_others_and_newer_ones_raise(saved):
     path, content = saved
     tensors = safetensors.numpy.load(content)
     assert vf.load(path)[0] == {"width": 3}
@@ -224,7 +224,7 @@ def test_files_of_others_and_newer_ones_are_refused(saved):
         vf.load(path)
 
 
-def test_version_1_loads_for_ever():
+def test_version_1_loads():
     config, variables = vf.load(make_version_1.PATH)
     assert config == make_version_1.CONFIG
     assert_same(variables, make_version_1.variables())

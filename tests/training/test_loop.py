@@ -14,7 +14,7 @@ import pytest
 import toy
 
 from vaeflow import data, training
-from vaeflow.estimators import Aux
+from vaeflow.losses import Aux
 
 CONFIG = training.TrainConfig(
     steps=20, batch_size=8, checkpoint_every=5, evaluate_every=3, log_every=2, learning_rate=0.01

@@ -1,29 +1,30 @@
-"""Data: images, pairs of domains and tables behind strings, splits that never overlap, and batches.
+"""Datasets by source strings, with disjoint splits, and their batches.
 
 A batch is a dictionary of numpy arrays: ``image`` (uint8, shape [batch, height, width, channel]),
 ``index`` (int32, shape [batch]) and, where the data have labels, ``label`` (int32, shape [batch]).
-Drawings have ``style``, the class of their style (int32, shape [batch]), besides.
+Coloured digits also have ``style``, the class of their style (int32, shape [batch]).
 A batch of a table has ``vector`` (float32, shape [batch, column]) and ``index``.
 """
 
 from vaeflow.data.batches import epoch_batches, stack, training_batches
-from vaeflow.data.colored_digits import Drawings, Styles
+from vaeflow.data.colored_digits import ColoredDigits, DigitStyles
 from vaeflow.data.config import DataConfig, open_dataset
-from vaeflow.data.dataset import Dataset, Source, Table
+from vaeflow.data.dataset import Dataset, GroundTruth, Source, Table
 from vaeflow.data.folder import read_grey_image
-from vaeflow.data.sprites import Factors
+from vaeflow.data.sprites import Sprites
 from vaeflow.data.tables import TableConfig, open_table
 from vaeflow.data.unpaired import Pair, PairConfig, open_pair
 
 __all__ = [
+    "ColoredDigits",
     "DataConfig",
     "Dataset",
-    "Drawings",
-    "Factors",
+    "DigitStyles",
+    "GroundTruth",
     "Pair",
     "PairConfig",
     "Source",
-    "Styles",
+    "Sprites",
     "Table",
     "TableConfig",
     "epoch_batches",

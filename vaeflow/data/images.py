@@ -17,7 +17,7 @@ def check_images(
 
     Args:
       array: Shape [count, height, width] (grey) or [count, height, width, channel].
-      name: What the array is, for error messages.
+      name: Name of the array in errors.
 
     Raises:
       ValueError: The type isn't numeric, a value isn't finite or isn't a whole number in 0..255,
@@ -25,8 +25,8 @@ def check_images(
     """
     if array.ndim not in (3, 4) or 0 in array.shape[1:]:
         raise ValueError(
-            f"{name}: shape {array.shape} isn't one of images; allowed are [count, height, width]"
-            " and [count, height, width, channel]"
+            f"{name}: shape must be [count, height, width] or [count, height, width, channel], none"
+            f" empty, got {array.shape}"
         )
     array = _whole_numbers(array, 255, name=name, allowed="uint8 pixels, 0 to 255").astype(np.uint8)
     return array if array.ndim == 4 else array[..., np.newaxis]
@@ -39,9 +39,7 @@ def check_labels(array: np.ndarray, count: int, *, name: str) -> Int32[np.ndarra
       ValueError: The length or rank is wrong, or a value isn't a whole number from 0 up.
     """
     if array.shape != (count,):
-        raise ValueError(
-            f"{name}: shape {array.shape} doesn't fit {count} images; allowed ({count},)"
-        )
+        raise ValueError(f"{name}: shape must be ({count},) for {count} images, got {array.shape}")
     return _whole_numbers(array, 2**31 - 1, name=name, allowed="classes 0, 1, 2, ...").astype(
         np.int32
     )
@@ -51,52 +49,49 @@ def check_table(array: np.ndarray, *, name: str) -> Float32[np.ndarray, "row col
     """Returns `array` as a float32 table of shape [row, column], of at least two rows.
 
     Args:
-      array: Real numbers of any floating type. Whole numbers are refused, for no density of reals
-        is one of them.
-      name: What the array is, for error messages.
+      array: Real numbers of any floating type. Integers raise, as they have no density.
+      name: Name of the array in errors.
 
     Raises:
-      ValueError: The type isn't floating, the rank is wrong, there are too few rows, or an entry
+      ValueError: The type isn't floating, the rank is wrong, there are too few rows, or a value
         isn't finite or is beyond float32.
     """
     if array.dtype.kind != "f":
         raise ValueError(
-            f"{name}: dtype {array.dtype} isn't allowed; allowed are floating types, for a density"
-            " is one of real numbers"
+            f"{name}: dtype must be a floating one, for a density is one of real numbers, got"
+            f" {array.dtype}"
         )
     if array.ndim != 2 or not array.shape[1]:
         raise ValueError(
-            f"{name}: shape {array.shape} isn't one of a table; allowed is [row, column]"
+            f"{name}: shape must be [row, column], with a column or more, got {array.shape}"
         )
     if len(array) < 2:
-        raise ValueError(f"{name}: too few rows, {len(array)}; allowed are 2 or more")
+        raise ValueError(f"{name}: there must be 2 rows or more, got {len(array)}")
     with np.errstate(over="ignore"):
         table = array.astype(np.float32)
     bad = ~np.isfinite(table)
     if bad.any():
         row, column = np.argwhere(bad)[0]
         raise ValueError(
-            f"{name}: row {row}, column {column} (counted from 0) is {array[row, column]};"
-            f" allowed are finite float32 numbers, which {bad.sum()} entries aren't"
+            f"{name}: values must be finite float32 numbers, got {array[row, column]} in row {row},"
+            f" column {column} (counted from 0); {bad.sum()} aren't"
         )
     return table
 
 
 def _whole_numbers(array: np.ndarray, largest: int, *, name: str, allowed: str) -> np.ndarray:
     if array.dtype.kind not in "buif":
-        raise ValueError(f"{name}: dtype {array.dtype} isn't allowed; allowed are {allowed}")
+        raise ValueError(f"{name}: values must be {allowed}, got dtype {array.dtype}")
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
-            raise ValueError(f"{name}: {bad} values aren't finite; allowed are {allowed}")
+            raise ValueError(f"{name}: values must be {allowed}, got {bad} that aren't finite")
         if (array != np.floor(array)).any():
             raise ValueError(
-                f"{name}: dtype {array.dtype} with fractions isn't allowed; allowed are {allowed}"
+                f"{name}: values must be {allowed}, got fractions of dtype {array.dtype}"
             )
     if array.size and (array.min() < 0 or array.max() > largest):
-        raise ValueError(
-            f"{name}: values {array.min()} to {array.max()} are out of range; allowed are {allowed}"
-        )
+        raise ValueError(f"{name}: values must be {allowed}, got {array.min()} to {array.max()}")
     return array
 
 
@@ -106,16 +101,16 @@ _CELEBA_ALIGNED_SHAPE = (218, 178)
 
 
 def check_crop(shape: tuple[int | None, ...], crop: Crop, *, name: str) -> None:
-    """Raises a ValueError if images of `shape`, (height, width, ...), can't be cropped so."""
+    """Raises a ValueError if images of `shape`, (height, width, ...), don't fit `crop`."""
     if crop == "celeba" and tuple(shape[:2]) != _CELEBA_ALIGNED_SHAPE:
         size = "of varying size" if None in shape[:2] else f"{shape[0]}x{shape[1]}"
         raise ValueError(
-            f"crop='celeba': {name} is {size} and not an aligned CelebA image; allowed"
-            " are 218 rows by 178 columns, or crop='center'"
+            f"crop='celeba': {name} must be an aligned CelebA image of 218 rows by 178 columns, got"
+            f" {size}; crop='center' takes any size"
         )
     if crop in ("left", "right") and shape[1] == 1:
         raise ValueError(
-            f"crop={crop!r}: {name} has 1 column, hence no halves; allowed are 2 or more"
+            f"crop={crop!r}: {name} must have 2 columns or more, to have halves, got 1"
         )
 
 
@@ -137,7 +132,7 @@ def crop_and_resize(
 
     ``center`` takes the largest centred square and resizes it with a bicubic filter that is
     widened when shrinking, so nothing aliases. ``left`` and ``right`` do so with that half of the
-    image, for files that hold two images side by side; the middle one of an odd number of columns
+    image, for files that hold two images side by side; the central one of an odd number of columns
     is in neither. ``celeba`` is the protocol of RealNVP's bits/dim
     on CelebA (Dinh et al. 2017, section 4.1, and their published code): of the aligned image of
     218 rows and 178 columns, rows 40 to 187 and columns 15 to 162, hence 148 by 148, resized with

@@ -23,8 +23,8 @@ _ROWS_AT_ONCE = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Factors:
-    """The five factors of the sprites, and the images that they give.
+class Sprites:
+    """The ground truth of ``embedded:sprites``: five factors, and the rendering.
 
     The data set is the full grid: 3 shapes x 6 scales x 40 rotations x 32 x-positions x 32
     y-positions = 737,280 images. A *code* is a row of five integers, one a factor, in the order of
@@ -71,12 +71,12 @@ class Factors:
 
     def index(self, codes: Int[np.ndarray, "batch 5"]) -> Int[np.ndarray, " batch"]:
         """Returns the numbers of the images with the given codes, the inverse of `codes`."""
-        return np.ravel_multi_index(tuple(np.moveaxis(self._checked(codes), -1, 0)), self.sizes)
+        return np.ravel_multi_index(tuple(np.moveaxis(self._check_codes(codes), -1, 0)), self.sizes)
 
     def render(
         self, codes: Int[np.ndarray, "batch 5"]
     ) -> UInt8[np.ndarray, "batch height width 1"]:
-        """Draws the sprites with the given codes, white on black.
+        """Renders the sprites with the given codes, white on black.
 
         A pixel's value is the share of it that the sprite covers, taken as the distance of the
         pixel's centre from the outline, in pixels, clipped to half a pixel on either side.
@@ -84,7 +84,7 @@ class Factors:
         Raises:
           ValueError: A code is out of its factor's range.
         """
-        codes = self._checked(codes)
+        codes = self._check_codes(codes)
         parts = [
             self._render(codes[start : start + _ROWS_AT_ONCE])
             for start in range(0, len(codes), _ROWS_AT_ONCE)
@@ -114,13 +114,14 @@ class Factors:
         coverage = np.clip(0.5 - distance * radius, 0, 1)
         return np.round(255 * coverage).astype(np.uint8)[..., np.newaxis]
 
-    def _checked(self, codes: Sequence | np.ndarray) -> np.ndarray:
+    def _check_codes(self, codes: Sequence | np.ndarray) -> np.ndarray:
         codes = np.asarray(codes)
         if codes.ndim != 2 or codes.shape[1] != 5:
-            raise ValueError(f"codes: shape {codes.shape} isn't allowed; allowed is (batch, 5)")
+            raise ValueError(f"codes must have shape (batch, 5), got {codes.shape}")
         if ((codes < 0) | (codes >= self.sizes)).any():
             raise ValueError(
-                f"codes: out of range; allowed are 0 up to, not including, {self.sizes}"
+                f"codes must be from 0 up to, not including, {self.sizes}, got"
+                f" {codes.min(axis=0).tolist()} to {codes.max(axis=0).tolist()}"
             )
         return codes
 
@@ -150,13 +151,13 @@ def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _half_disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The upper half of a disc, moved down so that it turns about its middle."""
+    """The upper half of a disc, moved down so that it turns about its centre."""
     v = v + 0.4
     return np.maximum(np.hypot(u, v) - 0.9, -v)
 
 
 def open_sprites(name: str, fold: int, image_size: int | None) -> Dataset:
-    """Opens the sprites at 64 by 64 by 1, or another size; images are drawn when they are read.
+    """Opens the sprites at 64 by 64 by 1, or another size; images are rendered when they are read.
 
     Raises:
       ValueError: `image_size` is too small to tell the sprites apart.
@@ -165,8 +166,8 @@ def open_sprites(name: str, fold: int, image_size: int | None) -> Dataset:
         raise ValueError(
             f"image_size={image_size}: {name} needs at least {_SMALLEST_SIZE} to show its sprites"
         )
-    factors = Factors(_DEFAULT_SIZE if image_size is None else image_size)
-    part = Part(lambda rows: {"image": factors.render(factors.codes(rows))}, len(factors))
+    sprites = Sprites(_DEFAULT_SIZE if image_size is None else image_size)
+    part = Part(lambda rows: {"image": sprites.render(sprites.codes(rows))}, len(sprites))
     splits = make_splits({"train": part}, fold, name=name)
-    shape = (factors.image_size, factors.image_size, 1)
-    return Dataset(name=name, shape=shape, num_classes=None, factors=factors, **splits)
+    shape = (sprites.image_size, sprites.image_size, 1)
+    return Dataset(name=name, shape=shape, num_classes=None, truth=sprites, **splits)

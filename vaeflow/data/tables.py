@@ -1,4 +1,4 @@
-"""Tables of real numbers, for densities of their rows."""
+"""Tables of real numbers, for density estimation: cell nuclei, and NumPy archives with splits."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _MEASUREMENTS = (
     "fractal dimension",
 )
 _COLUMNS = [f"{kind} {name}" for kind in ("mean", "error of", "worst") for name in _MEASUREMENTS]
-# As Papamakarios et al. 2017 select columns for densities: none in which a value recurs in many
-# rows, as zero does in 2% of these, and none that another almost gives, by a correlation above 0.98
+# Columns are selected as by Papamakarios et al. 2017: none in which a value recurs in many rows, as
+# zero does in 2% of these, and none that another almost determines, by a correlation above 0.98
 # (with the radius).
 _RECURRING = {name for name in _COLUMNS if "concav" in name}
-_GIVEN = {"mean perimeter", "mean area", "worst perimeter", "worst area"}
-_NUCLEI = [name for name in _COLUMNS if name not in _RECURRING | _GIVEN]
+_CORRELATED = {"mean perimeter", "mean area", "worst perimeter", "worst area"}
+_NUCLEI = [name for name in _COLUMNS if name not in _RECURRING | _CORRELATED]
 
 
 @dataclasses.dataclass(frozen=True)
 class TableConfig:
-    """Which table to learn the density of."""
+    """The table to learn the density of."""
 
     source: str = "embedded:nuclei"
     """embedded:nuclei, or npz:PATH: an archive with arrays train, validation (or val) and test,
@@ -65,7 +65,7 @@ def open_table(config: TableConfig) -> Table:
     Raises:
       ValueError: The source is unknown, or its data are missing or bad: an array that is missing,
         isn't one of floats or a table, has too few rows, another number of columns than the others
-        or an entry that isn't finite, or a column of `train` that holds one value alone.
+        or a value that isn't finite, or a column of `train` that is constant.
     """
     kind, _, path = config.source.partition(":")
     columns = None
@@ -74,7 +74,7 @@ def open_table(config: TableConfig) -> Table:
     elif kind == "npz" and path:
         tables = _read_npz(config.source, path)
     else:
-        raise ValueError(f"source={config.source!r} is unknown; allowed are {', '.join(SOURCES)}")
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {config.source!r}")
     _check_columns(tables, config.source)
     parts = {split: arrays_part({"vector": table}) for split, table in tables.items()}
     splits = make_splits(parts, config.fold, name=config.source)
@@ -92,17 +92,17 @@ def _read_nuclei(name: str) -> Float32[np.ndarray, "row column"]:
 
 def _read_npz(name: str, path: str) -> dict[str, Float32[np.ndarray, "row column"]]:
     with open_archive(name, path) as archive:
-        found = {
+        arrays = {
             split: [key for key in keys if key in archive.files] for split, keys in _KEYS.items()
         }
-        if any(len(keys) != 1 for keys in found.values()):
+        if any(len(keys) != 1 for keys in arrays.values()):
             raise ValueError(
-                f"source={name!r}: holds arrays {sorted(archive.files)}; needed are train,"
-                " validation or val, and test"
+                f"source={name!r}: arrays must be train, validation or val, and test, got"
+                f" {sorted(archive.files)}"
             )
         return {
             split: check_table(read_array(archive, key, name), name=f"source={name!r}, {key}")
-            for split, (key,) in found.items()
+            for split, (key,) in arrays.items()
         }
 
 
@@ -110,14 +110,13 @@ def _check_columns(tables: Mapping[str, np.ndarray], name: str) -> None:
     shapes = {split: table.shape for split, table in tables.items()}
     if len({columns for _, columns in shapes.values()}) > 1:
         raise ValueError(
-            f"source={name!r}: tables of different numbers of columns: {shapes}; allowed is one"
-            " number for all"
+            f"source={name!r}: tables must have one number of columns, got shapes {shapes}"
         )
     train = tables["train"]
     constant = np.flatnonzero(np.min(train, axis=0) == np.max(train, axis=0))
     if len(constant):
         column = int(constant[0])
         raise ValueError(
-            f"source={name!r}, train: column {column} (counted from 0) holds {train[0, column]}"
-            " alone, which has no density; allowed are columns that vary"
+            f"source={name!r}, train: columns must vary, to have a density, got {train[0, column]}"
+            f" alone in column {column} (counted from 0)"
         )

@@ -1,4 +1,4 @@
-"""Images prepared by TensorFlow Datasets."""
+"""Images prepared by TensorFlow Datasets (``tfds:NAME``), read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_prepared(
     ``list_attr_celeba.txt``, ``list_landmarks_align_celeba.txt`` and ``identity_CelebA.txt`` in a
     browser, put all five into one folder and run ``tfds build celeb_a --file_format=array_record
     --manual_dir=FOLDER``. Or do without TensorFlow Datasets: unzip the images, put
-    ``list_eval_partition.txt`` beside the folder that comes out and open the whole as
+    ``list_eval_partition.txt`` next to the folder that comes out and open all of it as
     ``folder:PATH``. Published bits/dim are about ``crop="celeba"`` with ``image_size=64``.
 
     Args:
@@ -41,7 +41,7 @@ def open_prepared(
       dataset: Name, with ``/config`` and ``:version`` where wanted.
       fold: Which fold to hold out, where splits are carved.
       image_size: Height and width to bring images to, or None to leave them.
-      crop: What to cut out first; see `vaeflow.data.pixels.crop_and_resize`.
+      crop: Cropping before resizing; see `vaeflow.data.images.crop_and_resize`.
       data_dir: Where prepared data lie, or None for TensorFlow Datasets' default.
 
     Raises:
@@ -57,9 +57,7 @@ def open_prepared(
             f" {sorted(features)}"
         )
     if np.dtype(feature.np_dtype) != np.uint8:
-        raise ValueError(
-            f"source={name!r}: images of dtype {np.dtype(feature.np_dtype)}; allowed is uint8"
-        )
+        raise ValueError(f"source={name!r}: images must be uint8, got {np.dtype(feature.np_dtype)}")
     shape = _shape(name, feature.shape, image_size, crop)
     classes = getattr(features.get("label"), "num_classes", None)
     parts = {
@@ -100,14 +98,14 @@ def _find(name: str, dataset: str, data_dir: str | None):
         ) from None
     except ValueError as error:
         raise ValueError(
-            f"source={name!r}: {dataset!r} isn't the name of a data set; allowed are NAME,"
-            " NAME/CONFIG and NAME:VERSION"
+            f"source={name!r}: the name of a data set must be NAME, NAME/CONFIG or NAME:VERSION,"
+            f" got {dataset!r}"
         ) from error
     if builder.info.file_format.value != "array_record":
         raise ValueError(
-            f"source={name!r}: prepared as {builder.info.file_format.value}, which can't be read at"
-            f" random; allowed is array_record: tfds build {dataset} --file_format=array_record"
-            " --overwrite"
+            f"source={name!r}: must be prepared as array_record, got"
+            f" {builder.info.file_format.value}, which can't be read at random: tfds build"
+            f" {dataset} --file_format=array_record --overwrite"
         )
     return builder
 

@@ -1,4 +1,4 @@
-"""Two unpaired domains of images."""
+"""`Pair`, two unpaired domains of images, and the options and the function that open one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vaeflow.data.images import Crop
 class Pair(NamedTuple):
     """Two domains whose images have the same height and width; channels may differ.
 
-    They are unpaired: nothing says which image of one belongs to which of the other, and batches
-    of both are to be drawn in orders of their own, even where both are of one source.
+    They are unpaired: nothing relates an image of one to an image of the other, and batches of the
+    two are sampled in independent orders, even where both have one source.
 
     Attributes:
       a: The first domain.
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PairConfig:
-    """Which two domains to translate between."""
+    """The two domains to translate between."""
 
     a: str = "embedded:digits"
     """Source of the first domain: embedded:faces, face-edges, digits, drawings or sprites,
@@ -41,11 +41,11 @@ class PairConfig:
     and embedded:sprites. The others are never resampled."""
 
     crop_a: Crop = "center"
-    """What is cut out of the images of a before resizing, for folder: and tfds:. left and right:
+    """Cropping of the images of a before resizing, for folder: and tfds:. left and right:
     halves, where files hold a drawing and a photograph side by side."""
 
     crop_b: Crop = "center"
-    """What is cut out of the images of b before resizing, as for a."""
+    """Cropping of the images of b before resizing, as for a."""
 
     fold: int = 0
     """Which of ten folds to hold out of both, 0 to 9, where the data don't come with splits."""
@@ -54,7 +54,7 @@ class PairConfig:
     """Mirror training images of both left to right at random."""
 
     data_dir: str | None = None
-    """Where TensorFlow Datasets keeps its data, for tfds: only. Its own default if not given."""
+    """Folder of TensorFlow Datasets, for tfds: only. By default its default folder."""
 
 
 def open_pair(config: PairConfig) -> Pair:
@@ -71,14 +71,15 @@ def open_pair(config: PairConfig) -> Pair:
         value = getattr(config, name)
         if value is not None and not any(map(takes, sources)):
             raise ValueError(
-                f"{name}={value!r}: neither a={config.a} nor b={config.b} takes it; allowed is None"
+                f"{name} must be None, as neither a={config.a} nor b={config.b} takes it, got"
+                f" {value!r}"
             )
     pair = Pair(_open("a", config, config.crop_a), _open("b", config, config.crop_b))
     if pair.a.shape[:2] != pair.b.shape[:2]:
         shapes = ["x".join(map(str, dataset.shape)) for dataset in pair]
         raise ValueError(
-            f"a={config.a} is {shapes[0]} and b={config.b} is {shapes[1]}; allowed are domains of"
-            " the same height and width"
+            f"a and b must have the same height and width, got {config.a} of {shapes[0]} and"
+            f" {config.b} of {shapes[1]}"
         )
     return pair
 

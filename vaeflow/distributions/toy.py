@@ -10,6 +10,20 @@ from jaxtyping import Array, Float
 
 from vaeflow.distributions.mixture import Mixture
 
+__all__ = [
+    "Histogram",
+    "bulging_wave_energy",
+    "checkerboard",
+    "eight_gaussians",
+    "forked_wave_energy",
+    "image_density",
+    "pinwheel",
+    "ring_energy",
+    "two_moons",
+    "two_spirals",
+    "wave_energy",
+]
+
 
 class Histogram(distrax.Distribution):
     """A density on a rectangle of the plane, constant within each cell of a grid.

@@ -1,7 +1,7 @@
-"""Measures of models, and the plain densities to hold them against.
+"""Metrics of models, and baseline densities to compare them with.
 
-They compute in float64 with numpy, outside of JAX; only those of importance weights, and those that
-take a model, are functions to compile.
+They compute in float64 with numpy, outside of JAX; only those that take a model are functions to
+compile. Likelihoods are in nats.
 """
 
 from vaeflow.metrics.annealed_importance import annealed_importance_log_likelihood

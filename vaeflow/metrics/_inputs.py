@@ -1,4 +1,4 @@
-"""Validation of the arrays given to metrics."""
+"""Validation and preparation of the arrays that metrics take: images, tables, representations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def import_scikit_learn(module: str, what: str) -> ModuleType:
 
     Args:
       module: Its name within the package.
-      what: What needs it, for the error.
+      what: Name of the caller, for the error.
 
     Raises:
       ValueError: The package isn't installed.
@@ -34,7 +34,7 @@ _WEIGHTS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 
 
 def smooth_variances(variances: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Moves the variance of each pixel toward the mean variance, by the weight that fits best.
+    """Shrinks the variance of each pixel toward the mean variance, by the weight that fits best.
 
     A pixel that never changed in training has the variance of the dequantisation noise alone, and
     an image that differs there would dominate every average. The variances become
@@ -67,8 +67,8 @@ def as_images(
 
     Args:
       images: uint8, shape [batch, height, width, channel].
-      name: What errors call them.
-      least: How many images there must be.
+      name: Name of the array in errors.
+      least: Minimal number of images.
       shape: The shape [height, width, channel] that each must have, or None for any.
 
     Raises:
@@ -91,21 +91,21 @@ def as_images(
 def as_values(
     examples: np.ndarray, name: str, *, least: int = 1, shape: Sequence[int] | None = None
 ) -> tuple[np.ndarray, float]:
-    """Returns what a density of reals sees of images or of a table, after checking them.
+    """Returns the real values of images or of a table, for a density, after checking them.
 
     Args:
       examples: uint8 images, shape [batch, height, width, channel], or a floating table, shape
         [row, column].
-      name: What errors call them.
-      least: How many there must be.
+      name: Name of the array in errors.
+      least: Minimal number of examples.
       shape: The shape that each must have, or None for any.
 
     Returns:
-      float64 values: of a table as they are, of images the middle of each level's interval; and the
+      float64 values: of a table as they are, of images the centre of each level's interval; and the
       variance of the noise in that interval, 0 for a table.
 
     Raises:
-      ValueError: If the type, the shape or the number of examples is wrong, or an entry of a table
+      ValueError: If the type, the shape or the number of examples is wrong, or a value of a table
         isn't finite.
     """
     examples = np.asarray(examples)
@@ -132,8 +132,8 @@ def as_representation(
 
     Raises:
       ValueError: If the shapes don't fit each other, there are fewer than two examples, codes
-        aren't finite, factors aren't integers, a factor takes a single value, of which nothing can
-        be told, or a categorical one doesn't exist.
+        aren't finite, factors aren't integers, a factor takes a single value, or a
+        categorical one doesn't exist.
     """
     codes, factors = np.asarray(codes), np.asarray(factors)
     tables = codes.ndim == factors.ndim == 2 and codes.size > 0 and factors.size > 0
@@ -158,9 +158,9 @@ def as_representation(
 
 
 def ranks(codes: np.ndarray) -> np.ndarray:
-    """The place of each code among the different values of its latent, from 0.
+    """Returns the rank of each code among the different values of its latent, from 0.
 
-    Trees see no more than that, and scikit-learn's hold it in float32.
+    Decision trees depend on ranks alone, and scikit-learn's hold values in float32.
     """
     return np.stack([np.unique(latent, return_inverse=True)[1] for latent in codes.T], axis=1)
 

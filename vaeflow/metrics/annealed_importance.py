@@ -1,4 +1,4 @@
-"""Likelihoods of latent-variable models by annealed importance sampling."""
+"""Log-likelihoods of latent-variable models by annealed importance sampling (Wu et al. 2017)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _ACCEPTANCE = 0.65
 _FIRST_STEP_SIZE = 0.5
 # Change of the log of the step size for each unit of acceptance too much.
 _ADAPTATION = 0.1
-# Factors of the step size, drawn anew for each trajectory: those of one length may come back to
-# where they began.
+# Factors of the step size, sampled for each trajectory: trajectories of one length may return to
+# their start.
 _STEP_SIZES = 0.7, 1.3
 # Steepness of the temperatures' sigmoid.
 _STEEPNESS = 4.0
@@ -44,9 +44,9 @@ def annealed_importance_log_likelihood(
     images: UInt8[Array, "batch height width channel"],
     rng: Array,
     *,
-    chains: int = 16,
-    temperatures: int = 1000,
-    leapfrog_steps: int = 10,
+    num_chains: int = 16,
+    num_temperatures: int = 1000,
+    num_leapfrog_steps: int = 10,
     context: Array | None = None,
 ) -> Float[Array, " batch"]:
     r"""Estimates log p(x) of each image by annealed importance sampling (AIS).
@@ -58,17 +58,17 @@ def annealed_importance_log_likelihood(
 
     The path starts at the prior and not at q(z | x), though Wu et al. allow both: the prior covers
     the posterior, while a q that misses some of it gives weights of a heavy tail, and an estimate
-    without the encoder can judge bounds that have one. Nothing is asked of q, not even a density.
+    without the encoder can evaluate bounds that have one. q needs no density.
 
     The step size of an image adapts to an acceptance of 0.65, by a further chain that has no part
-    in the estimate. Adapted by their own past, chains would have kernels that depend on their
-    states and no longer leave f_t invariant. As it is, given the further chain every kernel leaves
-    its f_t invariant, so that the mean of w is p(x), whatever the step sizes. The estimate is a
+    in the estimate. If chains adapted to their past, their kernels would depend on their
+    states and no longer leave f_t invariant. Given the further chain, every kernel leaves its f_t
+    invariant, so that the mean of w is p(x), whatever the step sizes. The estimate is a
     lower bound on average, which rises with the number of chains.
 
     An image is observed once, so one that is binarised is the same for all chains. Pure, for use
-    within compiled functions. It takes (chains + 1) temperatures (leapfrog_steps + 1) gradients of
-    the decoder an image; memory grows with the chains alone.
+    within compiled functions. It takes (num_chains + 1) num_temperatures
+    (num_leapfrog_steps + 1) gradients of the decoder an image; memory grows with the chains alone.
 
     Source: Neal 2001, "Annealed importance sampling"; Wu, Burda, Salakhutdinov & Grosse 2017, "On
     the quantitative analysis of decoder-based generative models", section 3.
@@ -80,9 +80,10 @@ def annealed_importance_log_likelihood(
       variables: The model's variables.
       images: Images of dtype uint8.
       rng: A typed key, or one for each row.
-      chains: Number of chains of each image.
-      temperatures: Number of steps from 0 to 1; some hundreds at least, for a step size to settle.
-      leapfrog_steps: Steps of each Hamiltonian trajectory.
+      num_chains: Number of chains of each image.
+      num_temperatures: Number of steps from 0 to 1; some hundreds at least, for a step size to
+        settle.
+      num_leapfrog_steps: Steps of each Hamiltonian trajectory.
       context: Labels ``[batch]``, or None.
 
     Returns:
@@ -91,10 +92,10 @@ def annealed_importance_log_likelihood(
     Raises:
       ValueError: If a number isn't positive, or there are `vaeflow.distributions.Concrete` latents.
     """
-    if min(chains, temperatures, leapfrog_steps) < 1:
+    if min(num_chains, num_temperatures, num_leapfrog_steps) < 1:
         raise ValueError(
-            "chains, temperatures and leapfrog_steps must be at least 1, got "
-            f"{chains}, {temperatures} and {leapfrog_steps}"
+            "num_chains, num_temperatures and num_leapfrog_steps must be at least 1, got "
+            f"{num_chains}, {num_temperatures} and {num_leapfrog_steps}"
         )
     keys = row_keys(rng, images.shape[0])
     values, log_det = model.apply(variables, images, numbered_keys(keys, 0), method="observe")
@@ -104,7 +105,7 @@ def annealed_importance_log_likelihood(
 
     def start(key: Array, label: Array | None) -> Array:
         of_row = model.apply(variables, label, method="prior")
-        return of_row.sample(seed=key, sample_shape=chains + 1)
+        return of_row.sample(seed=key, sample_shape=num_chains + 1)
 
     def densities(z: Array) -> tuple[Array, Array]:
         likelihood = model.apply(variables, z, context, method="likelihood")
@@ -119,7 +120,7 @@ def annealed_importance_log_likelihood(
             numbered_keys(keys, number),
             beta,
             jnp.exp(state.log_step_size),
-            leapfrog_steps,
+            num_leapfrog_steps,
         )
         # By the first chain, which isn't counted.
         change = _ADAPTATION * (acceptance[0] - _ACCEPTANCE)
@@ -133,12 +134,12 @@ def annealed_importance_log_likelihood(
         jnp.zeros_like(log_likelihood),
         jnp.full(images.shape[0], math.log(_FIRST_STEP_SIZE)),
     )
-    betas = _temperatures(temperatures)
-    numbers = jnp.arange(2, temperatures + 2)
+    betas = _temperatures(num_temperatures)
+    numbers = jnp.arange(2, num_temperatures + 2)
     schedule = numbers, jnp.float32(betas[1:]), jnp.float32(np.diff(betas))
     last = jax.lax.scan(anneal, first, schedule)[0]
     total = jax.nn.logsumexp(last.log_weights[1:], axis=0)
-    return total - math.log(chains) + log_det
+    return total - math.log(num_chains) + log_det
 
 
 def _temperatures(count: int) -> Float[np.ndarray, " temperature"]:
@@ -162,14 +163,14 @@ def _transition(
         value = log_prior + beta * log_likelihood
         return jnp.sum(value), (value, log_likelihood)
 
-    def leap(place: tuple, _: None) -> tuple[tuple, None]:
-        z, momentum, (gradient, _) = place
+    def leap(carry: tuple, _: None) -> tuple[tuple, None]:
+        z, momentum, (gradient, _) = carry
         momentum = momentum + 0.5 * size * gradient
         z = z + size * momentum
-        found = evaluate(z)
-        return (z, momentum + 0.5 * size * found[0], found), None
+        evaluated = evaluate(z)
+        return (z, momentum + 0.5 * size * evaluated[0], evaluated), None
 
-    def draw(key: Array) -> tuple[Array, Array, Array]:
+    def sample_noise(key: Array) -> tuple[Array, Array, Array]:
         first, second, third = jax.random.split(key, 3)
         chains, _, latents = z.shape
         return (
@@ -179,7 +180,7 @@ def _transition(
         )
 
     evaluate = jax.grad(log_target, has_aux=True)
-    momentum, uniform, factor = jax.vmap(draw, out_axes=1)(keys)
+    momentum, uniform, factor = jax.vmap(sample_noise, out_axes=1)(keys)
     size = factor * step_size[:, None].astype(z.dtype)
     begin = evaluate(z)
     (moved, end_momentum, end), _ = jax.lax.scan(leap, (z, momentum, begin), length=steps)

@@ -1,4 +1,8 @@
-"""Baseline densities: diagonal and shrunk Gaussians, and a causal linear predictor."""
+"""Baseline densities of images and tables, with exact likelihoods of dequantised images.
+
+Diagonal Gaussians, Gaussians with a shrunk covariance (Ledoit & Wolf 2004), and a causal linear
+predictor of pixels.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ _SHRINKAGES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, *(step / 20 for step in rang
 
 @dataclasses.dataclass(frozen=True)
 class DiagonalGaussianBaseline:
-    """Independent Gaussians, one for each entry of an example; see `fit_diagonal_gaussian`.
+    """Independent Gaussians, one for each dimension of an example; see `fit_diagonal_gaussian`.
 
     Attributes:
       mean: Mean of the dequantised levels, shape [height, width, channel], or of the columns of a
@@ -62,7 +66,7 @@ class ShrunkGaussianBaseline:
 
 
 def fit_diagonal_gaussian(train: Examples, validation: Examples) -> DiagonalGaussianBaseline:
-    """Fits an independent Gaussian to each entry: a pixel's channel, or a column of a table.
+    """Fits an independent Gaussian to each dimension: a pixel's channel, or a column of a table.
 
     Mean and variance are those of the training rows, or of the dequantised training images (1/12 is
     the noise's part of the variance). The variances of images are then moved toward their mean by a
@@ -218,8 +222,8 @@ def fit_linear_predictor(
 ) -> LinearPredictorBaseline:
     """Fits a linear prediction of each pixel from its causal neighbours.
 
-    Coefficients shared by all places minimise the squared error over the whole of all training
-    images. Those of each place then minimise its own squared error plus ``ridge * v`` times the
+    Coefficients shared by all places minimise the squared error over all pixels of all training
+    images. Those of each place then minimise its squared error plus ``ridge * v`` times the
     squared distance to the shared ones, where v is the mean variance of a pixel: the ridge counts
     images. The variances are the residual ones (by degrees of freedom) with 1/12 of the
     dequantisation noise, moved toward their mean. Chosen on validation, all together: the radius of
@@ -280,7 +284,7 @@ def _fit(
             change = np.einsum("hwij,hwj->hwi", eigenvectors, remainder / (eigenvalues + weight))
             solution = shared + change
             coefficients[row, :, :, channel, inputs] = solution
-            # The mean is one degree of freedom, beside those of the coefficients.
+            # The mean is one degree of freedom, in addition to those of the coefficients.
             freedom = 1 + np.sum(eigenvalues / (eigenvalues + weight), axis=-1)
             squares = _squared_error(moments, solution, target)
             residuals[row, :, :, channel] = squares / np.maximum(count - freedom, 1)

@@ -1,19 +1,18 @@
-"""Use of codes and of clusters."""
+"""Use of the codes of quantizers, and accuracy of clusters."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 
 from vaeflow.metrics.samples import entropy_of
 
 
 def code_perplexity(counts: Int[np.ndarray, "*codebooks code"]) -> Float[np.ndarray, "*codebooks"]:
-    """Computes exp(-sum_k p_k log p_k), p_k being the share of code k: the codes in even use.
+    """Computes the perplexity exp(-sum_k p_k log p_k) of codes, p_k being the share of code k.
 
-    From 1, where all latents have one code, to the number of codes, where all are used alike. Add
-    counts up over an epoch first: a batch has no more codes than latents.
+    From 1, where all latents have one code, to the number of codes, where all are used equally
+    often. Add counts up over an epoch first: a batch has no more codes than latents.
 
     Args:
       counts: How often each code was used, as `vaeflow.quantizers.Quantized` has them.
@@ -21,12 +20,12 @@ def code_perplexity(counts: Int[np.ndarray, "*codebooks code"]) -> Float[np.ndar
     Raises:
       ValueError: If a count isn't a whole number from 0 up, or a codebook has none above 0.
     """
-    counts = _checked(counts)
+    counts = _check_counts(counts)
     return np.exp(entropy_of(counts / np.sum(counts, axis=-1, keepdims=True)))
 
 
 def live_codes(counts: Int[np.ndarray, "*codebooks code"]) -> Float[np.ndarray, "*codebooks"]:
-    """Computes the share of codes that were used at all, from 0 to 1.
+    """Computes the share of codes that were used at least once, from 0 to 1.
 
     Args:
       counts: As for `code_perplexity`.
@@ -34,10 +33,10 @@ def live_codes(counts: Int[np.ndarray, "*codebooks code"]) -> Float[np.ndarray, 
     Raises:
       ValueError: As `code_perplexity`.
     """
-    return np.mean(_checked(counts) > 0, axis=-1)
+    return np.mean(_check_counts(counts) > 0, axis=-1)
 
 
-def _checked(counts: np.ndarray) -> np.ndarray:
+def _check_counts(counts: np.ndarray) -> np.ndarray:
     counts = np.asarray(counts)
     if counts.ndim < 1 or counts.dtype.kind not in "iu" or np.any(counts < 0):
         raise ValueError(
@@ -52,10 +51,10 @@ def _checked(counts: np.ndarray) -> np.ndarray:
 def cluster_accuracy(
     assignments: Int[np.ndarray, " example"], labels: Int[np.ndarray, " example"]
 ) -> float:
-    """Computes max_m (1/N) #{n : m(cluster_n) = label_n}, over maps m of clusters to labels.
+    """Computes the clustering accuracy max_m (1/N) #{n : m(cluster_n) = label_n}, over maps m.
 
-    A map takes no two clusters to one label: where there are more clusters than labels, the
-    examples of those left over count as wrong. The best map is that of the Hungarian method.
+    A map takes clusters to labels, no two to the same: where there are more clusters than labels,
+    the examples of those left over count as wrong. The best map is that of the Hungarian method.
 
     Source: Xie, Girshick & Farhadi 2016, "Unsupervised deep embedding for clustering analysis",
     equation 10.
@@ -67,6 +66,8 @@ def cluster_accuracy(
     Raises:
       ValueError: If they aren't vectors of integers from 0 up, of one length above 0.
     """
+    from scipy.optimize import linear_sum_assignment
+
     assignments, labels = np.asarray(assignments), np.asarray(labels)
     if assignments.ndim != 1 or assignments.shape != labels.shape or not len(labels):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""All disentanglement scores of a representation."""
+"""`disentanglement_scores`: all scores of a representation with known factors, by name."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def disentanglement_scores(
     categorical: Sequence[int] = (),
     seed: int = 0,
 ) -> dict[str, float]:
-    """Computes how a representation relates to the factors that the examples were made of.
+    """Computes the disentanglement scores of a representation with known factors.
 
     For sprites, with a trained model::
 
-        factors = dataset.factors.codes(batch["index"])
+        factors = dataset.truth.codes(batch["index"])
         codes = np.asarray(model.apply(variables, batch["image"], rng, method="encode"))
         metrics.disentanglement_scores(codes, factors, categorical=(0,))
 
-    Some 5,000 to 10,000 examples, drawn at random from all combinations of the factors, make scores
+    Some 5,000 to 10,000 examples, sampled from all combinations of the factors, make scores
     comparable with one another. All are better the higher they are, and 1 at best (up to less with
     categories for `separated_attribute_predictability`, and with more values than bins for
-    `mutual_information_gap`); each says in its own docstring what useless latents get.
+    `mutual_information_gap`); their docstrings state the scores of useless latents.
 
     Args:
-      codes: The middles of the posteriors; each latent in any units.
-      factors: What the examples were made of.
+      codes: Posterior means; each latent in any units.
+      factors: Ground-truth factors of the examples.
       categorical: Columns of `factors` whose order means nothing, such as shapes.
-      seed: Seed of whatever is drawn.
+      seed: Seed of the samples.
 
     Returns:
       `mutual_information_gap`, `modularity`, `separated_attribute_predictability`,

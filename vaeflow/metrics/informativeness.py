@@ -1,4 +1,4 @@
-"""Disentanglement by information: MIG, modularity, SAP and DCI."""
+"""Disentanglement by the information of latents about factors: MIG, modularity, SAP and DCI."""
 
 from __future__ import annotations
 
@@ -15,51 +15,52 @@ from vaeflow.metrics.samples import entropy_of
 def mutual_information_matrix(
     codes: Float[np.ndarray, "example latent"],
     factors: Int[np.ndarray, "example factor"],
-    bins: int = 20,
+    num_bins: int = 20,
 ) -> Float[np.ndarray, "latent factor"]:
-    """Computes I(z_i; v_k) of each latent and factor in nats, the latents cut into bins.
+    """Computes the mutual information I(z_i; v_k) of each binned latent and each factor, in nats.
 
-    The bins are of equal width, from the least to the largest value of a latent; factors are taken
-    value by value. That is what published scores rest on. Scores of other bins, such as ones of
-    equal frequency, or of another number of them, are not comparable.
+    The bins are of equal width, from the least to the largest value of a latent; each value of a
+    factor is a class, as for published scores. Scores of other bins, such as ones of equal
+    frequency, or of another number of them, are not comparable.
 
     It is the information in the histogram, between 0 and the entropy of the factor, and too high by
     about (bins - 1) (values - 1) / (2 examples) where the two are independent: 0.04 for 20 bins, 40
-    values and 10,000 examples. Only differences beyond that mean something.
+    values and 10,000 examples. Smaller differences mean nothing.
 
     Args:
-      codes: The middles of the posteriors; each latent in any units.
-      factors: What the examples were made of.
-      bins: Number of bins of a latent, at least 2.
+      codes: Posterior means; each latent in any units.
+      factors: Ground-truth factors of the examples.
+      num_bins: Number of bins of a latent, at least 2.
 
     Raises:
       ValueError: If `codes` or `factors` have wrong shapes, codes aren't finite, factors aren't
         integers or one is constant, or there are too few bins.
     """
     codes, factors = as_representation(codes, factors)
-    if bins < 2:
-        raise ValueError(f"bins must be at least 2, got {bins}")
-    latents = [_binned(latent, bins) for latent in codes.T]
-    values = [_numbered(factor) for factor in factors.T]
+    if num_bins < 2:
+        raise ValueError(f"num_bins must be at least 2, got {num_bins}")
+    latents = [_bin_indices(latent, num_bins) for latent in codes.T]
+    values = [_value_indices(factor) for factor in factors.T]
     return np.array([[_information(latent, factor) for factor in values] for latent in latents])
 
 
 def mutual_information_gap(
     codes: Float[np.ndarray, "example latent"],
     factors: Int[np.ndarray, "example factor"],
-    bins: int = 20,
+    num_bins: int = 20,
 ) -> float:
     """Computes the mutual information gap (MIG): mean_k [I(z_(1); v_k) - I(z_(2); v_k)] / H(v_k).
 
-    z_(1) and z_(2) are the latents that tell most and second most of a factor. From 0 to 1. It is 1
-    if each factor is known from one latent and from no other, which takes as many bins as values;
-    20 bins of a factor with n > 20 values leave about log 20 / log n of it. Of useless latents it
-    is about 0, as it is where two latents tell the same. Of a single latent the second tells 0.
+    z_(1) and z_(2) are the latents with the most and second most information about a factor. From
+    0 to 1. It is 1 if each factor is known from one latent and from no other, which takes as many
+    bins as values; 20 bins of a factor with n > 20 values leave about log 20 / log n of it. Of
+    useless latents it is about 0, as it is where two latents have the same information. For a
+    single latent the second term is 0.
 
-    Chen et al. integrate over q(z | x) of the whole data set. Here the latents are the middles of
-    the posteriors, and cut into bins (see `mutual_information_matrix`), as in Locatello et al.
-    2019: that takes no density, so any representation has this score, and it is the one that most
-    published numbers are of. It doesn't see the noise of the posterior.
+    Chen et al. integrate over q(z | x) of the full data set. Here the latents are the posterior
+    means, in bins (see `mutual_information_matrix`), as in Locatello et al. 2019: that takes no
+    density, so any representation has this score, and most published numbers are of it. It ignores
+    the noise of the posterior.
 
     Source: Chen, Li, Grosse & Duvenaud 2018, "Isolating sources of disentanglement in VAEs",
     equation 6; Locatello et al. 2019, "Challenging common assumptions in the unsupervised learning
@@ -68,27 +69,27 @@ def mutual_information_gap(
     Args:
       codes: As for `mutual_information_matrix`.
       factors: As for `mutual_information_matrix`.
-      bins: As for `mutual_information_matrix`.
+      num_bins: As for `mutual_information_matrix`.
 
     Raises:
       ValueError: As `mutual_information_matrix`.
     """
-    information = mutual_information_matrix(codes, factors, bins)
-    values = [_numbered(factor) for factor in np.asarray(factors).T]
+    information = mutual_information_matrix(codes, factors, num_bins)
+    values = [_value_indices(factor) for factor in np.asarray(factors).T]
     return mean_gap(information / [_information(factor, factor) for factor in values])
 
 
-def _binned(latent: np.ndarray, bins: int) -> np.ndarray:
-    """The number of the bin of each value; a constant latent has one bin."""
+def _bin_indices(latent: np.ndarray, num_bins: int) -> np.ndarray:
+    """Returns the bin of each value; a constant latent has one bin."""
     low, high = np.min(latent), np.max(latent)
     if low == high:
         return np.zeros(len(latent), np.int64)
     # Halves, so that the widest range doesn't overflow.
     share = (latent / 2 - low / 2) / (high / 2 - low / 2)
-    return np.minimum((bins * share).astype(np.int64), bins - 1)
+    return np.minimum((num_bins * share).astype(np.int64), num_bins - 1)
 
 
-def _numbered(factor: np.ndarray) -> np.ndarray:
+def _value_indices(factor: np.ndarray) -> np.ndarray:
     return np.unique(factor, return_inverse=True)[1]
 
 
@@ -107,17 +108,17 @@ def _information(first: np.ndarray, second: np.ndarray) -> float:
 def modularity(
     codes: Float[np.ndarray, "example latent"],
     factors: Int[np.ndarray, "example factor"],
-    bins: int = 20,
+    num_bins: int = 20,
 ) -> float:
     """Computes the modularity: mean_i [1 - sum_(k != m) I_ik^2 / (I_im^2 (K - 1))].
 
     I_ik is the mutual information of latent i and factor k, out of K, and m the factor that the
-    latent tells most of. From 0 to 1. It is 1 if each latent tells of one factor only, even if
-    others tell the same or some factor is in no latent, and 0 if all tell equally of all factors.
-    Latents that tell exactly nothing, such as constant ones, don't count; without any other the
-    score is 0. There is no level of chance: of noise the bias of the information decides, which is
-    larger for factors of more values, so that useless latents may score highly. Read it beside a
-    score of how much the latents tell.
+    latent is most informative about. From 0 to 1. It is 1 if each latent has information about one
+    factor only, even if others have the same or some factor is in no latent, and 0 if all are
+    equally informative about all factors. Latents without information, such as constant ones,
+    don't count; without any other the score is 0. There is no chance level: for noise the score is
+    that of the bias of the information, which is larger for factors of more values, so that useless
+    latents may score highly. Read it together with a score of how informative the latents are.
 
     Source: Ridgeway & Mozer 2018, "Learning deep disentangled embeddings with the F-statistic
     loss", section 3.
@@ -125,12 +126,12 @@ def modularity(
     Args:
       codes: As for `vaeflow.metrics.mutual_information_matrix`.
       factors: As for `vaeflow.metrics.mutual_information_matrix`.
-      bins: As for `vaeflow.metrics.mutual_information_matrix`.
+      num_bins: As for `vaeflow.metrics.mutual_information_matrix`.
 
     Raises:
       ValueError: As `vaeflow.metrics.mutual_information_matrix`.
     """
-    information = mutual_information_matrix(codes, factors, bins)
+    information = mutual_information_matrix(codes, factors, num_bins)
     informative = information[np.max(information, axis=1) > 0]
     if len(informative) == 0:
         return 0.0
@@ -148,8 +149,8 @@ def separated_attribute_predictability(
 ) -> float:
     """Computes the separated attribute predictability (SAP): mean_k S_(1)k - S_(2)k.
 
-    S_ik says how well latent i alone predicts factor k, and (1), (2) are the best two latents. For
-    a factor of numbers it is the R^2 of a linear regression. For one of n categories it is the
+    S_ik measures how well latent i alone predicts factor k, and (1), (2) are the best two latents.
+    For a factor of numbers it is the R^2 of a linear regression. For one of n categories it is the
     balanced accuracy of n - 1 thresholds on the latent (a decision tree, fitted and measured on
     the same examples). Constant latents have S = 0, and so has the second of a single latent.
 
@@ -163,8 +164,8 @@ def separated_attribute_predictability(
     below 0.05, which depends on the latents' units.
 
     Args:
-      codes: The middles of the posteriors; each latent in any units.
-      factors: What the examples were made of.
+      codes: Posterior means; each latent in any units.
+      factors: Ground-truth factors of the examples.
       categorical: Columns of `factors` whose order means nothing, such as shapes.
 
     Raises:
@@ -212,7 +213,7 @@ _LEAST_LEAF = 5
 
 
 class PredictorImportance(NamedTuple):
-    """How the factors are spread over the latents.
+    """Disentanglement, completeness and informativeness (DCI), with the importance matrix.
 
     Attributes:
       disentanglement: Whether each latent matters for one factor only: the mean of
@@ -257,8 +258,8 @@ def disentanglement_completeness_informativeness(
     representations", section 2.
 
     Args:
-      codes: The middles of the posteriors; each latent in any units.
-      factors: What the examples were made of.
+      codes: Posterior means; each latent in any units.
+      factors: Ground-truth factors of the examples.
       categorical: Columns of `factors` whose order means nothing, such as shapes.
       seed: Seed of the halves and of the forests.
 
@@ -268,18 +269,18 @@ def disentanglement_completeness_informativeness(
     """
     codes, factors = as_representation(codes, factors, categorical)
     order = np.random.default_rng(seed).permutation(len(codes))
-    fitted = [
+    predictions = [
         _predict(ranks(codes)[order], factor[order], column in categorical, seed)
         for column, factor in enumerate(factors.T)
     ]
-    importance = np.stack([found[0] for found in fitted], axis=1)
+    importance = np.stack([importance for importance, _ in predictions], axis=1)
     by_latent = np.sum(importance, axis=1)
     return PredictorImportance(
         disentanglement=float(
             np.sum(by_latent * _concentration(importance)) / max(np.sum(by_latent), 1e-300)
         ),
         completeness=float(np.mean(_concentration(importance.T))),
-        informativeness=float(np.mean([found[1] for found in fitted])),
+        informativeness=float(np.mean([score for _, score in predictions])),
         importance=importance,
     )
 
@@ -290,15 +291,15 @@ def _predict(
     """Importance of the latents, and 1 - error / error of the best constant guess."""
     ensemble = import_scikit_learn("ensemble", "disentanglement_completeness_informativeness")
     kind = ensemble.RandomForestClassifier if categories else ensemble.RandomForestRegressor
-    # With all latents at each split: where the right one is not among them, others get its part.
+    # With all latents at each split: otherwise others share the importance of the right one.
     forest = kind(_TREES, min_samples_leaf=_LEAST_LEAF, max_features=1.0, random_state=seed)
     half = len(codes) // 2
-    found = forest.fit(codes[:half], factor[:half]).predict(codes[half:])
+    predicted = forest.fit(codes[:half], factor[:half]).predict(codes[half:])
     if categories:
-        error = np.mean(found != factor[half:])
+        error = np.mean(predicted != factor[half:])
         constant = 1 - np.max(np.unique(factor, return_counts=True)[1]) / len(factor)
     else:
-        error, constant = np.mean((found - factor[half:]) ** 2), np.var(factor)
+        error, constant = np.mean((predicted - factor[half:]) ** 2), np.var(factor)
     return forest.feature_importances_, 1 - error / constant
 
 

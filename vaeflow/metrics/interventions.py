@@ -1,4 +1,4 @@
-"""Disentanglement by interventions on factors: beta-VAE and FactorVAE scores."""
+"""Disentanglement by interventions on factors: the beta-VAE and FactorVAE scores."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from vaeflow.metrics._inputs import as_representation, import_scikit_learn
 
 
 def standardized(codes: np.ndarray) -> np.ndarray:
-    """Latents in units of their deviation; constant ones are zero."""
+    """Returns latents in units of their standard deviation; constant ones are zero."""
     codes = codes / np.maximum(np.max(np.abs(codes), axis=0), np.finfo(np.float64).tiny)
     centered = np.where(np.ptp(codes, axis=0) > 0, codes - np.mean(codes, axis=0), 0.0)
     return centered / np.maximum(np.std(centered, axis=0), np.finfo(np.float64).tiny)
 
 
 def halves(codes: np.ndarray, factors: np.ndarray, random: np.random.Generator) -> list[tuple]:
-    """Codes and factors of one half of the examples, to fit on, and of the other.
+    """Returns codes and factors of one half of the examples, to fit on, and of the other.
 
-    Groups that are drawn from the same examples would share what these have by chance.
+    Groups of the same examples would share their sampling noise.
     """
     parts = np.array_split(random.permutation(len(codes)), 2)
     return [(codes[part], factors[part]) for part in parts]
@@ -27,7 +27,7 @@ def halves(codes: np.ndarray, factors: np.ndarray, random: np.random.Generator) 
 def shared_groups(
     codes: np.ndarray, factor: np.ndarray, groups: int, size: int, random: np.random.Generator
 ) -> np.ndarray:
-    """Draws codes that share the value of a factor, with replacement, [group, size, latent].
+    """Samples codes that share the value of a factor, with replacement, [group, size, latent].
 
     Raises:
       ValueError: If every value occurs once.
@@ -56,23 +56,23 @@ def beta_vae_score(
     *,
     seed: int = 0,
 ) -> float:
-    """Computes the beta-VAE score: how well a linear classifier tells which factor is fixed.
+    """Computes the beta-VAE score: the accuracy of a linear classifier of the fixed factor.
 
-    It sees the mean of ``|z - z'|`` over 64 pairs that share the value of a factor, each pair one
-    of its own, with the latents in units of their deviation. It is fitted on 500 such means of each
+    Its input is the mean of ``|z - z'|`` over 64 pairs, each of which shares a value of the factor,
+    with the latents in units of their standard deviation. It is fitted on 500 such means of each
     factor, from one half of the examples, and the score is its accuracy on 500 from the other: 1
     for perfect representations and for a single factor, about 1 / K of useless latents and K
     factors. It is a weak test: latents that mix the factors in different ways, as a rotation does,
     may still score near 1.
 
-    The examples at hand stand for the process that made them, as for `factor_vae_score`.
+    Pairs are sampled from the given examples instead of a simulator, as for `factor_vae_score`.
 
     Source: Higgins et al. 2017, "beta-VAE: Learning basic visual concepts with a constrained
-    variational framework", section 3. The units of the latents are their own there.
+    variational framework", section 3. They don't normalise the latents.
 
     Args:
-      codes: The middles of the posteriors; each latent in any units.
-      factors: What the examples were made of.
+      codes: Posterior means; each latent in any units.
+      factors: Ground-truth factors of the examples.
       seed: Seed of the pairs.
 
     Raises:
@@ -86,12 +86,12 @@ def beta_vae_score(
     random = np.random.default_rng(seed)
 
     def differences(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        """Mean differences with each factor fixed in turn, shape [group, latent]."""
+        """Returns mean differences with each of the factors fixed, shape [group, latent]."""
         means = []
         for factor in factors.T:
             pairs = shared_groups(codes, factor, _BETA_GROUPS * _PAIRS, 2, random)
-            apart = np.abs(pairs[:, 0] - pairs[:, 1])
-            means.append(np.mean(apart.reshape(_BETA_GROUPS, _PAIRS, -1), axis=1))
+            distances = np.abs(pairs[:, 0] - pairs[:, 1])
+            means.append(np.mean(distances.reshape(_BETA_GROUPS, _PAIRS, -1), axis=1))
         return np.concatenate(means)
 
     first, second = (differences(*half) for half in halves(codes, factors, random))
@@ -111,7 +111,7 @@ def factor_vae_score(
     *,
     seed: int = 0,
 ) -> float:
-    """Computes the FactorVAE score: how often the stillest latent gives the fixed factor away.
+    """Computes the FactorVAE score: the accuracy of a majority vote on the fixed factor.
 
     In a group of 64 examples that share the value of a factor, the latent whose variance falls
     most, relative to that over all examples, votes for the factor. Each latent stands for the
@@ -120,15 +120,15 @@ def factor_vae_score(
     that varies with it alone, and about 1 / K of useless latents and K factors. Constant latents
     have no vote.
 
-    The examples at hand stand for the process that made them: groups are drawn from those with the
-    value of an example at random. The other factors must be independent of the fixed one there, and
-    values should have tens of examples; those that occur once aren't fixed.
+    Groups are sampled from the given examples instead of a simulator: from those that share the
+    value of an example chosen at random. The other factors must be independent of the fixed one
+    there, and values should have tens of examples; those that occur once aren't fixed.
 
     Source: Kim & Mnih 2018, "Disentangling by factorising", section 4.
 
     Args:
-      codes: The middles of the posteriors; each latent in any units.
-      factors: What the examples were made of.
+      codes: Posterior means; each latent in any units.
+      factors: Ground-truth factors of the examples.
       seed: Seed of the groups.
 
     Raises:
@@ -141,12 +141,12 @@ def factor_vae_score(
     random = np.random.default_rng(seed)
 
     def votes(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        """How often each latent votes while each factor is fixed, shape [factor, latent]."""
+        """Counts the votes of each latent while each factor is fixed, shape [factor, latent]."""
         counts = []
         for factor in factors.T:
             groups = shared_groups(codes, factor, _FACTOR_GROUPS, _GROUP_SIZE, random)
-            stillest = np.argmin(np.where(constant, np.inf, np.var(groups, axis=1)), axis=1)
-            counts.append(np.bincount(stillest, minlength=codes.shape[1]))
+            voters = np.argmin(np.where(constant, np.inf, np.var(groups, axis=1)), axis=1)
+            counts.append(np.bincount(voters, minlength=codes.shape[1]))
         return np.array(counts)
 
     first, second = (votes(*half) for half in halves(codes, factors, random))

@@ -1,4 +1,8 @@
-"""Likelihoods and information: importance-weighted log-likelihood, bits per dimension, active units, information in the latents."""
+"""Likelihoods of latent-variable models and the use of their latents.
+
+Importance-weighted log-likelihoods, bits per dimension, active units (Burda et al. 2016) and the
+mutual information of examples and latents (Hoffman & Johnson 2016).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,8 @@ def bits_per_dim(nats: Float[np.ndarray, "*batch"], dimensions: int) -> Float[np
     """Converts a negative log-likelihood into bits per dimension: nats / (dimensions log 2).
 
     Args:
-      nats: Negative log-likelihood of whole examples in nats, a scalar or an array of any shape.
-      dimensions: How many numbers make an example, height * width * channel for an image.
+      nats: Negative log-likelihood of examples in nats, a scalar or an array of any shape.
+      dimensions: Number of dimensions of an example, height * width * channel for an image.
 
     Returns:
       Bits per dimension, of the shape of `nats`.
@@ -39,14 +43,14 @@ LEAST_VARIANCE = 0.01
 
 
 def active_units(means: Float[np.ndarray, "example latent"]) -> Bool[np.ndarray, " latent"]:
-    """Tells which latents depend on the data: Var_x E_q[z_d | x] > 0.01.
+    """Returns which latents are active, that is depend on the data: Var_x E_q[z_d | x] > 0.01.
 
     The others have collapsed to the prior.
 
     Source: Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders", section 5.
 
     Args:
-      means: The middle of the posterior of each example.
+      means: The posterior mean of each example.
 
     Raises:
       ValueError: If there are fewer than two examples, or they aren't vectors.
@@ -112,18 +116,18 @@ def importance_weighted_log_likelihood(
 
 
 def numbered_keys(keys: Array, number: Array | int) -> Array:
-    """Makes a key for each row, other ones for each number."""
+    """Returns a key for each row, other ones for each number."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
 class LatentInformation(NamedTuple):
-    """The KL of the posteriors of a data set in two parts, in nats an example.
+    """The two terms of the mean KL of the posteriors of a data set, in nats an example.
 
     Attributes:
       kl: mean_n KL(q(z | x_n) || p(z)), the sum of the other two.
-      mutual_information: I(n; z), what a latent tells of which example it is of: from 0, where
-        posteriors have collapsed, to log N, where no two overlap.
-      marginal_kl: KL(q(z) || p(z)), how far the aggregate posterior is from the prior.
+      mutual_information: I(n; z) of the example's index and its latent: from 0, where posteriors
+        have collapsed, to log N, where no two overlap.
+      marginal_kl: KL(q(z) || p(z)) of the aggregate posterior.
     """
 
     kl: Float[Array, ""]
@@ -142,11 +146,11 @@ def latent_information(
 ) -> LatentInformation:
     """Estimates mean_n KL(q(z | x_n) || p(z)) = I(n; z) + KL(q(z) || p(z)) from a sample a row.
 
-    q(z) = (1/N) sum_n q(z | x_n) is that of the N images given, which therefore are the data set or
-    as much of it as I is asked of: I is at most log N. Each sample meets all N posteriors, N^2
-    densities, so that q(z) is exact and the mean over samples the only error; estimates of parts
-    near zero may fall below it. Pure, for use within compiled functions. The encoder sees all
-    images at once; beyond that memory grows with N times the chunk.
+    q(z) = (1/N) sum_n q(z | x_n) is that of the N given images, so I is at most log N: give the
+    data set, or a part as large as possible. Each sample is evaluated under all N posteriors, N^2
+    densities, so that q(z) is exact and the mean over samples the only error; estimates of terms
+    near zero may be negative. Pure, for use within compiled functions. The encoder is applied to
+    all images at once; beyond that memory grows with N times the chunk.
 
     Source: Hoffman & Johnson 2016, "ELBO surgery: yet another way to carve up the variational
     evidence lower bound".
@@ -157,8 +161,8 @@ def latent_information(
       variables: The model's variables.
       images: Images of dtype uint8, two or more.
       rng: A typed key, or one for each row.
-      chunk: Number of samples that meet the posteriors at a time.
-      context: Labels ``[batch]``, or None. A prior that takes them is that of each row's label.
+      chunk: Number of samples evaluated under the posteriors at a time.
+      context: Labels ``[batch]``, or None. A prior with labels is that of each row's label.
 
     Raises:
       ValueError: If there is one image, or the chunk isn't positive.

@@ -1,4 +1,7 @@
-"""Scores of generated images: Fréchet and perceptual distances, inception scores, nearest neighbours."""
+"""Scores of generated images, from features or class probabilities of any network.
+
+Fréchet and perceptual distances, inception scores, diversity, agreement, nearest neighbours.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def label_entropy(labels: Int[np.ndarray, " example"]) -> float:
 
     In nats: 0 where all labels are one, up to log K where each of K is as frequent. Of the most
     probable classes of a model's samples it tells how many of the classes they cover; hold it
-    against that of the data's own labels. Of few examples it is too low, by about
+    against that of the data's labels. Of few examples it is too low, by about
     (K - 1) / (2 examples).
 
     Args:
@@ -109,10 +112,10 @@ _TOLERANCE = 1e-3
 def inception_score(probabilities: Float[np.ndarray, "sample class"]) -> float:
     """Computes exp(E_x KL(p(y|x) || p(y))), p(y) being the mean of p(y|x) over the samples.
 
-    That is the exponential of the information that a sample has about its class: high where the
+    That is the exponential of the mutual information of samples and classes: high where the
     classifier is sure of each sample and all classes occur. From 1 to the number of classes. It
-    doesn't see whether samples of a class differ, nor whether they are like the data: hold it
-    against that of as many real examples, for it is too low of few.
+    doesn't depend on whether samples of a class differ, nor on whether they resemble the data.
+    Compare it with that of as many real examples, as it is too low for few.
 
     The classifier here is any; published scores are those of the Inception network on ImageNet,
     over ten parts of 5,000 samples, and can't be compared with others.
@@ -134,7 +137,7 @@ def conditional_inception_score(probabilities: Float[np.ndarray, "input sample c
 
     For models that make several samples of each input i, such as translations of an image: high
     where the classifier is sure of each sample and those of one input cover the classes. From 1,
-    where the samples of an input are alike in class, to the number of classes or, if it is less,
+    where the samples of an input have one class, to the number of classes or, if it is less,
     of samples of an input.
 
     Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
@@ -214,15 +217,15 @@ def perceptual_distance(first: Maps, second: Maps) -> Float[np.ndarray, "*batch"
 
 
 def diversity(maps: Maps) -> float:
-    """Computes the mean distance of two samples of one input, which tells how much samples differ.
+    """Computes the diversity of samples: the mean distance of two samples of one input.
 
     It is the mean over inputs of the mean of `perceptual_distance` over all pairs of different
-    samples of an input: 0 where the samples of each are alike, however the inputs differ. That is
+    samples of an input: 0 where the samples of each are equal, however the inputs differ. That is
     twice the unbiased variance of the scaled vectors, by which it is computed, without the pairs.
-    Hold it against that of real examples.
+    Compare it with that of real examples.
 
     Source: Huang, Liu, Belongie & Kautz 2018, "Multimodal unsupervised image-to-image translation",
-    section 5.2, where some of the pairs are drawn at random.
+    section 5.2, where some of the pairs are sampled.
 
     Args:
       maps: Feature maps of translations, reconstructions or other samples, one array of shape
@@ -245,14 +248,14 @@ def diversity(maps: Maps) -> float:
 def _spread(samples: Float[np.ndarray, "sample height width feature"]) -> float:
     """The mean over pairs of samples of one layer's share of their distance."""
     vectors = _directions(samples)
-    # Held against the first sample, those that are alike differ by exactly 0.
+    # Relative to the first sample, equal ones differ by exactly 0.
     return 2 * np.mean(np.sum(np.var(vectors - vectors[0], axis=0, ddof=1), axis=-1))
 
 
 def _directions(layer: np.ndarray) -> Float[np.ndarray, "*batch height width feature"]:
     """Vectors of length 1, or of zeros."""
     largest = np.max(np.abs(layer), axis=-1, keepdims=True)
-    # Of the largest entry 1, no square is too large for float64, and lengths are 1 or more.
+    # With a largest component of 1, no square overflows float64, and lengths are 1 or more.
     scaled = layer / np.where(largest > 0, largest, 1)
     return scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), 1)
 
@@ -277,14 +280,14 @@ def _check_maps(maps: Maps, name: str) -> list[np.ndarray]:
 def agreement(before: Int[np.ndarray, " image"], after: Int[np.ndarray, " image"]) -> float:
     """Computes the share of images whose class after a change is that before it.
 
-    Of the classes that a classifier of each domain finds it tells whether a translation keeps the
-    content of an image. It is 1 where all do; where classes after are independent of those before,
-    it is the sum over classes of the product of their shares, 1 / K for K even ones. Hold it
-    against the accuracies of the classifiers, as no translation can be expected to do better.
+    With the classes that a classifier of each domain predicts, it measures whether translations
+    preserve the content of images. It is 1 where all do; where classes after are independent of
+    those before, it is the sum over classes of the product of their shares, 1 / K for K even ones.
+    Compare it with the accuracies of the classifiers, which bound it in practice.
 
     Args:
       before: The class of each image.
-      after: The class of what has become of it.
+      after: The class of the changed image.
 
     Raises:
       ValueError: If they aren't vectors of integers of one length above 0.
@@ -308,23 +311,24 @@ _BLOCK = 2**23
 def nearest_neighbors(
     queries: Num[np.ndarray, "query *event"],
     references: Num[np.ndarray, "reference *event"],
-    count: int = 1,
-) -> tuple[Int[np.ndarray, "query count"], Float[np.ndarray, "query count"]]:
-    """Finds the references that are nearest to each query in Euclidean distance.
+    num_neighbors: int = 1,
+) -> tuple[Int[np.ndarray, "query neighbor"], Float[np.ndarray, "query neighbor"]]:
+    """Returns the references that are nearest to each query in Euclidean distance.
 
-    Beside samples they show whether a model has learned its training images by heart.
+    Compared with samples they show whether a model has memorised its training images.
 
     Args:
       queries: Arrays to look up, shape ``[query, *event]``.
       references: Arrays to search, shape ``[reference, *event]``.
-      count: How many neighbours of each query.
+      num_neighbors: Number of neighbours of each query.
 
     Returns:
-      Indices into `references` and distances, both of shape [query, count], nearest first; equally
-      near ones in the order of `references`.
+      Indices into `references` and distances, both of shape [query, neighbor], nearest first;
+      equally near ones in the order of `references`.
 
     Raises:
-      ValueError: If the shapes of the examples differ or there are fewer references than `count`.
+      ValueError: If the shapes of the examples differ or there are fewer references than
+        `num_neighbors`.
     """
     queries = np.asarray(queries)
     references = np.asarray(references)
@@ -333,12 +337,13 @@ def nearest_neighbors(
             "queries and references must hold examples of one shape, got"
             f" {queries.shape} and {references.shape}"
         )
-    if not 1 <= count <= len(references):
+    if not 1 <= num_neighbors <= len(references):
         raise ValueError(
-            f"count must be from 1 to {len(references)}, the number of references, got {count}"
+            f"num_neighbors must be from 1 to {len(references)}, the number of references, got"
+            f" {num_neighbors}"
         )
-    indices = np.empty((len(queries), count), dtype=np.int64)
-    distances = np.empty((len(queries), count))
+    indices = np.empty((len(queries), num_neighbors), dtype=np.int64)
+    distances = np.empty((len(queries), num_neighbors))
     block = max(1, _BLOCK // max(1, math.prod(references.shape[1:])))
     for row, query in enumerate(queries):
         squares = np.concatenate(
@@ -350,7 +355,7 @@ def nearest_neighbors(
                 for start in range(0, len(references), block)
             ]
         )
-        nearest = np.argsort(squares, kind="stable")[:count]
+        nearest = np.argsort(squares, kind="stable")[:num_neighbors]
         indices[row] = nearest
         distances[row] = np.sqrt(squares[nearest])
     return indices, distances

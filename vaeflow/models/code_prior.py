@@ -207,10 +207,10 @@ class CodeModel(nn.Module):
                 f"priors must be one for each of {len(quantizers)} levels, got {len(self.priors)}"
             )
         for level, (prior, quantizer) in enumerate(zip(self.priors, quantizers, strict=True)):
-            if quantizer.codebooks or prior.network.num_codes != quantizer.num_codes:
+            if quantizer.code_shape or prior.network.num_codes != quantizer.num_codes:
                 raise ValueError(
                     f"priors must be of the codes of their quantizers: level {level} from the top "
-                    f"has {quantizer.num_codes} codes and codebooks of shape {quantizer.codebooks} "
+                    f"has {quantizer.num_codes} codes and codebooks of shape {quantizer.code_shape} "
                     f"where it must be (), and its prior {prior.network.num_codes} codes"
                 )
         if self.priors[0].above is not None:

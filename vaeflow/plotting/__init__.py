@@ -1,8 +1,8 @@
-"""Figures: pure functions from arrays and records to matplotlib figures, and a way to save them.
+"""Figures: pure functions from arrays and records to matplotlib figures, and writers of files.
 
-Images are uint8, shape [..., height, width, channel] with 1 or 3 channels, and are drawn with whole
-screen pixels for each of theirs. Nothing touches matplotlib's global state; matplotlib is imported
-when a figure is drawn.
+Images are uint8, shape [..., height, width, channel] with 1 or 3 channels; a pixel is plotted as a
+whole number of screen pixels. No function touches matplotlib's global state; matplotlib is imported
+by the first figure.
 """
 
 from vaeflow.plotting.corner import pairwise_marginals
@@ -18,28 +18,28 @@ from vaeflow.plotting.images import (
     translations,
 )
 from vaeflow.plotting.latents import (
-    Cloud,
+    LatentScatter,
     aggregate_posterior,
-    manifold,
+    latent_manifold,
     traversal_frames,
     traversals,
 )
-from vaeflow.plotting.line import change_of_volume, densities_by_step
+from vaeflow.plotting.line import change_of_variables, densities_by_step
 from vaeflow.plotting.plane import Density, Samples, WarpedGrid, plane_table, transport_frames
 
 __all__ = [
-    "Cloud",
     "Density",
+    "LatentScatter",
     "Samples",
     "WarpedGrid",
     "aggregate_posterior",
-    "change_of_volume",
+    "change_of_variables",
     "code_usage",
     "densities_by_step",
     "image_grid",
     "image_table",
     "interpolations",
-    "manifold",
+    "latent_manifold",
     "nearest_images",
     "pairwise_marginals",
     "plane_table",

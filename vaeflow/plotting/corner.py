@@ -1,4 +1,4 @@
-"""Corner plots: marginals of each dimension and each pair."""
+"""Corner plots: the marginals of each dimension and of each pair, of data and of samples."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def pairwise_marginals(
     samples: Float[Array | np.ndarray, "sample column"],
     labels: Sequence[str] = (),
 ) -> Figure:
-    """Draws every pair of columns: data below the diagonal, samples of a model above it.
+    """Plots every pair of columns: data below the diagonal, samples of a model above it.
 
-    On the diagonal are the histograms of each column, of data and samples alike. Axes show the
-    middle 99% of the data and a margin; the panels of a column share its axis. At most the first
-    2,000 rows are drawn as points.
+    On the diagonal are the histograms of each column, of data and of samples. Axes show the central
+    99% of the data and a margin; the panels of a column share its axis. At most the first 2,000
+    rows are plotted as points.
 
     Args:
       data: The data.
       samples: Samples of the model.
-      labels: What to call the columns; by default their numbers, counted from 0.
+      labels: Names of the columns; by default their numbers, counted from 0.
 
     Raises:
       ValueError: If the tables have different numbers of columns, fewer than two of them or no
@@ -70,11 +70,11 @@ def pairwise_marginals(
     for (row, column), axes in np.ndenumerate(all_axes):
         _frame(axes, limits[column])
         if row == column:
-            _draw_histograms(axes, data[:, row], samples[:, row], limits[row])
+            _plot_histograms(axes, data[:, row], samples[:, row], limits[row])
         else:
             axes.set_ylim(*limits[row])
-            drawn, color = (data, _DATA) if row > column else (samples, _SAMPLES)
-            _draw_points(axes, drawn[:, column], drawn[:, row], color)
+            table, color = (data, _DATA) if row > column else (samples, _SAMPLES)
+            _plot_points(axes, table[:, column], table[:, row], color)
         if row == columns - 1:
             axes.set_xlabel(labels[column], fontsize=9)
             axes.tick_params(bottom=True, labelbottom=True)
@@ -106,7 +106,7 @@ def _frame(axes: Axes, limits: tuple[float, float]) -> None:
         spine.set_linewidth(0.6)
 
 
-def _draw_histograms(
+def _plot_histograms(
     axes: Axes, data: np.ndarray, samples: np.ndarray, limits: tuple[float, float]
 ) -> None:
     edges = np.linspace(*limits, _BINS + 1)
@@ -119,7 +119,7 @@ def _draw_histograms(
     axes.set_yticks([])
 
 
-def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, color: str) -> None:
+def _plot_points(axes: Axes, x: np.ndarray, y: np.ndarray, color: str) -> None:
     x, y = x[:_MOST_POINTS], y[:_MOST_POINTS]
     alpha = 0.5 if len(x) <= _MOST_POINTS // 4 else 0.25
     axes.plot(x, y, "o", color=color, markersize=1.8, markeredgewidth=0, alpha=alpha)

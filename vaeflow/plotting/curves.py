@@ -1,4 +1,4 @@
-"""Training curves and use of codes."""
+"""Training curves from the records of a run, and the use of the codes of quantizers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
-
-from vaeflow.metrics import code_perplexity, live_codes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,16 +28,16 @@ def training_curve(
     expected: Mapping[str, float] | None = None,
     label: str = "bits/dim",
 ) -> Figure:
-    """Draws metrics against the training step.
+    """Plots metrics against the training step.
 
-    Long curves are drawn faintly, with their running mean over a fiftieth of their points. The
-    first tenth of the steps may leave the figure at the top, so that the rest is seen.
+    Long curves are faint, with their running mean over a fiftieth of their points. The vertical
+    range leaves out the first tenth of the steps.
 
     Args:
       records: Records such as the lines of a run's `metrics.jsonl`: `step` and scalars by name. A
         record without one of the metrics, or where it isn't finite, is left out of that curve.
-      metrics: What the legend calls a curve, to the metric's name in the records.
-      expected: Values to be marked by horizontal lines, by what to call them.
+      metrics: Names of the curves in the legend, mapped to names of metrics in the records.
+      expected: Values of horizontal lines by their names.
       label: Of the vertical axis, with the unit.
 
     Raises:
@@ -112,7 +110,7 @@ def _range(curves: list[np.ndarray], expected: list[float]) -> tuple[float, floa
 
 
 def _draw_expected(axes: Axes, expected: Mapping[str, float]) -> None:
-    """Draws horizontal lines, named to the right of the axes without overlap."""
+    """Plots horizontal lines, named to the right of the axes without overlap."""
     low, high = axes.get_ylim()
     distance = 0.055 * (high - low)
     height = -math.inf
@@ -132,7 +130,7 @@ def _draw_expected(axes: Axes, expected: Mapping[str, float]) -> None:
 
 
 def code_usage(counts: Mapping[str, Int[np.ndarray, " code"]]) -> Figure:
-    """Draws how often each code was used, the most used first, a panel for each codebook.
+    """Plots how often each code was used, the most used first, a panel for each codebook.
 
     A line marks even use. The panel's title has the share of codes that are used at all and the
     perplexity, see `vaeflow.metrics.code_perplexity`.
@@ -145,6 +143,8 @@ def code_usage(counts: Mapping[str, Int[np.ndarray, " code"]]) -> Figure:
         `code_perplexity`.
     """
     from matplotlib.figure import Figure
+
+    from vaeflow.metrics import code_perplexity, live_codes
 
     if not counts:
         raise ValueError("counts must hold at least one codebook, got none")

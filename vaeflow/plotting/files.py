@@ -1,4 +1,4 @@
-"""Figures and animations as files."""
+"""Figures and animations as files, written atomically."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if importlib.util.find_spec("matplotlib") is None:
 
 
 def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
-    """Writes a figure at its own resolution; a reader never sees half of it.
+    """Writes a figure at its own resolution, atomically.
 
     Args:
-      path: Where to; the suffix gives the format (.png, .pdf, .svg). A path of any kind that
+      path: The file; its suffix gives the format (.png, .pdf, .svg). A path of any kind that
         `etils.epath` knows, such as ``gs://``. Missing folders are made.
       figure: The figure.
 
@@ -52,12 +52,12 @@ def save_animation(
     frames: UInt8[np.ndarray, "frame height width rgb"],
     seconds: float | Sequence[float] = 0.05,
 ) -> None:
-    """Writes frames as a GIF that runs for ever; a reader never sees half of it.
+    """Writes frames as a GIF that loops endlessly, atomically.
 
     All frames share 128 colours, which keeps the file small.
 
     Args:
-      path: Where to, ending in .gif; of any kind that `etils.epath` knows. Missing folders are
+      path: The file, ending in .gif; of any kind that `etils.epath` knows. Missing folders are
         made.
       frames: The frames.
       seconds: How long to show each frame, or one number for all; whole hundredths count.

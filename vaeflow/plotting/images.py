@@ -36,8 +36,8 @@ def as_pixels(images: np.ndarray, name: str, ndim: int) -> np.ndarray:
 
     Args:
       images: uint8, shape [..., height, width, channel].
-      name: What errors call them.
-      ndim: How many axes they must have.
+      name: Name of the images in errors.
+      ndim: Number of axes that they must have.
 
     Raises:
       ValueError: If the type, the number of axes or the number of channels is wrong, or any axis is
@@ -62,7 +62,7 @@ def draw_mosaic(
     wide_gap_after_column: int | None = None,
     gap: int = _GAP,
 ) -> Figure:
-    """Draws a table of images.
+    """Plots a table of images.
 
     Args:
       images: uint8, shape [row, column, height, width, 3].
@@ -114,13 +114,13 @@ def draw_mosaic(
 
 
 def _starts(count: int, size: int, gap: int, wide_gap_after: int | None) -> list[int]:
-    """Where each of `count` rows or columns of a size begins, in screen pixels."""
+    """Returns the start of each of `count` rows or columns of a size, in screen pixels."""
     gaps = [_WIDE_GAP if place == wide_gap_after else gap for place in range(count)]
     return [sum(gaps[:place]) + place * size for place in range(count)]
 
 
-def drawn_pixels(figure: Figure) -> np.ndarray:
-    """What `draw_mosaic` has drawn, uint8 of shape [height, width, 3]."""
+def rendered_pixels(figure: Figure) -> np.ndarray:
+    """Renders a figure of `draw_mosaic`, uint8 of shape [height, width, 3]."""
     figure.canvas.draw()
     return np.array(figure.canvas.buffer_rgba())[..., :3]
 
@@ -131,7 +131,7 @@ ImageTable = UInt8[Array | np.ndarray, "row column height width channel"]
 
 
 def image_grid(images: Images, columns: int | None = None) -> Figure:
-    """Draws images row by row.
+    """Plots images row by row.
 
     Args:
       images: uint8, shape [batch, height, width, channel].
@@ -156,7 +156,7 @@ def image_grid(images: Images, columns: int | None = None) -> Figure:
 def image_table(
     images: ImageTable, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
 ) -> Figure:
-    """Draws a table of images, such as samples of several models, one in a row.
+    """Plots a table of images, such as samples of several models, one in a row.
 
     Args:
       images: uint8, shape [row, column, height, width, channel].
@@ -178,7 +178,7 @@ def image_table(
 
 
 def temperature_samples(images: ImageTable, temperatures: Sequence[float]) -> Figure:
-    """Draws samples, a row for each temperature.
+    """Plots samples, a row for each temperature.
 
     Args:
       images: uint8, shape [temperature, sample, height, width, channel].
@@ -197,9 +197,9 @@ def temperature_samples(images: ImageTable, temperatures: Sequence[float]) -> Fi
 
 
 def reconstructions(inputs: Images, outputs: Images) -> Figure:
-    """Draws images, what a model made of them, and how the two differ.
+    """Plots images, their reconstructions, and the differences of the two.
 
-    The differences ``|input - output|`` are brightened by a whole factor, which is written beside
+    The differences ``|input - output|`` are brightened by a whole factor, which is written next to
     them with the largest difference, in levels of 255.
 
     Args:
@@ -227,12 +227,12 @@ def reconstructions(inputs: Images, outputs: Images) -> Figure:
 
 
 def interpolations(images: ImageTable, labels: Sequence[str] = ()) -> Figure:
-    """Draws paths between pairs of real images, one in a row.
+    """Plots paths between pairs of real images, one in a row.
 
     Args:
       images: uint8, shape [path, step, height, width, channel], two steps or more: the first and
         the last of each path are the real ones and are marked so.
-      labels: What to call each path, or none.
+      labels: Names of the paths, or none.
 
     Raises:
       ValueError: If `images` aren't uint8 images or have fewer than two steps, or there isn't a
@@ -248,12 +248,12 @@ def interpolations(images: ImageTable, labels: Sequence[str] = ()) -> Figure:
 
 
 def nearest_images(samples: Images, neighbors: ImageTable) -> Figure:
-    """Draws samples above the training images that are nearest to each.
+    """Plots samples above the training images that are nearest to each.
 
     Args:
       samples: uint8, shape [sample, height, width, channel].
       neighbors: uint8, shape [sample, neighbor, height, width, channel], nearest first, such as
-        ``train[vaeflow.metrics.nearest_neighbors(samples, train, count=2)[0]]``.
+        ``train[vaeflow.metrics.nearest_neighbors(samples, train, num_neighbors=2)[0]]``.
 
     Raises:
       ValueError: If the arrays aren't uint8 images or their shapes don't match.
@@ -278,17 +278,16 @@ def translations(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
 ) -> Figure:
-    """Draws images, each followed by what it was translated to.
+    """Plots images, each followed by its translations.
 
-    The inputs are in a column of their own, and the images whose styles the translations take in a
-    row of their own above them.
+    The inputs are a column to the left, and the images that the styles come from a row above.
 
     Args:
       inputs: uint8, shape [row, height, width, channel].
       outputs: uint8, shape [row, column, height, width, channel]: translations of the input of
         their row, in the style of their column where there are `styles`.
-      styles: uint8, shape [column, height, width, channel], or None where styles are drawn at
-        random. Inputs, outputs and styles may have different numbers of channels.
+      styles: uint8, shape [column, height, width, channel], or None where styles are
+        sampled. Inputs, outputs and styles may have different numbers of channels.
       row_labels: One for each input, to its left, or none.
       column_labels: One for each column of outputs, above it, or none.
 

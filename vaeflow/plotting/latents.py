@@ -1,4 +1,4 @@
-"""Latent spaces: scatter plots, manifolds and traversals."""
+"""Latent spaces: scatter plots of the aggregate posterior, manifolds and traversals."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Array, Float, Int, UInt8
 
-from vaeflow.plotting.images import ImageTable, as_pixels, draw_mosaic, drawn_pixels
+from vaeflow.plotting.images import ImageTable, as_pixels, draw_mosaic, rendered_pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-# Paul Tol's "muted" colours, which readers of every kind of colour vision tell apart, and black.
+# Paul Tol's "muted" colours, which readers with any colour vision can distinguish, and black.
 _COLORS = (
     "#332288",
     "#cc6677",
@@ -44,19 +43,19 @@ _TAIL = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
-class Cloud:
-    """Two latents of many examples, as a panel of `aggregate_posterior`.
+class LatentScatter:
+    """Two latents of many examples: a panel of `aggregate_posterior`.
 
     Attributes:
       points: Samples of q(z | x), one of each example, or codes, shape [example, 2].
       groups: The group of each point, from 0 up, such as its label or its most probable component;
         None for points of one colour.
-      kind: What a group is, for the legend.
+      kind: Title of the legend, such as "label".
       means: Centres of ellipses, such as those of a prior's components, shape [group, 2], or None.
       covariances: Their covariances, shape [group, 2, 2]; ellipses reach to two deviations. With
         groups each has the colour of its group.
-      title: What to write above.
-      names: What to call the two latents.
+      title: Title of the panel.
+      names: Names of the two latents.
     """
 
     points: Float[Array | np.ndarray, "example two"]
@@ -68,43 +67,44 @@ class Cloud:
     names: tuple[str, str] = ("z0", "z1")
 
 
-def aggregate_posterior(clouds: Sequence[Cloud]) -> Figure:
-    """Draws the latents of a data set, coloured by what they belong to, side by side.
+def aggregate_posterior(panels: Sequence[LatentScatter]) -> Figure:
+    """Plots the latents of a data set, coloured by group, in panels side by side.
 
-    Points of all examples are samples of (1/N) sum_n q(z | x_n), which a good model takes to p(z).
+    The points of all examples are samples of the aggregate posterior (1/N) sum_n q(z | x_n), which
+    is near p(z) for a good model.
     The ten largest groups have colours, the others are grey. Axes show all but 0.1% of the points
     at each end.
 
     Args:
-      clouds: The panels, from left to right.
+      panels: The panels, from left to right.
 
     Raises:
       ValueError: If there are none, or arrays don't fit each other.
     """
     from matplotlib.figure import Figure
 
-    if not clouds:
-        raise ValueError("clouds must hold at least one, got none")
-    for cloud in clouds:
-        _check(cloud)
+    if not panels:
+        raise ValueError("panels must hold at least one, got none")
+    for panel in panels:
+        _check(panel)
     figure = Figure(
-        figsize=((_PANEL + 1.2) * len(clouds), _PANEL + 0.4),
+        figsize=((_PANEL + 1.2) * len(panels), _PANEL + 0.4),
         dpi=150,
         facecolor="white",
         layout="constrained",
     )
-    for axes, cloud in zip(figure.subplots(1, len(clouds), squeeze=False)[0], clouds, strict=True):
-        _draw(axes, cloud)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _plot(axes, panel)
     return figure
 
 
-def _check(cloud: Cloud) -> None:
-    points, groups = np.shape(cloud.points), cloud.groups
+def _check(panel: LatentScatter) -> None:
+    points, groups = np.shape(panel.points), panel.groups
     if len(points) != 2 or points[1] != 2 or not points[0]:
         raise ValueError(f"points must have shape [example, 2], none empty, got {points}")
     if groups is not None and np.shape(groups) != points[:1]:
         raise ValueError(f"groups must be {points[0]} numbers, got shape {np.shape(groups)}")
-    means, covariances = cloud.means, cloud.covariances
+    means, covariances = panel.means, panel.covariances
     if means is None and covariances is None:
         return
     if np.ndim(means) != 2 or np.shape(covariances) != (*np.shape(means), 2):
@@ -114,49 +114,51 @@ def _check(cloud: Cloud) -> None:
         )
 
 
-def _draw(axes: Axes, cloud: Cloud) -> None:
-    points = np.asarray(cloud.points, np.float64)
+def _plot(axes: Axes, panel: LatentScatter) -> None:
+    points = np.asarray(panel.points, np.float64)
     colors: dict[int, str] = {}
-    drawn = np.full(len(points), _COLORS[0], object)
-    if cloud.groups is not None:
-        groups = np.asarray(cloud.groups)
+    point_colors = np.full(len(points), _COLORS[0], object)
+    if panel.groups is not None:
+        groups = np.asarray(panel.groups)
         names, counts = np.unique(groups, return_counts=True)
         largest = np.sort(names[np.argsort(-counts, kind="stable")][: len(_COLORS)])
         colors = dict(zip(largest.tolist(), _COLORS, strict=False))
-        drawn = np.array([colors.get(group, _OTHERS) for group in groups.tolist()], object)
-        _draw_legend(axes, colors, len(names) - len(largest), cloud.kind)
+        point_colors = np.array([colors.get(group, _OTHERS) for group in groups.tolist()], object)
+        _plot_legend(axes, colors, len(names) - len(largest), panel.kind)
     size = np.clip(20_000 / len(points), 3, 20)
     alpha = 0.5 if len(points) > 2000 else 0.8
-    # As the examples come: no group lies over the others.
-    axes.scatter(*points.T, s=size, c=drawn.tolist(), alpha=alpha, linewidths=0, rasterized=True)
-    if cloud.means is not None:
-        _draw_ellipses(axes, cloud, colors)
+    # In the order of the examples, so that no group covers the others.
+    axes.scatter(
+        *points.T, s=size, c=point_colors.tolist(), alpha=alpha, linewidths=0, rasterized=True
+    )
+    if panel.means is not None:
+        _plot_ellipses(axes, panel, colors)
     for limit, values in ((axes.set_xlim, points[:, 0]), (axes.set_ylim, points[:, 1])):
         low, high = np.quantile(values[np.isfinite(values)], [_TAIL, 1 - _TAIL])
         margin = 0.06 * (high - low) or 0.5
         limit(low - margin, high + margin)
-    axes.set_title(cloud.title, fontsize=_FONT_SIZE)
-    axes.set_xlabel(cloud.names[0], fontsize=_FONT_SIZE)
-    axes.set_ylabel(cloud.names[1], fontsize=_FONT_SIZE)
+    axes.set_title(panel.title, fontsize=_FONT_SIZE)
+    axes.set_xlabel(panel.names[0], fontsize=_FONT_SIZE)
+    axes.set_ylabel(panel.names[1], fontsize=_FONT_SIZE)
     axes.tick_params(labelsize=8, color=_GREY, labelcolor=_GREY)
     axes.set_box_aspect(1)
     for spine in axes.spines.values():
         spine.set_color("#c8c8c8")
 
 
-def _draw_legend(axes: Axes, colors: dict[int, str], others: int, kind: str) -> None:
+def _plot_legend(axes: Axes, colors: dict[int, str], others: int, kind: str) -> None:
     from matplotlib.lines import Line2D
 
-    entries = {str(group): color for group, color in colors.items()}
+    legend = {str(group): color for group, color in colors.items()}
     if others:
-        entries[f"{others} others"] = _OTHERS
+        legend[f"{others} others"] = _OTHERS
     handles = [
         Line2D([], [], marker="o", linestyle="", color=color, markersize=6)
-        for color in entries.values()
+        for color in legend.values()
     ]
     axes.legend(
         handles,
-        list(entries),
+        list(legend),
         title=kind,
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
@@ -166,10 +168,10 @@ def _draw_legend(axes: Axes, colors: dict[int, str], others: int, kind: str) -> 
     )
 
 
-def _draw_ellipses(axes: Axes, cloud: Cloud, colors: dict[int, str]) -> None:
+def _plot_ellipses(axes: Axes, panel: LatentScatter, colors: dict[int, str]) -> None:
     angles = np.linspace(0, 2 * np.pi, 100)
     circle = 2 * np.stack([np.cos(angles), np.sin(angles)])
-    means, covariances = (np.asarray(a, np.float64) for a in (cloud.means, cloud.covariances))
+    means, covariances = (np.asarray(a, np.float64) for a in (panel.means, panel.covariances))
     for group, (mean, covariance) in enumerate(zip(means, covariances, strict=True)):
         if colors and group not in colors:
             continue
@@ -182,20 +184,22 @@ def _draw_ellipses(axes: Axes, cloud: Cloud, colors: dict[int, str]) -> None:
 
 
 def normal_quantiles(count: int) -> Float[np.ndarray, " count"]:
-    """Lists values that part a standard normal: quantiles (i + 1/2) / n for i = 0, ..., n - 1.
+    """Returns the quantiles (i + 1/2) / n, i = 0, ..., n - 1, of a standard normal.
 
     Raises:
       ValueError: If `count` isn't positive.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    return scipy.stats.norm.ppf((np.arange(count) + 0.5) / count)
+    from scipy import stats
+
+    return stats.norm.ppf((np.arange(count) + 0.5) / count)
 
 
 def latent_grid(
     across: Float[np.ndarray, " column"], up: Float[np.ndarray, " row"]
 ) -> Float[np.ndarray, "row column two"]:
-    """Lists the points of a grid as `manifold` shows them: z0 to the right, z1 upwards.
+    """Returns the points of a grid as `latent_manifold` shows them: z0 to the right, z1 upwards.
 
     Args:
       across: Values of z0, from left to right.
@@ -204,14 +208,16 @@ def latent_grid(
     return np.stack(np.meshgrid(across, up[::-1]), axis=-1).astype(np.float32)
 
 
-def manifold(images: ImageTable, across: Sequence[float] = (), up: Sequence[float] = ()) -> Figure:
-    """Draws images over a grid of two latents, side by side.
+def latent_manifold(
+    images: ImageTable, across: Sequence[float] = (), up: Sequence[float] = ()
+) -> Figure:
+    """Plots images decoded from a grid of two latents.
 
     Source: Kingma & Welling 2014, "Auto-encoding variational Bayes", figure 4.
 
     Args:
       images: uint8, shape [row, column, height, width, channel], decoded from `latent_grid`.
-      across: The columns' values of z0; the first, middle and last are written above.
+      across: The columns' values of z0; the first, central and last are written above.
       up: The rows' values of z1, from below; likewise to the left.
 
     Raises:
@@ -230,7 +236,7 @@ def manifold(images: ImageTable, across: Sequence[float] = (), up: Sequence[floa
 
 
 def _few(values: Sequence[float], name: str) -> list[str]:
-    """Labels of the first, the middle and the last value; the middle one names the latent."""
+    """Returns labels of the first, central and last values, the central one with the name."""
     labels = [""] * len(values)
     for index in {0, len(values) - 1, len(values) // 2} if len(values) else ():
         labels[index] = f"{values[index] + 0.0:.1f}"
@@ -248,14 +254,14 @@ def traversals(
     kl: Sequence[float] | None = None,
     values: Sequence[float | str] = (),
 ) -> Figure:
-    """Draws images over the values of one latent, or one group of latents, in each row.
+    """Plots latent traversals: in each row, images over the values of one latent or group.
 
     Args:
       images: uint8, shape [latent, value, height, width, channel]: row i from latents that differ
         in the i-th alone.
-      names: What to call the rows.
-      kl: KL(q || p) of each row in nats, averaged over the data, to be written beside its name.
-      values: The values of the columns where all rows have the same, to be written above them.
+      names: Names of the rows.
+      kl: KL(q || p) of each row in nats, averaged over the data, written next to its name.
+      values: Headings of the columns: the values, where all rows have the same.
 
     Raises:
       ValueError: If `images` aren't uint8 images, or there aren't as many names, KLs or values as
@@ -266,7 +272,7 @@ def traversals(
     counts = len(names), rows if kl is None else len(kl), len(values) or columns
     if counts != (rows, rows, columns):
         raise ValueError(
-            f"names and kl must have one entry a row and values one a column, got {counts} for "
+            f"names and kl must have one element a row and values one a column, got {counts} for "
             f"images of shape {np.shape(images)}"
         )
     labels = list(names)
@@ -279,11 +285,11 @@ def traversals(
 def traversal_frames(
     images: ImageTable, names: Sequence[str]
 ) -> UInt8[np.ndarray, "frame height width rgb"]:
-    """Draws traversals as frames of an animation: an image for each latent, there and back.
+    """Renders traversals as frames of an animation: an image for each latent, there and back.
 
     Args:
       images: uint8, shape [latent, value, height, width, channel], as for `traversals`.
-      names: What to call the latents.
+      names: Names of the latents.
 
     Raises:
       ValueError: If `images` aren't uint8 images, or there isn't a name for each latent.
@@ -305,5 +311,5 @@ def _frame(images: np.ndarray, names: Sequence[str], columns: int) -> np.ndarray
         missing = columns - len(row)
         blank = np.full((missing, *row.shape[1:]), 255, np.uint8)
         table = np.concatenate([row, blank])[None]
-        parts.append(drawn_pixels(draw_mosaic(table, (), labels + [""] * missing)))
+        parts.append(rendered_pixels(draw_mosaic(table, (), labels + [""] * missing)))
     return np.concatenate(parts)

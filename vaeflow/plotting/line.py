@@ -1,4 +1,4 @@
-"""Figures of flows in one dimension."""
+"""Flows in one dimension: the change of variables, and the densities after each step."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _FONT_SIZE = 10
 Values = Float[Array | np.ndarray, "point"]
 
 
-def change_of_volume(
+def change_of_variables(
     noise: tuple[Values, Values],
     data: tuple[Values, Values],
     edges: Float[Array | np.ndarray, "edge"],
     exact: tuple[Values, Values] | None = None,
 ) -> Figure:
-    """Draws a map y = f(x) with the density of x below it and that of y to its left.
+    """Plots a map y = f(x) with the density of x below it and that of y to its left.
 
-    Intervals between the edges, shaded in turn, are carried from below through the map to the left:
-    where the map is steep they widen and the density falls, where it is flat they narrow and the
-    density rises, and the area over each stays what it was.
+    Intervals between the edges, shaded alternately, are mapped from below through f to the left:
+    where f is steep they widen and the density falls, where it is flat they narrow and the density
+    rises, and the area over each is preserved.
 
     Args:
       noise: Rising values of x, and the density at them.
       data: The values y = f(x) of the same points, and the density at them.
       edges: Where along x the intervals meet; between equal quantiles of x they have equal areas.
-      exact: Values of y and a density at them to compare with, drawn as a line, or None.
+      exact: Values of y and a density at them to compare with, plotted as a line, or None.
 
     Raises:
       ValueError: If values and densities differ in length.
@@ -90,12 +90,12 @@ def densities_by_step(
     titles: Sequence[str],
     exact: tuple[Values, Values] | None = None,
 ) -> Figure:
-    """Draws the density after each step of a flow, all panels over the same range.
+    """Plots the density after each step of a flow, all panels over the same range.
 
     Args:
       steps: Values after the step and the density at them, for each step.
       titles: One for each step.
-      exact: Values and a density to compare with, drawn as a line into every panel, or None.
+      exact: Values and a density to compare with, plotted as a line in every panel, or None.
 
     Raises:
       ValueError: If there are no steps, or the titles don't fit.
@@ -136,7 +136,7 @@ def densities_by_step(
 
 
 def _shade(fill, values: np.ndarray, density: np.ndarray, edges: np.ndarray) -> None:
-    """Fills the area under a density, in turn light and dark between the edges."""
+    """Fills the area under a density, alternately light and dark between the edges."""
     order = np.argsort(values)
     values, density = values[order], density[order]
     ends = np.sort(np.concatenate([[values[0]], edges, [values[-1]]]))

@@ -1,4 +1,4 @@
-"""Flows of the plane: densities, samples, grids and their animation."""
+"""Flows of the plane: tables of densities, samples and warped grids, and animated transport."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _FONT_SIZE = 10
 
 @dataclasses.dataclass(frozen=True)
 class Density:
-    """A density over a square, as a panel of `plane_table`.
+    """A density over a square: a panel of `plane_table`.
 
     Attributes:
-      values: At the points of `plane_points`, in any unit, shape [point * point]; what isn't finite
-        is drawn as zero.
-      caption: What to write below it.
+      values: At the points of `plane_points`, in any unit, shape [point * point]; values that
+        aren't finite count as zero.
+      caption: Text below it.
     """
 
     values: Float[Array | np.ndarray, "point"]
@@ -42,11 +42,11 @@ class Density:
 
 @dataclasses.dataclass(frozen=True)
 class WarpedGrid:
-    """Straight lines carried through a map of the plane, as a panel of `plane_table`.
+    """Straight lines mapped by a transformation of the plane: a panel of `plane_table`.
 
     Attributes:
       lines: The images of the points of `grid_lines`, shape [line, point, 2].
-      caption: What to write below it.
+      caption: Text below it.
     """
 
     lines: Float[Array | np.ndarray, "line point two"]
@@ -55,13 +55,13 @@ class WarpedGrid:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Points of the plane, as a panel of `plane_table`.
+    """Points of the plane: a panel of `plane_table`.
 
     Attributes:
       points: The points, shape [point, 2]; those that aren't finite are left out.
       colors: Red, green and blue of each point, from 0 to 1, shape [point, 3], such as
         `noise_colors` gives; None for one colour.
-      caption: What to write below it.
+      caption: Text below it.
     """
 
     points: Float[Array | np.ndarray, "point two"]
@@ -73,7 +73,7 @@ Panel = Density | Samples | WarpedGrid
 
 
 def plane_points(bound: float, size: int) -> Float[np.ndarray, "point two"]:
-    """Lists the centres of size x size squares that fill [-bound, bound]^2, row by row from below.
+    """Returns the centres of size x size squares that fill [-bound, bound]^2, in rows from below.
 
     Args:
       bound: Half the side of the square.
@@ -92,7 +92,7 @@ def plane_points(bound: float, size: int) -> Float[np.ndarray, "point two"]:
 def grid_lines(
     bound: float, count: int = 15, points: int = 200
 ) -> Float[np.ndarray, "line point two"]:
-    """Draws upright lines, then as many level ones, across [-bound, bound]^2.
+    """Returns vertical lines, then as many horizontal ones, across [-bound, bound]^2.
 
     Args:
       bound: Half the side of the square.
@@ -122,14 +122,14 @@ def plane_table(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
 ) -> Figure:
-    """Draws a table of densities, samples and warped grids, all over [-bound, bound]^2.
+    """Plots a table of densities, samples and warped grids, all over [-bound, bound]^2.
 
     The shades of a row share one scale, which ends at the largest value of its first density, so
-    that the densities of a row can be compared; what is larger has the darkest shade too.
+    that the densities of a row can be compared; larger values have the darkest shade too.
 
     Args:
       panels: Rows of equal length.
-      bound: Half the side of the square that is shown; what lies beyond it is cut off.
+      bound: Half the side of the square of each panel; points beyond it are cut off.
       row_labels: One for each row, to its left, or none.
       column_labels: One for each column, above it, or none.
 
@@ -236,9 +236,9 @@ _DPI = 100
 
 
 def noise_colors(noise: Float[Array | np.ndarray, "point two"]) -> Float[np.ndarray, "point rgb"]:
-    """Gives points a colour by where they lie in standard normal noise.
+    """Returns the colour of each point by its place in standard normal noise.
 
-    The hue is the angle around 0; colours are the stronger the further out, and dark grey at 0.
+    The hue is the angle at 0; the saturation rises with the distance, from dark grey at 0.
     """
     from matplotlib.colors import hsv_to_rgb
 
@@ -248,21 +248,21 @@ def noise_colors(noise: Float[Array | np.ndarray, "point two"]) -> Float[np.ndar
     return hsv_to_rgb(np.stack([hue, outside, 0.3 + 0.6 * outside], axis=-1))
 
 
-def unexchanged(
+def undo_axis_swaps(
     states: Float[Array | np.ndarray, "step point two"],
 ) -> Float[np.ndarray, "step point two"]:
-    """Undoes the exchanges of the two axes that steps of a flow end with, for drawing.
+    """Undoes the swaps of the two axes at the end of a flow's steps, for figures.
 
-    From the last state back, the axes of a state are exchanged where that brings its points nearer
-    to those of the state after it. A step that reverses the entries would otherwise be seen to
-    mirror the plane.
+    From the last state back, the axes of a state are swapped where that brings its points nearer to
+    those of the next state. A step that reverses the dimensions would otherwise seem to mirror the
+    plane.
     """
     states = np.array(states)
     for step in range(len(states) - 2, -1, -1):
-        kept, exchanged = states[step], states[step][:, ::-1]
-        distances = [np.nanmean((state - states[step + 1]) ** 2) for state in (kept, exchanged)]
+        state, swapped = states[step], states[step][:, ::-1]
+        distances = [np.nanmean((s - states[step + 1]) ** 2) for s in (state, swapped)]
         if distances[1] < distances[0]:
-            states[step] = exchanged
+            states[step] = swapped
     return states
 
 
@@ -272,14 +272,14 @@ def transport_frames(
     titles: Sequence[str],
     between: int = 8,
 ) -> UInt8[np.ndarray, "frame height width rgb"]:
-    """Draws how points move, as frames of an animation with a panel for each path.
+    """Renders the transport of points from noise to data, with a panel for each path.
 
-    Points keep the colour of their place in the noise. Between two states they go straight, slowly
-    at both ends.
+    Points keep the colour of their place in the noise. Between two states they move in a straight
+    line, slowly at both ends.
 
     Args:
       paths: Points after each step, noise first; all of one number of steps.
-      bound: Half the side of the square that is shown.
+      bound: Half the side of the square of each panel.
       titles: One for each path.
       between: Number of frames from one state to the next.
 
@@ -316,16 +316,16 @@ def transport_frames(
     frames = []
     for place in _places(len(paths[0]), between):
         step = min(int(place), len(paths[0]) - 2) if len(paths[0]) > 1 else 0
-        for drawn, path in zip(dots, paths, strict=True):
+        for scatter, path in zip(dots, paths, strict=True):
             after = path[min(step + 1, len(path) - 1)]
-            drawn.set_offsets(path[step] + (place - step) * (after - path[step]))
+            scatter.set_offsets(path[step] + (place - step) * (after - path[step]))
         canvas.draw()
         frames.append(np.array(canvas.buffer_rgba())[..., :3])
     return np.stack(frames)
 
 
 def _places(states: int, between: int) -> np.ndarray:
-    """Places between the states: whole at each state, and slow around it."""
+    """Returns times between the states: integers at the states, with steps smaller near them."""
     share = np.arange(between) / between
     share = share**2 * (3 - 2 * share)
     return np.append((np.arange(states - 1)[:, None] + share).ravel(), states - 1)

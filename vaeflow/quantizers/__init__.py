@@ -1,7 +1,7 @@
-"""Quantizers: Flax modules from features to codes.
+"""Quantizers: Flax modules that replace features by the nearest of finitely many codes.
 
-Each returns `Quantized`: values with a gradient, indices, losses of every example, and how often
-each code was used.
+Each returns a `Quantized`: values with a gradient, indices, the losses of every example, and the
+counts of the codes.
 """
 
 from vaeflow.quantizers.base import Quantized, Quantizer, rotation_trick, straight_through

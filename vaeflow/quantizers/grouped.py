@@ -1,4 +1,4 @@
-"""Quantisation of channels group by group."""
+"""Product quantisation (Jégou et al. 2011): groups of channels, each quantised by itself."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vaeflow.quantizers.vector import COLLECTION
 class GroupedQuantizer(Quantizer):
     """Splits the channels into G groups of equal size, each quantised with codes of its own.
 
-    K codes a group make K^G of the whole. The losses are the sums of the groups'. Draws of a group
-    are from keys of its own.
+    K codes a group make K^G codes in all. The losses are the sums of the groups'. Each group
+    samples with keys of its own.
 
     Shapes: features are ``[batch, *positions, channel]`` with G dividing the channels, indices
     ``[batch, *positions, group, *codebooks]``, with the codebooks of the quantizer inside. Its
@@ -40,9 +40,9 @@ class GroupedQuantizer(Quantizer):
         return self.quantizer.num_codes
 
     @property
-    def codebooks(self) -> tuple[int, ...]:
+    def code_shape(self) -> tuple[int, ...]:
         """Shape of the indices of one latent."""
-        return (self.num_groups, *self.quantizer.codebooks)
+        return (self.num_groups, *self.quantizer.code_shape)
 
     def __call__(
         self,
@@ -53,15 +53,7 @@ class GroupedQuantizer(Quantizer):
         train: bool = False,
         **options: Array | float,
     ) -> Quantized:
-        """Quantises features; see `Quantizer.__call__`.
-
-        Args:
-          features: As for `Quantizer.__call__`.
-          rng: As for `Quantizer.__call__`.
-          axis: As for `Quantizer.__call__`.
-          train: As for `Quantizer.__call__`.
-          **options: Further arguments of the quantizer inside.
-        """
+        """Quantises each group by the quantizer, to which all arguments go."""
         check_axes(features.shape)
         if self.num_groups < 1 or features.shape[-1] % self.num_groups:
             raise ValueError(
@@ -73,37 +65,39 @@ class GroupedQuantizer(Quantizer):
         keys = None
         if rng is not None:
             rows = row_keys(rng, features.shape[0])
-            of_group = jax.vmap(jax.random.fold_in, (0, None))
-            keys = jax.vmap(of_group, (None, 0))(rows, jnp.arange(self.num_groups))
+            fold_in_group = jax.vmap(jax.random.fold_in, (0, None))
+            keys = jax.vmap(fold_in_group, (None, 0))(rows, jnp.arange(self.num_groups))
 
-        def one(quantizer: Quantizer, features: Array, keys: Array | None) -> Quantized:
+        def quantize(quantizer: Quantizer, features: Array, keys: Array | None) -> Quantized:
             return quantizer(features, keys, axis=axis, train=train, **options)
 
-        place = features.ndim - 1
-        found = self._each(one, (place, 0), Quantized(place, place, 0, 0))(
-            self.quantizer, None, parts, keys
-        )[1]
+        group_axis = features.ndim - 1
+        out_axes = Quantized(group_axis, group_axis, 0, 0)
+        scanned = self._scan(quantize, (group_axis, 0), out_axes)
+        _, groups = scanned(self.quantizer, None, parts, keys)
         return Quantized(
-            found.values.reshape(features.shape),
-            found.indices,
-            {name: jnp.sum(loss, axis=0) for name, loss in found.losses.items()},
-            found.counts,
+            groups.values.reshape(features.shape),
+            groups.indices,
+            {name: jnp.sum(loss, axis=0) for name, loss in groups.losses.items()},
+            groups.counts,
         )
 
     def lookup(self, indices: Int[Array, "*batch_and_codebooks"]) -> Array:
         """Looks up each group and joins their channels; see `Quantizer.lookup`."""
-        place = indices.ndim - len(self.codebooks)
-        if place < 0 or indices.shape[place] != self.num_groups:
+        group_axis = indices.ndim - len(self.code_shape)
+        if group_axis < 0 or indices.shape[group_axis] != self.num_groups:
             raise ValueError(
                 f"GroupedQuantizer: expected indices of shape [..., "
-                f"{', '.join(map(str, self.codebooks))}], got {indices.shape}"
+                f"{', '.join(map(str, self.code_shape))}], got {indices.shape}"
             )
-        values = self._each(lambda quantizer, indices: quantizer.lookup(indices), (place,), place)(
-            self.quantizer, None, indices
-        )[1]
+
+        def lookup(quantizer: Quantizer, indices: Array) -> Array:
+            return quantizer.lookup(indices)
+
+        _, values = self._scan(lookup, (group_axis,), group_axis)(self.quantizer, None, indices)
         return values.reshape(*values.shape[:-2], self.num_groups * values.shape[-1])
 
-    def _each(self, method, in_axes, out_axes):
+    def _scan(self, method, in_axes, out_axes):
         """Calls a method on the groups one after another, as one loop."""
 
         def step(quantizer: Quantizer, carry: None, *arguments):

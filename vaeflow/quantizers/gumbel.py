@@ -1,4 +1,4 @@
-"""Quantisation to a code that is drawn."""
+"""Gumbel-softmax quantisation (Jang et al. 2017): a code sampled from a categorical posterior."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.axis import Axis
 from vaeflow.quantizers.base import (
-    Quantized,
     Quantizer,
-    check_channels,
-    check_codes,
-    latents_of,
-    needed_keys,
-    quantized,
-    take,
+    Result,
+    Vectors,
+    lookup_codes,
 )
-from vaeflow.quantizers.nearest import least
+from vaeflow.quantizers.nearest import min_and_argmin
 
 
 class GumbelQuantizer(Quantizer):
-    """Draws a code of each vector: q(k | x) = softmax(l)_k, with logits l linear in x.
+    """Samples a code of each vector: q(k | x) = softmax(l)_k, with logits l linear in x.
 
-    Training draws Gumbel noise g. The code is that of the largest l + g, which is a sample of
-    q(k | x), and the relaxed sample is y = softmax((l + g) / temperature). The values are the
-    code's, with the gradient of sum_k y_k e_k toward x; unless `hard`, they are that sum itself.
-    Otherwise the code is the most probable one, with the same gradient for g = 0.
+    Training samples Gumbel noise g, from the `rng` it needs. The code is that of the largest l + g,
+    which is a sample of q(k | x), and the relaxed sample is y = softmax((l + g) / temperature). The
+    values are the code's, with the gradient of sum_k y_k e_k with respect to x; unless `hard`, they
+    are that sum itself. In evaluation the code is the most probable one, with the same gradient for
+    g = 0.
+
+    Calls take `temperature`, above 0 and 1 by default, often from a schedule: the lower, the nearer
+    relaxed samples are to single codes.
 
     Its loss is "kl", KL(q(k | x) || 1 / K), at most log K a latent.
 
@@ -48,43 +48,29 @@ class GumbelQuantizer(Quantizer):
     hard: bool = True
 
     @nn.compact
-    def __call__(
+    def _quantize(
         self,
-        features: Float[Array, "batch *positions channel"],
-        rng: Array | None = None,
+        vectors: Vectors,
+        rng: Array | None,
         *,
-        axis: Axis = LOCAL,
-        train: bool = False,
+        axis: Axis,
+        train: bool,
         temperature: Float[Array, ""] | float = 1.0,
-    ) -> Quantized:
-        """Quantises features; see `Quantizer.__call__`. Training needs `rng`.
-
-        Args:
-          features: As for `Quantizer.__call__`.
-          rng: As for `Quantizer.__call__`.
-          axis: Unused, as the rows aren't coupled.
-          train: Whether to draw codes.
-          temperature: How far relaxed samples are from single codes, above 0; often a schedule's.
-        """
-        del axis
-        check_codes("GumbelQuantizer", self.num_codes)
+    ) -> Result:
+        del axis  # rows aren't coupled
         if isinstance(temperature, int | float) and not temperature > 0:
             raise ValueError(f"GumbelQuantizer: temperature must be above 0, got {temperature}")
-        if not self.is_initializing():
-            channels = self.get_variable("params", "codebook").shape[-1]
-            check_channels("GumbelQuantizer", features.shape, channels)
-        latents = latents_of(features)
-        x = latents.values
+        x = vectors.values
         shape = (self.num_codes, x.shape[-1])
         codes = self.param("codebook", nn.initializers.normal(1.0), shape)
         precision = jax.lax.Precision.HIGHEST
         logits = nn.Dense(self.num_codes, precision=precision, name="logits")(x)
         noisy = logits
         if train and not self.is_initializing():
-            keys = needed_keys("GumbelQuantizer", rng, x.shape[0], "samples in training")
+            keys = self._row_keys(rng, x.shape[0], "samples in training")
             noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], x.dtype))(keys)
             noisy = logits + noise
-        indices = least(-noisy)[1]
+        indices = min_and_argmin(-noisy)[1]
         relaxed = jax.nn.softmax(noisy / temperature, axis=-1)
         if train and not self.hard:
             values = jnp.matmul(relaxed, codes, precision=precision)
@@ -95,8 +81,12 @@ class GumbelQuantizer(Quantizer):
         log_probability = jax.nn.log_softmax(logits, axis=-1)
         negative_entropy = jnp.sum(jnp.exp(log_probability) * log_probability, axis=-1)
         kl = jnp.sum(math.log(self.num_codes) + negative_entropy, axis=-1)
-        return quantized(features, latents, values, indices, {"kl": kl}, self.num_codes)
+        return values, indices, {"kl": kl}
 
     def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
         """Returns the codes of indices; see `Quantizer.lookup`."""
-        return take(self.get_variable("params", "codebook"), indices)
+        return lookup_codes(self.get_variable("params", "codebook"), indices)
+
+    def _num_channels(self) -> int | None:
+        initialized = self.has_variable("params", "codebook")
+        return self.get_variable("params", "codebook").shape[-1] if initialized else None

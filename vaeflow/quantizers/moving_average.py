@@ -1,4 +1,4 @@
-"""Codes as moving averages of the vectors that they are nearest to."""
+"""Codebooks learned by exponential moving averages (van den Oord et al. 2017, appendix A.1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vaeflow._util.axis import Axis
 
 
 class CodeSums(NamedTuple):
-    """How many vectors each code stands for, and their sum.
+    """Number and sum of the vectors of each code.
 
     Attributes:
       counts: ``[*stages, code]``.
@@ -28,13 +28,13 @@ class CodeSums(NamedTuple):
 class MovingAverage:
     """Codes learned without gradients, as the means of their vectors over recent batches.
 
-    With n_k vectors of sum s_k nearest to code k in the whole batch, N_k <- g N_k + (1 - g) n_k,
+    With n_k vectors of sum s_k nearest to code k in the full batch, N_k <- g N_k + (1 - g) n_k,
     m_k <- g m_k + (1 - g) s_k and e_k = m_k / N'_k, where N'_k = (N_k + eps) / (sum N + K eps)
-    times sum N keeps codes that are hardly used from a division by zero.
+    times sum N avoids a division by zero for codes that are hardly used.
 
     A code whose N_k is below a share of even use, sum N / K, is dead. It restarts at a vector of
-    the batch, chosen at random: N_k becomes sum N / K and m_k that times the vector, so that
-    nothing of its past is left.
+    the batch, chosen at random: N_k becomes sum N / K and m_k that times the vector, which
+    discards its past.
 
     Source: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural discrete representation learning",
     appendix A.1; Razavi, van den Oord & Vinyals 2019, "Generating diverse high-fidelity images with
@@ -60,7 +60,7 @@ class MovingAverage:
             raise ValueError(f"MovingAverage: epsilon must be above 0, got {self.epsilon}")
 
     def initial(self, codes: Float[Array, "*stages code channel"]) -> CodeSums:
-        """Makes the sums of given codes, each standing for one vector."""
+        """Returns the sums of given codes, each with the count 1."""
         return CodeSums(jnp.ones(codes.shape[:-1], codes.dtype), codes)
 
     def codes(self, sums: CodeSums) -> Float[Array, "*stages code channel"]:
@@ -73,14 +73,14 @@ class MovingAverage:
     def updated(
         self, before: CodeSums, assigned: CodeSums, candidates: CodeSums | None
     ) -> CodeSums:
-        """Takes a batch into the averages of one codebook.
+        """Returns the averages of one codebook after a batch.
 
         Args:
           before: N and m.
           assigned: n and s of the batch.
-          candidates: The vectors at which dead codes restart, in turn: entry i has the count 1 and
-            the vector as its sum, or another count if there is no such vector. None for no
-            restarts.
+          candidates: The vectors at which dead codes restart, in their order: element i has the
+            count 1 and the vector as its sum, or another count if there is no such vector. None for
+            no restarts.
         """
         new = 1 - self.decay
         after = CodeSums(
@@ -91,47 +91,48 @@ class MovingAverage:
             return after
         even = jnp.mean(after.counts)
         dead = after.counts < self.restart_below * even
-        turn = jnp.maximum(jnp.cumsum(dead) - 1, 0)
-        restarts = dead & (candidates.counts[turn] == 1)
+        rank = jnp.maximum(jnp.cumsum(dead) - 1, 0)
+        restarts = dead & (candidates.counts[rank] == 1)
         return CodeSums(
             jnp.where(restarts, even, after.counts),
-            jnp.where(restarts[:, None], even * candidates.sums[turn], after.sums),
+            jnp.where(restarts[:, None], even * candidates.sums[rank], after.sums),
         )
 
 
 def sum_by_code(
-    vectors: Float[Array, "*batch channel"], places: Int[Array, "*batch"], codes: int
+    vectors: Float[Array, "*batch channel"], indices: Int[Array, "*batch"], num_codes: int
 ) -> CodeSums:
-    """Adds up vectors by the code that each belongs to; a place of `codes` belongs to none."""
-    vectors, places = vectors.reshape(-1, vectors.shape[-1]), places.reshape(-1)
-    counts = jnp.zeros(codes, vectors.dtype).at[places].add(1, mode="drop")
-    sums = jnp.zeros((codes, vectors.shape[-1]), vectors.dtype)
-    return CodeSums(counts, sums.at[places].add(vectors, mode="drop"))
+    """Adds up vectors by code; an index of `num_codes` belongs to none."""
+    vectors, indices = vectors.reshape(-1, vectors.shape[-1]), indices.reshape(-1)
+    counts = jnp.zeros(num_codes, vectors.dtype).at[indices].add(1, mode="drop")
+    sums = jnp.zeros((num_codes, vectors.shape[-1]), vectors.dtype)
+    return CodeSums(counts, sums.at[indices].add(vectors, mode="drop"))
 
 
 def choose_latents(
-    keys: Array, finite: Bool[Array, "batch position"], codes: int, axis: Axis
+    keys: Array, finite: Bool[Array, "batch position"], num_codes: int, axis: Axis
 ) -> tuple[Int[Array, " chosen"], Int[Array, " chosen"]]:
-    """Chooses latents of the whole batch at random, one for each code as far as they go.
+    """Chooses latents of the full batch at random, one for each code as far as they go.
 
-    Those with the largest noise, drawn from the key of their row: the same ones however the batch
-    is divided. Of the other devices only noise is gathered.
+    They are those with the largest noise, sampled from the key of their row: the same ones however
+    the batch is divided. Only the noise is gathered from other devices.
 
     Args:
       keys: A typed key for each row, ``[batch]``.
       finite: Latents that may be chosen.
-      codes: Number of latents to choose.
+      num_codes: Number of latents to choose.
       axis: How the batch is divided.
 
     Returns:
-      Places of latents at hand, rows and positions being one axis, and the turn of each among the
-      chosen ones of the whole batch; a turn of `codes` or above if it isn't one of them.
+      Indices of latents of this device, rows and positions being one axis, and the rank of each
+      among the chosen ones of the full batch; a rank of `num_codes` or above if it isn't one of
+      them.
     """
     positions = finite.shape[1]
     noise = jax.vmap(lambda key: jax.random.bits(key, (positions,)))(keys)
     noise = jnp.where(finite, jnp.maximum(noise, 1), 0).reshape(-1)
-    best, places = jax.lax.top_k(noise, min(codes, noise.shape[0]))
+    best, places = jax.lax.top_k(noise, min(num_codes, noise.shape[0]))
     every = jnp.sort(axis.gather(best))
     # The number of larger ones. (Of two latents with the same 32 bits, neither is a candidate.)
-    turns = every.shape[0] - jnp.searchsorted(every, best, side="right")
-    return places, jnp.where(best > 0, turns, codes)
+    ranks = every.shape[0] - jnp.searchsorted(every, best, side="right")
+    return places, jnp.where(best > 0, ranks, num_codes)

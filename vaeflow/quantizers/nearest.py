@@ -1,4 +1,4 @@
-"""Nearest codes by blocks, and k-means clustering."""
+"""Nearest-neighbour search over a codebook in bounded memory, and k-means clustering."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BLOCK = 1024
 """Most codes that distances are computed to at a time."""
 
 GROUP = 32
-"""Codes whose least score is found together."""
+"""Codes whose least score is computed together."""
 
 
-def nearest(
+def nearest_codes(
     x: Float[Array, "*batch channel"], codes: Float[Array, "code channel"]
 ) -> Int[Array, "*batch"]:
     """Finds argmin_k ||x - e_k||^2, the first of equal ones.
@@ -31,8 +31,8 @@ def nearest(
       codes: The codebook.
     """
     count, channels = codes.shape
-    middle = jnp.mean(codes, axis=0)
-    x, codes = x - middle, codes - middle
+    mean = jnp.mean(codes, axis=0)
+    x, codes = x - mean, codes - mean
     halves = 0.5 * jnp.sum(jnp.square(codes), axis=-1)
     if count <= BLOCK:
         return _nearest_of_block(x, codes, halves)[1]
@@ -57,10 +57,10 @@ def nearest(
 
 def _nearest_of_block(x: Array, codes: Array, halves: Array) -> tuple[Array, Array]:
     # Accelerators would otherwise multiply float32 in fewer bits.
-    return least(halves - jnp.matmul(x, codes.T, precision=jax.lax.Precision.HIGHEST))
+    return min_and_argmin(halves - jnp.matmul(x, codes.T, precision=jax.lax.Precision.HIGHEST))
 
 
-def least(
+def min_and_argmin(
     scores: Float[Array, "*batch code"],
 ) -> tuple[Float[Array, "*batch"], Int[Array, "*batch"]]:
     """Computes the minimum over codes, and the first index that has it.
@@ -115,8 +115,8 @@ def k_means(
     first = order[jnp.arange(codes) % jnp.maximum(jnp.sum(finite), 1)]
 
     def step(_: Array, means: Array) -> Array:
-        sums = sum_by_code(vectors, jnp.where(finite, nearest(vectors, means), codes), codes)
-        found = sums.sums / jnp.maximum(sums.counts, 1)[:, None]
-        return jnp.where((sums.counts > 0)[:, None], project(found), means)
+        sums = sum_by_code(vectors, jnp.where(finite, nearest_codes(vectors, means), codes), codes)
+        updated = sums.sums / jnp.maximum(sums.counts, 1)[:, None]
+        return jnp.where((sums.counts > 0)[:, None], project(updated), means)
 
     return jax.lax.fori_loop(0, iterations, step, vectors[first])

@@ -1,4 +1,8 @@
-"""Scalar quantisation without a codebook: finite scalars and signs."""
+"""Quantisation of each channel by itself, without a learned codebook.
+
+`FiniteScalarQuantizer` rounds to a few levels (Mentzer et al. 2023), `LookupFreeQuantizer` takes
+signs (Yu et al. 2023).
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.axis import Axis
 from vaeflow.quantizers.base import (
     MOST_CODES,
-    Latents,
-    Quantized,
     Quantizer,
-    blank_outside,
-    check_channels,
-    latents_of,
-    quantized,
+    Result,
+    Vectors,
+    mean_square,
+    nan_out_of_range,
     straight_through,
 )
 
@@ -28,7 +30,7 @@ OVERLAP = 1e-3
 
 
 class FiniteScalarQuantizer(Quantizer):
-    """Rounds each channel to one of its own few levels: all combinations are codes.
+    """Rounds each channel to one of a few levels: all combinations are codes.
 
     With L levels, x becomes f(x) = h tanh(x + a) - b, rounded, where h = (L - 1) (1 + 0.001) / 2,
     b = 1/2 for even L and 0 for odd, and a = artanh(b / h), so that f(0) = 0. Divided by
@@ -54,50 +56,45 @@ class FiniteScalarQuantizer(Quantizer):
         """Number of codes."""
         return math.prod(self.levels)
 
-    def __call__(
-        self,
-        features: Float[Array, "batch *positions channel"],
-        rng: Array | None = None,
-        *,
-        axis: Axis = LOCAL,
-        train: bool = False,
-    ) -> Quantized:
-        """Quantises features; see `Quantizer.__call__`. Nothing depends on the last three."""
-        del rng, axis, train
+    def _check_fields(self) -> None:
         if not self.levels or min(self.levels) < 2 or self.num_codes > MOST_CODES:
             raise ValueError(
                 "FiniteScalarQuantizer: levels must be numbers of 2 or more with a product of at "
                 f"most {MOST_CODES}, got {tuple(self.levels)}"
             )
-        check_channels("FiniteScalarQuantizer", features.shape, len(self.levels))
-        latents = latents_of(features)
+
+    def _num_channels(self) -> int:
+        return len(self.levels)
+
+    def _quantize(self, vectors: Vectors, rng: Array | None, *, axis: Axis, train: bool) -> Result:
+        del rng, axis, train
         levels = np.asarray(self.levels)
         half = (levels - 1) * (1 + OVERLAP) / 2
         below = np.where(levels % 2 == 0, 0.5, 0.0)
-        dtype = latents.values.dtype
+        dtype = vectors.values.dtype
         half, below, shift = (
             jnp.asarray(value, dtype) for value in (half, below, np.arctanh(below / half))
         )
-        bounded = half * jnp.tanh(latents.values + shift) - below
+        bounded = half * jnp.tanh(vectors.values + shift) - below
         digits = jnp.round(jax.lax.stop_gradient(bounded)).astype(jnp.int32) + levels // 2
         digits = jnp.clip(digits, 0, levels - 1)
         bounded = bounded / (levels // 2).astype(dtype)
         values = self._values(digits, dtype) + (bounded - jax.lax.stop_gradient(bounded))
-        indices = jnp.sum(digits * self._places(), axis=-1, dtype=jnp.int32)
-        return quantized(features, latents, values, indices, {}, self.num_codes)
+        indices = jnp.sum(digits * self._place_values(), axis=-1, dtype=jnp.int32)
+        return values, indices, {}
 
     def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
         """Computes the levels of indices; see `Quantizer.lookup`."""
-        digits = indices[..., None] // self._places() % np.asarray(self.levels, np.int32)
-        return blank_outside(self._values(digits, jnp.float32), indices, self.num_codes)
+        digits = indices[..., None] // self._place_values() % np.asarray(self.levels, np.int32)
+        return nan_out_of_range(self._values(digits, jnp.float32), indices, self.num_codes)
 
-    def _places(self) -> Int[np.ndarray, " channel"]:
+    def _place_values(self) -> Int[np.ndarray, " channel"]:
         """Values of the digits of an index."""
         return np.cumprod([1, *self.levels[:-1]], dtype=np.int32)
 
     def _values(self, digits: Array, dtype) -> Array:
-        middle = np.asarray(self.levels, np.int32) // 2
-        return (digits - middle).astype(dtype) / middle.astype(dtype)
+        center = np.asarray(self.levels, np.int32) // 2
+        return (digits - center).astype(dtype) / center.astype(dtype)
 
 
 class LookupFreeQuantizer(Quantizer):
@@ -107,8 +104,8 @@ class LookupFreeQuantizer(Quantizer):
     losses are "commitment", ||x - sg(q)||^2, and "entropy", whose mean over the batch is
     E[H(q(c | x))] - H(E[q(c | x)]) with q(c | x) proportional to exp(-||x - c||^2 / temperature)
     and means over all latents of the batch: the negative mutual information of latents and codes,
-    least where each latent is sure of its code and all codes are used alike. The share of an
-    example is sum_c q(c | x) log(q(c | x) / E[q(c | x)]) with the opposite sign, E[q] held
+    least where q(c | x) is certain for each latent and all codes are used equally often. The share
+    of an example is sum_c q(c | x) log(q(c | x) / E[q(c | x)]) with the opposite sign, E[q] held
     constant, which changes no gradient of the mean.
 
     The bits are independent given x, so their entropies add up; and E[q(c | x)] is a product of two
@@ -122,7 +119,7 @@ class LookupFreeQuantizer(Quantizer):
 
     Attributes:
       bits: Number of channels, from 1 to 24.
-      temperature: How far from sure q(c | x) is.
+      temperature: Temperature of q(c | x).
     """
 
     bits: int
@@ -133,16 +130,7 @@ class LookupFreeQuantizer(Quantizer):
         """Number of codes."""
         return 2**self.bits
 
-    def __call__(
-        self,
-        features: Float[Array, "batch *positions channel"],
-        rng: Array | None = None,
-        *,
-        axis: Axis = LOCAL,
-        train: bool = False,
-    ) -> Quantized:
-        """Quantises features; see `Quantizer.__call__`. Nothing is drawn or learned."""
-        del rng, train
+    def _check_fields(self) -> None:
         if not 1 <= self.bits < MOST_CODES.bit_length():
             raise ValueError(
                 f"LookupFreeQuantizer: bits must be in 1..{MOST_CODES.bit_length() - 1}, got "
@@ -152,46 +140,49 @@ class LookupFreeQuantizer(Quantizer):
             raise ValueError(
                 f"LookupFreeQuantizer: temperature must be above 0, got {self.temperature}"
             )
-        check_channels("LookupFreeQuantizer", features.shape, self.bits)
-        latents = latents_of(features)
-        x = latents.values
+
+    def _num_channels(self) -> int:
+        return self.bits
+
+    def _quantize(self, vectors: Vectors, rng: Array | None, *, axis: Axis, train: bool) -> Result:
+        del rng, train
+        x = vectors.values
         positive = x > 0
-        indices = jnp.sum(positive * self._places(), axis=-1, dtype=jnp.int32)
+        indices = jnp.sum(positive * self._place_values(), axis=-1, dtype=jnp.int32)
         signs = jnp.where(positive, 1, -1).astype(x.dtype)
         losses = {
-            "commitment": latents.mean_square(x - signs),
-            "entropy": latents.mean(_negative_information(latents, self.temperature, axis)),
+            "commitment": mean_square(x - signs),
+            "entropy": jnp.mean(_negative_information(vectors, self.temperature, axis), axis=1),
         }
-        values = straight_through(x, signs)
-        return quantized(features, latents, values, indices, losses, self.num_codes)
+        return straight_through(x, signs), indices, losses
 
     def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
         """Computes the signs of indices; see `Quantizer.lookup`."""
-        positive = indices[..., None] & self._places() > 0
+        positive = indices[..., None] & self._place_values() > 0
         values = jnp.where(positive, 1.0, -1.0)
-        return blank_outside(values, indices, self.num_codes)
+        return nan_out_of_range(values, indices, self.num_codes)
 
-    def _places(self) -> Int[np.ndarray, " bit"]:
+    def _place_values(self) -> Int[np.ndarray, " bit"]:
         return 2 ** np.arange(self.bits, dtype=np.int32)
 
 
 def _negative_information(
-    latents: Latents, temperature: float, axis: Axis
+    vectors: Vectors, temperature: float, axis: Axis
 ) -> Float[Array, "batch position"]:
     """The terms whose mean over the batch is the conditional less the marginal entropy."""
     # ||x - c||^2 differs by 4 x between the two signs of a bit.
-    logits = 4 * latents.values / temperature
+    logits = 4 * vectors.values / temperature
     size = jnp.abs(logits)
     conditional = jnp.sum(jax.nn.softplus(-size) + size * jax.nn.sigmoid(-size), axis=-1)
     half = logits.shape[-1] // 2
     first, second = _products(logits[..., :half]), _products(logits[..., half:])
     highest = jax.lax.Precision.HIGHEST
     # Latents that aren't finite count nowhere.
-    own = jnp.where(latents.finite[..., None], second, 0)
+    counted = jnp.where(vectors.finite[..., None], second, 0)
     total, count = axis.sum(
         (
-            jnp.einsum("npi,npj->ij", first, own, precision=highest),
-            jnp.sum(latents.finite, dtype=logits.dtype),
+            jnp.einsum("npi,npj->ij", first, counted, precision=highest),
+            jnp.sum(vectors.finite, dtype=logits.dtype),
         )
     )
     average = jax.lax.stop_gradient(total / jnp.maximum(count, 1))

@@ -1,4 +1,8 @@
-"""Vector quantisation by a learned codebook (van den Oord et al. 2017)."""
+"""Vector quantisation by a learned codebook (van den Oord et al. 2017).
+
+The codes are a parameter, or moving averages in the Flax collection `COLLECTION`; `codebook_of` and
+`update_averages` read and write either for the quantizers that have a codebook.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.axis import Axis
 from vaeflow.quantizers.base import (
     Gradient,
-    Latents,
-    Quantized,
     Quantizer,
-    check_channels,
-    check_codes,
-    latents_of,
-    needed_keys,
-    quantized,
+    Result,
+    Vectors,
+    lookup_codes,
+    mean_square,
     straight_through,
-    take,
     unit,
 )
 from vaeflow.quantizers.moving_average import CodeSums, MovingAverage, choose_latents, sum_by_code
-from vaeflow.quantizers.nearest import k_means, nearest
+from vaeflow.quantizers.nearest import k_means, nearest_codes
 
 COLLECTION = "codebook"
 """Name of the Flax collection of moving averages."""
 
 
-def codes_of(
+def codebook_of(
     module: nn.Module, average: MovingAverage | None, initial: Callable[[], Array] | None = None
 ) -> Float[Array, "*stages code channel"]:
     """Reads the codes of a module: its parameter "codebook", or the quotient of its averages.
@@ -39,7 +39,7 @@ def codes_of(
     Args:
       module: Module that owns the codes.
       average: How they are averaged, or None if they are a parameter.
-      initial: Computes the first codes; called in `init` alone, so given in a compact method.
+      initial: Computes the first codes; called in `init` only, from a compact method.
     """
     fresh = initial is not None and module.is_initializing()
     if average is None:
@@ -51,16 +51,24 @@ def codes_of(
     return jax.lax.stop_gradient(average.codes(_read(module)))
 
 
-def learn(
+def num_channels_of(module: nn.Module, average: MovingAverage | None) -> int | None:
+    """Returns the number of channels of the codes of a module, or None before it has any."""
+    collection, name = ("params", "codebook") if average is None else (COLLECTION, "sums")
+    if not module.has_variable(collection, name):
+        return None
+    return module.get_variable(collection, name).shape[-1]
+
+
+def update_averages(
     module: nn.Module, average: MovingAverage, assigned: CodeSums, candidates: CodeSums | None
 ) -> None:
-    """Takes the sums of a whole batch into the averages of a module, see `MovingAverage.updated`.
+    """Updates the averages of a module by the sums of a full batch; see `MovingAverage.updated`.
 
     Args:
       module: Module that owns the codes, its collection being mutable.
       average: How they are averaged.
       assigned: Counts and sums by code, ``[*stages, code]``.
-      candidates: The same by turn, or None.
+      candidates: The vectors at which dead codes restart, or None.
     """
     update = average.updated
     if assigned.counts.ndim > 1:
@@ -91,6 +99,8 @@ class VectorQuantizer(Quantizer):
     equations 1 to 3; Yu et al. 2021, "Vector-quantized image modeling with improved VQGAN",
     section 3.2 (directions).
 
+    Restarts of dead codes, which an `average` has, need an `rng` in training.
+
     Attributes:
       num_codes: Number K of codes.
       average: How codes are averaged, or None if gradients of the "codebook" loss move them.
@@ -108,50 +118,41 @@ class VectorQuantizer(Quantizer):
     k_means_iterations: int = 10
 
     @nn.compact
-    def __call__(
-        self,
-        features: Float[Array, "batch *positions channel"],
-        rng: Array | None = None,
-        *,
-        axis: Axis = LOCAL,
-        train: bool = False,
-    ) -> Quantized:
-        """Quantises features; see `Quantizer.__call__`. Restarts of codes need `rng`."""
-        check_codes("VectorQuantizer", self.num_codes)
-        latents = latents_of(features)
-        latents = latents._replace(values=self._project(latents.values))
-        x, fixed = latents.values, jax.lax.stop_gradient(latents.values)
+    def _quantize(self, vectors: Vectors, rng: Array | None, *, axis: Axis, train: bool) -> Result:
+        vectors = vectors._replace(values=self._project(vectors.values))
+        x, fixed = vectors.values, jax.lax.stop_gradient(vectors.values)
 
         def initial() -> Array:
             key, iterations = self.make_rng("params"), self.k_means_iterations
-            return k_means(key, *latents.gathered(axis), self.num_codes, iterations, self._project)
+            return k_means(key, *vectors.gather(axis), self.num_codes, iterations, self._project)
 
-        codes = self._project(codes_of(self, self.average, initial))
-        check_channels("VectorQuantizer", features.shape, codes.shape[-1])
-        indices = nearest(fixed, jax.lax.stop_gradient(codes))
+        codes = self._project(codebook_of(self, self.average, initial))
+        indices = nearest_codes(fixed, jax.lax.stop_gradient(codes))
         chosen = codes[indices]
-        losses = {"commitment": latents.mean_square(x - jax.lax.stop_gradient(chosen))}
+        losses = {"commitment": mean_square(x - jax.lax.stop_gradient(chosen))}
         if self.average is None:
-            losses["codebook"] = latents.mean_square(fixed - chosen)
+            losses["codebook"] = mean_square(fixed - chosen)
         elif train and not self.is_initializing():
-            self._learn(latents._replace(values=fixed), indices, rng, axis)
-        values = self.gradient(x, chosen)
-        return quantized(features, latents, values, indices, losses, self.num_codes)
+            self._learn(vectors._replace(values=fixed), indices, rng, axis)
+        return self.gradient(x, chosen), indices, losses
 
     def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
         """Returns the codes of indices; see `Quantizer.lookup`."""
-        return take(self._project(codes_of(self, self.average)), indices)
+        return lookup_codes(self._project(codebook_of(self, self.average)), indices)
+
+    def _num_channels(self) -> int | None:
+        return num_channels_of(self, self.average)
 
     def _project(self, vectors: Array) -> Array:
         return unit(vectors) if self.cosine else vectors
 
-    def _learn(self, latents: Latents, indices: Array, rng: Array | None, axis: Axis) -> None:
-        vectors, finite = latents
-        places = jnp.where(finite, indices, self.num_codes)
-        assigned, candidates = sum_by_code(vectors, places, self.num_codes), None
+    def _learn(self, vectors: Vectors, indices: Array, rng: Array | None, axis: Axis) -> None:
+        values, finite = vectors
+        targets = jnp.where(finite, indices, self.num_codes)
+        assigned, candidates = sum_by_code(values, targets, self.num_codes), None
         if self.average.restart_below > 0:
-            keys = needed_keys("VectorQuantizer", rng, vectors.shape[0], "restarts of codes")
-            chosen, turns = choose_latents(keys, finite, self.num_codes, axis)
-            chosen = vectors.reshape(-1, vectors.shape[-1])[chosen]
-            candidates = sum_by_code(chosen, turns, self.num_codes)
-        learn(self, self.average, *axis.sum((assigned, candidates)))
+            keys = self._row_keys(rng, values.shape[0], "restarts of codes")
+            chosen, ranks = choose_latents(keys, finite, self.num_codes, axis)
+            chosen = values.reshape(-1, values.shape[-1])[chosen]
+            candidates = sum_by_code(chosen, ranks, self.num_codes)
+        update_averages(self, self.average, *axis.sum((assigned, candidates)))

@@ -1,33 +1,27 @@
-"""Trained models as files: variables with their configuration, and compiled functions."""
+"""Trained models as files.
+
+`save` and `load` keep variables with their configuration; `export_functions`, `save_exported` and
+`load_exported` keep compiled functions, which need neither the model's code nor vaeflow.
+"""
 
 from vaeflow.sharing.export import (
     PLATFORMS,
-    Argument,
-    Function,
-    export_function,
+    ArgumentSpec,
+    FunctionSpec,
     load_exported,
     save_exported,
 )
-from vaeflow.sharing.model_functions import (
-    code_functions,
-    flow_functions,
-    latent_functions,
-    translation_functions,
-)
+from vaeflow.sharing.model_functions import export_functions
 from vaeflow.sharing.save import from_json, load, save
 
 __all__ = [
     "PLATFORMS",
-    "Argument",
-    "Function",
-    "code_functions",
-    "export_function",
-    "flow_functions",
+    "ArgumentSpec",
+    "FunctionSpec",
+    "export_functions",
     "from_json",
-    "latent_functions",
     "load",
     "load_exported",
     "save",
     "save_exported",
-    "translation_functions",
 ]

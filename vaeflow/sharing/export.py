@@ -1,4 +1,8 @@
-"""Compiled functions as files, for any platform."""
+"""Compiled functions as files, for any platform and any number of rows.
+
+`save_exported` writes a zip of StableHLO modules that `jax.export` serialises, parameters included,
+with a signature; `load_exported` reads it without the model.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from jax import export
 from vaeflow._util.files import local_or_remote, write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""What functions are exported for."""
+"""Platforms that functions are exported for."""
 
 VERSION = 1
 
@@ -28,51 +32,52 @@ _SIGNATURE = "signature.json"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest of a zip: equal functions are equal files
 
 
-class Argument(NamedTuple):
-    """An array that a function takes.
+class ArgumentSpec(NamedTuple):
+    """An argument of an exported function.
 
     Attributes:
       shape: Its sizes; "b" stands for any number of rows, the same in all arguments.
       dtype: Its type.
-      meaning: What it holds, with units.
+      description: Its content, with units.
     """
 
     shape: tuple[int | str, ...]
     dtype: Any
-    meaning: str
+    description: str
 
 
-class Function(NamedTuple):
-    """A function of a model.
+class FunctionSpec(NamedTuple):
+    """A function to export, with its arguments.
 
     Attributes:
       call: Pure function of the variables and the arguments, in their order, to one array.
       arguments: The arguments by name.
-      meaning: What it returns, with units.
+      description: Its result, with units.
     """
 
     call: Callable[..., jax.Array]
-    arguments: Mapping[str, Argument]
-    meaning: str
+    arguments: Mapping[str, ArgumentSpec]
+    description: str
 
 
 def save_exported(
     path: str | os.PathLike[str],
-    functions: Mapping[str, Function],
+    functions: Mapping[str, FunctionSpec],
     variables: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> None:
     """Writes functions for CPUs, GPUs and TPUs and for any batch, parameters included.
 
     The file is a zip of NAME.bin, made by `jax.export`, for each function, and of signature.json,
-    which says what each takes and returns. `jax.export` promises that a later JAX reads it for six
-    months. It appears whole or not at all.
+    which describes its arguments and result. `jax.export` promises that a later JAX reads it for
+    six months. The file is written atomically.
 
     Args:
       path: As for `save`.
-      functions: What to export by name; names are Python identifiers.
+      functions: The functions by name, such as `export_functions` returns; names are Python
+        identifiers.
       variables: The variables to call them with.
-      config: JSON values that say what the functions are of.
+      config: JSON values that describe the model.
 
     Raises:
       OSError: If the file can't be written.
@@ -92,7 +97,7 @@ def save_exported(
         for name, function in functions.items():
             if not name.isidentifier():
                 raise ValueError(f"functions must have names that are identifiers, got {name!r}")
-            exported = export_function(function, variables)
+            exported = lower_function(function, variables)
             signature["functions"][name] = _signature(function, exported)
             archive.writestr(zipfile.ZipInfo(f"{name}.bin", _DATE), bytes(exported.serialize()))
         text = json.dumps(signature, indent=2) + "\n"
@@ -101,7 +106,7 @@ def save_exported(
 
 
 def load_exported(path: str | os.PathLike[str]) -> dict[str, Callable[..., jax.Array]]:
-    """Reads what `save_exported` wrote.
+    """Reads a file of `save_exported`.
 
     Args:
       path: As for `save`.
@@ -153,16 +158,15 @@ def load_exported(path: str | os.PathLike[str]) -> dict[str, Callable[..., jax.A
     return functions
 
 
-def export_function(function: Function, variables: Mapping[str, Any]) -> export.Exported:
+def lower_function(function: FunctionSpec, variables: Mapping[str, Any]) -> export.Exported:
     """Lowers a function of these variables for every platform and any number of rows.
 
     Args:
       function: The function.
-      variables: Its first argument, which becomes a part of it.
+      variables: Its first argument, which becomes a constant of it.
 
     Returns:
-      What `jax.export` serialises, of the arguments in their order. It names no files of this
-      machine.
+      The exported function of the arguments in their order. It names no files of this machine.
     """
     scope = export.SymbolicScope()
     abstract = [
@@ -185,7 +189,7 @@ def export_function(function: Function, variables: Mapping[str, Any]) -> export.
 
 @contextlib.contextmanager
 def _without_source_locations() -> Iterator[None]:
-    """Keeps the paths of this machine's source files out of what JAX writes."""
+    """Keeps the paths of this machine's source files out of the exported modules."""
     name = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, name)
     jax.config.update(name, 0)
@@ -195,7 +199,7 @@ def _without_source_locations() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def _signature(function: Function, exported: export.Exported) -> dict[str, Any]:
+def _signature(function: FunctionSpec, exported: export.Exported) -> dict[str, Any]:
     (result,) = exported.out_avals
     return {
         "arguments": [
@@ -203,13 +207,13 @@ def _signature(function: Function, exported: export.Exported) -> dict[str, Any]:
                 "name": name,
                 "dtype": np.dtype(argument.dtype).name,
                 "shape": list(argument.shape),
-                "meaning": argument.meaning,
+                "meaning": argument.description,
             }
             for name, argument in function.arguments.items()
         ],
         "result": {
             "dtype": result.dtype.name,
             "shape": [size if isinstance(size, int) else str(size) for size in result.shape],
-            "meaning": function.meaning,
+            "meaning": function.description,
         },
     }

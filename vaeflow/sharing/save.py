@@ -62,7 +62,7 @@ def _collect(node: Any, pointer: str, arrays: dict[str, np.ndarray], empty: list
 
 
 def unflatten(arrays: Mapping[str, Any], empty: Iterable[str]) -> dict[str, Any]:
-    """Undoes `flatten`.
+    """Builds the nested dicts of `flatten`'s result.
 
     Raises:
       ValueError: If a name isn't a pointer, or something lies within an array.
@@ -98,15 +98,15 @@ Config = TypeVar("Config")
 
 
 def from_json(kind: type[Config], value: Any, name: str = "config") -> Config:
-    """Builds a configuration from what `dataclasses.asdict` and JSON have made of it.
+    """Builds a configuration from JSON values: the inverse of `dataclasses.asdict` and JSON.
 
     Fields may be other such dataclasses, tuples, numbers, strings, bools, literals, and unions of
-    these with None. A field that isn't there takes its default.
+    these with None. A missing field takes its default.
 
     Args:
       kind: The dataclass.
       value: A dict of JSON values.
-      name: What errors call the value.
+      name: Name of the value in errors.
 
     Raises:
       ValueError: If a value doesn't fit its field, a field is unknown, or one without a default is
@@ -184,7 +184,7 @@ def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]
     Tensors are named by JSON pointers, such as "/params/flow/top_prior/shift". The header's
     metadata hold, under "vaeflow", a JSON object of "format", "version", "config", "empty" (the
     pointers of empty dicts) and "sha256", a digest of all the rest. Equal arguments give equal
-    files. The file appears whole or not at all.
+    files. The file is written atomically.
 
     Args:
       path: A local path, or one such as "gs://bucket/name" where etils is installed.
@@ -203,7 +203,7 @@ def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]
             raise ValueError(
                 f"variables must have a dtype of {allowed}; got {array.dtype} at '{pointer}'"
             )
-    # One order, so that equal models are equal files.
+    # Sorted, so that equal models are equal files.
     arrays = {
         pointer: array.astype(array.dtype.newbyteorder("="), copy=False)
         for pointer, array in sorted(arrays.items())
@@ -223,7 +223,7 @@ def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads what `save` wrote.
+    """Reads a file of `save`.
 
     Args:
       path: As for `save`.
@@ -266,7 +266,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _description(path: str | os.PathLike[str], content: bytes) -> dict[str, Any]:
-    """What the header says of the file, once its format and version are known to be ours."""
+    """Returns the description in the header after checking its format and version."""
     size = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
     try:

@@ -147,7 +147,7 @@ def test_halves_of_prepared_images(prepare, tmp_path, crop, columns):
         (
             {},
             {"crop": "celeba"},
-            "crop='celeba': .*'tfds:sixes' is of varying size and not an aligned",
+            "crop='celeba': .*'tfds:sixes' must be an aligned .* got of varying size",
         ),
         ({"counts": {"test": 5}}, {"image_size": 4}, r"has splits \['test'\]; a train split"),
         ({"counts": {"train": 5}}, {"image_size": 4}, "5 training examples are too few"),
@@ -162,22 +162,22 @@ def test_halves_of_prepared_images(prepare, tmp_path, crop, columns):
                 "shapes": [(6, 6)],
             },
             {},
-            "images of dtype uint16; allowed is uint8",
+            "images must be uint8, got uint16",
         ),
     ],
 )
-def test_unfit_data_are_refused_in_one_line(prepare, tmp_path, prepared, options, message):
+def test_unfit_data_raise_one_line(prepare, tmp_path, prepared, options, message):
     prepare(**prepared)
     with pytest.raises(ValueError, match=message) as caught:
         open_prepared(tmp_path, **options)
     assert "\n" not in str(caught.value)
 
 
-def test_other_file_formats_are_refused(prepare, tmp_path):
+def test_other_file_formats_raise(prepare, tmp_path):
     prepare()
     info = tmp_path / "sixes" / "1.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(ValueError, match=r"prepared as tfrecord, .* allowed is array_record"):
+    with pytest.raises(ValueError, match=r"must be prepared as array_record, got tfrecord, which"):
         open_prepared(tmp_path, image_size=4)
 
 
@@ -190,7 +190,7 @@ def test_other_file_formats_are_refused(prepare, tmp_path):
         ),
         ("celeb_a_hq/256", "not prepared in .*; .* --manual_dir=FOLDER .* folder:PATH"),
         ("no_such_data", "knows no data set 'no_such_data', and none is prepared"),
-        ("no such data", "isn't the name of a data set; allowed are NAME, NAME/CONFIG"),
+        ("no such data", "the name of a data set must be NAME, NAME/CONFIG .* got 'no such data'"),
     ],
 )
 def test_unprepared_and_unknown_names(tmp_path, name, message):

@@ -26,8 +26,8 @@ def legend_of(axes) -> dict[str, str]:
 
 def test_points_have_the_colour_that_the_legend_gives_their_group():
     groups = np.arange(30) % 10
-    cloud = plotting.Cloud(points(30), groups, title="by label", names=("z3", "z1"))
-    figure = plotting.aggregate_posterior([cloud, cloud])
+    panel = plotting.LatentScatter(points(30), groups, title="by label", names=("z3", "z1"))
+    figure = plotting.aggregate_posterior([panel, panel])
     for axes in figure.axes:
         legend = legend_of(axes)
         assert list(legend) == [str(group) for group in range(10)]
@@ -35,19 +35,21 @@ def test_points_have_the_colour_that_the_legend_gives_their_group():
         assert colors_of(axes) == [legend[str(group)] for group in groups]
         assert axes.get_legend().get_title().get_text() == "label"
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("z3", "z1")
-        np.testing.assert_allclose(axes.collections[0].get_offsets(), cloud.points)
+        np.testing.assert_allclose(axes.collections[0].get_offsets(), panel.points)
 
 
 def test_the_smallest_of_many_groups_are_grey():
     groups = np.concatenate([np.arange(100, 110), np.arange(100, 110), [3, 7, 9]])
-    figure = plotting.aggregate_posterior([plotting.Cloud(points(23), groups, "component")])
+    figure = plotting.aggregate_posterior([plotting.LatentScatter(points(23), groups, "component")])
     legend = legend_of(figure.axes[0])
     assert list(legend) == [*map(str, range(100, 110)), "3 others"]
     assert colors_of(figure.axes[0])[-3:] == [legend["3 others"]] * 3
 
 
 def test_nothing_is_cut_off():
-    canvas = render(plotting.aggregate_posterior([plotting.Cloud(points(500), np.arange(500))] * 2))
+    canvas = render(
+        plotting.aggregate_posterior([plotting.LatentScatter(points(500), np.arange(500))] * 2)
+    )
     assert min(canvas[:, :3].min(), canvas[:, -3:].min()) == 255
     assert min(canvas[:3].min(), canvas[-3:].min()) == 255
 
@@ -55,8 +57,10 @@ def test_nothing_is_cut_off():
 def test_ellipses_reach_to_two_deviations_of_their_group():
     covariances = np.array([[[4.0, 0.0], [0.0, 1.0]], [[1.0, 0.9], [0.9, 1.0]]])
     means = np.array([[1.0, 2.0], [0.0, 0.0]])
-    cloud = plotting.Cloud(points(10), np.arange(10) % 2, means=means, covariances=covariances)
-    axes = plotting.aggregate_posterior([cloud]).axes[0]
+    panel = plotting.LatentScatter(
+        points(10), np.arange(10) % 2, means=means, covariances=covariances
+    )
+    axes = plotting.aggregate_posterior([panel]).axes[0]
     lines = [line for line in axes.lines if len(line.get_xdata()) > 1]
     assert len(lines) == 4  # each over a white one
     for line, mean, covariance in zip(lines[1::2], means, covariances, strict=True):
@@ -69,23 +73,26 @@ def test_ellipses_reach_to_two_deviations_of_their_group():
 def test_far_points_and_nan_do_not_shrink_the_rest():
     z = points(5000)
     z[0], z[1] = 1e6, np.nan
-    axes = plotting.aggregate_posterior([plotting.Cloud(z)]).axes[0]
+    axes = plotting.aggregate_posterior([plotting.LatentScatter(z)]).axes[0]
     assert axes.get_legend() is None
     assert max(map(abs, (*axes.get_xlim(), *axes.get_ylim()))) < 6
 
 
 @pytest.mark.parametrize(
-    ("clouds", "message"),
+    ("panels", "message"),
     [
         ([], "at least one, got none"),
-        ([plotting.Cloud(np.zeros((3, 4)))], r"\[example, 2\], none empty, got \(3, 4\)"),
-        ([plotting.Cloud(np.zeros((3, 2)), np.zeros(4, int))], r"3 numbers, got shape \(4,\)"),
+        ([plotting.LatentScatter(np.zeros((3, 4)))], r"\[example, 2\], none empty, got \(3, 4\)"),
         (
-            [plotting.Cloud(np.zeros((3, 2)), means=np.zeros((1, 2)))],
+            [plotting.LatentScatter(np.zeros((3, 2)), np.zeros(4, int))],
+            r"3 numbers, got shape \(4,\)",
+        ),
+        (
+            [plotting.LatentScatter(np.zeros((3, 2)), means=np.zeros((1, 2)))],
             r"\[group, 2, 2\], got \(1, 2\) and \(\)",
         ),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(clouds, message):
+def test_mismatched_arrays_raise(panels, message):
     with pytest.raises(ValueError, match=message):
-        plotting.aggregate_posterior(clouds)
+        plotting.aggregate_posterior(panels)

@@ -74,6 +74,6 @@ def test_samples_far_off_and_a_column_that_is_constant_are_drawn():
         (DATA, SAMPLES, ["a"], "labels must name 3 columns, got 1"),
     ],
 )
-def test_unfit_tables_are_refused(data, samples, labels, message):
+def test_unfit_tables_raise(data, samples, labels, message):
     with pytest.raises(ValueError, match=message):
         plotting.pairwise_marginals(data, samples, labels)
