@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks.report import machine, table
 from experiments.export import open_run
-from experiments.image_scores import SampleScores, draw_samples, open_scorer
+from experiments._scores import SampleScores, draw_samples, open_scorer
 from vaeflow import data, training
 
 

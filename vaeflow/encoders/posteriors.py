@@ -141,7 +141,7 @@ class GroupedPosterior(nn.Module):
     @property
     def num_latents(self) -> int:
         """Number of latents."""
-        return sum(group.latents for group in self.groups.values())
+        return sum(group.num_latents for group in self.groups.values())
 
     def __call__(self, features: Float[Array, "batch feature"]) -> Grouped:
         """Builds the distributions, events ``[latent]``."""
