@@ -22,7 +22,7 @@ from vaeflow.models.munit import Domain, other
 MOST = 10_000
 """Images that are scored, where the data have as many."""
 CHUNK = 500
-"""Samples that are drawn at once."""
+"""Samples generated at once."""
 PRESET = "digits"
 """Preset of the classifier."""
 TRAIN = image_classifier.PRESETS[PRESET].config.train
@@ -146,8 +146,7 @@ def open_scorer(
 ) -> Scorer:
     """Trains a classifier within a run, or loads the run's, and returns a scorer.
 
-    Its checkpoints, metrics and model are in the folder `classifier`. If stopped, it goes on from
-    its last checkpoint as any run does.
+    Its checkpoints, metrics and model are in the folder `classifier`.
 
     Args:
       dataset: The labelled images, opened.
@@ -209,17 +208,11 @@ class Trained(NamedTuple):
     model: image_classifier.Classifier
     variables: image_classifier.PyTree
 
-    def probabilities(self, images: Images) -> Float[np.ndarray, "image class"]:
-        return np.exp(image_classifier.classify(*self, images)[0])
-
     def classes(self, images: Images) -> Int[np.ndarray, " image"]:
         return image_classifier.classify(*self, images)[0].argmax(axis=1)
 
     def features(self, images: Images) -> Float[np.ndarray, "image feature"]:
         return image_classifier.classify(*self, images)[1]
-
-    def maps(self, images: Images) -> list[Float[np.ndarray, "image map_height map_width feature"]]:
-        return image_classifier.feature_maps(*self, images)
 
     def accuracy(self, dataset: data.Dataset) -> float:
         """Computes the accuracy on all test images."""
@@ -291,13 +284,13 @@ class TranslationScorer:
         digits it is the digits that differ, and styles hardly do.
         """
         images, shape = self._samples(translations)
-        maps = self._classifiers["style"].maps(images)
+        maps = image_classifier.feature_maps(*self._classifiers["style"], images)
         return metrics.diversity([layer.reshape(*shape, *layer.shape[1:]) for layer in maps])
 
     def conditional_inception_score(self, translations: Samples) -> float:
         """Computes the conditional inception score of styles, of the translations to b."""
         images, shape = self._samples(translations)
-        probabilities = self._classifiers["style"].probabilities(images)
+        probabilities = np.exp(image_classifier.classify(*self._classifiers["style"], images)[0])
         return metrics.conditional_inception_score(probabilities.reshape(*shape, -1))
 
     def frechet_distance(self, images: Images, target: Domain) -> float:

@@ -212,9 +212,7 @@ PRESETS = {
         latents=20,
         cost="8 minutes on 2 CPU cores",
     ),
-    "manifold": preset(
-        "A variational auto-encoder with two latents, and a plot of their manifold", latents=2
-    ),
+    "manifold": preset("Two latents, with a plot of their manifold", latents=2),
     "autoregressive-prior": preset(
         "A prior in which each latent is a Gaussian given those before it", prior="autoregressive"
     ),
@@ -306,13 +304,7 @@ def build_prior(config: ModelConfig, shape: tuple[int, int, int]) -> nn.Module |
 def make_loss(
     objective: ObjectiveConfig, steps: int, context_key: str | None = None
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Returns the loss of a run of so many steps, and the schedules of its weights.
-
-    Args:
-      objective: The objective.
-      steps: Number of steps of the run.
-      context_key: Key of a batch whose value is the model's context, or None.
-    """
+    """Returns the loss of a run of so many steps, and the schedules of its weights."""
     if objective.bound == "elbo":
         free_bits = objective.free_bits or None
         loss = functools.partial(losses.elbo, free_bits=free_bits, context_key=context_key)
@@ -432,9 +424,8 @@ def compare(config: Config, directory: training.RunDirectory) -> _cli.Result:
 
     variables = fit(model, losses.reconstruction, {}, initialize, directory)
 
-    of_vae = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, posterior="diagonal")
-    )
+    sizes = dataclasses.replace(config.model, posterior="diagonal")
+    of_vae = dataclasses.replace(config, model=sizes)
     folder = directory.path / "vae"
     folder.mkdir(parents=True, exist_ok=True)
     inner = dataclasses.replace(directory, path=folder, config=dataclasses.asdict(of_vae))
@@ -452,9 +443,7 @@ def compare(config: Config, directory: training.RunDirectory) -> _cli.Result:
     found = {
         "reconstruction": nats,
         "reconstruction_per_dim": metrics.bits_per_dim(nats, np.prod(dataset.shape)),
-        "vae_reconstruction": terms["reconstruction"],
-        "vae_kl": terms["kl"],
-        "vae_negative_elbo": terms["negative_elbo"],
+        **{f"vae_{name}": terms[name] for name in ("reconstruction", "kl", "negative_elbo")},
     }
     return _cli.Result(train.steps, found)
 

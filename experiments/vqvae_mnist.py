@@ -30,11 +30,8 @@ STAGES = ("auto-encoder", "codes", "priors", "samples")
 RECONSTRUCTION = "validation_reconstruction"
 CODE_NATS = "validation_negative_log_likelihood"
 FINITE_SCALAR_LEVELS = {
-    64: (8, 8),
-    256: (8, 6, 5),
-    512: (8, 8, 8),
-    1024: (8, 5, 5, 5),
-    4096: (7, 5, 5, 5, 5),
+    **{64: (8, 8), 256: (8, 6, 5), 512: (8, 8, 8)},
+    **{1024: (8, 5, 5, 5), 4096: (7, 5, 5, 5, 5)},
 }
 """Levels of each channel by the approximate number of codes.
 
@@ -358,8 +355,8 @@ def fit_auto_encoder(
     def figures(step: int, variables: PyTree) -> None:
         images = data.stack(dataset.validation, _figures.COLUMNS)["image"]
         codes = _figures.compiled(model, "encode")(variables, images, jax.random.key(2))
-        shown = plotting.reconstructions(images, _figures.decode(model, variables, codes))
-        _figures.save(directory, f"reconstructions_step_{step:07d}", shown)
+        figure = plotting.reconstructions(images, _figures.decode(model, variables, codes))
+        _figures.save(directory, f"reconstructions_step_{step:07d}", figure)
 
     return training.fit(
         model,
@@ -451,13 +448,11 @@ def measure_and_plot(
         samples = _scores.draw_samples(draw, jax.random.key(5), scorer.count)
         found |= scorer.report({"samples": samples})
     if training.is_first():
-        plots = _figures.code_figures(
-            model, variables, dataset, codes.names, counts, config.data.flip
-        )
+        names, flip = codes.names, config.data.flip
+        plots = _figures.code_figures(model, variables, dataset, names, counts, flip)
         _figures.save_all(directory, plots)
-        _figures.save_all(
-            directory, _figures.code_curves(directory, codes.names, RECONSTRUCTION, CODE_NATS)
-        )
+        curves = _figures.code_curves(directory, names, RECONSTRUCTION, CODE_NATS)
+        _figures.save_all(directory, curves)
     remark = "bits_per_dim is a bound, by likelihood and prior of one code a latent"
     return _cli.Result(auto_encoder.step, found, remark)
 

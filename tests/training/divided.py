@@ -193,9 +193,7 @@ TRAIN = training.TrainConfig(
 )
 PRESETS = {
     "coupled": _cli.Preset(Config(TRAIN), yields="Codes.", cost="seconds"),
-    "quantizers": _cli.Preset(
-        Config(TRAIN, quantizers=True), yields="Quantizers.", cost="seconds"
-    ),
+    "quantizers": _cli.Preset(Config(TRAIN, quantizers=True), yields="Quantizers.", cost="seconds"),
     "glow": _cli.Preset(Config(TRAIN, glow=True), yields="A Glow.", cost="seconds"),
     # Faster, players that follow each other would make much of how sums are rounded.
     "munit": _cli.Preset(
