@@ -1,4 +1,4 @@
-"""Command line of the experiments: presets, options, running, and what a run prints and reports."""
+"""Command line of the experiments: presets, options, runs and their reports."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Preset:
 
     Attributes:
       config: The configuration, a frozen dataclass with fields `data` and `train` among others.
-      yields: What it trains and what comes out, for `--help`.
+      yields: The task and its results, for `--help`.
       cost: Time and machine, such as "6 minutes on 2 CPU cores".
       expected: Results to be expected by the name of the metric, written into `report.json` where
         the run is comparable.

@@ -35,6 +35,20 @@ LatentModel = vf.models.VAE | vf.models.HierarchicalVAE
 # Splits
 
 
+def progress_bar(total: int, title: str) -> tqdm.tqdm:
+    """Makes a bar of examples on the first host's stderr; none if the title is empty."""
+    interval = 0.2 if sys.stderr.isatty() else 30.0
+    return tqdm.tqdm(
+        total=total,
+        desc=f"evaluating {title}",
+        disable=not title or not training.is_first(),
+        unit="example",
+        mininterval=interval,
+        maxinterval=2 * interval,
+        dynamic_ncols=True,
+    )
+
+
 def filled_batches(
     source: data.Source, size: int | None = None, title: str = ""
 ) -> Iterator[tuple[PyTree, int]]:
@@ -48,16 +62,7 @@ def filled_batches(
       title: What is measured, for a progress bar on the first host's stderr; no bar if empty.
     """
     size = BATCH if size is None else size
-    interval = 0.2 if sys.stderr.isatty() else 30.0
-    with tqdm.tqdm(
-        total=len(source),
-        desc=f"evaluating {title}",
-        disable=not title or not training.is_first(),
-        unit="example",
-        mininterval=interval,
-        maxinterval=2 * interval,
-        dynamic_ncols=True,
-    ) as bar:
+    with progress_bar(len(source), title) as bar:
         for batch in data.epoch_batches(source, size):
             count = len(next(iter(batch.values())))
             rows = np.arange(size) % count
@@ -98,10 +103,12 @@ def mean_loss(
     """Averages a loss of images, which takes variables, a batch and a key, over a split."""
     compiled = jax.jit(loss)
     total = 0.0
-    for batch in data.epoch_batches(source, BATCH):
-        images = {"image": batch["image"]}
-        value, _ = compiled(variables, images, jax.random.key(0))
-        total += float(value) * len(batch["index"])
+    with progress_bar(len(source), title) as bar:
+        for batch in data.epoch_batches(source, BATCH):
+            count = len(batch["index"])
+            value, _ = compiled(variables, {"image": batch["image"]}, jax.random.key(0))
+            total += float(value) * count
+            bar.update(count)
     return total / len(source)
 
 

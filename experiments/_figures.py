@@ -199,14 +199,14 @@ def traversals(
     units, kl = units[:LATENTS], None if kl is None else kl[:LATENTS]
     standard = has_standard_prior(model)
     _, z, labels = _encoded(model, variables, dataset)
-    drawn = _posterior_samples(model, variables, dataset)
+    sampled = _posterior_samples(model, variables, dataset)
 
     def moved(deviations: np.ndarray) -> np.ndarray:
         """Images ``[latent, value, ...]``."""
         label = [np.repeat(each[:1], len(deviations)) for each in labels]
         images = []
         for unit in units:
-            of_unit = drawn[:, unit.start]
+            of_unit = sampled[:, unit.start]
             values = deviations if standard else of_unit.mean() + deviations * of_unit.std()
             latents = jnp.tile(z[0], (len(deviations), 1)).at[:, unit.start].set(values)
             images.append(decode(model, variables, latents, *label))
@@ -225,9 +225,9 @@ def aggregate_posterior(model: LatentModel, variables: PyTree, dataset: data.Dat
     units, _ = ranked_units(model, variables, dataset)
     pair = sorted(units[:2], key=lambda unit: unit.start)
     places = np.array([unit.start for unit in pair])
-    drawn = _posterior_samples(model, variables, dataset)
+    sampled = _posterior_samples(model, variables, dataset)
     cloud = functools.partial(
-        plotting.Cloud, drawn[:, places], names=tuple(unit.name for unit in pair)
+        plotting.Cloud, sampled[:, places], names=tuple(unit.name for unit in pair)
     )
     clouds = []
     if "label" in test:
@@ -255,8 +255,8 @@ def manifold(model: LatentModel, variables: PyTree, dataset: data.Dataset) -> Fi
     """Plots the images of two latents, over the quantiles of a normal or the range of the data."""
     across = up = normal_quantiles(SIDE)
     if not has_standard_prior(model):
-        drawn = _posterior_samples(model, variables, dataset)
-        across, up = np.linspace(*np.quantile(drawn, [0.01, 0.99], axis=0), SIDE, axis=1)
+        sampled = _posterior_samples(model, variables, dataset)
+        across, up = np.linspace(*np.quantile(sampled, [0.01, 0.99], axis=0), SIDE, axis=1)
     images = decode(model, variables, jnp.asarray(latent_grid(across, up)))
     return plotting.manifold(images, across, up)
 
@@ -291,8 +291,8 @@ def compared_figures(
 
     yield "samples", compared_samples(model, variables, codes(dataset.train), vae, of_vae)
     if model.num_latents > 1:
-        drawn = _posterior_samples(vae, of_vae, dataset)
-        yield "latents", compared_latents(dataset, codes(dataset.test), drawn)
+        sampled = _posterior_samples(vae, of_vae, dataset)
+        yield "latents", compared_latents(dataset, codes(dataset.test), sampled)
 
 
 def compared_samples(
@@ -318,11 +318,11 @@ def compared_samples(
     return plotting.image_table(np.stack(images), list(rows))
 
 
-def compared_latents(dataset: data.Dataset, codes: np.ndarray, drawn: np.ndarray) -> Figure:
+def compared_latents(dataset: data.Dataset, codes: np.ndarray, sampled: np.ndarray) -> Figure:
     """Plots the two latents of the largest variance of both models, ``[test image, latent]``."""
     test = data.stack(dataset.test, len(codes))
     clouds = []
-    for name, z in (("codes of the auto-encoder", codes), ("samples of q(z | x), VAE", drawn)):
+    for name, z in (("codes of the auto-encoder", codes), ("samples of q(z | x), VAE", sampled)):
         pair = np.sort(np.argsort(-z.var(axis=0), kind="stable")[:2])
         names = tuple(f"z{place}" for place in pair)
         points = z[: len(codes), pair]

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from experiments import image_classifier
+from experiments._evaluation import progress_bar
 from vaeflow import data, metrics, training
 from vaeflow.metrics._inputs import as_images
 from vaeflow.models.munit import Domain, other
@@ -192,8 +193,12 @@ def open_classifier(
 
 def draw_samples(draw: Callable[[jax.Array, int], Array], key: jax.Array, count: int) -> np.ndarray:
     """Samples `count` images by `draw(key, CHUNK)`, so that one shape is compiled."""
-    keys = jax.random.split(key, -(-count // CHUNK))
-    return np.concatenate([np.asarray(draw(each, CHUNK)) for each in keys])[:count]
+    chunks = []
+    with progress_bar(count, "samples") as bar:
+        for chunk_key in jax.random.split(key, -(-count // CHUNK)):
+            chunks.append(np.asarray(draw(chunk_key, CHUNK)))
+            bar.update(min(CHUNK, count - bar.n))
+    return np.concatenate(chunks)[:count]
 
 
 def random_subset(source: data.Source, count: int) -> Images:

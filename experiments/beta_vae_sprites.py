@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 import optax
+from flax.core import FrozenDict
 
 import vaeflow as vf
 from experiments import _cli, _evaluation, _figures
@@ -152,9 +153,8 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
     posterior = vf.encoders.DiagonalGaussianPosterior(model.latents)
     if model.groups > 1:
         size = model.latents // model.groups
-        posterior = vf.encoders.GroupedPosterior(
-            {f"g{i}": vf.encoders.DiagonalGaussianPosterior(size) for i in range(model.groups)}
-        )
+        groups = {f"g{i}": vf.encoders.DiagonalGaussianPosterior(size) for i in range(model.groups)}
+        posterior = vf.encoders.GroupedPosterior(FrozenDict(groups))  # hashable, for jit
     encoder = vf.encoders.DenseEncoder(model.hidden, activation=nn.relu)
     decoder = vf.decoders.DenseDecoder(model.hidden[::-1], activation=nn.relu)
     return vf.models.VAE(

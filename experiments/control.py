@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(error, 2)
     except (ValueError, OSError) as error:
         return _say(error, 1)
-    print(f"{options.out} is drawn")
+    print(f"{options.out} is saved")
     return 0
 
 

@@ -148,7 +148,7 @@ def mixture(config: Config) -> distributions.Mixture:
 
 
 def negative_log_likelihood(model, variables, batch, rng, *, target, axis=vf.LOCAL, train=True):
-    """Computes that of samples of the target, drawn from the keys of the rows."""
+    """Computes that of samples of the target, one from the key of each row."""
     rows = vf.row_keys(rng, len(batch["index"]))
     points = jax.vmap(lambda key: target.sample(seed=key))(rows)
     return losses.negative_log_likelihood(

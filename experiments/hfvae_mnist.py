@@ -41,6 +41,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 from scipy.special import entr
 
@@ -180,10 +181,11 @@ PRESETS = {
 def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
     """Builds the model for images of a shape, which it binarises."""
     model = config.model
-    category = vf.encoders.ConcretePosterior(model.categories, temperature=model.temperature)
-    posterior = vf.encoders.GroupedPosterior(
-        {"style": vf.encoders.DiagonalGaussianPosterior(model.styles), "category": category}
-    )
+    groups = {
+        "style": vf.encoders.DiagonalGaussianPosterior(model.styles),
+        "category": vf.encoders.ConcretePosterior(model.categories, temperature=model.temperature),
+    }
+    posterior = vf.encoders.GroupedPosterior(FrozenDict(groups))  # hashable, for jit
     if model.network == "dense":
         encoder = vf.encoders.DenseEncoder(HIDDEN, activation=nn.relu)
         decoder = vf.decoders.DenseDecoder(HIDDEN[::-1], activation=nn.relu)
@@ -443,7 +445,8 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         _figures.save_all(directory, plots)
         _figures.save(directory, "training_curve", _figures.elbo_curve(directory))
     information = found["category_mutual_information"]
-    remark = f"the category tells {information:.2f} nats of {math.log(config.model.categories):.2f}"
+    largest = math.log(config.model.categories)
+    remark = f"the category has {information:.2f} of {largest:.2f} nats of information"
     return _cli.Result(fitted.step, found, remark)
 
 

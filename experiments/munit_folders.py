@@ -20,6 +20,7 @@ import optax
 
 import vaeflow as vf
 from experiments import _cli, _figures
+from experiments._evaluation import progress_bar
 from vaeflow import data, decoders, encoders, losses, nn, plotting, training
 from vaeflow._util.random import row_keys
 from vaeflow.models.munit import DOMAINS, Domain, other
@@ -409,14 +410,16 @@ def held_out_terms(
         return losses.munit(game, variables, batch, row_keys(key, chunk), cycle=1.0)[1].metrics
 
     terms = []
-    for start in range(0, count - chunk + 1, chunk):
-        rows = np.arange(start, start + chunk)
-        batch = {
-            domain: {"image": dataset.test.gather(rows)["image"]}
-            for domain, dataset in pair._asdict().items()
-        }
-        key = jax.random.fold_in(jax.random.key(0), start)
-        terms.append(jax.device_get(measure(variables, batch, key)))
+    with progress_bar(count // chunk * chunk, "loss") as bar:
+        for start in range(0, count - chunk + 1, chunk):
+            rows = np.arange(start, start + chunk)
+            batch = {
+                domain: {"image": dataset.test.gather(rows)["image"]}
+                for domain, dataset in pair._asdict().items()
+            }
+            key = jax.random.fold_in(jax.random.key(0), start)
+            terms.append(jax.device_get(measure(variables, batch, key)))
+            bar.update(chunk)
     return {f"held_out/{name}": float(np.mean([each[name] for each in terms])) for name in terms[0]}
 
 

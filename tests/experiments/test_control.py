@@ -99,7 +99,7 @@ def test_original_reconstruction_and_change_are_drawn(capsys):
     model, variables = plain_run()
     arguments = ["run", "--set", "z1=2.5", "--set", "z0=-1", "--image", "4", "--out", "out.png"]
     assert control.main(arguments) == 0
-    assert capsys.readouterr().out == "out.png is drawn\n"
+    assert capsys.readouterr().out == "out.png is saved\n"
     test = vf.data.open_dataset(vf.data.DataConfig("npz:digits.npz")).test
     real = test[4]["image"]
     z = model.apply(variables, real[None], jax.random.key(0), method="encode")[0]

@@ -59,7 +59,7 @@ def test_presets_are_trained_measured_and_plotted(experiment, preset, capsys):
     for name in ("samples", "reconstructions", "categories", "styles", "category_by_style_2"):
         with Image.open(f"run/figures/{name}.png") as image:
             assert np.asarray(image).std() > 1
-    assert "; the category tells 0." in capsys.readouterr().out.splitlines()[-1]
+    assert "; the category has 0." in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_the_published_objective_is_constant_and_the_other_ends_with_it():
