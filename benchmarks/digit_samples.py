@@ -15,8 +15,8 @@ import numpy as np
 import tyro
 
 from benchmarks.report import machine, table
+from experiments._scores import SampleScores, draw_samples, open_scorer
 from experiments.export import open_run
-from experiments.image_scores import SampleScores, draw_samples, open_scorer
 from vaeflow import data, training
 
 

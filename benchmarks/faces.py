@@ -9,7 +9,7 @@ import statistics
 
 import tyro
 
-from experiments import common, glow_celeba
+from experiments import _cli, glow_celeba
 
 METRICS = (
     "bits_per_dim",
@@ -31,12 +31,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Runs the folds and prints a table."""
-    common.quieten()
+    _cli.quieten()
     found: dict[str, list[float]] = {name: [] for name in METRICS}
     for fold in range(config.folds):
         workdir = f"{config.workdir}/{fold}"
         arguments = ["--preset", "faces", "--data.fold", str(fold), "--workdir", workdir]
-        code = common.execute("glow_celeba", glow_celeba.PRESETS, glow_celeba.run, arguments)
+        code = _cli.execute("glow_celeba", glow_celeba.PRESETS, glow_celeba.run, arguments)
         if code:
             raise SystemExit(code)
         report = json.loads(pathlib.Path(workdir, "report.json").read_text())

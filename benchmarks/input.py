@@ -24,7 +24,7 @@ import vaeflow as vf
 from benchmarks.generated import ALIGNED, write_archive, write_folder, write_prepared
 from benchmarks.report import machine, table
 from benchmarks.tpu_slice import TPUS, compute_seconds, preset_job
-from experiments import common, glow_celeba
+from experiments import _cli, glow_celeba
 from vaeflow import data, training
 from vaeflow.data import folder
 from vaeflow.training.batches import groups, prefetch
@@ -217,7 +217,7 @@ def accelerator_rate() -> float:
 
 def main(config: Config) -> None:
     """Measures, and prints the tables and who falls behind."""
-    common.quieten()
+    _cli.quieten()
     machine("jax", "grain", "numpy", "pillow", "tensorflow-datasets", "array-record")
     found, presets = {}, {}
     with tempfile.TemporaryDirectory() as place:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.munit_size import LEARNING_RATE, SHAPES, WEIGHTS, MunitSize
-from experiments import munit_models
+from experiments import munit_folders
 from vaeflow import training
 
 
@@ -19,9 +19,9 @@ def make(**size: Any) -> Ours:
     return Ours(MunitSize(**size))
 
 
-def model_config(size: MunitSize) -> munit_models.ModelConfig:
+def model_config(size: MunitSize) -> munit_folders.ModelConfig:
     """What the experiments call these sizes."""
-    return munit_models.ModelConfig(
+    return munit_folders.ModelConfig(
         content_channels=tuple(size.content_channels),
         blocks=size.blocks,
         style_channels=tuple(size.style_channels),
@@ -37,9 +37,9 @@ class Ours:
 
     def __init__(self, size: MunitSize):
         self.size = size
-        self.game = munit_models.build(model_config(size), SHAPES)
-        self.losses = munit_models.losses_of(munit_models.LossConfig(**WEIGHTS))
-        self.optimizers = munit_models.optimizers_of(
+        self.game = munit_folders.build_game(model_config(size), SHAPES)
+        self.losses = munit_folders.make_losses(munit_folders.LossConfig(**WEIGHTS))
+        self.optimizers = munit_folders.make_optimizers(
             training.TrainConfig(learning_rate=LEARNING_RATE, batch_size=size.batch_size)
         )
         self.step = training.make_train_step(

@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from experiments import beta_vae_sprites, common
+from experiments import _cli, beta_vae_sprites
 
 COLUMNS = {
     "reconstruction": 2,
@@ -52,12 +52,12 @@ def main(config: Config, options: Sequence[str] = ()) -> None:
       config: Which runs.
       options: Further options of the experiment, the same for all.
     """
-    common.quieten()
+    _cli.quieten()
     for seed in range(config.seeds):
         for preset in config.presets:
             workdir = f"{config.workdir}/{preset}-{seed}"
             arguments = ["--preset", preset, "--workdir", workdir, "--train.seed", str(seed)]
-            code = common.execute(
+            code = _cli.execute(
                 "beta_vae_sprites",
                 beta_vae_sprites.PRESETS,
                 beta_vae_sprites.run,

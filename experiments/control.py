@@ -1,4 +1,4 @@
-"""Sets latents of a trained model by name and draws what becomes of an image.
+"""Control of latents by name: sets some in a trained model and plots the decoded image.
 
 ``python -m experiments.control RUN --set z3=2.0 --set style.0=-1 --sweep z7 --out FILE``
 """
@@ -15,58 +15,58 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
-from experiments.export import OpenedRun, open_run
-from experiments.latent_units import Unit, units_of
+from experiments import _cli
+from experiments._evaluation import Unit, units_of
+from experiments.export import OpenedRun, functions_of, open_run
 from vaeflow import data, plotting
 
 SWEEP = np.linspace(-3, 3, 7)
 """Values of a real latent that is swept."""
 LABEL = "label"
-"""What is set of a model that is given labels, beside its latents."""
+"""Name by which the label is set, in a model that is given labels."""
 
 
 class State(NamedTuple):
-    """What is decoded: latents, and a label where the model takes one."""
+    """Latents to decode, and a label where the model takes one."""
 
     z: jax.Array
     label: int | None
 
 
-class Refused(ValueError):
-    """What the command line asks for isn't there."""
+class CommandError(ValueError):
+    """A name, a value or an image of the command line that doesn't exist."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Reads the command line and draws; returns the exit code.
+    """Parses the command line and plots; returns the exit code.
 
-    The code is 0 for a figure that was drawn, 1 where the run or its data can't be used and 2 for a
+    The code is 0 for a figure that was saved, 1 where the run or its data can't be used and 2 for a
     wrong command line, each with one line on stderr that begins with "error:".
 
     Args:
       arguments: The command line, `sys.argv[1:]` by default.
     """
-    common.quieten()
+    _cli.quieten()
     options = _parser().parse_args(arguments)
     try:
-        draw(options)
-    except Refused as error:
+        plot(options)
+    except CommandError as error:
         return _say(error, 2)
     except (ValueError, OSError) as error:
         return _say(error, 1)
-    print(f"{options.out} is drawn")
+    print(f"{options.out} is saved")
     return 0
 
 
-def draw(options: argparse.Namespace) -> None:
-    """Opens the run, sets what is to be set, and saves the figure.
+def plot(options: argparse.Namespace) -> None:
+    """Opens the run, sets its latents, and saves the figure.
 
     Raises:
-      Refused: If a name, a value or an image isn't there.
+      CommandError: If a name, a value or an image doesn't exist.
       OSError, ValueError: If the run, its data or the figure can't be used.
     """
     opened = open_run(options.run)
-    if not {"encode", "decode"} <= opened.module.functions(opened.config, opened.shape).keys():
+    if not {"encode", "decode"} <= functions_of(opened).keys():
         raise ValueError(f"run {options.run} has no latents: its model is no auto-encoder")
     model = opened.module.build(opened.config, opened.shape)
     names = {unit.name: unit for unit in units_of(model)}
@@ -78,13 +78,13 @@ def draw(options: argparse.Namespace) -> None:
     changed = start
     for unit, value in settings:
         changed = _with(changed, unit, value)
-    made = "\n".join(text.replace("=", " = ") for text in options.set)
-    rows, headings, side = [changed], [made], []
+    caption = "\n".join(text.replace("=", " = ") for text in options.set)
+    rows, headings, side = [changed], [caption], []
     if swept is not None:
         values = range(swept.categories) if swept.categories else SWEEP
         rows = [_with(changed, swept, value) for value in values]
         headings = [f"{swept.name} = {value:g}" for value in values]
-        side = [f"with\n{made}"] if made else []
+        side = [f"with\n{caption}"] if caption else []
     states = [start, *rows]
     labels = [] if start.label is None else [jnp.array([state.label for state in states])]
     z = jnp.stack([state.z for state in states])
@@ -96,11 +96,11 @@ def draw(options: argparse.Namespace) -> None:
 def _start(
     options: argparse.Namespace, opened: OpenedRun, model: Any
 ) -> tuple[State, list[np.ndarray], list[str]]:
-    """What to start from, the image that it is of if any, and captions of both."""
+    """Returns the initial state, its image if it has one, and captions of both."""
     classes = getattr(model, "num_classes", None)
     if options.prior is not None:
         if not hasattr(model, "prior"):
-            raise Refused(f"--prior: the model of {options.run} has no prior; use --image")
+            raise CommandError(f"--prior: the model of {options.run} has no prior; use --image")
         label = None if classes is None else 0
         context = [] if label is None else [jnp.asarray(label)]
         prior = model.apply(opened.variables, *context, method="prior")
@@ -109,7 +109,7 @@ def _start(
         return State(z, label), [], [caption]
     test = data.open_dataset(opened.config.data).test
     if not 0 <= options.image < len(test):
-        raise Refused(f"--image {options.image}: the test images are 0 to {len(test) - 1}")
+        raise CommandError(f"--image {options.image}: the test images are 0 to {len(test) - 1}")
     batch = test.gather(np.array([options.image]))
     context = [] if classes is None else [batch["label"]]
     key, image = jax.random.key(0), batch["image"]
@@ -119,28 +119,30 @@ def _start(
 
 
 def _setting(text: str, names: dict[str, Unit]) -> tuple[Unit, float]:
-    """The latent and the value of ``NAME=VALUE``."""
+    """Parses ``NAME=VALUE``."""
     name, _, number = text.partition("=")
     unit = _unit(name, names)
     try:
         value = float(number)
     except ValueError:
-        raise Refused(f"--set {text}: {number!r} isn't a number") from None
+        raise CommandError(f"--set {text}: {number!r} isn't a number") from None
     if not np.isfinite(value):
-        raise Refused(f"--set {text}: the value must be finite")
+        raise CommandError(f"--set {text}: the value must be finite")
     if unit.categories and value not in range(unit.categories):
-        raise Refused(f"--set {text}: the categories are 0 to {unit.categories - 1}")
+        raise CommandError(f"--set {text}: the categories are 0 to {unit.categories - 1}")
     return unit, value
 
 
 def _unit(name: str, names: dict[str, Unit]) -> Unit:
     if name not in names:
-        raise Refused(f"no latent is called {name!r}; there are {allowed(list(names.values()))}")
+        raise CommandError(
+            f"no latent is called {name!r}; there are {allowed(list(names.values()))}"
+        )
     return names[name]
 
 
 def allowed(units: list[Unit]) -> str:
-    """The names of latents in few words, such as "style.0 to style.9, digit=0 to digit=9"."""
+    """Abbreviates the names of latents, such as "style.0 to style.9, digit=0 to digit=9"."""
     parts: dict[str, list[str]] = {}
     for unit in units:
         if unit.categories:
@@ -153,7 +155,7 @@ def allowed(units: list[Unit]) -> str:
 
 
 def _with(state: State, unit: Unit, value: float) -> State:
-    """The state with one thing set; a category of the latents is a corner of its simplex."""
+    """Returns the state with one latent set; a category is a corner of its simplex."""
     if unit.name == LABEL and state.label is not None:
         return state._replace(label=int(value))
     if not unit.categories:
@@ -174,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a latent and its value: z3=2, style.0=-1, digit=7 or label=7, as the model has them; "
         "again for more",
     )
-    parser.add_argument("--sweep", metavar="NAME", help="a latent to draw at values in a row")
+    parser.add_argument("--sweep", metavar="NAME", help="a latent to plot at several values")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--image",
@@ -184,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
         help="start from this test image; 0 if not given",
     )
     start.add_argument(
-        "--prior", metavar="SEED", type=int, help="start from a draw of the prior instead"
+        "--prior", metavar="SEED", type=int, help="start from a sample of the prior instead"
     )
     parser.add_argument(
         "--out", metavar="FILE", required=True, help="figure to write, .png or .pdf"
@@ -193,10 +195,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports an error in one line."""
 
     def parse_args(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-        """Parses, and refuses a command that changes nothing."""
+        """Parses; a command that changes nothing is an error."""
         options = super().parse_args(arguments)
         if not options.set and options.sweep is None:
             self.error("one of --set and --sweep is needed")
@@ -204,12 +206,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exits with code 2."""
-        common.say(f"error: {message}; --help lists every option")
+        _cli.say(f"error: {message}; --help lists every option")
         raise SystemExit(2)
 
 
 def _say(error: Exception, code: int) -> int:
-    common.say("error: " + " ".join((str(error) or type(error).__name__).split()))
+    _cli.say("error: " + " ".join((str(error) or type(error).__name__).split()))
     return code
 
 

@@ -1,14 +1,16 @@
-"""The change of variables in one dimension: the preset one-d of `density_2d`.
+"""Flows on the line: the change of variables in one dimension, the preset `one-d` of `density_2d`.
 
-Fits a chain of steps to a mixture of Gaussians by maximum likelihood, on samples drawn anew at
-every step. Reports KL(p || q) by quadrature; draws the map with the densities on both of its sides,
-and the density after each step.
+Fits a flow of any kind to a mixture of Gaussians by maximum likelihood, on samples that are fresh
+at every step. Reports KL(p || q) by quadrature, and plots the map with the densities on both of its
+sides, and the density after each step.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import distrax
 import jax
@@ -16,14 +18,68 @@ import jax.numpy as jnp
 import numpy as np
 
 import vaeflow as vf
-from experiments import common
-from experiments.vector_flows import FlowConfig, build
-from vaeflow import distributions, losses, metrics, plotting, training
+from experiments import _cli, _figures
+from vaeflow import distributions, flows, losses, metrics, plotting, training
 
 ENDS = (-4.5, 4.5)
-"""What is drawn of the line."""
+"""The part of the line that is plotted."""
 FAR = 12.0
-"""How far the integrals go to both sides."""
+"""Half the length of the interval of integrals."""
+
+PyTree = Any
+
+
+# Configuration
+
+
+def _widths(flow: Callable[..., Any], layers: int = 2, **options: Any) -> Callable[..., Any]:
+    def make(shape: tuple[int], steps: int, width: int) -> Any:
+        return flow(shape, num_steps=steps, hidden_sizes=(width,) * layers, **options)
+
+    return make
+
+
+def _steps(flow: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda shape, steps, width: flow(shape, num_steps=steps)
+
+
+FLOWS: dict[str, Callable[..., Any]] = {
+    "planar": _steps(flows.PlanarFlow),
+    "radial": _steps(flows.RadialFlow),
+    "sylvester": _steps(flows.SylvesterFlow),
+    "nice": _widths(flows.NICE),
+    "real-nvp": lambda shape, steps, width: flows.RealNVP(
+        shape, num_steps=steps, hidden_features=width
+    ),
+    "maf": _widths(flows.MaskedAutoregressiveFlow),
+    "iaf": _widths(flows.InverseAutoregressiveFlow),
+    "spline-coupling": _widths(flows.NeuralSplineFlow),
+    "spline-autoregressive": _widths(flows.NeuralSplineFlow, autoregressive=True),
+    "block-autoregressive": _widths(flows.BlockAutoregressiveFlow, layers=1),
+    "gaussianization": _steps(flows.GaussianizationFlow),
+    "residual": _widths(flows.ResidualFlow),
+    "continuous": _widths(flows.ContinuousFlow),
+}
+"""Makes each flow from a shape, a number of steps and the width of its networks, if any."""
+
+FlowName = Literal[tuple(FLOWS)]
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig:
+    """Which flow."""
+
+    flow: FlowName = "spline-autoregressive"
+    """Its kind."""
+    steps: int = 4
+    """Number of steps K, of differential equations for continuous; with an even number both axes
+    are treated the same where a step exchanges them."""
+    width: int = 64
+    """Hidden units of the networks, for each dimension in block-autoregressive; planar, radial,
+    sylvester and gaussianization have none."""
+
+    def __post_init__(self) -> None:
+        _cli.check_least(self, "model.", steps=1, width=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,21 +96,47 @@ class Config:
     """Their standard deviations."""
 
     def __post_init__(self) -> None:
-        """Refuses a mixture that isn't one.
+        parameters = (self.weights, self.means, self.deviations)
+        _cli.check(
+            len(set(map(len, parameters))) == 1
+            and len(self.means) > 0
+            and min(*self.weights, *self.deviations) > 0,
+            "weights, means and deviations must be as many, weights and deviations above 0, got "
+            "{}, {} and {}".format(*parameters),
+        )
 
-        Raises:
-          ValueError: Naming the fields, the values given and what is allowed.
-        """
-        sizes = {len(self.weights), len(self.means), len(self.deviations)}
-        if len(sizes) != 1 or min(*self.weights, *self.deviations, 1) <= 0 or sizes == {0}:
-            raise ValueError(
-                "weights, means and deviations must be as many, weights and deviations above 0, "
-                f"got {self.weights}, {self.means} and {self.deviations}"
-            )
+
+PRESET = _cli.Preset(
+    Config(
+        FlowConfig("planar", steps=9, width=16),
+        training.TrainConfig(
+            steps=3000,
+            batch_size=512,
+            learning_rate=1e-2,
+            schedule="cosine",
+            ema_decay=0.0,
+            scan_steps=100,
+            log_every=100,
+            checkpoint_every=3000,
+        ),
+    ),
+    yields="The change of variables in one dimension: planar maps on a mixture of three "
+    "Gaussians, with plots of the densities on both sides of the map, and after each step.",
+    cost="half a minute on 2 CPU cores",
+    expected={"kl": _cli.Expected(0.006, "our run, seed 0")},
+)
+
+
+# Model
+
+
+def build_flow(config: FlowConfig, shape: tuple[int]) -> vf.models.FlowModel:
+    """Builds a density model of vectors."""
+    return vf.models.FlowModel(FLOWS[config.flow](shape, config.steps, config.width))
 
 
 def mixture(config: Config) -> distributions.Mixture:
-    """The target, over vectors of one entry."""
+    """Builds the target over vectors of one dimension."""
     means, deviations = (
         jnp.asarray(values, jnp.float32)[:, None] for values in (config.means, config.deviations)
     )
@@ -62,8 +144,11 @@ def mixture(config: Config) -> distributions.Mixture:
     return distributions.Mixture(jnp.log(jnp.asarray(config.weights)), components)
 
 
+# Run
+
+
 def negative_log_likelihood(model, variables, batch, rng, *, target, axis=vf.LOCAL, train=True):
-    """That of samples of the target, drawn from the keys of the rows."""
+    """Computes that of samples of the target, one from the key of each row."""
     rows = vf.row_keys(rng, len(batch["index"]))
     points = jax.vmap(lambda key: target.sample(seed=key))(rows)
     return losses.negative_log_likelihood(
@@ -71,11 +156,11 @@ def negative_log_likelihood(model, variables, batch, rng, *, target, axis=vf.LOC
     )
 
 
-def steps_of(model, variables, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Values after each step of the flow, noise first, and the densities at them.
+def states_of(model, variables: PyTree, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Computes values after each step of the flow, noise first, and the densities at them.
 
     Args:
-      model: A model of vectors of one entry.
+      model: A model of vectors of one dimension.
       variables: Its variables.
       noise: Values of shape ``[point]``.
 
@@ -93,32 +178,26 @@ def steps_of(model, variables, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
     return values, density / jnp.abs(slopes)
 
 
-def draw(config: Config, model, variables, directory: training.RunDirectory) -> None:
-    """Saves the figures."""
+def make_figures(config: Config, model, variables: PyTree) -> _figures.Named:
+    """Yields the map with the densities on both of its sides, and the density after each step."""
     noise = jnp.linspace(-4.0, 4.0, 2001)
-    found = jax.jit(functools.partial(steps_of, model))(variables, noise)
-    pairs = list(zip(*map(np.asarray, found), strict=True))
+    states = jax.jit(functools.partial(states_of, model))(variables, noise)
+    pairs = list(zip(*map(np.asarray, states), strict=True))
     line = np.linspace(*ENDS, 1000, dtype=np.float32)
     exact = line, np.exp(np.asarray(mixture(config).log_prob(line[:, None])))
     edges = jax.scipy.stats.norm.ppf(jnp.arange(1, 16) / 16)
-    plotting.save_figure(
-        directory.figures / "change_of_volume.png",
-        plotting.change_of_variables(pairs[0], pairs[-1], edges, exact),
-    )
+    yield "change_of_volume", plotting.change_of_variables(pairs[0], pairs[-1], edges, exact)
     titles = ["noise", *(f"after step {step}" for step in range(1, len(pairs)))]
-    plotting.save_figure(
-        directory.figures / "steps.png", plotting.densities_by_step(pairs, titles, exact)
-    )
+    yield "steps", plotting.densities_by_step(pairs, titles, exact)
 
 
-def run(config: Config, directory: training.RunDirectory) -> common.Result:
-    """Trains, measures and draws."""
-    target = mixture(config)
-    model = build(config.model, (1,))
-    train = config.train
+def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
+    """Trains, measures and plots."""
+    target, train = mixture(config), config.train
+    model = build_flow(config.model, (1,))
 
     @jax.jit
-    def initialize():
+    def initialize() -> PyTree:
         keys = jax.random.split(jax.random.key(train.seed))
         return model.init(keys[0], target.sample(seed=keys[1], sample_shape=1000))
 
@@ -141,26 +220,5 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         "mass": float(np.exp(metrics.log_integral(log_q, *ends, 10_000))),
     }
     if training.is_first():
-        draw(config, model, variables, directory)
-    return common.Result(train.steps, found)
-
-
-PRESET = common.Preset(
-    Config(
-        FlowConfig("planar", steps=9, width=16),
-        training.TrainConfig(
-            steps=3000,
-            batch_size=512,
-            learning_rate=1e-2,
-            schedule="cosine",
-            ema_decay=0.0,
-            scan_steps=100,
-            log_every=100,
-            checkpoint_every=3000,
-        ),
-    ),
-    yields="The change of variables in one dimension: planar maps on a mixture of three Gaussians, "
-    "drawn with the densities on both sides of the map, and after each step.",
-    cost="half a minute on 2 CPU cores",
-    expected={"kl": common.Expected(0.006, "our run, seed 0")},
-)
+        _figures.save_all(directory, make_figures(config, model, variables))
+    return _cli.Result(train.steps, found)

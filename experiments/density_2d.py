@@ -1,41 +1,45 @@
-"""Flows trained by maximum likelihood on densities of the plane.
+"""Flows trained by maximum likelihood on densities of the plane, and of the line.
 
-Trains one flow of any kind on samples of one or more densities, drawn anew at every step. Reports
-the log-likelihood of held-out samples and, where the density is known, KL(p || q); draws the
-densities, and the path of the samples from noise to data through the steps of the flow.
+Trains one flow of any kind on samples of one or more densities, fresh at every step. Reports the
+log-likelihood of held-out samples and, where the density is known, KL(p || q); plots the densities,
+and the path of the samples from noise to data through the steps of the flow.
+
+The preset `one-d` and the choice of flows are those of `experiments.density_1d`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import vaeflow as vf
-from experiments import common, density_1d
-from experiments.plane_targets import (
-    DENSITIES,
-    FAR,
-    KNOWN,
-    DataConfig,
-    DensityName,
-    Target,
-    open_target,
-)
-from experiments.vector_flows import FlowConfig, build
-from vaeflow import losses, metrics, plotting, training
+from experiments import _cli, _figures, density_1d
+from experiments.density_1d import FlowConfig, build_flow
+from vaeflow import distributions, losses, metrics, plotting, training
 from vaeflow.plotting.plane import noise_colors, plane_points, undo_axis_swaps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DensityName = Literal[
+    "checkerboard", "eight_gaussians", "pinwheel", "two_moons", "two_spirals", "image"
+]
+DENSITIES: tuple[DensityName, ...] = get_args(DensityName)
+KNOWN: tuple[DensityName, ...] = ("checkerboard", "eight_gaussians", "image")
+"""Those whose density is known, and not only their samples."""
+THREE = ("checkerboard", "eight_gaussians", "two_moons")
+"""Densities of the presets that compare the flows."""
+FAR = 10.0
+"""Half the side of the square over which integrals are taken."""
 BOUND = 4.6
-"""Half the side of the squares that are drawn."""
+"""Half the side of the squares that are plotted."""
 CELLS = 1000
 """Cells along each side of the square over which the mass is taken, which reaches out to FAR."""
 PART = 10_000
@@ -44,6 +48,20 @@ FRAMES = 60
 """Frames of the animation of a path, or one for each step if there are more."""
 
 PyTree = Any
+
+
+# Configuration
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which densities."""
+
+    density: tuple[DensityName, ...] = DENSITIES
+    """Densities to fit, each by a flow of its own."""
+    image: str = "embedded:camera"
+    """The image whose brightness is the density called image: a file, or embedded:camera for a
+    photograph shipped by scikit-image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,201 +74,18 @@ class Config:
     samples: int = 20_000
     """Held-out samples behind each figure that is reported."""
     points: int = 200
-    """Points along each side of a density that is drawn."""
+    """Points along each side of a density that is plotted."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
-
-        Raises:
-          ValueError: Naming the field, the value given and what is allowed.
-        """
         density = self.data.density
-        if len(set(density)) != len(density) or not density:
-            raise ValueError(
-                f"data.density must be different names, one or more of {DENSITIES}, got {density}"
-            )
-        for name in ("samples", "points"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
-
-
-Targets = Mapping[str, Target]
-
-
-def every_negative_log_likelihood(
-    model, variables, batch, rng, *, targets: Targets, axis=vf.LOCAL, train=True
-):
-    """Negative log-likelihood of one model for each target, stacked along the first axis.
-
-    That axis is of the variables; the examples are drawn from the keys of the rows. As the sum of
-    losses that share no parameter it trains all of them at once, each as by itself.
-    """
-    rows = vf.row_keys(rng, len(batch["index"]))
-    keys = [jax.vmap(jax.random.fold_in, (0, None))(rows, number) for number in range(len(targets))]
-    points = jnp.stack(
-        [jax.vmap(target.draw)(key) for target, key in zip(targets.values(), keys, strict=True)]
-    )
-
-    def one(variables: PyTree, points: jax.Array):
-        return losses.negative_log_likelihood(
-            model, variables, {"image": points}, rows, axis=axis, train=train
+        _cli.check(
+            len(set(density)) == len(density) > 0,
+            f"data.density must be different names, one or more of {DENSITIES}, got {density}",
         )
-
-    values, aux = jax.vmap(one)(variables, points)
-    nats = aux.metrics["negative_log_likelihood"]
-    found = {f"{name}/negative_log_likelihood": nats[i] for i, name in enumerate(targets)}
-    return jnp.sum(values), losses.Aux(found, {})
+        _cli.check_least(self, "", samples=2, points=2)
 
 
-def fit(
-    model, targets: Targets, train: training.TrainConfig, directory: training.RunDirectory
-) -> PyTree:
-    """Trains a model on every target; returns the variables, stacked."""
-
-    @jax.jit
-    def initialize() -> PyTree:
-        keys = jax.random.split(jax.random.key(train.seed), len(targets))
-        first = jnp.stack(
-            [target.draw(key, (1000,)) for target, key in zip(targets.values(), keys, strict=True)]
-        )
-        return jax.vmap(model.init)(keys, first)
-
-    return training.fit(
-        model,
-        functools.partial(every_negative_log_likelihood, targets=targets),
-        training.IndexBatches(train.batch_size),
-        train,
-        directory,
-        initialize=initialize,
-    ).variables
-
-
-def path(model, variables: PyTree, noise: jax.Array) -> jax.Array:
-    """Noise, and what it has become after each step of the flow: shape [step, point, 2]."""
-    return vf.bijectors.trajectory(model.apply(variables).bijector, noise)
-
-
-class Evaluation:
-    """Compiled functions of a model and the variables for one target."""
-
-    def __init__(self, model):
-        self.path = jax.jit(functools.partial(path, model))
-
-        @jax.jit
-        def log_prob(variables: PyTree, points: jax.Array) -> jax.Array:
-            """Log-densities in nats, a part of the points at a time."""
-            log_prob = functools.partial(model.apply, variables, method="log_prob")
-            return jax.lax.map(lambda x: log_prob(x[None])[0], points, batch_size=PART)
-
-        self.log_prob = log_prob
-
-    def measure(self, variables: PyTree, target: Target, samples: int) -> dict[str, float]:
-        """Figures of one target, by what they measure."""
-        held_out = target.draw(jax.random.key(1), (samples,))
-        log_q = functools.partial(self.log_prob, variables)
-        log_likelihoods = np.asarray(log_q(held_out), np.float64)
-        mass = np.exp(metrics.log_integral(log_q, [-FAR] * 2, [FAR] * 2, CELLS))
-        found = {"log_likelihood": np.mean(log_likelihoods), "mass": mass}
-        if target.log_prob is not None:
-            exact = np.asarray(target.log_prob(held_out), np.float64)
-            found |= {"kl": np.mean(exact - log_likelihoods), "entropy": target.entropy}
-        return {name: float(value) for name, value in found.items()}
-
-
-class Drawing:
-    """The figures of a run."""
-
-    def __init__(self, evaluation: Evaluation, points: int):
-        self.evaluation = evaluation
-        self.points = plane_points(BOUND, points)
-        self.noise = np.asarray(jax.random.normal(jax.random.key(2), (4000, 2)))
-
-    def target(self, target: Target) -> plotting.Density | plotting.Samples:
-        """The density itself, or samples where it isn't known."""
-        if target.log_prob is None:
-            return plotting.Samples(target.draw(jax.random.key(3), (len(self.noise),)))
-        return plotting.Density(np.exp(np.asarray(target.log_prob(self.points))))
-
-    def density(self, variables: PyTree, found: Mapping[str, float]) -> plotting.Density:
-        """A model's density, with how close it is."""
-        close = f"log-likelihood {found['log_likelihood']:.3f}"
-        if "kl" in found:
-            close = f"KL {found['kl']:.3f}"
-        log_prob = self.evaluation.log_prob(variables, self.points)
-        return plotting.Density(np.exp(np.asarray(log_prob)), close)
-
-    def path(self, variables: PyTree) -> np.ndarray:
-        """The path of the noise, with the exchanges of axes undone."""
-        return undo_axis_swaps(self.evaluation.path(variables, self.noise))
-
-    def table(
-        self,
-        targets: Targets,
-        trained: Mapping[str, PyTree],
-        paths: Mapping[str, np.ndarray],
-        found: Mapping[str, Mapping[str, float]],
-    ) -> Figure:
-        """Each target, its model's density and the path, a row for each."""
-        rows = []
-        for name, states in paths.items():
-            colors = noise_colors(states[0])
-            # All states of a few, otherwise up to five.
-            last = len(states) - 1
-            shown = [*range(0, last, -(-last // 4)), last]
-            points = [plotting.Samples(states[step], colors) for step in shown]
-            density = self.density(trained[name], found[name])
-            rows.append([self.target(targets[name]), density, *points])
-        between = [f"step {step}" for step in shown[1:-1]]
-        columns = ["data", "density", "noise", *between, "samples"]
-        return plotting.plane_table(rows, BOUND, [shown_name(name) for name in targets], columns)
-
-
-def save_path(directory: training.RunDirectory, paths: Mapping[str, np.ndarray]) -> None:
-    """Saves the paths as an animation; few points and frames keep it small."""
-    states = [path[:, :800] for path in paths.values()]
-    between = max(FRAMES // (len(states[0]) - 1), 1)
-    frames = plotting.transport_frames(states, BOUND, [shown_name(name) for name in paths], between)
-    seconds = np.full(len(frames), 0.06)
-    seconds[[0, -1]] = 1.0, 2.0
-    plotting.save_animation(directory.figures / "path.gif", frames, seconds)
-
-
-def shown_name(name: str) -> str:
-    """What figures call a target."""
-    return name.replace("_", " ").replace("gaussians", "Gaussians")
-
-
-def run(config: Config | density_1d.Config, directory: training.RunDirectory) -> common.Result:
-    """Trains, measures and draws."""
-    if isinstance(config, density_1d.Config):
-        return density_1d.run(config, directory)
-    targets = {name: open_target(name, config.data.image) for name in config.data.density}
-    model = build(config.model, (2,))
-    variables = fit(model, targets, config.train, directory)
-    directory.write_model(variables, (2,))
-    trained = {
-        name: jax.tree.map(lambda leaf, number=number: leaf[number], variables)
-        for number, name in enumerate(targets)
-    }
-    evaluation = Evaluation(model)
-    found = {
-        name: evaluation.measure(trained[name], target, config.samples)
-        for name, target in targets.items()
-    }
-    if training.is_first():
-        drawing = Drawing(evaluation, config.points)
-        paths = {name: drawing.path(trained[name]) for name in targets}
-        table = drawing.table(targets, trained, paths, found)
-        plotting.save_figure(directory.figures / "densities.png", table)
-        save_path(directory, paths)
-    return common.Result(
-        config.train.steps,
-        {f"{key}_{name}": value for name in found for key, value in found[name].items()},
-    )
-
-
-THREE = ("checkerboard", "eight_gaussians", "two_moons")
-"""Densities of the presets that compare the flows."""
+# Presets
 
 
 def preset(
@@ -265,10 +100,10 @@ def preset(
     updates: int = 4000,
     clip_norm: float = 0.0,
     cost: str = "a minute or two on 2 CPU cores",
-) -> common.Preset:
-    """A preset that differs from others in its flow, its training and its densities.
+) -> _cli.Preset:
+    """Makes a preset from its flow, its training and its densities.
 
-    What is expected is KL of each density, or the log-likelihood where KL isn't known.
+    The expected figures are the KL of each density, or the log-likelihood where KL isn't known.
     """
     train = training.TrainConfig(
         steps=updates,
@@ -282,16 +117,21 @@ def preset(
         checkpoint_every=2000,
     )
     names = [f"{'kl' if name in KNOWN else 'log_likelihood'}_{name}" for name in density]
-    shown = [shown_name(name) for name in density]
-    return common.Preset(
+    titles = [title_of(name) for name in density]
+    return _cli.Preset(
         Config(DataConfig(density), FlowConfig(flow, steps, width), train),
-        yields=f"{yields}, on {', '.join(shown[:-1])} and {shown[-1]}.",
+        yields=f"{yields}, on {', '.join(titles[:-1])} and {titles[-1]}.",
         cost=cost,
         expected={
-            name: common.Expected(value, "our run, seed 0")
+            name: _cli.Expected(value, "our run, seed 0")
             for name, value in zip(names, expected, strict=True)
         },
     )
+
+
+def title_of(name: str) -> str:
+    """Returns the name of a density in figures."""
+    return name.replace("_", " ").replace("gaussians", "Gaussians")
 
 
 PRESETS = {
@@ -310,7 +150,7 @@ PRESETS = {
         "Splines of one coordinate given the other",
         (0.040, 0.016, -2.565),
     ),
-    # With affine maps gradients leap now and then; clipped, they don't undo what is learned.
+    # The gradients of affine maps have rare spikes; clipped, they don't undo what is learned.
     "real-nvp": preset(
         "real-nvp", 12, 64, 2e-3, "Affine couplings", (0.118, 0.118, -2.570), clip_norm=3.0
     ),
@@ -377,5 +217,212 @@ PRESETS = {
     "one-d": density_1d.PRESET,
 }
 
+
+# Targets
+
+
+class Target(NamedTuple):
+    """A density to fit.
+
+    Attributes:
+      draw: From a typed key and a shape to points ``[*shape, dimension]``.
+      log_prob: From points to nats; None where it isn't known.
+      entropy: In nats, where `log_prob` is known.
+    """
+
+    draw: Callable[..., jax.Array]
+    log_prob: Callable[[jax.Array], jax.Array] | None = None
+    entropy: float = math.nan
+
+
+def known(distribution: distributions.toy.Histogram | distributions.Mixture) -> Target:
+    """Makes a target of a density of the plane."""
+    if isinstance(distribution, distributions.toy.Histogram):
+        entropy = float(distribution.entropy())
+    else:
+        log_p = jax.jit(distribution.log_prob)
+        entropy = metrics.expectation(log_p, lambda x: -log_p(x), [-FAR] * 2, [FAR] * 2)
+
+    def draw(key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        return distribution.sample(seed=key, sample_shape=shape)
+
+    return Target(draw, distribution.log_prob, entropy)
+
+
+def open_target(name: DensityName, image: str) -> Target:
+    """Opens a density of the plane by its name.
+
+    Raises:
+      ValueError: If the image can't be read or is black.
+    """
+    toy = distributions.toy
+    if name == "image":
+        try:
+            return known(toy.image_density(vf.data.read_grey_image(image)))
+        except ValueError as error:
+            raise ValueError(f"data.image={image!r}: {error}") from error
+    if name in KNOWN:
+        return known(getattr(toy, name)())
+    return Target(getattr(toy, name))
+
+
+# Training
+
+
+Targets = Mapping[str, Target]
+
+
+def every_negative_log_likelihood(
+    model, variables, batch, rng, *, targets: Targets, axis=vf.LOCAL, train=True
+):
+    """Computes the negative log-likelihood of one model for each target.
+
+    The variables are stacked along their first axis; the examples are sampled from the keys of the
+    rows. As a sum of losses without common parameters it trains each model as by itself.
+    """
+    rows = vf.row_keys(rng, len(batch["index"]))
+    keys = [jax.vmap(jax.random.fold_in, (0, None))(rows, number) for number in range(len(targets))]
+    points = jnp.stack(
+        [jax.vmap(target.draw)(key) for target, key in zip(targets.values(), keys, strict=True)]
+    )
+
+    def one(variables: PyTree, points: jax.Array):
+        return losses.negative_log_likelihood(
+            model, variables, {"image": points}, rows, axis=axis, train=train
+        )
+
+    values, aux = jax.vmap(one)(variables, points)
+    nats = aux.metrics["negative_log_likelihood"]
+    terms = {f"{name}/negative_log_likelihood": nats[i] for i, name in enumerate(targets)}
+    return jnp.sum(values), losses.Aux(terms, {})
+
+
+def fit(
+    model, targets: Targets, train: training.TrainConfig, directory: training.RunDirectory
+) -> PyTree:
+    """Trains a model on every target; returns the variables, stacked."""
+
+    @jax.jit
+    def initialize() -> PyTree:
+        keys = jax.random.split(jax.random.key(train.seed), len(targets))
+        first = jnp.stack(
+            [target.draw(key, (1000,)) for target, key in zip(targets.values(), keys, strict=True)]
+        )
+        return jax.vmap(model.init)(keys, first)
+
+    return training.fit(
+        model,
+        functools.partial(every_negative_log_likelihood, targets=targets),
+        training.IndexBatches(train.batch_size),
+        train,
+        directory,
+        initialize=initialize,
+    ).variables
+
+
+# Measurements and figures
+
+
+def path(model, variables: PyTree, noise: jax.Array) -> jax.Array:
+    """Returns noise and its images after each step of the flow: shape [step, point, 2]."""
+    return vf.bijectors.trajectory(model.apply(variables).bijector, noise)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def log_prob(model: vf.models.FlowModel, variables: PyTree, points: jax.Array) -> jax.Array:
+    """Computes log-densities in nats, a part of the points at a time."""
+    function = functools.partial(model.apply, variables, method="log_prob")
+    return jax.lax.map(lambda x: function(x[None])[0], points, batch_size=PART)
+
+
+def measure(
+    model: vf.models.FlowModel, variables: PyTree, target: Target, samples: int
+) -> dict[str, float]:
+    """Computes the metrics of one target."""
+    held_out = target.draw(jax.random.key(1), (samples,))
+    log_q = functools.partial(log_prob, model, variables)
+    log_likelihoods = np.asarray(log_q(held_out), np.float64)
+    mass = np.exp(metrics.log_integral(log_q, [-FAR] * 2, [FAR] * 2, CELLS))
+    found = {"log_likelihood": np.mean(log_likelihoods), "mass": mass}
+    if target.log_prob is not None:
+        exact = np.asarray(target.log_prob(held_out), np.float64)
+        found |= {"kl": np.mean(exact - log_likelihoods), "entropy": target.entropy}
+    return {name: float(value) for name, value in found.items()}
+
+
+def density_table(
+    config: Config,
+    model: vf.models.FlowModel,
+    targets: Targets,
+    trained: Mapping[str, PyTree],
+    paths: Mapping[str, np.ndarray],
+    found: Mapping[str, Mapping[str, float]],
+) -> Figure:
+    """Plots each target, its model's density and the path, a row for each."""
+    points = plane_points(BOUND, config.points)
+    rows = []
+    for name, target in targets.items():
+        if target.log_prob is None:
+            exact = plotting.Samples(target.draw(jax.random.key(3), (paths[name].shape[1],)))
+        else:
+            exact = plotting.Density(np.exp(np.asarray(target.log_prob(points))))
+        caption = f"log-likelihood {found[name]['log_likelihood']:.3f}"
+        if "kl" in found[name]:
+            caption = f"KL {found[name]['kl']:.3f}"
+        density = np.exp(np.asarray(log_prob(model, trained[name], points)))
+        # All states of a few, otherwise up to five.
+        last = len(paths[name]) - 1
+        shown = [*range(0, last, -(-last // 4)), last]
+        colors = noise_colors(paths[name][0])
+        states = [plotting.Samples(paths[name][step], colors) for step in shown]
+        rows.append([exact, plotting.Density(density, caption), *states])
+    between = [f"step {step}" for step in shown[1:-1]]
+    columns = ["data", "density", "noise", *between, "samples"]
+    return plotting.plane_table(rows, BOUND, [title_of(name) for name in targets], columns)
+
+
+def save_path(directory: training.RunDirectory, paths: Mapping[str, np.ndarray]) -> None:
+    """Saves the paths as an animation; few points and frames keep it small."""
+    states = [path[:, :800] for path in paths.values()]
+    between = max(FRAMES // (len(states[0]) - 1), 1)
+    frames = plotting.transport_frames(states, BOUND, [title_of(name) for name in paths], between)
+    seconds = np.full(len(frames), 0.06)
+    seconds[[0, -1]] = 1.0, 2.0
+    plotting.save_animation(directory.figures / "path.gif", frames, seconds)
+
+
+# Run
+
+
+def run(config: Config | density_1d.Config, directory: training.RunDirectory) -> _cli.Result:
+    """Trains, measures and plots."""
+    if isinstance(config, density_1d.Config):
+        return density_1d.run(config, directory)
+    targets = {name: open_target(name, config.data.image) for name in config.data.density}
+    model = build_flow(config.model, (2,))
+    variables = fit(model, targets, config.train, directory)
+    directory.write_model(variables, (2,))
+    trained = {
+        name: jax.tree.map(lambda leaf, number=number: leaf[number], variables)
+        for number, name in enumerate(targets)
+    }
+    found = {
+        name: measure(model, trained[name], target, config.samples)
+        for name, target in targets.items()
+    }
+    if training.is_first():
+        noise = np.asarray(jax.random.normal(jax.random.key(2), (4000, 2)))
+        trace = jax.jit(functools.partial(path, model))
+        # With the exchanges of axes undone.
+        paths = {name: undo_axis_swaps(trace(trained[name], noise)) for name in targets}
+        table = density_table(config, model, targets, trained, paths, found)
+        _figures.save(directory, "densities", table)
+        save_path(directory, paths)
+    return _cli.Result(
+        config.train.steps,
+        {f"{key}_{name}": value for name in found for key, value in found[name].items()},
+    )
+
+
 if __name__ == "__main__":
-    common.main("density_2d", PRESETS, run)
+    _cli.main("density_2d", PRESETS, run)

@@ -1,6 +1,6 @@
-"""Exports the functions of a run's model: ``python -m experiments.export RUN --out FILE``.
+"""Export of the functions of a run's model: ``python -m experiments.export RUN --out FILE``.
 
-To be called from the folder of a checkout, where the run's experiment can be imported.
+Run it from the folder of a checkout, where the run's experiment can be imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from vaeflow import sharing
+from experiments import _cli, _evaluation
+from vaeflow import models, sharing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: The command line, `sys.argv[1:]` by default.
     """
     parser = _Parser(
-        prog="python -m experiments.export", description=__doc__.partition(":")[0] + "."
+        prog="python -m experiments.export", description="Exports the functions of a run's model."
     )
     parser.add_argument("run", metavar="RUN", help="directory of a finished run")
     parser.add_argument("--out", metavar="FILE", required=True, help="file to write, a zip")
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def export_run(run: str, out: str) -> list[str]:
-    """Writes the functions that a run's experiment offers of its model.
+    """Writes the functions of a run's model.
 
     Args:
       run: Directory of the run.
@@ -51,13 +52,23 @@ def export_run(run: str, out: str) -> list[str]:
 
     Raises:
       OSError: If a file can't be read or written.
-      ValueError: If the run has no model yet, or its experiment can't be imported, has changed
-        since, or exports nothing.
+      ValueError: As for `open_run`.
     """
     opened = open_run(run)
-    functions = opened.module.functions(opened.config, opened.shape)
+    functions = functions_of(opened)
     sharing.save_exported(out, functions, opened.variables, opened.described)
     return list(functions)
+
+
+def functions_of(opened: OpenedRun) -> dict[str, sharing.FunctionSpec]:
+    """Returns the functions of a run's model, or those that its experiment defines."""
+    if hasattr(opened.module, "functions"):
+        return opened.module.functions(opened.config, opened.shape)
+    model = opened.module.build(opened.config, opened.shape)
+    names = None
+    if isinstance(model, models.CodeModel):
+        names = _evaluation.level_names(len(model.priors))
+    return sharing.export_functions(model, level_names=names)
 
 
 class OpenedRun(NamedTuple):
@@ -119,13 +130,14 @@ def _experiment(name: str) -> ModuleType:
             f"experiments.{name} can't be imported ({error}); call this from the folder of a "
             "checkout, with vaeflow[experiments] installed"
         ) from error
-    if not hasattr(module, "Config") or not hasattr(module, "functions"):
-        raise ValueError(f"experiments.{name} exports nothing: it needs `Config` and `functions`")
+    makes = hasattr(module, "build") or hasattr(module, "functions")
+    if not (makes and hasattr(module, "Config")):
+        raise ValueError(f"experiments.{name} exports nothing: it needs `Config` and `build`")
     return module
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         _say_error(f"{message}; --help lists every option")
@@ -133,7 +145,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _say_error(message: str) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    _cli.say("error: " + " ".join(message.split()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """MUNIT between digits and coloured, textured drawings of digits: one content, many styles.
 
-One command trains it, measures whether digits stay what they are, how many styles they get and how
-near translations are to drawings, and draws them: in styles that are drawn at random and in those
-of examples, between styles, and there and back.
+One command trains it and measures whether digits stay the same, the diversity of styles and the
+distance of translations from drawings. Model and figures are those of `experiments.munit_folders`.
 """
 
 from __future__ import annotations
@@ -13,66 +12,76 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import common, munit_models, munit_runs
-from experiments.munit_runs import build, functions
-from experiments.translation_scores import TRAIN, open_translation_scorer
+import vaeflow as vf
+from experiments import _cli, _scores, munit_folders
+from experiments.munit_folders import build
 from vaeflow import data, training
 from vaeflow.training.config import check_batch_size
 
-__all__ = ["PRESETS", "Config", "build", "functions", "run"]
+__all__ = ["PRESETS", "Config", "build", "run"]
 
 PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(munit_runs.Config):
+class Config(munit_folders.Config):
     """A run."""
 
-    classifier_train: training.TrainConfig = TRAIN
+    classifier_train: training.TrainConfig = _scores.TRANSLATION_TRAIN
     """How to train each of the three classifiers that translations are scored by: of digits in
     both domains, and of styles."""
 
 
-def run(config: Config, directory: training.RunDirectory) -> common.Result:
-    """Trains, measures and draws."""
-    check_batch_size(config.classifier_train, "classifier_train")
-    pair = munit_runs.open_pair(config)
-    scorer = open_translation_scorer(
-        pair, directory, fold=config.data.fold, train=config.classifier_train
-    )
-    step, variables, terms = munit_runs.trained(config, pair, directory)
-    model = build(config, munit_runs.shapes_of(pair))
-    to = {domain: munit_runs.translator(model, domain) for domain in ("a", "b")}
-
-    def translate_b(images: np.ndarray, samples: int) -> np.ndarray:
-        keys = jax.random.split(jax.random.key(1), samples)
-        return np.stack([to["b"](variables, images, key) for key in keys], axis=1)
-
-    def translate_a(images: np.ndarray) -> np.ndarray:
-        return np.asarray(to["a"](variables, images, jax.random.key(2)))
-
-    return common.Result(step, scorer.report(translate_b, translate_a) | terms)
-
-
 PRESETS = {
-    "digits": common.Preset(
+    "digits": _cli.Preset(
         Config(
             data.PairConfig(),
-            munit_models.SMALL,
-            munit_models.LossConfig(),
-            munit_models.TRAIN,
+            munit_folders.SMALL,
+            munit_folders.LossConfig(),
+            munit_folders.TRAIN,
         ),
         yields="Digits and their drawings, which are embedded. The scores need known styles, so b "
         "is always embedded:drawings, and a the digits.",
         cost="11 minutes on 2 CPU cores",
         expected={
-            "content_agreement/a_to_b": common.Expected(0.964, "our run, seed 0"),
-            "content_agreement/b_to_a": common.Expected(0.862, "our run, seed 0"),
-            "diversity_ratio/real": common.Expected(0.70, "our run, seed 0"),
-            "frechet_distance/a_to_b": common.Expected(90, "our run, seed 0"),
+            "content_agreement/a_to_b": _cli.Expected(0.964, "our run, seed 0"),
+            "content_agreement/b_to_a": _cli.Expected(0.862, "our run, seed 0"),
+            "diversity_ratio/real": _cli.Expected(0.70, "our run, seed 0"),
+            "frechet_distance/a_to_b": _cli.Expected(90, "our run, seed 0"),
         },
     ),
 }
 
+
+def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
+    """Trains, measures and plots."""
+    check_batch_size(config.classifier_train, "classifier_train")
+    pair = munit_folders.open_pair(config)
+    scorer = _scores.open_translation_scorer(
+        pair, directory, fold=config.data.fold, train=config.classifier_train
+    )
+    step, variables, terms = munit_folders.fit(config, pair, directory)
+    model = build(config, munit_folders.shapes_of(pair))
+    to_a, to_b = (translator(model, domain) for domain in ("a", "b"))
+
+    def translate_b(images: np.ndarray, samples: int) -> np.ndarray:
+        keys = jax.random.split(jax.random.key(1), samples)
+        return np.stack([to_b(variables, images, key) for key in keys], axis=1)
+
+    def translate_a(images: np.ndarray) -> np.ndarray:
+        return np.asarray(to_a(variables, images, jax.random.key(2)))
+
+    return _cli.Result(step, scorer.report(translate_b, translate_a) | terms)
+
+
+def translator(model: vf.models.MUNIT, to: str):
+    """Compiles `translate(variables, images, key)` to a domain, with random styles."""
+    return jax.jit(
+        lambda variables, images, key: model.apply(
+            variables, images, to, rng=key, method="translate"
+        )
+    )
+
+
 if __name__ == "__main__":
-    common.main("munit_digits", PRESETS, run)
+    _cli.main("munit_digits", PRESETS, run)

@@ -1,9 +1,9 @@
 """Flows as densities of tables.
 
-Trains a flow on the rows of a table by maximum likelihood until validation says stop, and reports
-the test log-likelihood in nats, in the units of the file, beside published figures or beside plain
-baselines (Papamakarios, Pavlakou & Murray 2017, "Masked Autoregressive Flow for Density
-Estimation"; Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows").
+Trains a flow on the rows of a table by maximum likelihood with early stopping, and reports the test
+log-likelihood in nats, in the units of the file, with published figures or plain baselines
+(Papamakarios, Pavlakou & Murray 2017, "Masked Autoregressive Flow for Density Estimation"; Durkan,
+Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows").
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import vaeflow as vf
-from experiments import common
+from experiments import _cli, _figures
+from experiments._evaluation import measure
 from vaeflow import data, metrics, plotting, training
 
+PyTree = Any
 FlowName = Literal["spline-autoregressive", "spline-coupling", "maf", "real-nvp"]
 
 VALIDATION = "validation_negative_log_likelihood"
@@ -29,7 +31,10 @@ VALIDATION = "validation_negative_log_likelihood"
 FIRST_ROWS = 16_384
 """Rows, spread evenly over the training split, from which a flow is initialised."""
 
-DRAWN_COLUMNS = 5
+BATCH = 1024
+"""Rows that are measured at once."""
+
+PLOTTED_COLUMNS = 5
 """Columns in the figure of pairs."""
 
 
@@ -49,8 +54,12 @@ class ModelConfig:
     bins: int = 8
     """Bins of a spline."""
     bound: float = 4.0
-    """Upper end of the interval that splines bend, and minus its lower end, in standard
+    """Upper end of the interval that splines transform, and minus its lower end, in standard
     deviations."""
+
+    def __post_init__(self) -> None:
+        _cli.check_least(self, "model.", steps=1, width=1, blocks=1, bins=1)
+        _cli.check(self.bound > 0, f"model.bound must be above 0, got {self.bound}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,160 +71,6 @@ class Config:
     train: training.TrainConfig
     baselines: bool = True
     """Fit Gaussians to the same split, for comparison."""
-
-    def __post_init__(self) -> None:
-        """Refuses values out of range.
-
-        Raises:
-          ValueError: Naming the field, the value given and what is allowed.
-        """
-        for name in ("steps", "width", "blocks", "bins"):
-            value = getattr(self.model, name)
-            if value < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {value}")
-        if not self.model.bound > 0:
-            raise ValueError(f"model.bound must be above 0, got {self.model.bound}")
-
-
-def build(config: Config, shape: tuple[int]) -> vf.models.FlowModel:
-    """Builds the model for rows of a shape."""
-    model = config.model
-    sizes = {"steps": model.steps, "width": model.width, "blocks": model.blocks}
-    if model.flow == "maf":
-        flow = vf.flows.MaskedAutoregressiveFlow(shape, **sizes)
-    elif model.flow == "real-nvp":
-        flow = vf.flows.RealNVP(shape, **sizes)
-    else:
-        flow = vf.flows.NeuralSplineFlow(
-            shape,
-            num_bins=model.bins,
-            bound=model.bound,
-            autoregressive=model.flow == "spline-autoregressive",
-            **sizes,
-        )
-    return vf.models.FlowModel(vf.flows.StandardizedFlow(flow, learned=False))
-
-
-def functions(config: Config, shape: tuple[int]) -> dict[str, vf.sharing.FunctionSpec]:
-    """Lists what `python -m experiments.export` writes of the model."""
-    return vf.sharing.export_functions(build(config, shape))
-
-
-class Evaluation:
-    """What is measured of the model."""
-
-    def __init__(self, model: vf.models.FlowModel, batch_size: int = 1024):
-        self.batch_size = batch_size
-        self._log_prob = jax.jit(functools.partial(model.apply, method="log_prob"))
-
-        @jax.jit
-        def round_trip(variables, rows):
-            there = model.apply(variables, rows, method="encode")
-            back = model.apply(variables, there, method="decode")
-            scale = jnp.exp(variables["constants"]["flow"]["log_scale"])
-            return jnp.max(jnp.abs(back - rows) / scale)
-
-        self._round_trip = round_trip
-
-    def log_prob(self, variables, source: data.Source) -> np.ndarray:
-        """Log-likelihood of each row of a split in nats, in the units of its file."""
-        found = []
-        for batch in data.epoch_batches(source, self.batch_size):
-            count = len(batch["vector"])
-            rows = np.arange(self.batch_size) % count  # filled up, for one shape is compiled
-            values = self._log_prob(variables, batch["vector"][rows])
-            found.append(np.asarray(values, np.float64)[:count])
-        return np.concatenate(found)
-
-    def round_trip_error(self, variables, rows: np.ndarray) -> float:
-        """Largest change, in standard deviations of its column, on the way to noise and back."""
-        return float(self._round_trip(variables, rows))
-
-
-def baselines(table: data.Table) -> dict[str, float]:
-    """Test log-likelihoods of Gaussians fitted to the same training rows."""
-    train, validation, test = (
-        data.stack(split)["vector"] for split in (table.train, table.validation, table.test)
-    )
-    fits = {
-        "diagonal_gaussian": metrics.fit_diagonal_gaussian,
-        "shrunk_gaussian": metrics.fit_shrunk_gaussian,
-    }
-    return {
-        f"test_log_likelihood_{name}": float(np.mean(fit(train, validation).log_prob(test)))
-        for name, fit in fits.items()
-    }
-
-
-def draw(
-    model: vf.models.FlowModel,
-    variables: Mapping[str, Any],
-    table: data.Table,
-    directory: training.RunDirectory,
-    plain: Mapping[str, float],
-) -> None:
-    """Saves the figures of a run: the curve of training, and pairs of columns with samples."""
-
-    def save(name: str, figure) -> None:
-        plotting.save_figure(directory.figures / f"{name}.png", figure)
-
-    curves = {"training batches": "negative_log_likelihood", "validation": VALIDATION}
-    prefix = "test_log_likelihood_"
-    expected = {
-        name.removeprefix(prefix).replace("_", " ").replace("gauss", "Gauss"): -value
-        for name, value in plain.items()
-    }
-    records = directory.read_metrics()
-    label = "negative log-likelihood, nats"
-    save("training_curve", plotting.training_curve(records, curves, expected, label))
-    rows = data.stack(table.train, 2000)["vector"]
-    sample = jax.jit(functools.partial(model.apply, method="sample"), static_argnums=2)
-    samples = np.asarray(sample(variables, jax.random.key(1), len(rows)))
-    labels = table.columns[:DRAWN_COLUMNS]
-    if len(labels) > 1:
-        shown = (values[:, : len(labels)] for values in (rows, samples))
-        save("pairs", plotting.pairwise_marginals(*shown, labels))
-
-
-def run(config: Config, directory: training.RunDirectory) -> common.Result:
-    """Trains, measures and draws."""
-    table = data.open_table(config.data)
-    print(table)
-    model = build(config, table.shape)
-    train = config.train
-    spread = np.linspace(0, len(table.train) - 1, min(len(table.train), FIRST_ROWS)).astype(int)
-    first = table.train.gather(spread)["vector"]
-    evaluation = Evaluation(model)
-
-    def evaluate(step: int, variables) -> dict[str, float]:
-        return {VALIDATION: -np.mean(evaluation.log_prob(variables, table.validation))}
-
-    fitted = training.fit(
-        model,
-        functools.partial(vf.losses.negative_log_likelihood, data="vector"),
-        training.Batches(table.train, train.batch_size, train.seed),
-        train,
-        directory,
-        initialize=lambda: jax.jit(model.init)(jax.random.key(train.seed), first),
-        evaluate=evaluate,
-        best=VALIDATION,
-    )
-    variables = fitted.variables
-    directory.write_model(variables, table.shape)
-    test = evaluation.log_prob(variables, table.test)
-    found = {
-        "test_log_likelihood": np.mean(test),
-        "test_log_likelihood_two_standard_errors": 2 * np.std(test, ddof=1) / np.sqrt(len(test)),
-        "validation_log_likelihood": -fitted.metrics[VALIDATION],
-        "train_log_likelihood": np.mean(evaluation.log_prob(variables, table.train)),
-        "round_trip_error": evaluation.round_trip_error(variables, first[:256]),
-    }
-    if not found["round_trip_error"] <= 1e-3:
-        common.announce(f"warning: round trip error {found['round_trip_error']:.2g} is above 0.001")
-    plain = baselines(table) if config.baselines else {}
-    if training.is_first():
-        draw(model, variables, table, directory, plain)
-    return common.Result(fitted.step, found | plain)
 
 
 SOURCES = {
@@ -239,8 +94,8 @@ def published(
     batch_size: int,
     steps: int = 400_000,
     learning_rate: float = 5e-4,
-) -> common.Preset:
-    """A preset for a table with published figures, those of `SOURCES` in their order."""
+) -> _cli.Preset:
+    """Makes a preset for a table with published figures, those of `SOURCES` in their order."""
     train = training.TrainConfig(
         steps=steps,
         batch_size=batch_size,
@@ -253,21 +108,22 @@ def published(
         patience=15,
         checkpoint_every=4000,
     )
-    return common.Preset(
+    return _cli.Preset(
         Config(
             data.TableConfig(f"npz:{name}.npz"),
             ModelConfig("spline-autoregressive", steps=10, width=width, bins=bins, bound=3.0),
             train,
         ),
         yields=(
-            f"{name.upper()} as preprocessed by Papamakarios et al. 2017, {columns} columns, which "
-            "--data.source npz:PATH gives; about the published size of RQ-NSF (AR), without its "
-            "dropout and residual connections."
+            f"{name.upper()} as preprocessed by Papamakarios et al. 2017, {columns} columns, from "
+            "--data.source npz:PATH; about the published size of RQ-NSF (AR), without its dropout "
+            "and residual connections."
         ),
         cost="hours on an accelerator; not run by us",
         expected={
-            f"test_log_likelihood_{end}".rstrip("_"): common.Expected(
-                figure, f"{source}, by a secondary source"
+            f"test_log_likelihood_{end}".rstrip("_"): _cli.Expected(
+                *(figure, f"{source}, by a secondary source"),
+                (f"npz:{name}.npz", f"npz:*/{name}.npz"),
             )
             for (end, source), figure in zip(SOURCES.items(), figures, strict=True)
         },
@@ -275,11 +131,11 @@ def published(
 
 
 PRESETS = {
-    "nuclei": common.Preset(
+    "nuclei": _cli.Preset(
         Config(
             data.TableConfig("embedded:nuclei"),
             # So few rows are soon learned by heart: few bins, strong weight decay and the choice of
-            # the best step on validation are what generalises.
+            # the best step on validation generalise.
             ModelConfig("spline-coupling", steps=4, width=32, bins=4),
             training.TrainConfig(
                 steps=4000,
@@ -297,7 +153,7 @@ PRESETS = {
         ),
         yields="20 measurements of cell nuclei in 569 tumours, shipped with the dependencies.",
         cost="about a minute on 2 CPU cores",
-        expected={"test_log_likelihood": common.Expected(34.4, "our run, fold 0, seed 0")},
+        expected={"test_log_likelihood": _cli.Expected(34.4, "our run, fold 0, seed 0")},
     ),
     "power": published(
         "power", 6, (0.66, 0.64, 0.62, 0.46, 0.24, 0.17), width=256, bins=8, batch_size=512
@@ -333,5 +189,138 @@ PRESETS = {
     ),
 }
 
+
+def build(config: Config, shape: tuple[int]) -> vf.models.FlowModel:
+    """Builds the model for rows of a shape."""
+    model = config.model
+    hidden_sizes = (model.width,) * model.blocks
+    if model.flow == "maf":
+        flow = vf.flows.MaskedAutoregressiveFlow(
+            shape, num_steps=model.steps, hidden_sizes=hidden_sizes
+        )
+    elif model.flow == "real-nvp":
+        flow = vf.flows.RealNVP(
+            shape, num_steps=model.steps, hidden_features=model.width, num_blocks=model.blocks
+        )
+    else:
+        flow = vf.flows.NeuralSplineFlow(
+            shape,
+            num_steps=model.steps,
+            hidden_sizes=hidden_sizes,
+            num_bins=model.bins,
+            bound=model.bound,
+            autoregressive=model.flow == "spline-autoregressive",
+        )
+    return vf.models.FlowModel(vf.flows.StandardizedFlow(flow, learned=False))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def log_prob(model: vf.models.FlowModel, variables: PyTree, batch: PyTree) -> jax.Array:
+    """Computes the log-likelihood of each row in nats, in the units of its file."""
+    return model.apply(variables, batch["vector"], method="log_prob")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def round_trip_error(model: vf.models.FlowModel, variables: PyTree, rows: jax.Array) -> jax.Array:
+    """Computes the largest change, in deviations of its column, on the way to noise and back."""
+    noise = model.apply(variables, rows, method="encode")
+    back = model.apply(variables, noise, method="decode")
+    scale = jnp.exp(variables["constants"]["flow"]["log_scale"])
+    return jnp.max(jnp.abs(back - rows) / scale)
+
+
+def log_probs(
+    model: vf.models.FlowModel,
+    variables: PyTree,
+    source: data.Source,
+    title: str = "",
+    batch_size: int = BATCH,
+) -> np.ndarray:
+    """Computes the log-likelihood of each row of a split."""
+    return measure(functools.partial(log_prob, model), variables, source, title, batch_size)
+
+
+def baselines(table: data.Table) -> dict[str, float]:
+    """Test log-likelihoods of Gaussians fitted to the same training rows."""
+    train, validation, test = (
+        data.stack(split)["vector"] for split in (table.train, table.validation, table.test)
+    )
+    fits = {
+        "diagonal_gaussian": metrics.fit_diagonal_gaussian,
+        "shrunk_gaussian": metrics.fit_shrunk_gaussian,
+    }
+    return {
+        f"test_log_likelihood_{name}": float(np.mean(fit(train, validation).log_prob(test)))
+        for name, fit in fits.items()
+    }
+
+
+def make_figures(
+    model: vf.models.FlowModel,
+    variables: PyTree,
+    table: data.Table,
+    directory: training.RunDirectory,
+    fitted: Mapping[str, float],
+) -> _figures.Named:
+    """Yields the training curve, with the baselines, and pairs of columns of data and samples."""
+    prefix = "test_log_likelihood_"
+    expected = {
+        name.removeprefix(prefix).replace("_", " ").replace("gauss", "Gauss"): -value
+        for name, value in fitted.items()
+    }
+    label, metric = "negative log-likelihood, nats", "negative_log_likelihood"
+    yield (
+        "training_curve",
+        _figures.training_curve(directory, metric, label, VALIDATION, expected),
+    )
+    labels = table.columns[:PLOTTED_COLUMNS]
+    if len(labels) > 1:
+        rows = data.stack(table.train, 2000)["vector"]
+        samples = _figures.sample(model, variables, jax.random.key(1), len(rows))
+        plotted = (values[:, : len(labels)] for values in (rows, samples))
+        yield "pairs", plotting.pairwise_marginals(*plotted, labels)
+
+
+def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
+    """Trains, measures and plots."""
+    table = data.open_table(config.data)
+    print(table)
+    model = build(config, table.shape)
+    train = config.train
+    spread = np.linspace(0, len(table.train) - 1, min(len(table.train), FIRST_ROWS)).astype(int)
+    first = table.train.gather(spread)["vector"]
+
+    def evaluate(step: int, variables) -> dict[str, float]:
+        return {VALIDATION: -np.mean(log_probs(model, variables, table.validation))}
+
+    fitted = training.fit(
+        model,
+        functools.partial(vf.losses.negative_log_likelihood, data="vector"),
+        training.Batches(table.train, train.batch_size, train.seed),
+        train,
+        directory,
+        initialize=lambda: jax.jit(model.init)(jax.random.key(train.seed), first),
+        evaluate=evaluate,
+        best=VALIDATION,
+    )
+    variables = fitted.variables
+    directory.write_model(variables, table.shape)
+    test = log_probs(model, variables, table.test, "test rows")
+    train_mean = np.mean(log_probs(model, variables, table.train, "training rows"))
+    found = {
+        "test_log_likelihood": np.mean(test),
+        "test_log_likelihood_two_standard_errors": 2 * np.std(test, ddof=1) / np.sqrt(len(test)),
+        "validation_log_likelihood": -fitted.metrics[VALIDATION],
+        "train_log_likelihood": train_mean,
+        "round_trip_error": float(round_trip_error(model, variables, first[:256])),
+    }
+    if not found["round_trip_error"] <= 1e-3:
+        _cli.announce(f"warning: round trip error {found['round_trip_error']:.2g} is above 0.001")
+    plain = baselines(table) if config.baselines else {}
+    if training.is_first():
+        _figures.save_all(directory, make_figures(model, variables, table, directory, plain))
+    return _cli.Result(fitted.step, found | plain)
+
+
 if __name__ == "__main__":
-    common.main("tabular_density", PRESETS, run)
+    _cli.main("tabular_density", PRESETS, run)

@@ -1,19 +1,17 @@
-"""Faces as two maps of codes: a VQ-VAE-2, and priors over its codes that draw faces.
+"""Faces as two maps of codes: a VQ-VAE-2, and priors over its codes that sample faces.
 
-The top map, of half the height and width of the bottom one, holds what is far apart together; its
-prior is a PixelSNAIL, that of the bottom a gated PixelCNN given the top. One command trains all,
-reports a bound on bits/dim and the use of the codes, and draws samples, reconstructions by level
-and the nearest training images. It goes on from any stage; `--stage` does one.
+The top map, of half the height and width of the bottom one, captures long-range structure; its
+prior is a PixelSNAIL, that of the bottom a gated PixelCNN given the top. Model, stages and figures
+are those of `experiments.vqvae_mnist`, with reconstructions by level.
 """
 
 from __future__ import annotations
 
-from experiments import common
-from experiments.vq_models import ModelConfig, PriorConfig
-from experiments.vq_runs import STAGES, Config, build, functions, run
+from experiments import _cli
+from experiments.vqvae_mnist import STAGES, Config, ModelConfig, PriorConfig, build, run
 from vaeflow import data, training
 
-__all__ = ["PRESETS", "Config", "build", "functions", "run"]
+__all__ = ["PRESETS", "STAGES", "Config", "build", "run"]
 
 
 def large(
@@ -24,15 +22,15 @@ def large(
     *,
     steps: int,
     batch_size: int,
-) -> common.Preset:
-    """A preset for many images; `steps` and `batch_size` are those of the priors."""
+) -> _cli.Preset:
+    """Makes a preset for many images; `steps` and `batch_size` are those of the priors."""
     slow = {
         "learning_rate": 3e-4,
         "evaluate_every": 10_000,
         "checkpoint_every": 5000,
         "log_every": 100,
     }
-    return common.Preset(
+    return _cli.Preset(
         Config(
             source,
             ModelConfig(levels=2, channels=(128, 128), hidden=64),
@@ -54,11 +52,11 @@ def large(
 
 
 PRESETS = {
-    "faces": common.Preset(
+    "faces": _cli.Preset(
         Config(
             data.DataConfig("embedded:faces", flip=True),
             # So few faces are soon learned by heart: narrow networks, strong weight decay and the
-            # choice of the best step on validation are what generalises.
+            # choice of the best step on validation generalise.
             ModelConfig(
                 levels=2,
                 channels=(32,),
@@ -98,7 +96,7 @@ PRESETS = {
         yields="100 real faces of 24x24 grey pixels, shipped with the dependencies: maps of 6x6 "
         "and 12x12 codes.",
         cost="5 minutes on 2 CPU cores",
-        expected={"bits_per_dim": common.Expected(6.77, "our run, fold 0, seed 0")},
+        expected={"bits_per_dim": _cli.Expected(6.77, "our run, fold 0, seed 0")},
     ),
     "celeba-64": large(
         "CelebA at 64x64, maps of 8x8 and 16x16 codes.",
@@ -120,4 +118,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    common.main("vqvae2_celeba", PRESETS, run, stages=STAGES)
+    _cli.main("vqvae2_celeba", PRESETS, run, stages=STAGES)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import vaeflow as vf
-from experiments import common, export, glow_celeba
+from experiments import _cli, _evaluation, export, glow_celeba
 from vaeflow import sharing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -41,7 +41,7 @@ def process(*arguments, folder=ROOT, **environment):
 
 def test_a_run_is_exported_and_computes_what_its_model_does(tmp_path):
     options = ["--preset", "mnist", "--workdir", "run", *TINY]
-    assert common.execute("glow_celeba", glow_celeba.PRESETS, glow_celeba.run, options) == 0
+    assert _cli.execute("glow_celeba", glow_celeba.PRESETS, glow_celeba.run, options) == 0
     out = tmp_path / "functions.zip"
     ended = process(str(tmp_path / "run"), "--out", str(out))
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -59,17 +59,16 @@ def test_a_run_is_exported_and_computes_what_its_model_does(tmp_path):
     model = glow_celeba.build(config, tuple(described["shape"]))
     dataset = vf.data.open_dataset(config.data)
     # The model is the one that was measured: its bits/dim are those of the report.
-    evaluation = glow_celeba.Evaluation(model, 256)
     report = json.loads(pathlib.Path("run/report.json").read_text())
-    bits = evaluation.bits_per_dim(variables, dataset.validation)
+    bits = glow_celeba.bits_per_dim(model, variables, dataset.validation)
     assert bits == report["metrics"]["validation_bits_per_dim"]
 
     functions = sharing.load_exported(out)
     images = vf.data.stack(dataset.test, 5)["image"]
     index = np.arange(5)
-    keys = jax.vmap(lambda index: jax.random.fold_in(evaluation.key, index))(index)
+    keys = _evaluation.example_keys({"index": index})
     numbers = np.asarray(jax.random.key_data(keys))
-    expected = evaluation.log_prob(variables, images, index)
+    expected = glow_celeba.log_prob(model, variables, {"image": images, "index": index})
     for count in (2, 5):
         got = functions["log_prob"](images[:count], numbers[:count])
         np.testing.assert_allclose(got, expected[:count], rtol=1e-5)
@@ -117,7 +116,7 @@ def model_of(**described):
     vf.save("run/model.safetensors", full, {"w": np.float32([3])})
 
 
-REFUSED = {
+UNUSABLE = {
     "no experiment": (
         {"experiment": None},
         "wasn't written by an experiment: it has no experiment",
@@ -125,7 +124,7 @@ REFUSED = {
     "another module": ({"experiment": "os.path"}, "must be the name of a module of experiments/"),
     "no name": ({"experiment": 3}, "must be the name of a module of experiments/, got 3"),
     "unknown": ({"experiment": "nothing"}, "experiments.nothing can't be imported"),
-    "no functions": ({"experiment": "common"}, "experiments.common exports nothing"),
+    "no functions": ({"experiment": "_cli"}, "experiments._cli exports nothing"),
     "changed since": (
         {"experiment": "glow_celeba", "config": {"data": {}, "model": {"depth": 1}, "train": {}}},
         "config.model must have the fields of ModelConfig: levels,",
@@ -133,9 +132,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_exported_is_one_line(case, capsys):
-    described, message = REFUSED[case]
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_run_that_cannot_be_exported_is_one_line(case, capsys):
+    described, message = UNUSABLE[case]
     model_of(**described)
     assert export.main(["run", "--out", "out"]) == 1
     out, err = capsys.readouterr()

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import munit, munit_ours
 from benchmarks.munit_size import DECAYS, LEARNING_RATE, SHAPES, WEIGHTS, MunitSize
-from experiments import munit_digits, munit_models
+from experiments import munit_digits, munit_folders
 from vaeflow import training
 
 TINY = {
@@ -32,7 +32,7 @@ def test_the_default_is_the_preset_of_the_digits():
     assert size.batch_size == preset.train.batch_size
     assert preset.train.learning_rate == LEARNING_RATE
     assert vars(preset.loss) == {**WEIGHTS, "cycle": 0.0}
-    assert munit_models.DECAYS == DECAYS
+    assert munit_folders.DECAYS == DECAYS
 
 
 def test_images_of_both_domains():

@@ -13,7 +13,7 @@ from flax import traverse_util
 import vaeflow as vf
 from benchmarks import munit_ours
 from benchmarks.munit_size import SHAPES, MunitSize
-from experiments import munit_models
+from experiments import munit_folders
 from vaeflow._util.random import row_keys
 from vaeflow.losses.munit import NOISE
 
@@ -30,7 +30,7 @@ STEPS = 3
 
 def game(size: MunitSize) -> vf.models.MUNITGame:
     """Both players of ours."""
-    return munit_models.build(munit_ours.model_config(size), SHAPES)
+    return munit_folders.build_game(munit_ours.model_config(size), SHAPES)
 
 
 def matched(network: torch.nn.Module, player: str) -> dict[tuple[str, ...], torch.Tensor]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from experiments import latent_models
+from experiments import vae_mnist
 from vaeflow import losses
 
 KEY = jax.random.key(0)
 SHAPE = (4, 4, 1)
 IMAGES = np.random.RandomState(0).choice([0, 255], (16, *SHAPE), p=[0.7, 0.3]).astype(np.uint8)
-MODEL = latent_models.build(latent_models.ModelConfig(latents=3, prior="autoregressive"), SHAPE)
+CONFIG = dataclasses.replace(
+    vae_mnist.PRESETS["vae"].config,
+    model=vae_mnist.ModelConfig(latents=3, prior="autoregressive"),
+)
+MODEL = vae_mnist.build(CONFIG, SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +26,7 @@ def variables():
     return jax.jit(MODEL.init)(KEY, IMAGES)
 
 
-def test_joint_training_moves_it(variables):
+def test_joint_training_changes_its_parameters(variables):
     batch = {"image": IMAGES}
 
     @jax.jit

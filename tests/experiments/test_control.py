@@ -15,12 +15,14 @@ from PIL import Image
 
 import vaeflow as vf
 from experiments import control, vae_mnist
-from experiments.latent_runs import Config
 from tests.pixels import occurrences
 from vaeflow import decoders, encoders, models
 
 SHAPE = (6, 6, 1)
 IMAGES = np.random.RandomState(0).randint(0, 256, (60, *SHAPE)).astype(np.uint8)
+
+
+pytestmark = pytest.mark.figures
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +77,8 @@ def grouped_run(monkeypatch) -> tuple[models.VAE, dict]:
 def toy_run(monkeypatch, model: models.VAE, labels=None) -> dict:
     """A run of an experiment that builds a given model."""
     module = types.ModuleType("experiments.toy")
-    module.Config = Config
+    module.Config = vae_mnist.Config
     module.build = lambda config, shape: model
-    module.functions = lambda config, shape: vf.sharing.export_functions(model)
     monkeypatch.setitem(sys.modules, "experiments.toy", module)
     config = vae_mnist.PRESETS["vae"].config
     config = dataclasses.replace(config, data=vf.data.DataConfig("npz:digits.npz"))
@@ -98,7 +99,7 @@ def test_original_reconstruction_and_change_are_drawn(capsys):
     model, variables = plain_run()
     arguments = ["run", "--set", "z1=2.5", "--set", "z0=-1", "--image", "4", "--out", "out.png"]
     assert control.main(arguments) == 0
-    assert capsys.readouterr().out == "out.png is drawn\n"
+    assert capsys.readouterr().out == "out.png is saved\n"
     test = vf.data.open_dataset(vf.data.DataConfig("npz:digits.npz")).test
     real = test[4]["image"]
     z = model.apply(variables, real[None], jax.random.key(0), method="encode")[0]
@@ -200,7 +201,7 @@ def test_runs_that_cannot_be_used_are_one_line(monkeypatch, capsys):
     plain_run()
     assert control.main(["nowhere", "--set", "z0=1", "--out", "out.png"]) == 1
     assert control.main(["run", "--set", "z0=1", "--out", "out.txt"]) == 1
-    monkeypatch.setattr(vae_mnist, "functions", lambda config, shape: {"log_prob": None})
+    monkeypatch.setattr(control, "functions_of", lambda opened: {"log_prob": None})
     assert control.main(["run", "--set", "z0=1", "--out", "out.png"]) == 1
     pathlib.Path("digits.npz").unlink()
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The main job end to end, at a tiny size, and what it says to bad input."""
+"""Glow on faces end to end, at a tiny size, and its errors for bad input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import common, glow_celeba
+from experiments import _cli, glow_celeba
 from vaeflow import data
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ TINY = ["--model.levels", "1", "--model.steps", "2", "--model.width", "8", "--tr
 
 
 def execute(*arguments):
-    return common.execute("glow_celeba", glow_celeba.PRESETS, glow_celeba.run, arguments)
+    return _cli.execute("glow_celeba", glow_celeba.PRESETS, glow_celeba.run, arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,8 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_faces_are_trained_measured_and_drawn(capsys):
+@pytest.mark.figures
+def test_faces_are_trained_measured_and_plotted(capsys):
     assert execute("--workdir", "run", *TINY, "--train.evaluate-every", "2") == 0
     report = json.loads(pathlib.Path("run/report.json").read_text())
     found = report["metrics"]
@@ -52,8 +53,6 @@ def test_faces_are_trained_measured_and_drawn(capsys):
         "training_curve.png",
     }
     assert "bits_per_dim: " in capsys.readouterr().out
-    assert execute("--workdir", "run", *TINY, "--train.evaluate-every", "2") == 0
-    assert "run is finished; nothing to do" in capsys.readouterr().err
 
 
 def test_every_option_of_the_model_trains():
@@ -62,7 +61,7 @@ def test_every_option_of_the_model_trains():
     assert execute("--preset", "mnist", "--workdir", "run", *TINY, *options) == 0
     report = json.loads(pathlib.Path("run/report.json").read_text())
     assert 0 < report["metrics"]["bits_per_dim"] < 8
-    assert report["expected"]["bits_per_dim"]["value"] == 1.101
+    assert report["expected"] == {}  # of fewer steps, and of other data
 
 
 def test_bits_per_dim_does_not_depend_on_the_size_of_batches():
@@ -72,7 +71,7 @@ def test_bits_per_dim_does_not_depend_on_the_size_of_batches():
     model = glow_celeba.build(glow_celeba.Config(config.data, small, config.train), dataset.shape)
     variables = model.init(jax.random.key(0), data.stack(dataset.train, 16)["image"])
     by_size = [
-        glow_celeba.Evaluation(model, size).bits_per_dim(variables, dataset.test)
+        glow_celeba.bits_per_dim(model, variables, dataset.test, batch_size=size)
         for size in (10, 4)
     ]
     assert by_size[0] == pytest.approx(by_size[1], rel=1e-6)

@@ -1,4 +1,4 @@
-"""Models of a style and a category: what they minimise, what is measured, and a run end to end."""
+"""HFVAEs of a style and a category: objective, measurements, and a run end to end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import common, hfvae, hfvae_fashion, hfvae_mnist
-from experiments.hfvae_evaluation import Evaluation
-from experiments.hfvae_objective import ObjectiveConfig, loss, make_weights
+from experiments import _cli, _evaluation, hfvae_fashion, hfvae_mnist
+from experiments.hfvae_mnist import ObjectiveConfig, loss, make_weights
 from vaeflow import data, distributions, losses, training
 from vaeflow.distributions.grouped import per_dim_kl
 
@@ -33,17 +32,21 @@ def _here(tmp_path, monkeypatch):
 
 def execute(experiment, *arguments):
     name = experiment.__name__.rpartition(".")[2]
-    return common.execute(name, experiment.PRESETS, experiment.run, arguments)
+    return _cli.execute(name, experiment.PRESETS, experiment.run, arguments)
 
 
 @pytest.mark.parametrize(
     ("experiment", "preset"),
     [
-        (hfvae_mnist, "led"),
-        pytest.param(hfvae_fashion, "published", marks=pytest.mark.slow),
+        pytest.param(hfvae_mnist, "led", marks=pytest.mark.figures),
+        pytest.param(
+            hfvae_fashion,
+            "published",
+            marks=[pytest.mark.slow, pytest.mark.figures],
+        ),
     ],
 )
-def test_presets_are_trained_measured_and_drawn(experiment, preset, capsys):
+def test_presets_are_trained_measured_and_plotted(experiment, preset, capsys):
     options = ["--workdir", "run", "--preset", preset, *SMALL, "--data.source", "npz:digits.npz"]
     assert execute(experiment, *options) == 0
     found = json.loads(pathlib.Path("run/report.json").read_text())["metrics"]
@@ -56,7 +59,7 @@ def test_presets_are_trained_measured_and_drawn(experiment, preset, capsys):
     for name in ("samples", "reconstructions", "categories", "styles", "category_by_style_2"):
         with Image.open(f"run/figures/{name}.png") as image:
             assert np.asarray(image).std() > 1
-    assert "; the category tells 0." in capsys.readouterr().out.splitlines()[-1]
+    assert "; the category has 0." in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_the_published_objective_is_constant_and_the_other_ends_with_it():
@@ -77,11 +80,11 @@ def test_the_published_objective_is_constant_and_the_other_ends_with_it():
         assert at(led, step).items() >= expected.items()
 
 
-def test_what_leads_the_category_is_added_to_the_objective():
+def test_capacity_and_style_weight_are_added_to_the_objective():
     config = dataclasses.replace(
-        hfvae_mnist.PRESETS["led"].config, model=hfvae.ModelConfig(styles=2, categories=3)
+        hfvae_mnist.PRESETS["led"].config, model=hfvae_mnist.ModelConfig(styles=2, categories=3)
     )
-    model = hfvae.build(config, (6, 6, 1))
+    model = hfvae_mnist.build(config, (6, 6, 1))
     images = np.load("digits.npz")["image"][:8]
     batch = {"image": images, "index": np.arange(8)}
     variables = jax.jit(model.init)(jax.random.key(0), images)
@@ -132,47 +135,45 @@ SURE = np.array([[1 - 1e-6, 1e-6], [1e-6, 1 - 1e-6]])
 @pytest.mark.parametrize(
     ("category", "expected"), [([0, 1, 0, 1], 0.0), ([0, 0, 1, 1], math.log(2))]
 )
-def test_total_correlation_is_what_style_tells_of_the_category(category, expected):
+def test_total_correlation_is_the_information_shared_by_style_and_category(category, expected):
     style = np.array([-1.0, -1.0, 1.0, 1.0])
-    found = Evaluation(None).correlations(*posteriors(style, SURE[np.array(category)]))
+    found = hfvae_mnist.total_correlations(*posteriors(style, SURE[np.array(category)]))
     assert found["total_correlation"] == pytest.approx(expected, abs=1e-4)
     assert found["total_correlation/style"] == pytest.approx(0, abs=1e-4)
 
 
-def test_what_the_category_tells_and_how_well_it_agrees_with_labels():
+def test_information_and_accuracy_of_the_category():
     probability = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.9, 0.1]])
     posterior, _ = posteriors(np.zeros(4), probability)
-    found = Evaluation(None).category(posterior, np.array([1, 1, 0, 0]))
+    found = hfvae_mnist.category_metrics(posterior, np.array([1, 1, 0, 0]))
     entropy = lambda p: -(p * np.log(p)).sum(-1).mean()  # noqa: E731
     marginal = entropy(probability.mean(0))
     assert found["category_entropy"] == pytest.approx(marginal, rel=1e-5)
     told = marginal - entropy(probability)
     assert found["category_mutual_information"] == pytest.approx(told, rel=1e-5)
     assert found["cluster_accuracy"] == 0.75
-    assert "cluster_accuracy" not in Evaluation(None).category(posterior, None)
+    assert "cluster_accuracy" not in hfvae_mnist.category_metrics(posterior, None)
 
 
 def test_measures_cover_every_example_once(monkeypatch):
-    config = hfvae.Config(
+    config = hfvae_mnist.Config(
         data.DataConfig("npz:digits.npz"),
-        hfvae.ModelConfig(styles=2, categories=3),
+        hfvae_mnist.ModelConfig(styles=2, categories=3),
         ObjectiveConfig(),
         training.TrainConfig(),
     )
     dataset = data.open_dataset(config.data)
-    model = hfvae.build(config, dataset.shape)
+    model = hfvae_mnist.build(config, dataset.shape)
     images = data.stack(dataset.train)["image"]
     variables = jax.jit(model.init)(jax.random.key(0), images)
-    for module in ("hfvae_evaluation", "latent_evaluation"):  # which makes the batches
-        monkeypatch.setattr(f"experiments.{module}.BATCH", 32)
-    evaluation = Evaluation(model)
-    posterior, z = evaluation.posterior(variables, dataset.train)
+    monkeypatch.setattr(_evaluation, "BATCH", 32)
+    posterior, z = hfvae_mnist.posteriors(model, variables, dataset.train)
     assert posterior.batch_shape == (48,)
     assert z.shape == (48, 5)
     np.testing.assert_array_equal(np.sort(z[:, 2:], axis=-1), [[0, 0, 1]] * 48)
     prior = model.apply(variables, method="prior")
     kl = per_dim_kl(posterior, prior)
-    found = evaluation.bound(variables, dataset.train)
+    found = hfvae_mnist.mean_terms(model, variables, dataset.train)
     for name, values in kl.items():
         assert found[f"kl/{name}"] == pytest.approx(float(values.sum(-1).mean()), rel=1e-4)
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import vaeflow as vf
-from experiments import common, export, image_classifier
+from experiments import _cli, export, image_classifier
 from tests import quadrants
 from vaeflow import plotting
 from vaeflow.nn.convolution import convolution
@@ -27,12 +27,13 @@ def _here(tmp_path, monkeypatch):
 
 
 def execute(*arguments):
-    return common.execute(
+    return _cli.execute(
         "image_classifier", image_classifier.PRESETS, image_classifier.run, arguments
     )
 
 
-def test_a_classifier_is_trained_measured_drawn_and_shared(capsys):
+@pytest.mark.figures
+def test_a_classifier_is_trained_measured_plotted_and_exported():
     assert execute("--workdir", "run", *SMALL, "npz:quadrants.npz") == 0
     found = json.loads(pathlib.Path("run/report.json").read_text())["metrics"]
     assert all(math.isfinite(value) for value in found.values())
@@ -54,8 +55,6 @@ def test_a_classifier_is_trained_measured_drawn_and_shared(capsys):
     assert costs.mean() == pytest.approx(found["cross_entropy"], rel=1e-5)
     assert np.mean(log_probabilities.argmax(axis=1) == test["label"]) == found["accuracy"]
 
-    assert execute("--workdir", "run", *SMALL, "npz:quadrants.npz") == 0
-    assert "run is finished; nothing to do" in capsys.readouterr().err
     assert export.main(["run", "--out", "run.zip"]) == 0
     shared = vf.sharing.load_exported("run.zip")
     for name, expected in (("log_probabilities", log_probabilities), ("features", features)):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments import export, image_classifier, image_scores
+from experiments import _scores, export, image_classifier
 from tests import quadrants
 from vaeflow import data, metrics, training
 
@@ -40,10 +40,10 @@ def dataset(_here):
 @pytest.fixture(scope="module")
 def scorer(dataset):
     config = data.DataConfig("npz:quadrants.npz", flip=True)
-    return image_scores.open_scorer(dataset, config, run_directory(), train=TRAIN)
+    return _scores.open_scorer(dataset, config, run_directory(), train=TRAIN)
 
 
-def test_held_out_images_score_as_data_do(scorer, dataset):
+def test_held_out_images_score_as_data(scorer, dataset):
     assert scorer.count == 40  # of 80 training and 40 test images
     assert scorer.accuracy > 0.8
     found = scorer.held_out
@@ -55,7 +55,7 @@ def test_held_out_images_score_as_data_do(scorer, dataset):
     np.testing.assert_allclose(again, found, rtol=1e-6)
 
 
-def test_what_is_missing_from_samples_is_seen(scorer):
+def test_missing_classes_and_noise_worsen_the_scores(scorer):
     draw = quadrants.draw(40, 7)["image"]
     fresh, single = scorer(draw), scorer(np.repeat(draw[:10], 4, axis=0))
     noise = scorer(np.random.RandomState(0).randint(0, 256, draw.shape).astype(np.uint8))
@@ -82,7 +82,7 @@ def test_the_scores_are_those_of_the_metrics(scorer, dataset):
         for split in (images, dataset.train.gather(rows)["image"])
     ]
     probabilities = np.exp(values[0][0])
-    expected = image_scores.SampleScores(
+    expected = _scores.SampleScores(
         probabilities.max(axis=1).mean(),
         metrics.label_entropy(probabilities.argmax(axis=1)),
         metrics.inception_score(probabilities),
@@ -101,7 +101,7 @@ def test_fewer_images_are_drawn_from_all_classes(scorer, dataset):
     config = data.DataConfig("npz:quadrants.npz")
     directory = run_directory()
     lines = (directory.path / "classifier" / "metrics.jsonl").read_bytes()
-    few = image_scores.open_scorer(dataset, config, directory, count=12, train=TRAIN)
+    few = _scores.open_scorer(dataset, config, directory, count=12, train=TRAIN)
     # The run has its classifier: it isn't trained again.
     assert (directory.path / "classifier" / "metrics.jsonl").read_bytes() == lines
     assert few.accuracy == scorer.accuracy
@@ -110,9 +110,9 @@ def test_fewer_images_are_drawn_from_all_classes(scorer, dataset):
     assert few(references).frechet_distance == pytest.approx(0, abs=1e-9)
 
 
-def test_other_numbers_and_kinds_of_images_are_refused(scorer, dataset):
+def test_other_numbers_and_kinds_of_images_raise_value_error(scorer, dataset):
     images = quadrants.draw(40)["image"]
-    with pytest.raises(ValueError, match="as many as they are held against, got 39"):
+    with pytest.raises(ValueError, match="as many as the references, got 39"):
         scorer(images[:39])
     with pytest.raises(ValueError, match="images must be uint8, got float32"):
         scorer(np.float32(images))
@@ -120,10 +120,10 @@ def test_other_numbers_and_kinds_of_images_are_refused(scorer, dataset):
         scorer(images[:, :7])
     for count in (1, 41):
         with pytest.raises(ValueError, match=rf"count must be from 2 to 40, .*, got {count}"):
-            image_scores.Scorer(dataset, scorer._classifier, scorer._variables, count)
+            _scores.Scorer(dataset, scorer._classifier, scorer._variables, count)
 
 
-def test_data_without_labels_are_refused():
+def test_data_without_labels_raise_value_error():
     config = data.DataConfig("embedded:faces")
     with pytest.raises(ValueError, match="must have labels to classify by, got embedded:faces"):
-        image_scores.open_scorer(data.open_dataset(config), config, run_directory())
+        _scores.open_scorer(data.open_dataset(config), config, run_directory())

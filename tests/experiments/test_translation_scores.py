@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import export, image_classifier, translation_scores
+from experiments import _scores, export, image_classifier
 from vaeflow import data, metrics, training
 
 TRAIN = training.TrainConfig(steps=240, batch_size=32, learning_rate=0.004, scan_steps=40)
@@ -49,7 +49,7 @@ def pair(_here):
 
 @pytest.fixture(scope="module")
 def scorer(pair):
-    return translation_scores.open_translation_scorer(pair, run_directory(), train=TRAIN)
+    return _scores.open_translation_scorer(pair, run_directory(), train=TRAIN)
 
 
 class Perfect:
@@ -84,9 +84,9 @@ def test_the_classifiers_know_digits_and_styles(scorer, pair):
     assert found["classifier_accuracy/b"] > 0.9
     assert found["classifier_accuracy/style"] > 0.8
     assert scorer.count == len(pair[0].test) == len(pair[1].test) > 100
-    styles = data.stack(translation_scores.of_styles(pair[1]).test)
+    styles = data.stack(_scores.of_styles(pair[1]).test)
     np.testing.assert_array_equal(styles["label"], styles["style"])
-    assert translation_scores.of_styles(pair[1]).num_classes == 18
+    assert _scores.of_styles(pair[1]).num_classes == 18
 
 
 def test_perfect_translations_score_as_true_ones(scorer, pair):
@@ -113,7 +113,7 @@ def test_perfect_translations_score_as_true_ones(scorer, pair):
     assert found["frechet_ratio/b_to_a"] == pytest.approx(ratio, rel=1e-12)
 
 
-def test_a_single_style_is_seen(scorer, pair):
+def test_a_single_style_lowers_diversity(scorer, pair):
     single = OneStyle(scorer, pair[1].truth)
     found = scorer.report(single.to_b, single.to_a)
     assert found["diversity"] < 1e-9
@@ -122,7 +122,7 @@ def test_a_single_style_is_seen(scorer, pair):
     assert found["frechet_distance/a_to_b"] > 3 * found["frechet_distance/a_to_b/held_out"]
 
 
-def test_other_digits_are_seen(scorer, pair):
+def test_other_digits_lower_content_agreement(scorer, pair):
     perfect, images = Perfect(scorer, pair[1].truth), scorer.inputs["a"]
     others = np.roll(images, 1, axis=0)  # in random order: a third of them agree
     wrong = perfect.to_b(others, 1)[:, 0]
@@ -200,12 +200,12 @@ def test_a_run_keeps_its_classifiers(scorer, pair):
     directory = run_directory()
     paths = [directory.path / f"classifier_{name}/metrics.jsonl" for name in ("a", "b", "style")]
     lines = [path.read_bytes() for path in paths]
-    again = translation_scores.open_translation_scorer(pair, directory, train=TRAIN)
+    again = _scores.open_translation_scorer(pair, directory, train=TRAIN)
     assert [path.read_bytes() for path in paths] == lines
     assert again.references == pytest.approx(scorer.references, rel=1e-6)
 
 
-def test_what_does_not_fit_is_refused(scorer, pair):
+def test_images_that_do_not_fit_raise_value_error(scorer, pair):
     digits, drawings = scorer.inputs["a"], scorer.inputs["b"]
     several = drawings[:20].reshape(2, 10, *drawings.shape[1:])
     with pytest.raises(ValueError, match=r"images must be \d+, as many as .*, got 9"):
@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_refused(scorer, pair):
         scorer.report(lambda images, samples: perfect.to_b(images, samples - 1), perfect.to_a)
 
 
-def test_other_pairs_are_refused(pair):
+def test_other_pairs_raise_value_error(pair):
     a, b = pair
     for wrong, message in (
         ((b, a), "b must be drawings, whose styles are known, got embedded:digits"),
@@ -236,4 +236,4 @@ def test_other_pairs_are_refused(pair):
         ((dataclasses.replace(a, num_classes=4), b), "with 4 classes"),
     ):
         with pytest.raises(ValueError, match=message):
-            translation_scores.open_translation_scorer(wrong, run_directory(), train=TRAIN)
+            _scores.open_translation_scorer(wrong, run_directory(), train=TRAIN)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import common, control, latent_figures, latent_objectives, vae_mnist
+from experiments import _cli, _figures, control, vae_mnist
 from vaeflow import sharing
 
 TINY = ["--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "8"]
@@ -37,7 +37,7 @@ def _here(tmp_path, monkeypatch):
 
 
 def execute(*arguments):
-    return common.execute("vae_mnist", vae_mnist.PRESETS, vae_mnist.run, arguments)
+    return _cli.execute("vae_mnist", vae_mnist.PRESETS, vae_mnist.run, arguments)
 
 
 def report():
@@ -47,7 +47,7 @@ def report():
 @pytest.mark.parametrize(
     "options",
     [
-        ["--preset", "vae"],
+        pytest.param(["--preset", "vae"], marks=pytest.mark.figures),
         ["--preset", "dreg", "--objective.samples", "3"],
         ["--preset", "planar", "--model.posterior-steps", "2"],
         pytest.param(["--preset", "vamp", "--model.components", "5"], marks=pytest.mark.slow),
@@ -62,7 +62,7 @@ def report():
     ],
     ids=lambda options: options[1],
 )
-def test_presets_are_trained_measured_and_drawn(options):
+def test_presets_are_trained_measured_and_plotted(options):
     assert execute("--workdir", "run", *options, *SMALL, "npz:digits.npz") == 0
     found = report()["metrics"]
     assert all(math.isfinite(value) for value in found.values())
@@ -71,13 +71,14 @@ def test_presets_are_trained_measured_and_drawn(options):
     assert 0.9 < found["bits_per_dim"] < 1.3
     assert found["negative_log_likelihood"] < found["negative_elbo"] + 0.5
     for name in FIGURES:
-        with Image.open(f"run/figures/{name}") as image:
-            assert np.asarray(image).std() > 1
-    assert execute("--workdir", "run", *options, *SMALL, "npz:digits.npz") == 0
+        assert pathlib.Path("run/figures", name).exists()
+        if options[1] == "vae":
+            with Image.open(f"run/figures/{name}") as image:
+                assert np.asarray(image).std() > 1
 
 
 @pytest.mark.slow
-def test_levels_are_measured_apart():
+def test_levels_are_measured_separately():
     options = ["--preset", "hierarchical", "--model.levels", "3", "2", "1", *SMALL]
     options += ["npz:digits.npz", "--objective.warmup", "0.5", "--objective.cycles", "2"]
     assert execute("--workdir", "run", *options, "--objective.free-bits", "0.1") == 0
@@ -95,7 +96,7 @@ def test_levels_are_measured_apart():
 
 def test_there_is_a_column_for_each_class():
     options = ["--preset", "conditional", "--model.classes", "4", *SMALL, "npz:digits.npz"]
-    config = common.parse("vae_mnist", vae_mnist.PRESETS, options)[-1]
+    config = _cli.parse("vae_mnist", vae_mnist.PRESETS, options)[-1]
     model = vae_mnist.build(config, (6, 6, 1))
     images = np.zeros((8, 6, 6, 1), np.uint8)
     variables = jax.jit(model.init)(jax.random.key(0), images, np.arange(8) % 4)
@@ -107,8 +108,7 @@ def test_there_is_a_column_for_each_class():
     network["Dense_1"]["kernel"] = network["Dense_1"]["kernel"].at[0, 0].set(1.0)
     network["Dense_2"]["kernel"] = network["Dense_2"]["kernel"].at[0].set(10.0)
     variables["params"]["decoder"] = parameters
-    drawing = latent_figures.Drawing(model, None, None, None)
-    table = drawing.table(variables)
+    table = _figures.sample_table(model, variables)
     assert table.shape == (8, 4, 6, 6, 1)
     grey = 255 / (1 + np.exp(-10 * np.tanh(np.tanh(logits / 10))))
     for column, shade in enumerate(grey):
@@ -116,7 +116,7 @@ def test_there_is_a_column_for_each_class():
     # One that ignores it: what differs is the noise, of which a row has its own.
     kernel = network["Dense_0"]["kernel"].at[3:].set(0.0).at[:3, 0].set(1.0)
     network["Dense_0"]["kernel"] = kernel
-    table = drawing.table(variables)
+    table = _figures.sample_table(model, variables)
     np.testing.assert_array_equal(table, np.broadcast_to(table[:, :1], table.shape))
     assert len(np.unique(table[:, 0, 0, 0, 0])) > 2
 
@@ -129,29 +129,29 @@ def test_configurations_come_back_from_json(preset):
 
 
 def test_schedules_of_the_kl():
-    config = latent_objectives.ObjectiveConfig("elbo", beta=2.0, warmup=0.5, cycles=4)
-    beta = latent_objectives.make_loss(config, 800)[1]["beta"]
+    config = vae_mnist.ObjectiveConfig("elbo", beta=2.0, warmup=0.5, cycles=4)
+    beta = vae_mnist.make_loss(config, 800)[1]["beta"]
     found = [float(beta(step)) for step in (0, 50, 100, 199, 200, 250, 799, 800, 5000)]
     np.testing.assert_allclose(found, [0, 1, 2, 2, 0, 1, 2, 2, 2], rtol=1e-5)
-    config = latent_objectives.ObjectiveConfig("elbo", beta=4.0)
-    assert float(latent_objectives.make_loss(config, 10)[1]["beta"](0)) == 4
-    config = latent_objectives.ObjectiveConfig("elbo", warmup=0.2)
-    beta = latent_objectives.make_loss(config, 100)[1]["beta"]
+    config = vae_mnist.ObjectiveConfig("elbo", beta=4.0)
+    assert float(vae_mnist.make_loss(config, 10)[1]["beta"](0)) == 4
+    config = vae_mnist.ObjectiveConfig("elbo", warmup=0.2)
+    beta = vae_mnist.make_loss(config, 100)[1]["beta"]
     np.testing.assert_allclose([float(beta(step)) for step in (0, 10, 20, 99)], [0, 0.5, 1, 1])
 
 
-def test_clusters_of_a_mixture_are_held_against_labels():
+def test_clusters_of_a_mixture_are_compared_with_labels():
     options = ["--preset", "mixture", "--model.components", "4", *SMALL, "npz:digits.npz"]
     assert execute("--workdir", "run", *options, "--model.latents", "2") == 0
     # Of six test images.
     right = 6 * report()["metrics"]["cluster_accuracy"]
     assert right == pytest.approx(round(right))
     assert 1 <= round(right) <= 6
-    with Image.open("run/figures/manifold.png") as image:
-        assert np.asarray(image).std() > 1
+    assert pathlib.Path("run/figures/manifold.png").exists()
 
 
-def test_an_auto_encoder_is_trained_beside_a_variational_one(capsys):
+@pytest.mark.figures
+def test_an_auto_encoder_is_compared_with_a_vae(capsys):
     options = ["--preset", "ae", *SMALL, "npz:digits.npz"]
     assert execute("--workdir", "run", *options) == 0
     found = report()["metrics"]
@@ -170,7 +170,7 @@ def test_an_auto_encoder_is_trained_beside_a_variational_one(capsys):
     assert capsys.readouterr().err.splitlines()[-1] == message
 
 
-def test_collapse_is_said_in_the_last_line(capsys):
+def test_the_last_line_reports_collapse(capsys):
     options = ["--preset", "beta", "--objective.beta", "100", *SMALL, "npz:digits.npz"]
     options += ["--train.steps", "150", "--train.learning-rate", "0.03"]
     assert execute("--workdir", "run", *options) == 0
@@ -208,7 +208,7 @@ def test_bad_options_are_one_clear_line(options, message, capfd):
     assert message in errors[0]
 
 
-def test_other_numbers_of_classes_are_refused(capfd):
+def test_other_numbers_of_classes_are_an_error(capfd):
     options = ["--preset", "conditional", *SMALL, "npz:digits.npz"]
     assert execute("--workdir", "run", *options) == 1
     assert "model.classes must be that of the data, 4, got 10" in capfd.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -17,8 +18,8 @@ import pytest
 from PIL import Image
 
 import vaeflow as vf
-from experiments import common, vq_codes, vq_models, vq_runs, vqvae2_celeba, vqvae_mnist
-from experiments.export import open_run
+from experiments import _cli, _evaluation, vqvae2_celeba, vqvae_mnist
+from experiments.export import functions_of, open_run
 from vaeflow import data
 
 EXPERIMENTS = {"vqvae_mnist": vqvae_mnist, "vqvae2_celeba": vqvae2_celeba}
@@ -57,22 +58,23 @@ def _here(tmp_path, monkeypatch):
 
 def execute(name, workdir, *options):
     arguments = ["--workdir", workdir, *TINY, *options]
-    presets, stages = EXPERIMENTS[name].PRESETS, vq_runs.STAGES
-    return common.execute(name, presets, EXPERIMENTS[name].run, arguments, stages)
+    presets, stages = EXPERIMENTS[name].PRESETS, vqvae_mnist.STAGES
+    return _cli.execute(name, presets, EXPERIMENTS[name].run, arguments, stages)
 
 
 def report(workdir):
     return json.loads(pathlib.Path(workdir, "report.json").read_text())
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize(
     ("name", "levels"),
     [pytest.param("vqvae_mnist", 1, marks=pytest.mark.slow), ("vqvae2_celeba", 2)],
 )
-def test_all_stages_are_gone_through_at_once_or_one_by_one(name, levels, capsys):
-    names = vq_models.level_names(levels)
-    for number, stage in enumerate(vq_runs.STAGES):
-        for later in vq_runs.STAGES[number + 1 :]:
+def test_stages_run_at_once_or_one_by_one_with_the_same_result(name, levels, capsys):
+    names = _evaluation.level_names(levels)
+    for number, stage in enumerate(vqvae_mnist.STAGES):
+        for later in vqvae_mnist.STAGES[number + 1 :]:
             assert execute(name, "parts", "--stage", later) == 1
             assert f"stage {stage} isn't done yet: it comes first" in capsys.readouterr().err
         assert execute(name, "parts", "--stage", stage) == 0
@@ -98,8 +100,7 @@ def test_labels_condition_the_priors_and_samples_are_scored():
     assert {"samples/confidence", "held_out/frechet_distance"} <= set(found)
     assert pathlib.Path("run/classifier/model.safetensors").exists()
     opened = open_run("run")
-    functions = opened.module.functions(opened.config, opened.shape)
-    assert list(functions) == ["encode_codes", "decode", "sample", "bound"]
+    assert list(functions_of(opened)) == ["encode_codes", "decode", "sample", "bound"]
     assert (
         execute("vqvae_mnist", "other", "--prior.classes", "3", "--data.source", "npz:digits.npz")
         == 1
@@ -110,10 +111,10 @@ def test_codes_are_those_of_the_model_and_survive_a_file():
     assert execute("vqvae2_celeba", "run", "--stage", "codes", "--data.flip") == 1
     assert execute("vqvae2_celeba", "run", "--stage", "auto-encoder", "--data.flip") == 0
     assert execute("vqvae2_celeba", "run", "--stage", "codes", "--data.flip") == 0
-    codes = vq_codes.load_codes(pathlib.Path("run/codes.npz"), ("top", "bottom"))
+    codes = _evaluation.load_codes(pathlib.Path("run/codes.npz"), ("top", "bottom"))
     dataset = data.open_dataset(data.DataConfig("npz:images.npz"))
     presets = vqvae2_celeba.PRESETS
-    config = common.parse("vqvae2_celeba", presets, TINY, vq_runs.STAGES).config
+    config = _cli.parse("vqvae2_celeba", presets, TINY, vqvae_mnist.STAGES).config
     model = vqvae2_celeba.build(config, dataset.shape).auto_encoder
     variables = vf.sharing.load("run/auto_encoder.safetensors")[1]
     images = data.stack(dataset.train)["image"]
@@ -126,7 +127,7 @@ def test_codes_are_those_of_the_model_and_survive_a_file():
     assert len(codes.splits["test"]["top"]) == len(dataset.test)
 
 
-def test_another_configuration_is_refused_once_there_are_steps(capsys):
+def test_another_configuration_is_an_error_once_there_are_steps(capsys):
     assert execute("vqvae_mnist", "run", "--stage", "auto-encoder") == 0
     assert execute("vqvae_mnist", "run", "--model.codes", "9") == 1
     assert "model.codes: 8 there, 9 here" in capsys.readouterr().err
@@ -143,7 +144,7 @@ def test_another_configuration_is_refused_once_there_are_steps(capsys):
         (["--prior.dropout", "1"], "prior.dropout must be in [0, 1), got 1.0"),
     ],
 )
-def test_options_out_of_range_are_refused(options, message, capsys):
+def test_options_out_of_range_are_one_line(options, message, capsys):
     with pytest.raises(SystemExit) as stop:
         execute("vqvae_mnist", "run", *options)
     assert stop.value.code == 2
@@ -162,16 +163,19 @@ def test_every_kind_of_code_is_trained(quantizer, codes):
 
 
 def test_levels_have_names_and_maps_that_halve():
-    assert [vq_models.level_names(levels) for levels in (1, 2, 3, 4)] == [
+    assert [_evaluation.level_names(levels) for levels in (1, 2, 3, 4)] == [
         ("codes",),
         ("top", "bottom"),
         ("top", "middle", "bottom"),
         ("top", "middle_1", "middle_2", "bottom"),
     ]
-    config = vq_models.ModelConfig(levels=3, channels=(4, 4))
-    shapes = vq_models.map_shapes(config, (28, 30, 1))
+    config = dataclasses.replace(
+        vqvae_mnist.PRESETS["digits"].config,
+        model=vqvae_mnist.ModelConfig(levels=3, channels=(4, 4)),
+    )
+    shapes = vqvae_mnist.map_shapes(config.model, (28, 30, 1))
     assert shapes == [(2, 2), (4, 4), (7, 8)]
-    model = vq_models.build(config, vq_models.PriorConfig(), (28, 30, 1))
+    model = vqvae_mnist.build(config, (28, 30, 1))
     assert [tuple(prior.network.map_shape) for prior in model.priors] == shapes
 
 

@@ -1,4 +1,4 @@
-"""Today's command lines of the stored runs, presets of the stored configurations, and exports."""
+"""Command lines of the stored runs, presets of the stored configurations, and exports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import vaeflow as vf
-from experiments import common
+from experiments import _cli
 from tests.golden import stored
 from vaeflow import models, sharing
 from vaeflow.training import checkpoint
@@ -49,7 +49,7 @@ def module_of(experiment: str) -> Any:
     return importlib.import_module(f"experiments.{experiment}")
 
 
-def presets(experiment: str) -> dict[str, common.Preset]:
+def presets(experiment: str) -> dict[str, _cli.Preset]:
     """Today's presets of an experiment."""
     return module_of(experiment).PRESETS
 
@@ -183,7 +183,7 @@ def execute(run: Run, root: pathlib.Path) -> int | str:
     stages = getattr(module, "STAGES", ())
     with contextlib.chdir(root):
         arguments = ["--workdir", "run", *run.options]
-        return common.execute(run.experiment, module.PRESETS, module.run, arguments, stages)
+        return _cli.execute(run.experiment, module.PRESETS, module.run, arguments, stages)
 
 
 class Restored(Exception):

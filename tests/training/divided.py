@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 import vaeflow as vf
-from experiments import common
+from experiments import _cli
 from tests import munit_game
 from vaeflow import training
 from vaeflow._util.random import row_keys
@@ -124,7 +124,7 @@ def source_of(images: np.ndarray) -> vf.data.Source:
     return vf.data.Source(array_part(images, None).read, np.arange(len(images)))
 
 
-def run(config: Config, directory: training.RunDirectory) -> common.Result:
+def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     """Trains, and leaves the state behind."""
     train = config.train
     images = np.random.default_rng(0).integers(0, 256, (48, SIZE, SIZE, 1), dtype=np.uint8)
@@ -179,7 +179,7 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         arrays = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
         np.savez(directory.path / "state.npz", **arrays)
     counts = {"devices": float(jax.device_count()), "hosts": float(jax.process_count())}
-    return common.Result(fitted.step, fitted.metrics | counts)
+    return _cli.Result(fitted.step, fitted.metrics | counts)
 
 
 TRAIN = training.TrainConfig(
@@ -192,13 +192,11 @@ TRAIN = training.TrainConfig(
     checkpoint_every=4,
 )
 PRESETS = {
-    "coupled": common.Preset(Config(TRAIN), yields="Codes.", cost="seconds"),
-    "quantizers": common.Preset(
-        Config(TRAIN, quantizers=True), yields="Quantizers.", cost="seconds"
-    ),
-    "glow": common.Preset(Config(TRAIN, glow=True), yields="A Glow.", cost="seconds"),
+    "coupled": _cli.Preset(Config(TRAIN), yields="Codes.", cost="seconds"),
+    "quantizers": _cli.Preset(Config(TRAIN, quantizers=True), yields="Quantizers.", cost="seconds"),
+    "glow": _cli.Preset(Config(TRAIN, glow=True), yields="A Glow.", cost="seconds"),
     # Faster, players that follow each other would make much of how sums are rounded.
-    "munit": common.Preset(
+    "munit": _cli.Preset(
         Config(dataclasses.replace(TRAIN, learning_rate=1e-4), munit=True),
         yields="A MUNIT.",
         cost="seconds",
@@ -206,4 +204,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    common.main("divided", PRESETS, run)
+    _cli.main("divided", PRESETS, run)

@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import toy
 
-from experiments import common
+from experiments import _cli
 from vaeflow import training
 
 
@@ -27,7 +27,7 @@ class Config:
     """Step at which the process kills itself, the first time that it gets there."""
 
 
-def run(config: Config, directory: training.RunDirectory) -> common.Result:
+def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     train = config.train
 
     def evaluate(step, variables):
@@ -48,18 +48,18 @@ def run(config: Config, directory: training.RunDirectory) -> common.Result:
         evaluate=evaluate,
         best="size",
     )
-    return common.Result(result.step, result.metrics)
+    return _cli.Result(result.step, result.metrics)
 
 
 PRESETS = {
-    "small": common.Preset(
+    "small": _cli.Preset(
         Config(),
         yields="A toy.",
         cost="a second",
-        expected={"size": common.Expected(0.5, "a guess")},
+        expected={"size": _cli.Expected(0.5, "a guess")},
     ),
-    "smaller": common.Preset(Config(training.TrainConfig(steps=2)), yields="Less.", cost="less"),
+    "smaller": _cli.Preset(Config(training.TrainConfig(steps=2)), yields="Less.", cost="less"),
 }
 
 if __name__ == "__main__":
-    common.main("toy", PRESETS, run)
+    _cli.main("toy", PRESETS, run)

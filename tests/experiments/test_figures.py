@@ -1,18 +1,16 @@
-"""What is drawn of latents, for models whose posteriors are written down by hand."""
+"""Figures of latents, for models whose posteriors are set by hand."""
 
 from __future__ import annotations
 
-import types
+import functools
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 import vaeflow as vf
-from experiments.latent_evaluation import Evaluation
-from experiments.latent_figures import Drawing
-from experiments.latent_units import Unit, units_of
+from experiments import _evaluation, _figures
+from experiments._evaluation import Unit, units_of
 from tests.pixels import occurrences, render
 from vaeflow import bases, data, decoders, encoders, models
 
@@ -54,16 +52,8 @@ def vae(latents: int = 3, prior=None) -> tuple[models.VAE, dict]:
     return model, {"params": {"encoder": encoder, "decoder": decoder}}
 
 
-class Kept(Drawing):
-    """Keeps figures instead of writing them."""
-
-    def __init__(self, model, dataset, folder):
-        directory = types.SimpleNamespace(figures=folder)
-        super().__init__(model, dataset, directory, Evaluation(model, 100))
-        self.figures = {}
-
-    def save(self, name, figure):
-        self.figures[name] = figure
+def measured(function, model, variables, dataset) -> np.ndarray:
+    return _evaluation.measure(functools.partial(function, model), variables, dataset.test)
 
 
 def with_mixture(latents: int) -> tuple[models.VAE, dict]:
@@ -83,12 +73,10 @@ def texts(figure) -> list[str]:
     return [text.get_text() for text in figure.texts]
 
 
-def test_latents_are_traversed_from_the_largest_kl_on(tmp_path):
+def test_latents_are_traversed_by_decreasing_kl():
     model, variables = vae()
-    drawing = Kept(model, dataset(), tmp_path)
-    drawing.traversals(variables)
+    figure, frames = _figures.traversals(model, variables, dataset())
     kl = [gain**2 / 8 for gain in GAINS]
-    figure = drawing.figures["traversals"]
     rows = [f"z{latent}, KL {kl[latent]:.2f} nats" for latent in (1, 2, 0)]
     assert texts(figure) == [*rows, *map(str, range(-3, 4))]
     canvas = render(figure)
@@ -100,48 +88,42 @@ def test_latents_are_traversed_from_the_largest_kl_on(tmp_path):
         ((top, _),) = occurrences(canvas, image, 8)
         tops.append(top)
     assert tops == sorted(tops)
-    with Image.open(tmp_path / "traversals.gif") as animation:
-        assert animation.n_frames == 24
+    assert len(frames) == 24
 
 
-def test_without_a_formula_for_the_kl_the_order_is_that_of_the_variances(tmp_path):
+def test_without_a_closed_form_of_the_kl_the_order_is_that_of_the_variances():
     model, variables = with_mixture(3)
-    drawing = Kept(model, dataset(), tmp_path)
-    drawing.traversals(variables)
+    figure, _ = _figures.traversals(model, variables, dataset())
     spread = np.var(IMAGES.reshape(8, 4)[:, :3] / 255 * GAINS, axis=0)
     rows = [f"z{latent}" for latent in np.argsort(-spread)]
-    assert texts(drawing.figures["traversals"]) == [*rows, *(f"{n:+d} sd" for n in range(-3, 4))]
+    assert texts(figure) == [*rows, *(f"{n:+d} sd" for n in range(-3, 4))]
 
 
-def test_the_two_most_used_latents_are_drawn_by_label(tmp_path):
+def test_the_two_most_used_latents_are_plotted_by_label():
     model, variables = vae()
-    drawing = Kept(model, dataset(LABELS), tmp_path)
-    drawing.aggregate_posterior(variables)
-    (axes,) = drawing.figures["aggregate_posterior"].axes
+    labelled = dataset(LABELS)
+    (axes,) = _figures.aggregate_posterior(model, variables, labelled).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z1", "z2")
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1"]
-    drawn = drawing.evaluation("sample", variables, drawing.dataset.test)
-    np.testing.assert_allclose(axes.collections[0].get_offsets(), drawn[[1, 2]].T)
+    drawn = measured(_evaluation.posterior_sample, model, variables, labelled)
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), drawn[:, [1, 2]])
 
 
-def test_components_of_the_prior_are_drawn_with_their_places(tmp_path):
+def test_components_of_the_prior_are_plotted_with_their_means():
     model, variables = with_mixture(2)
-    drawing = Kept(model, dataset(LABELS), tmp_path)
-    drawing.aggregate_posterior(variables)
-    by_label, by_component = drawing.figures["aggregate_posterior"].axes
+    labelled = dataset(LABELS)
+    by_label, by_component = _figures.aggregate_posterior(model, variables, labelled).axes
     assert by_label.get_legend().get_title().get_text() == "label"
     assert by_component.get_legend().get_title().get_text() == "component"
     crosses = [line.get_data() for line in by_component.lines if len(line.get_xdata()) == 1]
     np.testing.assert_allclose(np.array(crosses)[..., 0], [[0, -1.5], [0, 1.5]])
-    middle, _ = drawing.evaluation("component", variables, drawing.dataset.test)
-    assert middle.tolist() == (IMAGES.reshape(8, 4)[:, 1] > 0).tolist()
+    components = measured(_evaluation.prior_components, model, variables, labelled)
+    assert components[:, 0].tolist() == (IMAGES.reshape(8, 4)[:, 1] > 0).tolist()
 
 
-def test_paths_have_the_real_images_at_their_ends(tmp_path):
+def test_paths_have_the_real_images_at_their_ends():
     model, variables = vae()
-    drawing = Kept(model, dataset(), tmp_path)
-    drawing.interpolations(variables)
-    figure = drawing.figures["interpolations"]
+    figure = _figures.interpolations(model, variables, dataset())
     assert texts(figure) == [*["linear", "spherical"] * 3, "real", *[""] * 8, "real"]
     canvas = render(figure)
     lefts = {left for _, left in occurrences(canvas, IMAGES[0], 8)}
@@ -150,16 +132,15 @@ def test_paths_have_the_real_images_at_their_ends(tmp_path):
 
 
 @pytest.mark.parametrize("standard", [True, False])
-def test_manifolds_are_over_quantiles_or_over_the_data(standard, tmp_path):
+def test_manifolds_are_over_quantiles_or_over_the_data(standard):
     model, variables = vae(2) if standard else with_mixture(2)
-    drawing = Kept(model, dataset(), tmp_path)
-    drawing.manifold(variables)
-    labels = [text for text in texts(drawing.figures["manifold"]) if text]
+    figure = _figures.manifold(model, variables, dataset())
+    labels = [text for text in texts(figure) if text]
     if standard:
         assert labels == ["1.9", "z1 = 0.0", "-1.9", "-1.9", "z0 = 0.0", "1.9"]
     else:
-        drawn = drawing.evaluation("sample", variables, drawing.dataset.test)
-        low, high = np.quantile(drawn, [0.01, 0.99], axis=1)
+        drawn = measured(_evaluation.posterior_sample, model, variables, dataset())
+        low, high = np.quantile(drawn, [0.01, 0.99], axis=0)
         assert labels[::2][:1] == [f"{high[1]:.1f}"]
         assert (labels[2], labels[3], labels[5]) == tuple(
             f"{value:.1f}" for value in (low[1], low[0], high[0])
@@ -178,3 +159,17 @@ def test_units_are_named_by_their_group():
         vf.models.Binarizer(),
     )
     assert units_of(model) == [Unit("style.0", 0), Unit("style.1", 1), Unit("digit", 2, 10)]
+
+
+def test_evaluation_shows_a_bar_where_it_has_a_title(capfd):
+    model, variables = vae()
+    terms = functools.partial(_evaluation.elbo_terms, model)
+    first = _evaluation.measure(terms, variables, dataset().test)
+    assert capfd.readouterr().err == ""
+    titled = _evaluation.measure(terms, variables, dataset().test, "ELBO", size=3)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "evaluating ELBO: 100%" in err
+    assert "8/8" in err
+    for name, values in first.items():
+        np.testing.assert_allclose(titled[name], values, rtol=1e-5)

@@ -1,10 +1,11 @@
-"""The command line that every experiment shares."""
+"""Command line of the experiments: presets, options, runs and their reports."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import dataclasses
+import fnmatch
 import io
 import logging
 import re
@@ -17,8 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
+from etils import epath
 
+from vaeflow.sharing import load, save
 from vaeflow.training import (
+    FitResult,
     HostsConfig,
     Interrupted,
     RunDirectory,
@@ -26,21 +30,33 @@ from vaeflow.training import (
     join_hosts,
     open_run_directory,
 )
-from vaeflow.training.run_directory import run_lock
+from vaeflow.training.run_directory import flatten, run_lock
 
 TRACEBACK = "traceback.txt"
+COMPARED = (
+    *(f"data.{name}" for name in ("source", "a", "b", "fold", "image_size", "crop")),
+    *("data.crop_a", "data.crop_b", "data.image", "train.steps", "prior_train.steps"),
+)
+"""Fields of a configuration, those of them that it has, on which an expected figure depends."""
+MNIST = ("npz:mnist.npz", "npz:*/mnist.npz", "idx:*/mnist", "tfds:mnist")
+"""Patterns of `data.source` for all of MNIST."""
 
 
 class Expected(NamedTuple):
-    """A result to hold the run's own against.
+    """A result to compare a run with.
+
+    It is compared with runs of the preset whose fields `COMPARED` are those of the preset.
 
     Attributes:
       value: The figure.
-      source: Where it comes from: a paper and its table, or the run that made it.
+      source: Where it comes from: a paper and its table, or the run that gave it.
+      data: Patterns, as of file names, of the `data.source` that it was obtained with; empty for
+        the preset's.
     """
 
     value: float
     source: str
+    data: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +65,39 @@ class Preset:
 
     Attributes:
       config: The configuration, a frozen dataclass with fields `data` and `train` among others.
-      yields: What it trains and what comes out, for `--help`.
-      cost: What it takes, such as "6 minutes on 2 CPU cores".
-      expected: Results to be expected by the name of the metric, written into `report.json`.
+      yields: The task and its results, for `--help`.
+      cost: Time and machine, such as "6 minutes on 2 CPU cores".
+      expected: Results to be expected by the name of the metric, written into `report.json` where
+        the run is comparable.
     """
 
     config: Any
     yields: str
     cost: str
     expected: Mapping[str, Expected] = dataclasses.field(default_factory=dict)
+
+    def comparable(self, config: Any) -> dict[str, dict[str, Any]]:
+        """Returns the expected figures that apply to a configuration, for `report.json`.
+
+        Each has its value, its source and its condition: the fields `COMPARED` with their values,
+        for `data.source` possibly a list of patterns.
+        """
+        values, own = (flatten(dataclasses.asdict(each)) for each in (config, self.config))
+        comparable = {}
+        for metric, expected in self.expected.items():
+            condition = {name: own[name] for name in COMPARED if name in own}
+            if expected.data:
+                condition["data.source"] = list(expected.data)
+            if all(_holds(wanted, values.get(name)) for name, wanted in condition.items()):
+                figure = {"value": expected.value, "source": expected.source}
+                comparable[metric] = {**figure, "condition": condition}
+        return comparable
+
+
+def _holds(wanted: Any, value: Any) -> bool:
+    if isinstance(wanted, list):
+        return any(fnmatch.fnmatchcase(str(value), pattern) for pattern in wanted)
+    return value == wanted
 
 
 class Result(NamedTuple):
@@ -66,7 +106,7 @@ class Result(NamedTuple):
     Attributes:
       step: Number of updates behind the parameters that were measured.
       metrics: Figures by name.
-      remark: What a reader must not miss, for the last line of the run; usually nothing.
+      remark: A caveat for the last line of the run; usually empty.
     """
 
     step: int
@@ -75,13 +115,13 @@ class Result(NamedTuple):
 
 
 class CommandLine(NamedTuple):
-    """What a command line says.
+    """A command line, parsed.
 
     Attributes:
       preset: Name of the preset.
       workdir: The run's directory; empty for the usual one.
       hosts: The hosts that compute the run together.
-      stage: Name of the stage to go through, or "all".
+      stage: Name of the stage to run, or "all".
       config: The configuration, of the preset's type.
     """
 
@@ -106,22 +146,22 @@ def main(
 ) -> None:
     """Runs an experiment from the command line and exits with a code.
 
-    The code is 0 for a run that ended, now or before; 1 for one that couldn't, with one line on
+    The code is 0 for a run that ended, now or before; 1 for one that failed, with one line on
     stderr that begins with "error:", and the traceback in the run's directory where there is one;
     2 for a wrong command line; 128 and the signal's number for one that was asked to stop.
 
     Args:
       name: The experiment's, as in `python -m experiments.NAME`.
       presets: Presets by name, the first being the default.
-      run: Trains and measures, called as `run(config, directory)`; its result ends in
+      run: Trains and measures, called as `run(config, directory)`; its result is written to
         `report.json`.
       arguments: The command line, `sys.argv[1:]` by default.
       stages: Names of the stages of a run, of which `--stage` chooses one; `run` is then called
         with `stage` as well, "all" by default, and returns None where more stages are to come.
     """
     quieten()
-    given = sys.argv[1:] if arguments is None else arguments
-    sys.exit(execute(name, presets, run, given, stages))
+    words = sys.argv[1:] if arguments is None else arguments
+    sys.exit(execute(name, presets, run, words, stages))
 
 
 def execute(
@@ -131,7 +171,7 @@ def execute(
     arguments: Sequence[str],
     stages: Sequence[str] = (),
 ) -> int | str:
-    """What `main` does, returning the exit code."""
+    """Runs an experiment as `main` does and returns the exit code."""
     preset, workdir, hosts, stage, config = parse(name, presets, arguments, stages)
     workdir = workdir or f"runs/{name}-{preset}"
     directory = None
@@ -140,7 +180,7 @@ def execute(
             join_hosts(hosts)
             if is_first():
                 stack.enter_context(run_lock(workdir))
-            else:  # all hosts compute alike; one of them speaks
+            else:  # all hosts compute the same; only the first prints
                 stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             directory = open_run_directory(workdir, config, experiment=name, preset=preset)
             report = directory.read_report()
@@ -154,11 +194,10 @@ def execute(
                 if result is None:
                     announce(f"stage {stage} is done; the run is kept in {workdir}")
                     return 0
-                expected = {key: item._asdict() for key, item in presets[preset].expected.items()}
                 report = directory.write_report(
                     step=result.step,
                     metrics=result.metrics,
-                    expected=expected,
+                    expected=presets[preset].comparable(config),
                     remark=result.remark,
                 )
             summarize(report, workdir)
@@ -184,7 +223,7 @@ def parse(
     arguments: Sequence[str],
     stages: Sequence[str] = (),
 ) -> CommandLine:
-    """Reads the command line.
+    """Parses the command line.
 
     Raises:
       SystemExit: After `--help`, with code 0, and for a wrong command line, with code 2 and one
@@ -194,42 +233,34 @@ def parse(
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--preset", default=first)
     chosen = first
-    with contextlib.suppress(argparse.ArgumentError):  # which tyro then words
+    with contextlib.suppress(argparse.ArgumentError):  # tyro reports it
         chosen = finder.parse_known_args(arguments)[0].preset
-    chosen = chosen if chosen in presets else first  # tyro refuses any other below
+    chosen = chosen if chosen in presets else first  # an unknown one is reported by tyro as well
     default = presets[chosen].config
+
+    def option(kind: Any, text: str) -> Any:
+        return Annotated[kind, tyro.conf.arg(help=text)]
+
+    preset = option(Literal[tuple(presets)], "Which configuration to start from; see above.")
+    workdir = option(str, "Directory of the run; runs/EXPERIMENT-PRESET if empty.")
+    stage = option(
+        Literal[(ALL, *stages)], "Which stage to run; those before it must have been run."
+    )
+    config = Annotated[type(default), tyro.conf.arg(name="")]
     options = dataclasses.make_dataclass(
         "Options",
         [
-            (
-                "preset",
-                Annotated[
-                    Literal[tuple(presets)],
-                    tyro.conf.arg(help="Which configuration to start from; see above."),
-                ],
-                chosen,
-            ),
-            (
-                "workdir",
-                Annotated[
-                    str,
-                    tyro.conf.arg(help="Directory of the run; runs/EXPERIMENT-PRESET if empty."),
-                ],
-                "",
-            ),
+            ("preset", preset, chosen),
+            ("workdir", workdir, ""),
             ("hosts", HostsConfig, HostsConfig()),
-            *([("stage", _stage_of(stages), ALL)] if stages else []),
-            (
-                "config",
-                Annotated[type(default), tyro.conf.arg(name="")],
-                dataclasses.field(default=default),
-            ),
+            *([("stage", stage, ALL)] if stages else []),
+            ("config", config, dataclasses.field(default=default)),
         ],
         frozen=True,
     )
-    said = io.StringIO()
+    console = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(console):
             parsed = tyro.cli(
                 options,
                 prog=f"python -m experiments.{name}",
@@ -238,25 +269,22 @@ def parse(
             )
     except SystemExit as stop:
         if stop.code not in (0, None):
-            say("error: " + one_line(said.getvalue()) + "; --help lists every option")
+            say(f"error: {one_line(console.getvalue())}; --help lists every option")
         raise
-    except ValueError as error:  # a value that the configuration itself refuses
+    except ValueError as error:  # raised by the configuration
         say(f"error: {error}")
         raise SystemExit(2) from None
-    stage = parsed.stage if stages else ALL
-    return CommandLine(parsed.preset, parsed.workdir, parsed.hosts, stage, parsed.config)
-
-
-def _stage_of(stages: Sequence[str]) -> Any:
-    """The type of the option that chooses a stage."""
-    return Annotated[
-        Literal[(ALL, *stages)],
-        tyro.conf.arg(help="Which stage to go through; those before it must be done."),
-    ]
+    return CommandLine(
+        parsed.preset,
+        parsed.workdir,
+        parsed.hosts,
+        parsed.stage if stages else ALL,
+        parsed.config,
+    )
 
 
 def describe(presets: Mapping[str, Preset]) -> str:
-    """The presets, with what each yields and costs, for `--help`."""
+    """Lists the presets, with what each yields and costs, for `--help`."""
     lines = ["Presets:"]
     for name, preset in presets.items():
         figures = [f"{key} {item.value:g} ({item.source})" for key, item in preset.expected.items()]
@@ -269,9 +297,13 @@ def describe(presets: Mapping[str, Preset]) -> str:
     return "\n".join(lines)
 
 
-def one_line(box: str) -> str:
-    """The message of a framed complaint as one line, with the option that was perhaps meant."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+def one_line(console: str) -> str:
+    """Reduces tyro's framed error to its message and the options it suggests, in one line.
+
+    tyro has no public way to get the message alone: `console_outputs=False` drops it. The frame is
+    of box-drawing characters, or, on a terminal without them, of a title above a ruled section.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", console)
     rows = [row.strip("│ ") for row in plain.splitlines() if not row.startswith(("╭", "╰"))]
     sections: list[list[str]] = [[]]
     for row in rows:
@@ -279,21 +311,20 @@ def one_line(box: str) -> str:
             sections.append([])
         else:
             sections[-1].append(row)
-    if "╭" not in plain:  # without such characters the title isn't in the frame, but above a line
-        del sections[0]
-    message = " ".join(" ".join(sections[0]).split()).rstrip(".")
-    meant = [
+    message, *more = sections if "╭" in plain else sections[1:]
+    suggestions = [
         row.split()[0]
-        for section in sections[1:]
+        for section in more
         if section and section[0].startswith(("Perhaps you meant", "Arguments similar to"))
         for row in section[1:]
         if row.startswith("--")
     ]
-    return message + (f"; perhaps {' or '.join(meant)}" if meant else "")
+    text = " ".join(" ".join(message).split()).rstrip(".")
+    return text + (f"; perhaps {' or '.join(suggestions)}" if suggestions else "")
 
 
 def summarize(report: Mapping[str, Any], workdir: str) -> None:
-    """Prints a report's metrics, each beside what was expected."""
+    """Prints a report's metrics, each with the figure expected."""
     for name, value in report["metrics"].items():
         shown = "not finite" if value is None else f"{value:.4g}"
         line = f"{name}: {shown}"
@@ -307,26 +338,83 @@ def summarize(report: Mapping[str, Any], workdir: str) -> None:
     )
 
 
+def check_least(config: Any, prefix: str, **least: float) -> None:
+    """Checks lower bounds of fields, inclusive; of a tuple, those of each of its values.
+
+    Args:
+      config: A dataclass.
+      prefix: What its options begin with, such as "model."; may be empty.
+      **least: The smallest value allowed by field.
+
+    Raises:
+      ValueError: Naming the first field below its bound, the bound and the value.
+    """
+    for name, bound in least.items():
+        value = getattr(config, name)
+        several = isinstance(value, tuple)
+        if not all(each >= bound for each in (value if several else (value,))):
+            each = "each be" if several else "be"
+            raise ValueError(f"{prefix}{name} must {each} at least {bound}, got {value}")
+
+
+def check(holds: bool, message: str) -> None:
+    """Raises a `ValueError` with the message unless a condition on options holds."""
+    if not holds:
+        raise ValueError(message)
+
+
+def check_classes(option: str, value: int | None, num_classes: int | None) -> None:
+    """Checks that an option, where it is set, is the number of classes of the data.
+
+    Raises:
+      ValueError: If it isn't.
+    """
+    check(
+        value in (None, num_classes),
+        f"{option} must be that of the data, {num_classes}, got {value}",
+    )
+
+
+class Part(NamedTuple):
+    """A part of a model that is trained by itself: its variables, and the step they are from."""
+
+    variables: Any
+    step: int
+
+
+def read_part(file: epath.Path) -> Part:
+    """Reads a part of the model that was trained before."""
+    described, variables = load(file)
+    return Part(variables, described["step"])
+
+
+def write_part(file: epath.Path, directory: RunDirectory, fitted: FitResult) -> Part:
+    """Writes a part of the model, with its step, on the first host."""
+    if is_first():
+        save(file, {"step": fitted.step, "config": directory.config}, fitted.variables)
+    return Part(fitted.variables, fitted.step)
+
+
 def say(line: str) -> None:
-    """Prints a line of our own, apart from the results."""
+    """Prints a line on stderr, apart from the results."""
     print(line, file=sys.stderr, flush=True)
 
 
 def announce(line: str) -> None:
-    """Says a line on the first host alone."""
+    """Prints a line on stderr of the first host only."""
     if is_first():
         say(line)
 
 
 def keep_traceback(directory: RunDirectory | None) -> None:
-    """Writes the traceback of the error at hand into the run's directory, if that is possible."""
+    """Writes the traceback of the current error into the run's directory, if that is possible."""
     if directory is not None:
         with contextlib.suppress(OSError):
             (directory.path / TRACEBACK).write_text(traceback.format_exc())
 
 
 def quieten() -> None:
-    """Keeps the chatter of libraries off the terminal; their errors and our warnings still show."""
+    """Silences the libraries' logs and warnings; their errors and our warnings still show."""
     for name in ("jax", "orbax", "grain", "tensorboardX"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("absl", "asyncio"):  # they print each thread's share of an error that is raised

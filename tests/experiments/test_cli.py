@@ -1,4 +1,4 @@
-"""The command line: one clear line for whatever goes wrong, and exit codes to go by."""
+"""The command line: errors in one line, exit codes, and expected figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 import pytest
 
-from experiments import common
+from experiments import _cli
 from vaeflow.training import HostsConfig, Interrupted, TrainConfig, open_run_directory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -30,13 +30,13 @@ class Config:
 
 
 PRESETS = {
-    "small": common.Preset(
+    "small": _cli.Preset(
         Config(),
         yields="A small one.",
         cost="a second",
-        expected={"bits": common.Expected(1.5, "table 2")},
+        expected={"bits": _cli.Expected(1.5, "table 2")},
     ),
-    "large": common.Preset(
+    "large": _cli.Preset(
         Config(TrainConfig(steps=9), width=30), yields="A large one.", cost="a day"
     ),
 }
@@ -46,11 +46,11 @@ STAGES = ("first", "last")
 
 
 def run(config, directory):
-    return common.Result(config.train.steps, {"bits": 1.25, "other": float("nan")})
+    return _cli.Result(config.train.steps, {"bits": 1.25, "other": float("nan")})
 
 
 def execute(*arguments, run=run, presets=PRESETS):
-    return common.execute("toy", presets, run, arguments)
+    return _cli.execute("toy", presets, run, arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -58,18 +58,18 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_preset_is_where_options_start_from():
-    line = common.parse("toy", PRESETS, ["--train.batch-size", "5"])
+def test_options_start_from_a_preset():
+    line = _cli.parse("toy", PRESETS, ["--train.batch-size", "5"])
     assert line == ("small", "", HostsConfig(), "all", Config(TrainConfig(batch_size=5)))
     arguments = ["--width", "4", "--preset", "large", "--workdir", "there"]
     arguments += ["--hosts.coordinator", "there:80", "--hosts.count", "2"]
-    line = common.parse("toy", PRESETS, arguments)
+    line = _cli.parse("toy", PRESETS, arguments)
     assert line[:3] == ("large", "there", HostsConfig("there:80", 2, 0))
     assert line.config == Config(TrainConfig(steps=9), width=4)
-    assert common.parse("toy", PRESETS, ["--preset=large"])[-1].width == 30
+    assert _cli.parse("toy", PRESETS, ["--preset=large"])[-1].width == 30
 
 
-def test_a_run_of_several_stages_is_finished_by_the_last(capsys):
+def test_the_last_stage_finishes_a_run(capsys):
     seen = []
 
     def staged(config, directory, stage):
@@ -77,7 +77,7 @@ def test_a_run_of_several_stages_is_finished_by_the_last(capsys):
         return None if stage == "first" else run(config, directory)
 
     def staged_execute(*arguments):
-        return common.execute("toy", PRESETS, staged, ["--workdir", "run", *arguments], STAGES)
+        return _cli.execute("toy", PRESETS, staged, ["--workdir", "run", *arguments], STAGES)
 
     assert staged_execute("--stage", "first") == 0
     assert "stage first is done; the run is kept in run" in capsys.readouterr().err
@@ -87,7 +87,7 @@ def test_a_run_of_several_stages_is_finished_by_the_last(capsys):
     assert staged_execute() == 0
     assert "is finished; nothing to do" in capsys.readouterr().err
     assert seen == ["first", "last"]
-    assert common.parse("toy", PRESETS, [], STAGES).stage == "all"
+    assert _cli.parse("toy", PRESETS, [], STAGES).stage == "all"
     with pytest.raises(SystemExit):
         staged_execute("--stage", "middle")
     line = "error: invalid choice 'middle' for argument '--stage'. Expected one of"
@@ -96,7 +96,7 @@ def test_a_run_of_several_stages_is_finished_by_the_last(capsys):
         execute("--stage", "first")
 
 
-def test_help_says_what_each_preset_costs_and_yields(capsys):
+def test_help_lists_yields_and_cost_of_presets(capsys):
     with pytest.raises(SystemExit) as stop:
         execute("--preset", "large", "--help")
     assert stop.value.code == 0
@@ -132,11 +132,12 @@ def test_a_wrong_command_line_is_one_line(arguments, message, capfd):
     assert not pathlib.Path("runs").exists()
 
 
-def test_a_run_is_reported_and_then_says_that_it_is_finished(capsys):
+def test_a_finished_run_prints_its_report_again(capsys):
     assert execute() == 0
     report = json.loads(pathlib.Path("runs/toy-small/report.json").read_text())
     assert report["metrics"] == {"bits": 1.25, "other": None}
-    assert report["expected"] == {"bits": {"value": 1.5, "source": "table 2"}}
+    expected = {"value": 1.5, "source": "table 2", "condition": {"train.steps": 1000}}
+    assert report["expected"] == {"bits": expected}
     assert (report["experiment"], report["preset"], report["step"]) == ("toy", "small", 1000)
     out = capsys.readouterr().out
     assert "bits: 1.25 (expected 1.5, table 2)\nother: not finite\n" in out
@@ -150,8 +151,62 @@ def test_a_run_is_reported_and_then_says_that_it_is_finished(capsys):
     assert "bits: 1.25" in out
 
 
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    source: str = "tfds:celeb_a"
+    image_size: int | None = 64
+    crop: str | None = "celeba"
+    flip: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+
+IMAGES = {
+    "celeba": _cli.Preset(
+        ImageConfig(), "Faces.", "days", expected={"bits": _cli.Expected(3.02, "table 4")}
+    ),
+    "digits": _cli.Preset(
+        ImageConfig(DataConfig("embedded:digits")),
+        "Digits.",
+        "days",
+        expected={"bits": _cli.Expected(1.1, "our run on all of MNIST", _cli.MNIST)},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ([], True),
+        (["--train.learning-rate", "0.1", "--train.seed", "3"], True),
+        (["--data.source", "npz:faces.npz"], False),
+        (["--data.image-size", "32"], False),
+        (["--data.crop", "None"], False),
+        (["--train.steps", "4"], False),
+        (["--preset", "digits"], False),
+        (["--preset", "digits", "--data.source", "npz:/data/mnist.npz"], True),
+        (["--preset", "digits", "--data.source", "npz:fashion-mnist.npz"], False),
+        (["--preset", "digits", "--data.source", "tfds:mnist", "--train.steps", "4"], False),
+    ],
+)
+def test_expected_figures_are_shown_for_the_data_and_steps_they_hold_for(options, shown, capsys):
+    assert execute("--workdir", "run", *options, presets=IMAGES) == 0
+    report = json.loads(pathlib.Path("run/report.json").read_text())
+    assert ("(expected " in capsys.readouterr().out) == shown
+    assert set(report["expected"]) == ({"bits"} if shown else set())
+    if shown:
+        condition = report["expected"]["bits"]["condition"]
+        source = list(_cli.MNIST) if "digits" in options else "tfds:celeb_a"
+        names = ("data.source", "data.image_size", "data.crop", "train.steps")
+        assert condition == dict(zip(names, (source, 64, "celeba", 1000), strict=True))
+
+
 @pytest.mark.parametrize("kind", [ValueError, OSError, FileNotFoundError, FloatingPointError])
-def test_an_error_of_a_run_is_one_line_and_its_traceback_is_kept(kind, capsys):
+def test_an_error_of_a_run_is_one_line_with_its_traceback_in_a_file(kind, capsys):
     def fails(config, directory):
         raise kind("data.source: no such\n  thing")
 
@@ -165,7 +220,7 @@ def test_an_error_of_a_run_is_one_line_and_its_traceback_is_kept(kind, capsys):
     assert not kept.exists()
 
 
-def test_mistakes_in_our_own_code_are_not_hidden():
+def test_other_exceptions_propagate():
     def fails(config, directory):
         raise KeyError("latent")
 
@@ -186,7 +241,7 @@ def test_another_configuration_or_an_unusable_directory_is_one_line(capsys):
     assert err == "error: workdir file/run can't be used: Not a directory\n"
 
 
-def test_control_c_leaves_with_one_line(capsys):
+def test_control_c_exits_with_one_line(capsys):
     def interrupted(config, directory):
         raise KeyboardInterrupt
 
@@ -196,12 +251,12 @@ def test_control_c_leaves_with_one_line(capsys):
     ]
 
 
-def test_libraries_are_quiet_and_our_own_warnings_are_not(caplog):
+def test_quieten_keeps_our_own_warnings(caplog):
     loggers = [logging.getLogger(name) for name in ("jax", "orbax", "grain", "absl", "asyncio")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        common.quieten()
+        _cli.quieten()
         for module in ("orbax.checkpoint", "vaeflow.flows", "experiments.glow", "jax"):
             warnings.warn_explicit(module, UserWarning, f"{module}.py", 1, module=module)
     assert [str(warning.message) for warning in shown] == ["vaeflow.flows", "experiments.glow"]
@@ -214,7 +269,7 @@ def test_libraries_are_quiet_and_our_own_warnings_are_not(caplog):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_with_one_line_that_says_what_is_saved(number, capsys):
+def test_a_signal_exits_with_one_line_and_the_saved_step(number, capsys):
     def stopped(config, directory):
         raise Interrupted(12, number)
 
@@ -253,8 +308,8 @@ def arrays(workdir, config):
     return restored["tree"], lines
 
 
-def test_a_killed_process_goes_on_with_the_same_command_to_the_same_end():
-    """The same parameters bit for bit, and a terminal that shows our own lines alone."""
+def test_a_killed_process_resumes_bit_for_bit():
+    """The parameters are the same, and the terminal shows only our own lines."""
     import jax
 
     sys.path.insert(0, str(TOY.parent))
