@@ -30,7 +30,7 @@ from vaeflow.training import (
     join_hosts,
     open_run_directory,
 )
-from vaeflow.training.run_directory import flatten, run_lock
+from vaeflow.training.run_directory import flatten_config, run_lock
 
 TRACEBACK = "traceback.txt"
 COMPARED = (
@@ -82,7 +82,7 @@ class Preset:
         Each has its value, its source and its condition: the fields `COMPARED` with their values,
         for `data.source` possibly a list of patterns.
         """
-        values, own = (flatten(dataclasses.asdict(each)) for each in (config, self.config))
+        values, own = (flatten_config(dataclasses.asdict(each)) for each in (config, self.config))
         comparable = {}
         for metric, expected in self.expected.items():
             condition = {name: own[name] for name in COMPARED if name in own}

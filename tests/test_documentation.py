@@ -86,26 +86,3 @@ for name in vaeflow.__all__:
 assert set(vaeflow.__all__) <= set(dir(vaeflow))
 """
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_missing_package_is_an_import_error_that_names_the_extra(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("vaeflow.training")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(vars(vaeflow), "training", raising=False)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "orbax"]:
-        monkeypatch.delitem(sys.modules, name)
-
-    class Missing:
-        """Finds no orbax."""
-
-        @staticmethod
-        def find_spec(name, path=None, target=None):
-            if name.partition(".")[0] == "orbax":
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    monkeypatch.setattr(sys, "meta_path", [Missing, *sys.meta_path])
-    message = r"vaeflow.training needs the package orbax.*; pip install 'vaeflow\[experiments\]'"
-    with pytest.raises(ImportError, match=message):
-        _ = vaeflow.training
-    with pytest.raises(AttributeError, match="no attribute 'trainings'"):
-        _ = vaeflow.trainings

@@ -78,16 +78,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f"{__name__}.{_MODULES.get(name, name)}")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == __name__:
-            raise
-        raise ImportError(
-            f"{__name__}.{name} needs the package {error.name}; "
-            f"pip install '{__name__}[experiments]'",
-            name=error.name,
-        ) from error
+    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, name)}")
     value = getattr(module, name) if name in _MODULES else module
     globals()[name] = value
     return value

@@ -13,6 +13,21 @@ import distrax
 import jax
 from jaxtyping import Array, Float, Int, UInt8
 
+__all__ = [
+    "AutoregressiveNetwork",
+    "ContractiveNetwork",
+    "Flow",
+    "FlowStep",
+    "Likelihood",
+    "Loss",
+    "Posterior",
+    "Preprocessor",
+    "Prior",
+    "Quantizer",
+    "Transformer",
+    "VelocityNetwork",
+]
+
 PyTree = Any
 
 
@@ -274,7 +289,7 @@ class Quantizer(Protocol):
 
     Attributes:
       num_codes: Number of codes of a codebook.
-      codebooks: Shape of the indices of one latent: () for a single codebook.
+      code_shape: Shape of the indices of one latent: () for a single codebook.
     """
 
     @property
@@ -282,7 +297,7 @@ class Quantizer(Protocol):
         """Number of codes of a codebook."""
 
     @property
-    def codebooks(self) -> tuple[int, ...]:
+    def code_shape(self) -> tuple[int, ...]:
         """Shape of the indices of one latent."""
 
     def __call__(

@@ -285,7 +285,7 @@ def _usable(path: str) -> Iterator[None]:
 
 def _difference(before: Any, now: Any) -> str:
     """The differences of two JSON values, such as "train.steps: 100 there, 200 here"."""
-    old, new = _flatten(before), _flatten(now)
+    old, new = flatten_config(before), flatten_config(now)
     return ", ".join(
         f"{name.removeprefix('config.')}: {_shown(old, name)} there, {_shown(new, name)} here"
         for name in dict.fromkeys([*old, *new])
@@ -293,13 +293,13 @@ def _difference(before: Any, now: Any) -> str:
     )
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_config(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict with dotted names."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     flat = {}
     for name, item in value.items():
-        flat |= _flatten(item, f"{prefix}.{name}" if prefix else name)
+        flat |= flatten_config(item, f"{prefix}.{name}" if prefix else name)
     return flat
 
 
