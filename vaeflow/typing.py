@@ -119,21 +119,21 @@ class AutoregressiveNetwork(Protocol):
         self,
         variables: PyTree,
         context: Array | None,
-        entry: Callable[[Array, PyTree], tuple[Array, PyTree]],
+        solve_one: Callable[[Array, PyTree], tuple[Array, PyTree]],
         inputs: PyTree,
-        rows: int,
+        num_rows: int,
     ) -> PyTree:
-        """Finds x with x_i = entry(outputs for dimension i given x, inputs_i); returns results."""
+        """Finds x with x_i = solve_one(outputs for dimension i given x, inputs_i); returns results."""
 
     def solve_transposed(
         self,
         variables: PyTree,
         context: Array | None,
         x: Array,
-        entry: Callable[[Array, PyTree], tuple[Array, PyTree]],
+        solve_one: Callable[[Array, PyTree], tuple[Array, PyTree]],
         inputs: PyTree,
     ) -> PyTree:
-        """Finds c with c_i = entry(pullback of c to x_i, inputs_i); returns results."""
+        """Finds c with c_i = solve_one(pullback of c to x_i, inputs_i); returns results."""
 
 
 class ContractiveNetwork(Protocol):
