@@ -1,4 +1,4 @@
-"""Which objective is defined for which model: the README's table, and a refusal of all else."""
+"""Which objective is defined for which model: the README's table, and ValueError for all others."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def variables():
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_an_objective_is_defined_or_refused(objective, name, variables):
+def test_objective_is_defined_or_raises(objective, name, variables):
     run = functools.partial(OBJECTIVES[objective], MODELS[name])
     if objective in DEFINED[name]:
         assert np.isfinite(jax.jit(run)(variables[name], BATCH, KEY)[0])
