@@ -56,7 +56,8 @@ class Inference(NamedTuple):
 
     Attributes:
       latents: The samples, with their densities, the posterior and the prior.
-      values: Preprocessed images, on which p(x | z) is defined, ``[batch, height, width, channel]``.
+      values: Preprocessed images, which p(x | z) is a distribution of,
+        ``[batch, height, width, channel]``.
       log_det: The log-det of the preprocessing, ``[batch]``, in nats: log p(image | z) is
         log p(values | z) + log_det.
     """

@@ -112,6 +112,21 @@ def test_objective_is_defined_or_raises(objective, name, variables):
             run(variables[name], BATCH, KEY)
 
 
+@pytest.mark.parametrize("objective", sorted(DEFINED["VAE"]))
+def test_images_are_encoded_once(objective, variables):
+    calls = []
+
+    def count(function, arguments, keywords, context):
+        if isinstance(context.module, encoders.Encoder) and context.method_name == "__call__":
+            calls.append(context.module.name)
+        return function(*arguments, **keywords)
+
+    with nn.intercept_methods(count):
+        loss = functools.partial(OBJECTIVES[objective], MODELS["VAE"])
+        jax.make_jaxpr(loss)(variables["VAE"], BATCH, KEY)
+    assert calls == ["encoder"]
+
+
 def test_the_table_of_the_readme_is_this_one():
     table = README.read_text().partition("| objective | `VAE` | `HierarchicalVAE` |")[2]
     rows = [line.strip("| ").split(" | ") for line in table.partition("\n\n")[0].splitlines()[2:]]
