@@ -74,21 +74,21 @@ def every_coder(names=CODERS):
     return pytest.mark.parametrize("name", cases)
 
 
-def prior(shape, codes, classes=None, above=None) -> models.CodePrior:
+def prior(shape, codes, num_classes=None, above=None) -> models.CodePrior:
     given = (
         None
         if above is None
         else nn.UpsampledConditioner(shape, num_codes=above, channels=3, num_blocks=1)
     )
     network = nn.GatedPixelCNN(shape, num_codes=codes, channels=4, num_blocks=1)
-    return models.CodePrior(network, num_classes=classes, above=given)
+    return models.CodePrior(network, num_classes=num_classes, above=given)
 
 
-def code_model(levels: int, classes: int | None = None) -> models.CodeModel:
+def code_model(levels: int, num_classes: int | None = None) -> models.CodeModel:
     if levels == 1:
-        return models.CodeModel(vqvae(), (prior((4, 3), 5, classes),))
+        return models.CodeModel(vqvae(), (prior((4, 3), 5, num_classes),))
     return models.CodeModel(
-        vqvae2(2), (prior((2, 2), 3, classes), prior((4, 3), 4, classes, above=3))
+        vqvae2(2), (prior((2, 2), 3, num_classes), prior((4, 3), 4, num_classes, above=3))
     )
 
 

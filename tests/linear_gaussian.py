@@ -25,7 +25,7 @@ BATCH = {"image": DATA, "index": np.arange(3)}
 
 
 class Observed(nn.Module):
-    """Takes real-valued images for what they are."""
+    """Leaves real-valued images as they are."""
 
     def __call__(self, images, keys):
         return Dequantized(images, jnp.zeros(len(images)))
@@ -79,7 +79,7 @@ def gaussian_variables(scale: np.ndarray) -> dict:
 
 
 def raw(scale: np.ndarray) -> np.ndarray:
-    """What a dense layer has to answer so that deviations are these."""
+    """The outputs of a dense layer that give these deviations."""
     return np.log(np.expm1(scale - 1e-6)) - math.log(math.e - 1)
 
 

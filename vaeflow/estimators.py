@@ -67,7 +67,8 @@ class Inference(NamedTuple):
 
     Attributes:
       latents: The samples, with their densities, the posterior and the prior.
-      values: What the model is a density of, ``[batch, height, width, channel]``.
+      values: Preprocessed images, which p(x | z) is a distribution of,
+        ``[batch, height, width, channel]``.
       log_det: The log-det of the preprocessing, ``[batch]``, in nats: log p(image | z) is
         log p(values | z) + log_det.
     """

@@ -1,4 +1,4 @@
-"""Protocols: what the parts of a flow, of a VAE and of training have to offer each other.
+"""Protocols: the interfaces between the parts of flows, of VAEs and of training.
 
 Nothing derives from these classes. A module of another library or of a user fits wherever it has
 the attributes and the methods listed here, with the shapes that their docstrings state.

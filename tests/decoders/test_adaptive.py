@@ -1,4 +1,4 @@
-"""Images of content in a style: their sizes, what makes them, and what is refused."""
+"""The AdaIN decoder: sizes of images, its layers, errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def decode(content, style):
 
 
 @pytest.mark.parametrize("size", [(28, 28), (27, 24), (24, 32), (9, 5), (1, 6)])
-def test_makes_images_of_what_an_encoder_makes_of_images_of_any_size(size):
+def test_decodes_contents_of_images_of_any_size(size):
     x = jnp.ones((2, *size, 3))
     encoder = encoders.ContentEncoder((2, 4, 5), num_blocks=1)
     content = jax.eval_shape(lambda x: encoder.init_with_output(KEY, x)[0], x)
@@ -48,7 +48,7 @@ def normed(x, axes=(1, 2)):
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
 
 
-def test_is_modulated_blocks_and_doubling_convolutions():
+def test_equals_modulated_blocks_and_upsampling_convolutions():
     """Layer by layer, in float64."""
     own = jax.tree.map(np.float64, parameters())
     hidden = np.maximum(STYLES @ own["Dense_0"]["kernel"] + own["Dense_0"]["bias"], 0)
@@ -102,7 +102,7 @@ def test_computes_in_bfloat16_and_returns_float32():
         ((3, 2, 5), (2, 4)),
     ],
 )
-def test_other_shapes_are_refused(content, style):
+def test_other_shapes_raise(content, style):
     with pytest.raises(
         ValueError, match=r"AdaINDecoder: expected content of shape \(2, 3, 2, 5\)"
     ) as e:

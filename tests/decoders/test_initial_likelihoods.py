@@ -1,4 +1,4 @@
-"""What likelihoods start from: the first batch, entry by entry."""
+"""Likelihoods start at the first batch, dimension by dimension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What content forgets and style keeps, sizes of maps, and styles without uncertainty."""
+"""Content and style encoders of MUNIT, and point-mass posteriors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def normed(x):
     return (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5)
 
 
-def test_content_is_made_by_normalised_convolutions_and_blocks():
+def test_content_equals_normalised_convolutions_and_blocks():
     x = values(2, 9, 7, 2)
     parameters, encode = fitted(CONTENT, x)
     expected = x
@@ -134,7 +134,7 @@ def test_the_prior_of_a_point_mass_is_standard_normal():
     )
 
 
-def test_there_is_no_bound_of_a_single_value():
+def test_point_mass_has_no_bound():
     vae = models.VAE(
         encoder=encoders.Encoder(encoders.DenseEncoder((4,)), encoders.PointMassPosterior(2)),
         decoder=decoders.Decoder(
@@ -147,6 +147,6 @@ def test_there_is_no_bound_of_a_single_value():
         vae.init(KEY, images)
 
 
-def test_a_single_position_is_refused():
+def test_single_position_raises():
     with pytest.raises(ValueError, match=r"2 positions or more, got shape \(2, 1, 1, 4\)"):
         jax.eval_shape(lambda x: CONTENT.init_with_output(KEY, x)[0], jnp.ones((2, 1, 2, 3)))

@@ -1,4 +1,4 @@
-"""Aggregate posteriors and what the KL is made of, held against exact ones."""
+"""Aggregate posteriors and the decomposition of the KL, compared with exact ones."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_with_the_whole_data_set_it_is_exact(posterior):
     np.testing.assert_allclose(found.groups["z"], joint, rtol=1e-5, atol=1e-5)
 
 
-def test_rows_are_told_apart_by_their_index(posterior):
+def test_rows_of_equal_index_are_one_example(posterior):
     rows = jnp.array([3, 1, 4, 1, 5])
     part = jax.tree.map(lambda leaf: leaf[rows], posterior)
     z = part.sample(seed=KEY)
@@ -147,7 +147,7 @@ def grouped():
 
 
 @pytest.mark.parametrize("loss", [losses.hfvae, losses.beta_tcvae])
-def test_the_parts_add_up_to_the_bound(loss):
+def test_terms_sum_to_the_bound(loss):
     # Averaged over many draws, as the parts hold the KL of a sample, the bound that of q and p.
     model, variables, batch = grouped_case(grouped_model())
 
@@ -161,7 +161,7 @@ def test_the_parts_add_up_to_the_bound(loss):
     assert float(value.mean()) == pytest.approx(float(parts["negative_elbo"].mean()), abs=0.05)
 
 
-def test_a_discrete_group_is_one_entry(grouped):
+def test_discrete_group_is_one_dimension(grouped):
     model, variables, batch = grouped
     parts = losses.hfvae(model, variables, batch, KEY, dataset_size=8)[1].metrics
     within = {name for name in parts if name.startswith("total_correlation/")}
@@ -184,7 +184,7 @@ def test_the_samples_are_those_of_the_bound(grouped):
         np.testing.assert_allclose(parts[name], bound[name], rtol=1e-5)
 
 
-def test_weights_multiply_the_parts(grouped):
+def test_weights_multiply_the_terms(grouped):
     model, variables, batch = grouped
     run = functools.partial(losses.hfvae, model, variables, batch, KEY, dataset_size=50)
     value, aux = run(alpha=2.0, beta=12.0, gamma=4.0)
@@ -227,7 +227,7 @@ def test_one_group_is_the_total_correlation_vae():
     np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
-def test_a_divided_batch_is_the_whole(grouped):
+def test_divided_batch_equals_undivided(grouped):
     model, variables, batch = grouped
     keys = jax.random.split(KEY, 8)
 
@@ -248,12 +248,12 @@ def test_a_divided_batch_is_the_whole(grouped):
         np.testing.assert_allclose(metrics[name].mean(), value, rtol=1e-4, atol=1e-5)
 
 
-def test_correlated_posteriors_are_refused():
+def test_correlated_posteriors_raise():
     with pytest.raises(ValueError, match="same independent dimensions, normal or Concrete; got"):
         losses.hfvae(exact.model(), exact.exact_variables(), exact.BATCH, KEY, dataset_size=9)
 
 
-def test_divergences_of_entries():
+def test_kl_per_dimension():
     q, p = normals(jnp.array([1.0, 0.0]), jnp.array([0.5, 2.0])), normals(jnp.zeros(2), jnp.ones(2))
     found = per_dim_kl(q, p)["z"]
     np.testing.assert_allclose(found.sum(), q.kl_divergence(p), rtol=1e-6)

@@ -68,7 +68,7 @@ def test_chunks_add_up(diagonal):
     )
     coarse, fine = estimate(KEY, chunk=4000), jax.jit(functools.partial(estimate, chunk=50))(KEY)
     np.testing.assert_allclose(coarse, fine, atol=0.05)
-    with pytest.raises(ValueError, match="chunk must divide samples, got 3 and 4000"):
+    with pytest.raises(ValueError, match="chunk must divide num_samples, got 3 and 4000"):
         estimate(KEY, chunk=3)
 
 
@@ -146,7 +146,7 @@ def test_weights_of_the_kl(diagonal):
 
 
 @pytest.mark.parametrize("options", [{"free_bits": 1.0}, {"capacity": None}, {}])
-def test_a_divided_batch_is_the_whole(diagonal, options):
+def test_divided_batch_equals_undivided(diagonal, options):
     batch = {"image": jnp.concatenate([exact.DATA, exact.DATA[:1] + 1])}
     keys = jax.random.split(KEY, 4)
     if "capacity" in options:  # between the KLs of the parts: one is above it, one below

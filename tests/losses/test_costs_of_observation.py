@@ -1,4 +1,4 @@
-"""What an observation costs, such as a dequantizer's log-determinant, is in every likelihood."""
+"""The log-det of the preprocessing is part of every likelihood."""
 
 from __future__ import annotations
 

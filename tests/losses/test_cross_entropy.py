@@ -1,4 +1,4 @@
-"""Cross-entropy: units, the share of right answers, rows, gradients."""
+"""Cross-entropy: units, accuracy, rows, gradients."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_worked_example():
     assert aux.state == {}
 
 
-def test_what_knows_nothing_needs_the_logarithm_of_the_classes():
+def test_uniform_logits_cost_the_logarithm_of_the_classes():
     loss, _ = losses.cross_entropy(Table(), variables(np.zeros((3, 4))), BATCH, KEY)
     np.testing.assert_allclose(loss, np.log(4), rtol=1e-6)
 
@@ -74,6 +74,6 @@ def test_mean_over_parts_is_the_whole():
     np.testing.assert_allclose(np.mean(found), whole, rtol=1e-6)
 
 
-def test_batches_without_labels_are_refused():
+def test_batches_without_labels_raise():
     with pytest.raises(ValueError, match=r"batch must hold 'label', got \['image'\]"):
         losses.cross_entropy(Table(), VARIABLES, {"image": BATCH["image"]}, KEY)

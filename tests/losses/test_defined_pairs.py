@@ -1,4 +1,4 @@
-"""Which objective is defined for which model: the README's table, and a refusal of all else."""
+"""Which objective is defined for which model: the README's table, and ValueError for all others."""
 
 from __future__ import annotations
 
@@ -103,13 +103,28 @@ def variables():
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_an_objective_is_defined_or_refused(objective, name, variables):
+def test_objective_is_defined_or_raises(objective, name, variables):
     run = functools.partial(OBJECTIVES[objective], MODELS[name])
     if objective in DEFINED[name]:
         assert np.isfinite(jax.jit(run)(variables[name], BATCH, KEY)[0])
     else:
         with pytest.raises(ValueError, match=rf"this objective is defined for .*{name}"):
             run(variables[name], BATCH, KEY)
+
+
+@pytest.mark.parametrize("objective", sorted(DEFINED["VAE"]))
+def test_images_are_encoded_once(objective, variables):
+    calls = []
+
+    def count(function, arguments, keywords, context):
+        if isinstance(context.module, encoders.Encoder) and context.method_name == "__call__":
+            calls.append(context.module.name)
+        return function(*arguments, **keywords)
+
+    with nn.intercept_methods(count):
+        loss = functools.partial(OBJECTIVES[objective], MODELS["VAE"])
+        jax.make_jaxpr(loss)(variables["VAE"], BATCH, KEY)
+    assert calls == ["encoder"]
 
 
 def test_the_table_of_the_readme_is_this_one():

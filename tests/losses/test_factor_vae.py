@@ -104,7 +104,7 @@ def test_the_logits_come_to_the_exact_total_correlation():
     assert 0.6 < right < 0.8
 
 
-def test_independent_latents_leave_nothing_to_tell():
+def test_independent_latents_have_no_total_correlation():
     params, history = trained("independent")
     assert estimate(params) == pytest.approx(0.0, abs=0.02)
     right = np.mean([float(metrics["discriminator/accuracy"]) for metrics in history])
@@ -131,7 +131,7 @@ def test_the_loss_is_the_negative_elbo_and_the_weighted_estimate():
     assert set(parts) == {*aux.metrics, "total_correlation"}
 
 
-def test_the_discriminators_loss_moves_the_discriminator_alone():
+def test_discriminators_loss_moves_only_the_discriminator():
     def loss(params):
         return losses.factor_vae_discriminator(MODEL, {"params": params}, BATCH, KEY)[0]
 
@@ -163,7 +163,7 @@ def test_the_discriminators_loss_is_the_cross_entropy_of_both_kinds():
     np.testing.assert_allclose(aux.metrics["accuracy"], right, rtol=1e-6)
 
 
-def test_every_entry_goes_to_another_row():
+def test_every_dimension_moves_to_another_row():
     z = jnp.arange(24.0).reshape(8, 3)
     found = np.asarray(permute_dimensions(z, KEY))
     np.testing.assert_array_equal(np.sort(found, axis=0), z)
@@ -176,7 +176,7 @@ def test_every_entry_goes_to_another_row():
         permute_dimensions(z[:1], KEY)
 
 
-def test_an_entry_comes_from_any_other_row_alike():
+def test_source_rows_are_uniform():
     z = jnp.arange(4.0)[:, None]
     draw = jax.jit(jax.vmap(lambda key: permute_dimensions(z, key)[:, 0]))
     found = np.asarray(draw(jax.random.split(KEY, 3000)))
@@ -186,7 +186,7 @@ def test_an_entry_comes_from_any_other_row_alike():
         np.testing.assert_allclose(np.delete(counts, row) / 3000, 1 / 3, atol=0.03)
 
 
-def test_a_discrete_variable_is_one_entry():
+def test_discrete_variable_is_one_dimension():
     groups = {
         "style": encoders.DiagonalGaussianPosterior(2),
         "digit": encoders.ConcretePosterior(3),
@@ -204,7 +204,7 @@ def test_a_discrete_variable_is_one_entry():
 
 
 @pytest.mark.parametrize("loss", PLAYERS.values())
-def test_models_without_players_or_without_a_posterior_are_refused(loss):
+def test_models_without_players_or_posterior_raise(loss):
     pair = models.FactorVAE(chain.model(2), LatentDiscriminator((4,)))
     with pytest.raises(ValueError, match=r"a single posterior .* HierarchicalVAE has none"):
         loss(pair, {"params": {"model": {}, "discriminator": {}}}, BATCH, KEY)
@@ -213,7 +213,7 @@ def test_models_without_players_or_without_a_posterior_are_refused(loss):
 
 
 @pytest.mark.parametrize("name", PLAYERS)
-def test_a_divided_batch_is_the_whole(name):
+def test_divided_batch_equals_undivided(name):
     keys, found = jax.random.split(KEY, 8), variables()
 
     def loss(images, keys, axis=axis.LOCAL):

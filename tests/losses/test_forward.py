@@ -74,7 +74,7 @@ def test_a_divided_batch_has_the_diagnostics_of_the_whole(fitted):
         np.testing.assert_allclose(metrics[name], aux.metrics[name], rtol=1e-5)
 
 
-def test_condition_names_the_context_of_each_row():
+def test_context_key_names_the_context_of_each_row():
     flow = flows.RealNVP((2,), num_steps=1, hidden_features=4, num_blocks=1)
     model = models.FlowModel(flow, base=bases.LabelledGaussianBase((2,), num_classes=3))
     labels = jnp.array([0, 1, 2, 0])

@@ -30,7 +30,7 @@ def test_units():
     assert aux.state == {}
 
 
-def test_a_flow_that_knows_nothing_needs_eight_bits():
+def test_untrained_flow_needs_eight_bits():
     # Uniform images of 256 levels under the best density cost 8 bits/dim; a fresh flow is near.
     model = build()
     images = jax.random.randint(KEY, (256, 4, 4, 1), 0, 256).astype(jnp.uint8)
@@ -65,7 +65,7 @@ def test_data_name_the_entry_of_the_batch():
     np.testing.assert_allclose(loss, nats / 3, rtol=1e-6)
 
 
-def test_condition_names_the_entry_of_the_batch():
+def test_context_key_names_the_entry_of_the_batch():
     model = build(num_classes=3)
     variables = model.init(KEY, IMAGES, BATCH["label"])
     variables = jax.tree.map(lambda leaf: leaf + 0.05, variables)
@@ -77,7 +77,7 @@ def test_condition_names_the_entry_of_the_batch():
     assert other.metrics["bits_per_dim"] != aux.metrics["bits_per_dim"]
 
 
-def test_log_dets_are_estimated_in_training_alone():
+def test_log_dets_are_estimated_only_in_training():
     model = models.FlowModel(
         flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(4, 4), num_probes=1)
     )

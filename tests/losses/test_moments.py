@@ -79,7 +79,7 @@ def test_weights_of_the_wasserstein_auto_encoder(variables):
 
 
 @pytest.mark.parametrize("loss", [losses.dip_vae, losses.info_vae])
-def test_a_divided_batch_is_the_whole(variables, loss):
+def test_divided_batch_equals_undivided(variables, loss):
     keys = jax.random.split(KEY, 8)
     whole, found = loss(MODEL, variables, BATCH, keys)
 

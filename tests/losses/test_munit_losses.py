@@ -108,7 +108,7 @@ def assert_terms(found, expected):
 
 
 @pytest.mark.parametrize("kind", POSTERIORS)
-def test_the_generator_minimises_what_is_computed_plainly(kind):
+def test_generator_loss_equals_a_plain_computation(kind):
     value, metrics, _ = evaluated("munit", kind)
     # A traced weight may be anything, so its term is there.
     assert set(metrics) == NAMES | {"cycle_a", "cycle_b"}
@@ -119,7 +119,7 @@ def test_the_generator_minimises_what_is_computed_plainly(kind):
 
 
 @pytest.mark.parametrize("kind", POSTERIORS)
-def test_the_discriminators_minimise_what_is_computed_plainly(kind):
+def test_discriminator_loss_equals_a_plain_computation(kind):
     value, metrics, _ = evaluated("munit_discriminator", kind)
     assert set(metrics) == {f"{what}_{d}" for what in ("real", "translated") for d in DOMAINS}
     assert_terms(metrics, plainly(kind))
@@ -139,7 +139,7 @@ def test_weights_are_those_of_the_paper_and_cycles_are_left_out():
         assert set(found) == (NAMES | {"cycle_a", "cycle_b"} if cycles else NAMES)
 
 
-def test_the_discriminators_loss_moves_the_discriminators_alone():
+def test_discriminators_loss_moves_only_the_discriminators():
     gradient = evaluated("munit_discriminator")[2]
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient["generator"]))
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["discriminator"]))
@@ -191,7 +191,7 @@ def test_noise_follows_the_keys():
 
 
 @pytest.mark.parametrize("loss", [losses.munit, losses.munit_discriminator])
-def test_what_does_not_fit_is_refused(loss):
+def test_mismatched_batches_raise(loss):
     vae = linear_gaussian.model(encoders.DiagonalGaussianPosterior(2))
     with pytest.raises(ValueError, match=r"among \['decoder', 'encoder'\], got 'generator'"):
         loss(vae, {"params": {"encoder": {}, "decoder": {}}}, BATCH, KEY)

@@ -121,7 +121,7 @@ def test_a_divided_batch_has_the_metrics_of_the_whole(variables):
             np.testing.assert_allclose(metrics[name], expected, rtol=1e-5)
 
 
-def test_condition_names_the_context_of_each_row():
+def test_context_key_names_the_context_of_each_row():
     conditional = models.FlowModel(
         flows.RealNVP((2,), num_steps=1, hidden_features=4, num_blocks=1),
         base=bases.LabelledGaussianBase((2,), num_classes=3),

@@ -16,14 +16,14 @@ def values(schedule, steps):
     return np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
 
 
-def test_a_line_goes_from_its_start_to_its_end_and_stays():
+def test_linear_schedule_goes_from_start_to_end_and_stays():
     found = values(losses.linear_schedule(4, start=1.0, end=25.0), 7)
     np.testing.assert_allclose(found, [1, 7, 13, 19, 25, 25, 25], rtol=1e-6)
     assert values(losses.linear_schedule(3, start=0.1, end=0.7), 4)[-1] == np.float32(0.7)
     assert values(losses.linear_schedule(2, start=1.0, end=0.0), 3).tolist() == [1.0, 0.5, 0.0]
 
 
-def test_a_line_of_no_steps_is_over_at_the_start():
+def test_linear_schedule_of_no_steps_is_at_its_end():
     assert values(losses.linear_schedule(0, end=4.0), 2).tolist() == [4.0, 4.0]
 
 
@@ -43,7 +43,7 @@ def test_cycles_run_between_any_two_weights():
     np.testing.assert_allclose(found, [2, 6, 10, 10, 2, 6, 10, 10, 10], rtol=1e-6)
 
 
-def test_one_cycle_is_a_line():
+def test_one_cycle_is_linear():
     once = values(losses.cyclic_schedule(10, cycles=1, rising=0.8, end=3.0), 12)
     np.testing.assert_allclose(once, values(losses.linear_schedule(8, end=3.0), 12), rtol=1e-6)
 

@@ -1,4 +1,4 @@
-"""What auto-encoders with codes minimise, and the bound that priors over the codes give."""
+"""The loss of auto-encoders with codes, and the bound by priors over the codes."""
 
 import functools
 import itertools
@@ -67,7 +67,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(name):
 
 
 @pytest.mark.parametrize("name", ["average", "learned", "2 levels"])
-def test_codes_are_learned_in_training_alone(name):
+def test_codes_are_learned_only_in_training(name):
     variables = variables_of(name)
     before = variables.get("codebook", {})
     run = functools.partial(losses.vq_vae, CODERS[name], variables, BATCH)
@@ -143,7 +143,7 @@ def test_a_bound_by_labels_needs_them():
         losses.code_bound(model, variables, {"image": IMAGES}, KEYS)
 
 
-def test_a_temperature_reaches_gumbel_codes_and_is_refused_by_others():
+def test_temperature_reaches_gumbel_codes_and_raises_for_others():
     run = functools.partial(losses.vq_vae, CODERS["gumbel"], variables_of("gumbel"), BATCH, KEYS)
     own = {key: tree for key, tree in variables_of("gumbel").items() if key != "params"}
 

@@ -24,7 +24,7 @@ def values():
 
 
 @every_coder()
-def test_images_come_back_from_their_codes_as_from_their_quantised_values(name):
+def test_decoding_codes_equals_decoding_quantised_values(name):
     model, variables = CODERS[name], variables_of(name)
     apply = functools.partial(model.apply, variables)
     levels = apply(values(), method="quantize")
@@ -91,7 +91,7 @@ def test_numbers_of_levels_must_match():
         model.apply(variables, [jnp.zeros((1, 2, 2), jnp.int32)], method="decode")
 
 
-def test_a_decoder_refuses_maps_of_another_size():
+def test_decoder_raises_for_maps_of_another_size():
     with pytest.raises(ValueError, match=r"expected latents of shape \(2, 4, 3, 4\).* got \(2, 3"):
         decoder((6,)).init(KEY, jnp.zeros((2, 3, 3, 4)))
     with pytest.raises(ValueError, match=r"latents must have 3 axes.* got shape \(3, 4\)"):
@@ -105,7 +105,7 @@ def test_all_features_of_an_image_size_are_kept():
         assert network.apply(network.init(KEY, x), x).shape == (1, *expected, 3)
 
 
-def test_a_code_that_is_out_of_range_blanks_its_image_alone():
+def test_code_out_of_range_blanks_only_its_image():
     model, variables = CODERS["average"], variables_of("average")
     codes = model.apply(variables, IMAGES, KEY, method="encode")[0]
     latents = model.apply(variables, [codes.at[1, 0, 0].set(5)], method="lookup")
@@ -113,6 +113,6 @@ def test_a_code_that_is_out_of_range_blanks_its_image_alone():
     assert finite.tolist() == [True, False, *[True] * 6]
 
 
-def test_both_kinds_are_of_one_family():
+def test_both_classes_share_a_base():
     assert issubclass(models.VQVAE, models.CodeAutoEncoder)
     assert issubclass(models.VQVAE2, models.CodeAutoEncoder)

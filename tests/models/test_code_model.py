@@ -21,7 +21,7 @@ def example(levels=2, classes=None):
     return model, variables | {"params": waved(variables["params"])}
 
 
-def test_parts_are_taken_out_and_put_together_again():
+def test_submodels_split_and_merge():
     _, variables = example()
     names = ["auto_encoder", "priors_0", "priors_1"]
     assert sorted(variables["params"]) == names
@@ -72,7 +72,7 @@ def test_samples_are_decoded_codes_of_the_priors(levels, classes):
     jax.tree.map(np.testing.assert_array_equal, codes, again)
 
 
-def test_given_codes_are_kept_and_the_rest_drawn_as_given_them():
+def test_upper_codes_are_kept_and_the_rest_sampled_given_them():
     model, variables = example()
     count = 4000
     top = jnp.tile(jnp.arange(2, dtype=jnp.int32)[:, None, None], (count // 2, 2, 2))
@@ -110,7 +110,7 @@ def test_options_of_sampling_reach_every_level():
         ),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(wrong, message):
+def test_mismatched_parts_raise(wrong, message):
     model = code_model(1).clone(**wrong)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, KEY, IMAGES)
@@ -134,7 +134,7 @@ def test_parts_that_do_not_fit_are_refused(wrong, message):
         ),
     ],
 )
-def test_what_samples_are_given_must_fit(classes, arguments, message):
+def test_mismatched_sampling_arguments_raise(classes, arguments, message):
     model, variables = example(2, classes)
     draw = functools.partial(model.apply, variables, KEY, 8, method="sample_codes")
     with pytest.raises(ValueError, match=message):

@@ -58,7 +58,7 @@ def test_log_prob_is_that_of_the_distribution_and_of_its_samples(name):
 
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
-def test_each_part_of_a_context_changes_its_own_map_alone(make):
+def test_each_context_changes_only_its_map(make):
     model, variables, (labels, top) = prepared("labels and codes above", make)
     plain = log_prob(model, variables, (labels, top))
     for changed in ((labels.at[1].set(0), top), (labels, top.at[1, 1, 1].set(top[1, 1, 1] ^ 1))):
@@ -91,7 +91,7 @@ def test_options_of_sampling_reach_the_distribution():
     assert (drawn != model.apply(variables, KEY, 4, method="sample")).any()
 
 
-def test_a_prior_starts_at_the_frequencies_of_the_maps_that_init_is_given():
+def test_prior_starts_at_the_frequencies_of_the_first_maps():
     model = prior(num_classes=3)
     beyond = MAPS.at[0, 0, 0].set(5).at[1, 0, 0].set(-1)  # counted nowhere
     variables = model.init(KEY, beyond, LABELS)
@@ -134,7 +134,7 @@ def test_maximum_likelihood_starts_at_the_bits_of_a_code():
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
 
 
-def test_channels_are_dropped_in_training_alone():
+def test_channels_are_dropped_only_in_training():
     model = models.CodePrior(gated(num_blocks=1, dropout=0.5))
     variables = noisy(model.init(KEY))
     batch = {"codes": MAPS}
@@ -172,13 +172,13 @@ def test_channels_are_dropped_in_training_alone():
         ),
     ],
 )
-def test_other_contexts_are_refused(options, context, message):
+def test_other_contexts_raise(options, context, message):
     model = prior(**options)
     with pytest.raises(ValueError, match=message):
         log_prob(model, model.init(KEY, MAPS, context), context)
 
 
-def test_maps_of_other_shapes_and_reals_are_refused():
+def test_maps_of_other_shapes_or_dtypes_raise():
     model, variables, _ = prepared("nothing")
     with pytest.raises(ValueError, match=r"\(batch, 3, 4\), got \(3, 4, 3\)"):
         log_prob(model, variables, None, MAPS.reshape(3, 4, 3))

@@ -63,7 +63,7 @@ def test_n_bit_images_drop_the_low_bits():
 
 @pytest.mark.parametrize("name", DEQUANTIZERS)
 @pytest.mark.parametrize("bits", [1, 5, 8])
-def test_values_stay_in_their_cube(name, bits):
+def test_values_stay_in_their_cell(name, bits):
     images = jnp.arange(256, dtype=jnp.uint8).reshape(256, 1, 1, 1).repeat(20, 0)
     dequantizer = DEQUANTIZERS[name](bits)
     keys = jax.random.split(jax.random.key(1), len(images))
@@ -75,7 +75,7 @@ def test_values_stay_in_their_cube(name, bits):
     assert values.max() < 0.5
 
 
-def test_noise_at_its_largest_stays_in_the_cube():
+def test_largest_noise_stays_in_the_cell():
     # The logit of the noise is so large that its sigmoid rounds to 1.
     dequantizer = models.VariationalDequantizer(PixelFlow(60.0, 0.0))
     images = jnp.array([0, 128, 255], jnp.uint8).reshape(3, 1, 1, 1)
@@ -89,7 +89,7 @@ def test_values_outside_the_range_are_clipped():
     np.testing.assert_array_equal(models.UniformDequantizer().quantize(values), [0, 0, 255, 255])
 
 
-def test_noise_of_a_row_depends_on_its_key_alone():
+def test_noise_of_a_row_depends_only_on_its_key():
     images = jnp.full((4, 1, 1, 1), 9, jnp.uint8)
     keys = jax.random.split(jax.random.key(0), 4)
     for dequantizer in (models.UniformDequantizer(), DEQUANTIZERS["variational"](8)):
@@ -115,7 +115,7 @@ def test_variational_dequantizer_with_glow_reads_the_image():
 
 
 @pytest.mark.parametrize("bits", [0, 9])
-def test_refuses_bits_out_of_range(bits):
+def test_bits_out_of_range_raise(bits):
     keys = jax.random.split(jax.random.key(0), 1)
     with pytest.raises(ValueError, match=f"bits must be in 1, ..., 8, got {bits}"):
         models.UniformDequantizer(bits).apply({}, jnp.zeros((1, 2, 2, 1), jnp.uint8), keys)
@@ -124,7 +124,7 @@ def test_refuses_bits_out_of_range(bits):
 @pytest.mark.parametrize(
     "images", [jnp.zeros((1, 2, 2, 1)), jnp.zeros((2, 2, 1), jnp.uint8)], ids=["float", "rank 3"]
 )
-def test_refuses_what_is_not_a_batch_of_uint8_images(images):
+def test_other_than_uint8_image_batches_raise(images):
     keys = jax.random.split(jax.random.key(0), 1)
     with pytest.raises(ValueError, match="images must be uint8"):
         models.UniformDequantizer().apply({}, images, keys)

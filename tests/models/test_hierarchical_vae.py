@@ -57,7 +57,7 @@ def made():
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_with_exact_conditionals_every_sample_weighs_the_evidence(levels):
+def test_exact_conditionals_give_every_sample_the_evidence_as_weight(levels):
     model, variables = chain.model(levels), chain.exact_variables(levels)
     find = jax.jit(functools.partial(estimators.evidence, model, num_samples=5))
     expected = np.broadcast_to(chain.log_likelihood(levels), (5, 3))
@@ -220,7 +220,7 @@ def test_free_bits_hold_for_the_latents_of_each_level(made):
 
 
 @pytest.mark.parametrize("loss", [losses.elbo, losses.info_vae])
-def test_a_divided_batch_is_the_whole(made, loss):
+def test_divided_batch_equals_undivided(made, loss):
     model, variables = made
     keys = jax.random.split(KEY, 8)
 
@@ -290,6 +290,6 @@ def test_an_exported_ladder_is_the_ladder(made, tmp_path):
 
 
 @pytest.mark.parametrize("sizes", [(), (3, 0)])
-def test_levels_without_latents_are_refused(sizes):
+def test_levels_without_latents_raise(sizes):
     with pytest.raises(ValueError, match="numbers of latents from 1 on"):
         ladder(sizes).init(KEY, IMAGES)

@@ -1,4 +1,4 @@
-"""MUNIT's contracts: what it takes apart, puts together, translates and refuses."""
+"""MUNIT: encoding, decoding, translation and errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def within_a_level(found, expected):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_images_are_taken_apart_and_put_together(domain):
+def test_encode_and_decode(domain):
     content, style = apply("encode", IMAGES[domain], domain)
     assert content.shape == (ROWS, 5, 4, 4)
     assert (style.batch_shape, style.event_shape) == ((ROWS,), (STYLES[domain],))
@@ -74,7 +74,7 @@ def test_a_call_translates_both_ways_in_the_styles_of_the_rows():
         np.testing.assert_array_equal(denormalize_images(found[to]), expected)
 
 
-def test_domains_have_networks_of_their_own():
+def test_domains_have_separate_networks():
     moved = jax.tree.map(lambda leaf: leaf, own())
     moved["params"]["b"] = jax.tree.map(lambda leaf: leaf + 0.2, moved["params"]["b"])
     for domain in DOMAINS:
@@ -83,7 +83,7 @@ def test_domains_have_networks_of_their_own():
         assert same == (domain == "a")
 
 
-def test_a_row_depends_on_its_own_key_and_image_alone():
+def test_row_depends_only_on_its_key_and_image():
     keys = jax.random.split(KEY, ROWS)
     styles = apply("draw_styles", keys, ROWS, "b")
     assert len({row.tobytes() for row in np.asarray(styles)}) == ROWS
@@ -119,20 +119,20 @@ def test_a_translation_takes_a_style_or_a_key(given):
         ("translate", (IMAGES["a"], "c", np.zeros((ROWS, 2)))),
     ],
 )
-def test_other_domains_are_refused(method, arguments):
+def test_other_domains_raise(method, arguments):
     with pytest.raises(ValueError, match="domain must be 'a' or 'b', got 'c'"):
         apply(method, *arguments)
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 8, 3), (2, 8, 8, 1), (9, 8, 1)])
-def test_values_of_other_shapes_are_refused_with_both_shapes(shape):
+def test_values_of_other_shapes_raise_with_both_shapes(shape):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (its message is compared below)
         apply("encode_values", jnp.zeros(shape), "a")
     assert f"images must be [batch, *(9, 8, 1)], got shape {shape}" in str(error.value)
 
 
 @pytest.mark.parametrize("shape", [(ROWS, 2), (3,), (ROWS, 3, 1)])
-def test_styles_of_other_shapes_are_refused(shape):
+def test_styles_of_other_shapes_raise(shape):
     for method, given in (
         ("translate", (IMAGES["a"], "b", jnp.zeros(shape))),
         ("decode", (jnp.zeros((ROWS, 5, 4, 4)), jnp.zeros(shape), "b")),
@@ -142,7 +142,7 @@ def test_styles_of_other_shapes_are_refused(shape):
         assert str(error.value).endswith(f"got shape {shape}")
 
 
-def test_images_of_other_shapes_and_types_are_refused():
+def test_images_of_other_shapes_and_types_raise():
     with pytest.raises(ValueError, match=r"\*\(9, 8, 3\)\], got shape \(3, 9, 8, 1\)"):
         apply("encode", IMAGES["a"], "b")
     with pytest.raises(ValueError, match=r"\*\(9, 8, 1\)\], got shape \(3, 9, 8, 3\)"):
@@ -154,7 +154,7 @@ def test_images_of_other_shapes_and_types_are_refused():
             apply("translate", wrong, "b", rng=KEY)
 
 
-def test_every_level_is_shown_as_it_was_observed():
+def test_normalization_of_every_intensity_inverts():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     values = normalize_images(levels)
     np.testing.assert_array_equal(denormalize_images(values), levels)
@@ -168,7 +168,7 @@ def test_every_level_is_shown_as_it_was_observed():
     np.testing.assert_array_equal(ends.ravel(), [0, 255])
 
 
-def test_the_generator_is_taken_out_of_the_game():
+def test_generator_is_a_submodel_of_the_game():
     module, found = models.submodel(GAME, variables(), "generator")
     assert module is GAME.generator
     alone = jax.eval_shape(module.init, KEY, IMAGES["a"], IMAGES["b"])
@@ -177,7 +177,7 @@ def test_the_generator_is_taken_out_of_the_game():
     assert set(found["params"]) == set(DOMAINS)
 
 
-def test_a_game_judges_translations_by_the_discriminator_of_their_domain():
+def test_game_scores_translations_by_the_discriminator_of_their_domain():
     judged = GAME.apply(variables(), IMAGES["a"], IMAGES["b"])
     translated = MODEL.apply(own(), IMAGES["a"], IMAGES["b"])
     params = variables()["params"]["discriminator"]

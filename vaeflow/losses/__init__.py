@@ -1,7 +1,7 @@
 """Losses: pure functions of a model, its variables, a batch and a key.
 
-All have one signature, `vaeflow.typing.Loss`, which training relies on; each documents what it adds
-to it::
+All have one signature, `vaeflow.typing.Loss`, which training relies on; each documents only its
+additions::
 
     loss(model, variables, batch, rng, *, axis=LOCAL, train=True, **weights) -> (scalar, Aux)
 

@@ -124,7 +124,7 @@ class _Terms(NamedTuple):
       within_groups: Those of the dimensions of each group of several, by name.
       dimension_wise_kl: sum_d KL(q(z_d) || p(z_d)).
       kl: The exact KL(q(z | x) || p(z)) of each group by name.
-      bits: What nats are divided by for bits per dimension.
+      bits: D log 2, the divisor of nats for bits per dimension.
     """
 
     reconstruction: Float[Array, ""]

@@ -117,7 +117,7 @@ class FlowModel(nn.Module):
 
         For images it is a lower bound, tight on average over the dequantization noise up to the
         dequantizer's gap. Where the flow has `probes` and `apply` is given an rng named "probe", it
-        is an estimate, unbiased up to what the flow's bijector states.
+        is an estimate, as unbiased as the bijector of the flow states.
 
         Args:
           data: uint8 images with a dequantizer, real-valued data without.
