@@ -89,7 +89,7 @@ def fit(
       batches: `Batches`, `UnpairedBatches`, or `IndexBatches` for a loss that samples its data.
       config: How to train.
       directory: The files of the run.
-      optimizers: See `make_update`; None for `make_optimizer(config)`.
+      optimizers: See `make_update`; None for `make_optimizer(config)`, for each player.
       initialize: Returns the Flax variables of step 0. It is traced for its shapes alone when a run
         is resumed, so it must be pure; jit what is costly within it, data as arguments. None for
         `model.init(jax.random.key(config.seed), x)` with the images, or vectors, x of the first
@@ -118,7 +118,10 @@ def fit(
         raise ValueError(f"train.patience={config.patience} needs best, got None")
     check_batch_size(config)
     strategy = make_strategy(config.strategy)
-    optimizers = make_optimizer(config) if optimizers is None else optimizers
+    if optimizers is None:
+        optimizers = make_optimizer(config)
+        if isinstance(losses, Mapping):
+            optimizers = dict.fromkeys(losses, optimizers)
     if initialize is None:
         initialize = _default_initialize(model, batches, config)
 
