@@ -157,7 +157,7 @@ def build_auto_encoder(
     """Builds an auto-encoder of images of a shape."""
     likelihood, observation = LIKELIHOODS[config.likelihood]
     latents = quantizer(config)[1]
-    sizes = {"blocks": config.blocks, "hidden": config.hidden}
+    sizes = {"num_blocks": config.blocks, "hidden_features": config.hidden}
     wide = config.channels[-1]
     network = vf.decoders.MapDecoder(config.channels[::-1], **sizes)
     decoder = vf.decoders.Decoder(network, likelihood(), shape, latent_ndims=3)
@@ -182,8 +182,8 @@ def build(
     """Builds an auto-encoder of images of a shape, and the prior of each level."""
     shapes = map_shapes(config, shape)
     codes = quantizer(config)[0].num_codes
-    sizes = (prior.channels, prior.blocks, prior.dropout)
-    top = vf.nn.PixelSNAIL(shapes[0], *sizes, num_codes=codes, num_residuals=prior.residuals)
+    sizes = {"channels": prior.channels, "num_blocks": prior.blocks, "dropout": prior.dropout}
+    top = vf.nn.PixelSNAIL(shapes[0], num_codes=codes, num_residuals=prior.residuals, **sizes)
     priors = [vf.models.CodePrior(top, num_classes=prior.classes)]
     for size in shapes[1:]:
         network = vf.nn.GatedPixelCNN(
