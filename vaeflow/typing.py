@@ -123,7 +123,7 @@ class AutoregressiveNetwork(Protocol):
         inputs: PyTree,
         num_rows: int,
     ) -> PyTree:
-        """Finds x with x_i = solve_one(outputs for dimension i given x, inputs_i); returns results."""
+        """Finds x with x_i = solve_one(outputs for dimension i at x, inputs_i); returns results."""
 
     def solve_transposed(
         self,
