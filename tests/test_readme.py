@@ -11,21 +11,26 @@ README = (ROOT / "README.md").read_text()
 def test_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names = {}
     for code in blocks:
         exec(compile(code, "README.md", "exec"), names)
+        if "two_moons" in code:
+            names["points_log_prob"] = names["density"].log_prob(names["points"])
         if "GaussianMixture" in code:
             rows = names["jax"].numpy.ones((4, 6))
             mixed = names["model"].init(names["key"], rows)
             assert names["model"].apply(mixed, rows, method="log_prob").shape == (4,)
+    assert names["samples"].shape == (100, 2)
+    # A uniform density over the square that holds the moons has -4.2 nats.
+    assert -3 < names["points_log_prob"].mean() < 0
     assert names["config"] == {"levels": 2, "steps": 4, "width": 32}
     assert names["faces"].shape == (16, 24, 24, 1)
     assert 5 < names["aux"].metrics["bits_per_dim"] < 9
     assert 0 < names["bound"].metrics["bits_per_dim"] < 2  # binary images
-    jax, whole = names["jax"], names["whole"]
-    variables = jax.eval_shape(whole.init, names["key"], names["images"])
-    sample = functools.partial(whole.apply, method="sample")
+    jax, model = names["jax"], names["code_model"]
+    variables = jax.eval_shape(model.init, names["key"], names["images"])
+    sample = functools.partial(model.apply, method="sample")
     drawn = jax.eval_shape(lambda tree: sample(tree, names["key"], 2), variables)
     assert drawn.shape == (2, 24, 24, 1)
     images = names["jax"].ShapeDtypeStruct((2, 24, 24, 3), "uint8")
