@@ -17,13 +17,13 @@ def network(
     entries: int,
     parameters: int,
     context: Array | None = None,
-    hidden: Sequence[int] = (5, 4),
+    hidden_sizes: Sequence[int] = (5, 4),
 ) -> bijectors.Conditioner:
     """A masked network with random variables."""
     module = nn.MaskedMLP(
         entries,
         num_parameters=parameters,
-        hidden_sizes=tuple(hidden),
+        hidden_sizes=tuple(hidden_sizes),
         activation=jnp.tanh,
         parent=None,
     )

@@ -138,7 +138,7 @@ def test_bases_ignore_the_context_and_the_encoder(name):
 
 def test_a_vamp_prior_needs_an_encoder_and_takes_nothing_else():
     prior = bases.VampPrior(num_components=2, image_shape=(2, 2, 1))
-    encoder = lambda inputs: bases.DiagonalGaussianBase((1,)).apply(  # noqa: E731
+    encoder = lambda inputs: bases.DiagonalGaussianBase((1,), parent=None).apply(  # noqa: E731
         {"params": {"mean": jnp.zeros(1), "log_scale": jnp.zeros(1)}}, batch_shape=(len(inputs),)
     )
     variables = prior.init(KEY, encoder=encoder)
