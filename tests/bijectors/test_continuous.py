@@ -23,7 +23,7 @@ B = np.array([1.0, -1.0, 2.0], np.float32)
 class Linear:
     """dx/dt = A x + t b + context."""
 
-    entries: int = 3
+    dimension: int = 3
 
     def apply(self, variables, x, time, context):
         velocity = x @ variables.T + time[:, None] * B
@@ -34,7 +34,7 @@ class Linear:
 class Stiff:
     """Turns vectors at the rate of the square of their length."""
 
-    entries: int = 2
+    dimension: int = 2
 
     def apply(self, variables, x, time, context):
         rate = variables * jnp.sum(x**2, axis=1, keepdims=True)

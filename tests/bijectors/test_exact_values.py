@@ -79,8 +79,8 @@ REFUSED = {
     "upper": lambda: bijectors.Sigmoid(1.0, 1.0),
     "floor": lambda: bijectors.SigmoidLogScale(0.0),
     "segment": lambda: bijectors.Scan(len, jnp.ones((2, 3)), segment=0),
-    "exclude each other": lambda: bijectors.Scan(
-        len, jnp.ones((2, 3)), reversible=True, remat=True
+    r"backward must be one of \('plain', 'remat', 'reversible'\), got 'fast'": lambda: (
+        bijectors.Scan(len, jnp.ones((2, 3)), backward="fast")
     ),
     "same first axis": lambda: bijectors.Scan(len, {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}),
 }

@@ -20,7 +20,7 @@ FAMILIES = {
 
 def member(name, scale=1.5, seed=0):
     family = FAMILIES[name]
-    raw = scale * jax.random.normal(jax.random.key(seed), (1, family.parameters))
+    raw = scale * jax.random.normal(jax.random.key(seed), (1, family.num_parameters))
     return family(raw)
 
 
@@ -83,7 +83,7 @@ def test_monotone_network_is_its_formula():
 def test_families_start_at_or_near_the_identity():
     x = jnp.linspace(-2, 2, 9)[:, None]
     for name, family in FAMILIES.items():
-        y = family(jnp.zeros((1, family.parameters))).forward(x)
+        y = family(jnp.zeros((1, family.num_parameters))).forward(x)
         np.testing.assert_allclose(y, x, atol=0.4 if name == "monotone" else 1e-6)
 
 

@@ -28,7 +28,7 @@ def one_by_one(stack, x, inverse=False):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"reversible": True}, {"remat": True}, {"unroll": True}], ids=str
+    "options", [{}, {"backward": "reversible"}, {"backward": "remat"}, {"unroll": True}], ids=str
 )
 def test_states_of_a_scan_are_those_of_its_steps(options):
     stack = makers.scan(**options)(KEY)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, check_event_shape, prepare_vectors, sum_event
+from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow.bijectors.base import Bijector, prepare_vectors
 from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.bijectors.numerical import solve_monotone
 from vaeflow.bijectors.transformers import Transformer

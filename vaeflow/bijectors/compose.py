@@ -11,7 +11,8 @@ import distrax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, check_event_shape
+from vaeflow._util.shapes import check_event_shape
+from vaeflow.bijectors.base import Bijector
 
 
 class Chain(Bijector):

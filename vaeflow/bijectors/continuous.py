@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from vaeflow.bijectors.base import Bijector, check_event_shape
+from vaeflow._util.shapes import check_event_shape
+from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.bijectors.ode import Accuracy, diffrax, solve_rows
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, check_event_shape, sum_event
+from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.orthogonal import householder_product
 
 LARGEST_SOLVED = 24

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, broadcasts_to, sum_event
+from vaeflow._util.shapes import broadcasts_to, sum_event
+from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.numerical import solve_monotone
 
 SMALLEST_COEFFICIENT = 1e-3

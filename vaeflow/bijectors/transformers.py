@@ -112,7 +112,7 @@ class SplineTransformer:
           ValueError: If `num_bins` is below 1.
         """
         if self.num_bins < 1:
-            raise ValueError(f"bins must be at least 1, got {self.num_bins}")
+            raise ValueError(f"num_bins must be at least 1, got {self.num_bins}")
 
     @property
     def num_parameters(self) -> int:
@@ -123,8 +123,8 @@ class SplineTransformer:
         self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
     ) -> RationalQuadraticSpline:
         """Builds the bijector."""
-        widths, heights, slopes = jnp.split(raw, [self.num_bins, 2 * self.num_bins], axis=-1)
-        return RationalQuadraticSpline(widths, heights, slopes, self.bound, event_ndims)
+        widths, heights, derivatives = jnp.split(raw, [self.num_bins, 2 * self.num_bins], axis=-1)
+        return RationalQuadraticSpline(widths, heights, derivatives, self.bound, event_ndims)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from vaeflow._util.shapes import check_event_shape, sum_event
 from vaeflow.bijectors import Conditioner
-from vaeflow.bijectors.base import check_event_shape, sum_event
 
 
 class CodeMaps(distrax.Distribution):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.shapes import check_event_shape, sum_event
 from vaeflow.bijectors import Conditioner
-from vaeflow.bijectors.base import check_event_shape, sum_event
 
 
 class Resampled(distrax.Distribution):
