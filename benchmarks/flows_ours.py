@@ -24,11 +24,7 @@ def make(**size: Any) -> Ours:
 
 def build(size: FlowSize) -> nn.Module:
     """Builds the flow."""
-    shared = {
-        "event_shape": (size.entries,),
-        "num_steps": size.steps,
-        "hidden_sizes": (size.width,) * 2,
-    }
+    shared = {"event_shape": (size.entries,), "num_steps": size.steps, "hidden_sizes": (size.width,) * 2}
     if size.kind == "affine-autoregressive":
         return vf.flows.MaskedAutoregressiveFlow(**shared)
     return vf.flows.NeuralSplineFlow(

@@ -114,7 +114,7 @@ class Scan(Bijector):
             return (y, log_det + step_log_det), None
 
         if self.backward == "remat":
-            # Save the conditioners' outputs (small, expensive); recompute hidden layers (large, cheap).
+            # Save conditioners' outputs (small, expensive), recompute hidden layers (large, cheap).
             policy = jax.checkpoint_policies.save_only_these_names(CONDITIONED)
             body = jax.checkpoint(body, prevent_cse=self.unroll, policy=policy)
         start = (x, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], x.dtype))
