@@ -1,4 +1,4 @@
-"""What every distribution obeys: mass one, samples of its density, batches, precision, NaN."""
+"""Laws of distributions: mass one, samples of the density, batches, precision, NaN."""
 
 from __future__ import annotations
 
@@ -97,20 +97,20 @@ def learned(base):
 REGISTRY = {
     "standard_normal": normal,
     "Transformed": transformed,
-    "TopDown": top_down,
+    "HierarchicalPrior": top_down,
     "FullGaussian": full,
-    "FullGaussian one-entry": one_dimensional,
+    "FullGaussian one-dimension": one_dimensional,
     "Histogram": histogram,
     "Mixture": mixture,
     "UniformBox": box,
-    "Box": learned(bases.BoxBase((2,), low=-1.5, high=1)),
+    "BoxBase": learned(bases.BoxBase((2,), low=-1.5, high=1)),
     "ContinuousBernoulli": continuous_bernoulli,
     "Grouped": grouped,
-    "CorrelatedGaussian": learned(bases.CorrelatedGaussianBase((2,))),
-    "DiagonalGaussian": learned(bases.DiagonalGaussianBase((2,))),
-    "GaussianMixture": learned(bases.GaussianMixtureBase((2,), num_components=3)),
-    "Resampled": learned(bases.ResampledBase((2,), hidden_sizes=(8,), truncation=5)),
-    "LabelledGaussian": learned(bases.LabelledGaussianBase((2,), num_classes=3)),
+    "CorrelatedGaussianBase": learned(bases.CorrelatedGaussianBase((2,))),
+    "DiagonalGaussianBase": learned(bases.DiagonalGaussianBase((2,))),
+    "GaussianMixtureBase": learned(bases.GaussianMixtureBase((2,), num_components=3)),
+    "ResampledBase": learned(bases.ResampledBase((2,), hidden_sizes=(8,), truncation=5)),
+    "LabelledGaussianBase": learned(bases.LabelledGaussianBase((2,), num_classes=3)),
 }
 """Distributions of vectors by name, each made for any batch shape."""
 
@@ -170,7 +170,7 @@ def test_samples_and_their_density_agree_in_every_batch_shape(make):
 
 
 @every
-def test_batches_of_distributions_hold_the_single_ones(make):
+def test_batches_equal_single_distributions(make):
     distribution = make(3)
     values = 0.3 * numbers(3, *distribution.event_shape, seed=11)
     if isinstance(distribution, distributions.Resampled):  # one for the whole batch
@@ -203,7 +203,7 @@ def test_jit_takes_the_distribution_as_an_argument_and_compiles_once(make):
 
 
 @every
-def test_one_bad_row_spoils_no_other(make):
+def test_nonfinite_row_is_isolated(make):
     distribution = make()
     clean = distribution.sample(seed=KEY, sample_shape=4)
     for bad in (jnp.nan, jnp.inf, -jnp.inf):
@@ -236,6 +236,6 @@ WRONG = {
 
 
 @pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
-def test_wrong_shapes_are_refused_with_both_named(call):
+def test_wrong_shapes_raise_quoting_both(call):
     with pytest.raises(ValueError, match=r"\(.*\).*\(.*\)"):
         call()

@@ -6,9 +6,9 @@ import importlib.util
 import pathlib
 
 
-def missing_package(what: str, package: str, extra: str = "experiments") -> ValueError:
-    """Says that `what` needs `package`, and that an extra of vaeflow brings it."""
-    return ValueError(f"{what}: needs the package {package}; pip install 'vaeflow[{extra}]'")
+def missing_package(name: str, package: str, extra: str = "experiments") -> ValueError:
+    """Returns the error that `name` needs `package`, and which extra of vaeflow installs it."""
+    return ValueError(f"{name}: needs the package {package}; pip install 'vaeflow[{extra}]'")
 
 
 def package_file(name: str, package: str, module: str, file: str) -> pathlib.Path:

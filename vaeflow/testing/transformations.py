@@ -58,7 +58,7 @@ def _difference(first: Any, second: Any) -> str:
         weak = [" (weakly typed)" if kind.weak_type else "" for kind in types]
         if types[0] != types[1] or weak[0] != weak[1]:
             return f"leaf {index} went from {types[0]}{weak[0]} to {types[1]}{weak[1]}"
-    return "its static parts print alike but don't compare equal"
+    return "its static parts print the same but don't compare equal"
 
 
 def check_batch_axes(case: Case) -> None:
