@@ -73,7 +73,7 @@ class CodeMaps(distrax.Distribution):
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Height and width of a map."""
-        return tuple(self._network.module.shape)
+        return tuple(self._network.module.map_shape)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
