@@ -14,21 +14,21 @@ from vaeflow import bijectors, nn
 
 def network(
     key: Array,
-    entries: int,
+    dimension: int,
     parameters: int,
     context: Array | None = None,
     hidden_sizes: Sequence[int] = (5, 4),
 ) -> bijectors.Conditioner:
     """A masked network with random variables."""
     module = nn.MaskedMLP(
-        entries,
+        dimension,
         num_parameters=parameters,
         hidden_sizes=tuple(hidden_sizes),
         activation=jnp.tanh,
         parent=None,
     )
     example = None if context is None else jnp.zeros((1, context.shape[-1]))
-    variables = jax.eval_shape(module.init, key, jnp.zeros((1, entries)), example)
+    variables = jax.eval_shape(module.init, key, jnp.zeros((1, dimension)), example)
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(key, len(leaves))
     drawn = [normal(part, *leaf.shape) for part, leaf in zip(keys, leaves, strict=True)]
@@ -36,12 +36,12 @@ def network(
 
 
 def masked_autoregressive(
-    entries: int, transformer: bijectors.Transformer
+    dimension: int, transformer: bijectors.Transformer
 ) -> Callable[..., bijectors.MaskedAutoregressive]:
     """Makes masked autoregressive maps, with a context if they are given one."""
 
     def make(key: Array, context: Array | None = None) -> bijectors.MaskedAutoregressive:
-        conditioner = network(key, entries, transformer.num_parameters, context)
+        conditioner = network(key, dimension, transformer.num_parameters, context)
         return bijectors.MaskedAutoregressive(conditioner, transformer)
 
     return make

@@ -14,12 +14,12 @@ from vaeflow import bijectors, nn
 
 
 def velocity(
-    key: Array, entries: int, context: Array | None = None, scale: float = 0.5
+    key: Array, dimension: int, context: Array | None = None, scale: float = 0.5
 ) -> bijectors.Conditioner:
     """A small network with random variables."""
-    network = nn.TimeDependentMLP(entries, (4,))
+    network = nn.TimeDependentMLP(dimension, (4,))
     row = None if context is None else jnp.zeros((1, context.shape[-1]))
-    variables = jax.eval_shape(network.init, key, jnp.zeros((1, entries)), jnp.zeros(1), row)
+    variables = jax.eval_shape(network.init, key, jnp.zeros((1, dimension)), jnp.zeros(1), row)
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(key, len(leaves))
     leaves = [
@@ -29,12 +29,12 @@ def velocity(
 
 
 def continuous(
-    entries: int, probes: int = 0, **options: Any
+    dimension: int, probes: int = 0, **options: Any
 ) -> Callable[..., bijectors.Continuous]:
     """Makes maps, with a context if they are given one, and with probes if there are any."""
 
     def make(key: Array, context: Array | None = None) -> bijectors.Continuous:
         probe = {"probe_key": key, "probes": probes} if probes else {}
-        return bijectors.Continuous(velocity(key, entries, context), **probe, **options)
+        return bijectors.Continuous(velocity(key, dimension, context), **probe, **options)
 
     return make

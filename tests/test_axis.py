@@ -31,6 +31,6 @@ def test_row_keys_splits_one_key_and_keeps_many():
 
 
 @pytest.mark.parametrize("rng", [jax.random.split(jax.random.key(0), 4), jnp.zeros(2, jnp.uint32)])
-def test_row_keys_refuses_other_keys(rng):
+def test_row_keys_raises_for_other_keys(rng):
     with pytest.raises(ValueError, match="rng must"):
         vf.row_keys(rng, 5)

@@ -20,7 +20,7 @@ def saved(tmp_path):
     return path, path.read_bytes()
 
 
-def test_a_failing_write_leaves_the_old_file(saved, monkeypatch):
+def test_failed_write_keeps_the_old_file(saved, monkeypatch):
     path, content = saved
 
     def fails(*arguments):
@@ -37,7 +37,7 @@ def test_a_failing_write_leaves_the_old_file(saved, monkeypatch):
     assert vf.load(path) == ({}, {})
 
 
-def test_the_content_is_on_the_disk_before_it_takes_the_name(saved, monkeypatch):
+def test_content_is_synced_before_the_rename(saved, monkeypatch):
     path, _ = saved
     events = []
     fsync, replace = os.fsync, pathlib.Path.replace
@@ -57,7 +57,7 @@ def test_the_content_is_on_the_disk_before_it_takes_the_name(saved, monkeypatch)
     assert events == ["sync", "rename", "sync"]
 
 
-def test_links_stay_links_and_home_is_found(saved, monkeypatch):
+def test_links_stay_links_and_home_expands(saved, monkeypatch):
     path, _ = saved
     link = path.with_name("link")
     link.symlink_to(path)

@@ -1,4 +1,4 @@
-"""Masked autoregressive maps against inversion by as many passes as there are entries."""
+"""Masked autoregressive maps against inversion by one full pass for each dimension."""
 
 import functools
 
@@ -15,7 +15,7 @@ SPLINE = bijectors.SplineTransformer(num_bins=3)
 
 
 def naive_inverse(bijector, y):
-    """One whole pass for each entry."""
+    """One full pass for each dimension."""
     x = jnp.zeros_like(y)
     for entry in range(y.shape[-1]):
         inverted = bijector.transformer(bijector.conditioner(x)).inverse(y)
@@ -45,7 +45,7 @@ def deep_variables(depth=5):
     return {"params": parameters}
 
 
-def test_deep_wide_stack_is_inverted_as_by_whole_passes_and_round_trips():
+def test_deep_wide_stack_inverts_like_full_passes():
     variables = deep_variables()
     stack = bijectors.Scan(Step(), variables)
     x = jax.random.normal(jax.random.key(1), (64, 43))
@@ -74,7 +74,7 @@ def test_deep_wide_stack_is_inverted_as_by_whole_passes_and_round_trips():
         (AFFINE, 1, (4, 4), 2),
     ],
 )
-def test_inverse_and_its_gradient_are_those_of_whole_passes(transformer, entries, hidden, features):
+def test_inverse_and_gradient_equal_full_passes(transformer, entries, hidden, features):
     keys = jax.random.split(jax.random.key(entries), 4)
     y = 2 * jax.random.normal(keys[0], (4, entries))
     context = None if features is None else jax.random.normal(keys[1], (4, features))
@@ -95,7 +95,7 @@ def test_inverse_and_its_gradient_are_those_of_whole_passes(transformer, entries
 
 
 @pytest.mark.parametrize("direction", ["forward_and_log_det", "inverse_and_log_det"])
-def test_images_depend_on_no_later_entry(direction):
+def test_jacobian_is_triangular(direction):
     bijector = masked_autoregressive(5, SPLINE)(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (5,))
     jacobian = jax.jit(jax.jacobian(lambda x: getattr(bijector, direction)(x)[0]))(x)
@@ -105,7 +105,7 @@ def test_images_depend_on_no_later_entry(direction):
 
 @pytest.mark.parametrize("direction", ["forward_and_log_det", "inverse_and_log_det"])
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_what_is_not_finite_stays_in_its_example(direction, bad):
+def test_nonfinite_row_is_isolated(direction, bad):
     bijector = masked_autoregressive(4, AFFINE)(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (3, 4))
     value, log_det = getattr(bijector, direction)(x.at[1, 1].set(bad))
@@ -133,7 +133,7 @@ def test_bfloat16_network_round_trips_to_its_own_precision():
     assert jnp.isfinite(gradient).all()
 
 
-def test_contexts_of_some_batch_axes_serve_inputs_of_more():
+def test_context_broadcasts_to_leading_batch_axes():
     context = jax.random.normal(jax.random.key(4), (3, 2))
     bijector = masked_autoregressive(4, AFFINE)(jax.random.key(5), context)
     y = jax.random.normal(jax.random.key(6), (2, 3, 4))
@@ -152,9 +152,9 @@ def test_empty_batches_are_inverted():
     assert log_det.shape == (0,)
 
 
-def test_networks_for_other_families_are_refused():
+def test_wrong_number_of_parameters_raises():
     conditioner = network(jax.random.key(0), 4, 3)
-    with pytest.raises(ValueError, match=r"must give 2 parameters.*AffineTransformer.*got 3"):
+    with pytest.raises(ValueError, match=r"must return 2 parameters.*AffineTransformer.*got 3"):
         bijectors.MaskedAutoregressive(conditioner, AFFINE)
 
 

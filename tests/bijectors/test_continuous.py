@@ -23,7 +23,7 @@ B = np.array([1.0, -1.0, 2.0], np.float32)
 class Linear:
     """dx/dt = A x + t b + context."""
 
-    entries: int = 3
+    dimension: int = 3
 
     def apply(self, variables, x, time, context):
         velocity = x @ variables.T + time[:, None] * B
@@ -34,7 +34,7 @@ class Linear:
 class Stiff:
     """Turns vectors at the rate of the square of their length."""
 
-    entries: int = 2
+    dimension: int = 2
 
     def apply(self, variables, x, time, context):
         rate = variables * jnp.sum(x**2, axis=1, keepdims=True)
@@ -103,7 +103,7 @@ def test_gradients_are_those_of_the_solution():
 
 
 @pytest.mark.parametrize("probes", [pytest.param(1, marks=pytest.mark.slow), 4])
-def test_probes_give_the_trace_on_average(probes):
+def test_probes_estimate_the_trace_without_bias(probes):
     count = 4096
     x = jnp.broadcast_to(rows(1)[0], (count, 3))
     bijector = linear(probe_key=jax.random.key(3), probes=probes, rtol=1e-4, atol=1e-4)
@@ -121,7 +121,7 @@ def test_probes_give_the_trace_on_average(probes):
     assert np.mean(np.abs(other - log_det) > 0.01) > 0.3
 
 
-def test_an_example_fails_alone_where_steps_run_out():
+def test_too_many_steps_make_only_their_example_nan():
     bijector = bijectors.Continuous(bijectors.Conditioner(Stiff(), jnp.array(1.0)), max_steps=12)
     x = jnp.array([[0.5, 0.2], [40.0, 3.0], [-0.3, 0.6]])
     y, log_det = both(bijector, x)
@@ -144,19 +144,19 @@ def test_an_example_fails_alone_where_steps_run_out():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, pytest.param(-np.inf, marks=pytest.mark.slow)])
-def test_bad_numbers_spoil_their_own_example(bad):
+def test_nonfinite_row_is_isolated(bad):
     x, context = rows(4), rows(4, seed=2)
 
     def run(x, context):
-        def answers(context, x, a):
+        def outputs(context, x, a):
             network = dataclasses.replace(linear(context).conditioner, variables=a)
             return bijectors.Continuous(network).forward_and_log_det(x)
 
         def chosen(context, x, a):
-            return sum(jnp.sum(value[::3]) for value in answers(context, x, a))
+            return sum(jnp.sum(value[::3]) for value in outputs(context, x, a))
 
         arguments = (context, x, jnp.asarray(A))
-        return answers(*arguments), jax.grad(chosen, (0, 1, 2))(*arguments)
+        return outputs(*arguments), jax.grad(chosen, (0, 1, 2))(*arguments)
 
     run = jax.jit(run)
     (y, log_det), clean = run(x, context)
@@ -168,7 +168,7 @@ def test_bad_numbers_spoil_their_own_example(bad):
     jax.tree.map(np.testing.assert_array_equal, gradients, clean)
 
 
-def test_bad_parameters_end_the_search():
+def test_nan_parameters_end_the_solver():
     bijector = dataclasses.replace(linear().conditioner, variables=jnp.full((3, 3), np.nan))
     bijector = bijectors.Continuous(bijector, max_steps=10_000_000)
     y, log_det = both(bijector, rows(2))
@@ -176,7 +176,7 @@ def test_bad_parameters_end_the_search():
     assert np.all(np.isnan(log_det))
 
 
-def test_values_alone_take_no_trace():
+def test_forward_and_inverse_compute_no_trace():
     bijector = bijectors.Chain([bijectors.Inverse(continuous(3)(jax.random.key(0)))])
     x = rows(3)
     for alone, together in (
@@ -188,7 +188,7 @@ def test_values_alone_take_no_trace():
         assert products[0] < products[1]
 
 
-def test_estimates_are_exported():
+def test_trace_estimate_is_exportable():
     conditioner = velocity(jax.random.key(0), 2)
 
     def log_det(numbers, x):
@@ -206,7 +206,7 @@ def test_estimates_are_exported():
     np.testing.assert_allclose(loaded.call(numbers, x), jax.jit(log_det)(numbers, x), atol=1e-5)
 
 
-def test_wrong_arguments_are_refused(monkeypatch):
+def test_wrong_arguments_raise(monkeypatch):
     with pytest.raises(ValueError, match="probes must be at least 1, got 0"):
         linear(probe_key=jax.random.key(0), probes=0)
     for name in ("rtol", "atol", "max_steps"):

@@ -1,4 +1,4 @@
-"""Bijectors against values worked out by hand, and what they refuse."""
+"""Bijectors against values computed by hand, and their errors."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +29,7 @@ def test_chain_applies_its_last_part_first():
     assert bijectors.Chain([add, double]).forward(jnp.array([3.0])) == pytest.approx(7.0)
 
 
-def test_factor_out_sends_the_last_channels_straight_out():
+def test_factor_out_passes_the_last_channels_through():
     flatten = bijectors.Reshape((2, 1, 1), (2,))
     image = jnp.array([[[1.0, 10.0, 20.0]], [[2.0, 30.0, 40.0]]])
     out = bijectors.FactorOut(flatten, (2, 1, 3), 1).forward(image)
@@ -44,7 +44,7 @@ def test_actnorm_parameters_standardise():
     assert jnp.isfinite(log_scale).all()
 
 
-def test_plu_factors_make_the_matrix_again():
+def test_plu_factors_multiply_to_the_matrix():
     weight = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
     factored = bijectors.Invertible1x1ConvolutionPLU(**plu_factors(weight), event_ndims=1)
     y, log_det = factored.forward_and_log_det(jnp.eye(5))
@@ -57,7 +57,7 @@ def test_sigmoid_stays_finite_beyond_its_ends():
     assert jnp.isfinite(x).all()
     assert jnp.isfinite(log_det).all()
     assert x[2] == 0
-    np.testing.assert_allclose(log_det[2], 0, atol=1e-6)  # the slope in the middle is 4 / 4
+    np.testing.assert_allclose(log_det[2], 0, atol=1e-6)  # the slope at the center is 4 / 4
 
 
 def test_scales_stay_within_their_bounds():
@@ -68,7 +68,7 @@ def test_scales_stay_within_their_bounds():
     np.testing.assert_allclose(bijectors.bounded_log_scale(jnp.float32(0.01)), 0.01, rtol=1e-4)
 
 
-REFUSED = {
+ERRORS = {
     "permutation": lambda: bijectors.Permute((0, 2)),
     "shape_in": lambda: bijectors.Reshape((4,), (3,)),
     "at least one": lambda: bijectors.Chain([]),
@@ -79,14 +79,14 @@ REFUSED = {
     "upper": lambda: bijectors.Sigmoid(1.0, 1.0),
     "floor": lambda: bijectors.SigmoidLogScale(0.0),
     "segment": lambda: bijectors.Scan(len, jnp.ones((2, 3)), segment=0),
-    "exclude each other": lambda: bijectors.Scan(
-        len, jnp.ones((2, 3)), reversible=True, remat=True
+    r"backward must be one of \('plain', 'remat', 'reversible'\), got 'fast'": lambda: (
+        bijectors.Scan(len, jnp.ones((2, 3)), backward="fast")
     ),
     "same first axis": lambda: bijectors.Scan(len, {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}),
 }
 
 
-@pytest.mark.parametrize("message", REFUSED)
-def test_refuses(message):
+@pytest.mark.parametrize("message", ERRORS)
+def test_wrong_arguments_raise(message):
     with pytest.raises(ValueError, match=message):
-        REFUSED[message]()
+        ERRORS[message]()

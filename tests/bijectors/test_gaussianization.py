@@ -1,4 +1,4 @@
-"""Maps of mixtures to the normal scale, and the tails of the normal distribution."""
+"""Gaussianization by mixtures, and the tails of the normal distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def test_tails_are_scipys():
     )
 
 
-def test_it_is_its_formula():
+def test_values_and_slopes_equal_the_formula():
     x = np.linspace(-4, 5, 19)
     weights = np.exp(WEIGHTS) / np.exp(WEIGHTS).sum()
     kernels = scipy.stats.norm(np.float64(CENTRES), np.exp(np.float64(LOG_SCALES)))
@@ -51,7 +51,7 @@ def test_it_is_its_formula():
     np.testing.assert_allclose(log_det, np.log(slope), atol=5e-6)
 
 
-def test_far_out_it_is_a_line_with_the_slope_of_the_widest_kernel():
+def test_tails_have_the_slope_of_the_widest_kernel():
     x = jnp.array([-1e6, -1e3, 1e3, 1e6, 1e18])
     widest = np.exp(-LOG_SCALES.max())
     y, log_det = mixture().forward_and_log_det(x)
@@ -61,7 +61,7 @@ def test_far_out_it_is_a_line_with_the_slope_of_the_widest_kernel():
     np.testing.assert_allclose(back, x, rtol=1e-5)
 
 
-def test_one_kernel_is_a_line():
+def test_one_kernel_is_affine():
     line = bijectors.MixtureGaussianization(jnp.zeros(1), jnp.ones(1), jnp.zeros(1), 0)
     x = jnp.array([-1e3, -3, 1, 1.5, 40])
     y, log_det = line.forward_and_log_det(x)
@@ -77,8 +77,8 @@ def test_mixtures_at_quantiles_make_data_near_normal():
     ).astype(np.float32)
     data = np.concatenate([data, generator.gamma(1.5, size=(1000, 1)).astype(np.float32)], axis=1)
     centres, log_scales = mixture_of_quantiles(jnp.asarray(data), 16)
-    bend = bijectors.MixtureGaussianization(jnp.zeros_like(centres), centres, log_scales)
-    y = np.asarray(bend.forward(data))
+    gaussianization = bijectors.MixtureGaussianization(jnp.zeros_like(centres), centres, log_scales)
+    y = np.asarray(gaussianization.forward(data))
     for before, after in zip(data.T, y.T, strict=True):
         assert scipy.stats.kstest(after, "norm").statistic < 0.05
         assert 0.85 < after.std() < 1.1
@@ -98,7 +98,7 @@ def test_reflections_are_orthogonal():
     np.testing.assert_allclose(matrix.T, householder_product(turn.reflections), atol=1e-6)
 
 
-def test_wrong_parameters_are_refused():
+def test_wrong_parameters_raise():
     with pytest.raises(ValueError, match=r"one shape .* got \(3,\), \(2,\) and \(3,\)"):
         bijectors.MixtureGaussianization(jnp.zeros(3), jnp.zeros(2), jnp.zeros(3))
     with pytest.raises(ValueError, match=r"\[\*batch, reflection, dimension\].*got \(0, 3\)"):

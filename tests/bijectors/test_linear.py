@@ -1,4 +1,4 @@
-"""Linear maps in factors, and the orthogonal matrices behind them, against NumPy."""
+"""Factored linear maps, and their orthogonal matrices, against NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from vaeflow.bijectors.linear import plu_factors
 from vaeflow.bijectors.orthogonal import householder_product, orthonormal_columns
 
 
-def reflections_in_turn(vectors):
+def successive_reflections(vectors):
     product = np.eye(vectors.shape[-1])
     for vector in np.asarray(vectors, np.float64):
         product = product @ (
@@ -25,23 +25,23 @@ def polar_factor(matrix):
 
 
 @pytest.mark.parametrize(("count", "dimension"), [(1, 3), (4, 4), (7, 3), (2, 1), (40, 30)])
-def test_householder_product_agrees_with_reflections_in_turn(count, dimension):
+def test_householder_product_equals_successive_reflections(count, dimension):
     vectors = jax.random.normal(jax.random.key(0), (count, dimension))
     product = householder_product(vectors)
-    np.testing.assert_allclose(product, reflections_in_turn(vectors), atol=1e-5)
+    np.testing.assert_allclose(product, successive_reflections(vectors), atol=1e-5)
 
 
 def test_householder_product_of_a_batch_is_that_of_each():
     vectors = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
     products = householder_product(vectors)
-    np.testing.assert_allclose(products[1, 2], reflections_in_turn(vectors[1, 2]), atol=1e-5)
+    np.testing.assert_allclose(products[1, 2], successive_reflections(vectors[1, 2]), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e-7])
-def test_vectors_that_are_zero_reflect_nothing(size):
+def test_zero_vectors_reflect_nothing(size):
     vectors = jax.random.normal(jax.random.key(0), (3, 4)).at[1].set(size)
     product = householder_product(vectors)
-    np.testing.assert_allclose(product, reflections_in_turn(vectors[::2]), atol=1e-5)
+    np.testing.assert_allclose(product, successive_reflections(vectors[::2]), atol=1e-5)
     jacobian = jax.jacrev(householder_product)(vectors)
     assert jnp.isfinite(jacobian).all()
     assert jnp.abs(jacobian[..., 0, :]).max() > 0
@@ -66,7 +66,7 @@ def test_derivatives_of_orthonormal_columns_are_those_of_the_limit():
     np.testing.assert_allclose(jnp.tensordot(jacobian, change, 2), got, atol=1e-4)
 
 
-def test_columns_that_depend_on_each_other_are_nan_for_their_example_alone():
+def test_dependent_columns_make_only_their_example_nan():
     good = jax.random.normal(jax.random.key(4), (4, 2))
     bad = jnp.ones((4, 2))
     q = orthonormal_columns(jnp.stack([good, bad, jnp.zeros((4, 2)), jnp.nan * bad]))
@@ -103,7 +103,9 @@ def test_qr_linear_is_the_product_of_its_factors():
     reflections = jax.random.normal(keys[0], (2, 3))
     upper = jax.random.normal(keys[1], (3, 3))
     log_diagonal = jnp.array([0.3, -1.0, 0.5])
-    weight = reflections_in_turn(reflections) @ (np.triu(upper, 1) + np.diag(np.exp(log_diagonal)))
+    weight = successive_reflections(reflections) @ (
+        np.triu(upper, 1) + np.diag(np.exp(log_diagonal))
+    )
     linear = bijectors.QRLinear(reflections, upper, log_diagonal)
     x = jax.random.normal(keys[2], (5, 3))
     y, log_det = linear.forward_and_log_det(x)
@@ -112,7 +114,7 @@ def test_qr_linear_is_the_product_of_its_factors():
     np.testing.assert_allclose(linear.inverse(y), x, atol=1e-5)
 
 
-REFUSED = {
+ERRORS = {
     "lower must be a matrix": lambda: bijectors.LULinear(
         jnp.ones((2, 3)), jnp.ones((2, 2)), jnp.ones(2)
     ),
@@ -129,7 +131,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("message", REFUSED)
-def test_refuses(message):
+@pytest.mark.parametrize("message", ERRORS)
+def test_wrong_shapes_raise(message):
     with pytest.raises(ValueError, match=message):
-        REFUSED[message]()
+        ERRORS[message]()

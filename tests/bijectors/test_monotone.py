@@ -1,4 +1,4 @@
-"""Monotone maps of each entry against exact answers, and the block autoregressive map."""
+"""Monotone elementwise maps against exact values, and the block autoregressive map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAMILIES = {
 
 def member(name, scale=1.5, seed=0):
     family = FAMILIES[name]
-    raw = scale * jax.random.normal(jax.random.key(seed), (1, family.parameters))
+    raw = scale * jax.random.normal(jax.random.key(seed), (1, family.num_parameters))
     return family(raw)
 
 
@@ -35,7 +35,7 @@ def test_densities_integrate_to_one(name, seed):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_maps_rise_everywhere(name):
+def test_maps_increase_everywhere(name):
     places = jnp.concatenate([jnp.linspace(-10, 10, 4001), jnp.array([-1e3, 1e3])])
     _, log_det = member(name, 4.0).forward_and_log_det(places[:, None])
     assert np.all(np.isfinite(log_det))
@@ -83,7 +83,7 @@ def test_monotone_network_is_its_formula():
 def test_families_start_at_or_near_the_identity():
     x = jnp.linspace(-2, 2, 9)[:, None]
     for name, family in FAMILIES.items():
-        y = family(jnp.zeros((1, family.parameters))).forward(x)
+        y = family(jnp.zeros((1, family.num_parameters))).forward(x)
         np.testing.assert_allclose(y, x, atol=0.4 if name == "monotone" else 1e-6)
 
 
@@ -114,7 +114,7 @@ def test_block_autoregressive_density_integrates_to_one():
     np.testing.assert_allclose(total, 1, atol=1e-3)
 
 
-def test_wrong_parameters_are_refused():
+def test_wrong_parameters_raise():
     with pytest.raises(ValueError, match=r"1 to 99 coefficients, got shape \(3, 0\)"):
         bijectors.BernsteinPolynomial(jnp.zeros((3, 0)))
     with pytest.raises(ValueError, match="bound must be positive and finite, got -1"):
@@ -122,7 +122,7 @@ def test_wrong_parameters_are_refused():
     with pytest.raises(ValueError, match=r"one shape .* got \(3,\), \(2,\) and \(3,\)"):
         bijectors.MonotoneNetwork(jnp.zeros(3), jnp.zeros(2), jnp.zeros(3))
     good = makers_monotone.block_autoregressive(2, 3, 1)(jax.random.key(0))
-    with pytest.raises(ValueError, match=r"expected 1 inputs for each of \(2,\) entries"):
+    with pytest.raises(ValueError, match=r"expected 1 inputs for each of \(2,\) dimensions"):
         bijectors.BlockAutoregressive(good.blocks[1:], good.gate)
     with pytest.raises(ValueError, match=r"last block must have one output.* got 3"):
         bijectors.BlockAutoregressive(good.blocks[:1], good.gate)

@@ -39,8 +39,8 @@ def sizes(least: float, most: float) -> strategies.SearchStrategy[float]:
 
 
 @functools.cache
-def answer(entry: registry.Entry):
-    """Compiles what is asked of an entry's bijector, its leaves all taken times a factor."""
+def compiled(entry: registry.Entry):
+    """Compiles both directions of an entry's bijector, with its leaves multiplied by a factor."""
 
     @jax.jit
     def run(key, factor, x, context):
@@ -72,8 +72,8 @@ def test_there_are_two_thousand_cases() -> None:
 
 
 @pytest.mark.parametrize("entry", registry.parameters(ENTRIES))
-def test_every_size_goes_and_comes_back(entry: registry.Entry) -> None:
-    """Images are finite, come back, and a bad example spoils no other."""
+def test_round_trips_at_every_size(entry: registry.Entry) -> None:
+    """Images are finite and invert, and a bad example is isolated."""
     cases = []
 
     @hypothesis.settings(
@@ -98,7 +98,7 @@ def test_every_size_goes_and_comes_back(entry: registry.Entry) -> None:
         if entry.context_shape is not None:
             shape = (*BATCH[1:], *entry.context_shape)
             context = context_size * jax.random.normal(keys[1], shape)
-        run = functools.partial(answer(entry), keys[2], factor, context=context)
+        run = functools.partial(compiled(entry), keys[2], factor, context=context)
         y, log_det, back, back_log_det, again, spread, log_det_spread = map(np.asarray, run(x))
         assert log_det.shape == back_log_det.shape == BATCH
         assert np.all(np.isfinite(y))

@@ -65,7 +65,7 @@ def strong(channels, lipschitz=0.98):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_comes_back_at_strong_weights(channels):
+def test_round_trip_near_the_lipschitz_bound(channels):
     bijector = strong(channels)
     x = jax.random.normal(KEY, (64, channels)) * 10.0 ** jnp.linspace(-2, 2, 64)[:, None]
     y, log_det = bijector.forward_and_log_det(x)
@@ -101,7 +101,7 @@ def test_gradients_of_the_inverse_are_those_of_its_unrolled_iteration():
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5 * np.abs(other).max())
 
 
-def test_what_does_not_converge_is_nan_and_spoils_no_other():
+def test_divergence_makes_only_its_example_nan():
     # With a slope of -1.5 iterations run away, with -1 there is no solution.
     for slope in (-1.5, -1.0):
         bijector = linear([0.5, slope], Leaky())
@@ -114,14 +114,14 @@ def test_what_does_not_converge_is_nan_and_spoils_no_other():
         assert jnp.isfinite(log_det[good]).all()
 
 
-def test_a_slow_neighbour_changes_nothing():
+def test_slow_example_changes_no_other():
     inverse = jax.jit(linear([0.5, -0.95], Leaky()).inverse)
     y = jnp.linspace(0.1, 9, 40)[:, None]
     np.testing.assert_array_equal(inverse(y.at[0].set(-5.0))[1:], inverse(y)[1:])
 
 
 @pytest.mark.parametrize("lipschitz", [0.9, 0.99])
-def test_rounding_errors_keep_no_solution_away(lipschitz):
+def test_converges_despite_rounding_errors(lipschitz):
     # Slopes near the bound, all of one sign: iterations swing, or creep.
     y = jax.random.normal(KEY, (500, 1)) * 10.0 ** jnp.linspace(-3, 6, 500)[:, None]
     network = contraction(KEY, 1, hidden_sizes=(64, 64), lipschitz=lipschitz)
@@ -137,7 +137,7 @@ def test_rounding_errors_keep_no_solution_away(lipschitz):
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
-def test_a_bad_row_neither_spoils_others_nor_keeps_them_waiting(bad):
+def test_nonfinite_row_is_isolated_and_costs_no_iterations(bad):
     matrix = jnp.array([[0.2, 0.1], [-0.1, 0.3]])
     y = jax.random.normal(KEY, (4, 2))
     spoilt = y.at[2, 1].set(bad)
@@ -160,7 +160,7 @@ def test_a_bad_row_neither_spoils_others_nor_keeps_them_waiting(bad):
     assert spoilt_calls <= calls < 60
 
 
-def test_a_cotangent_that_cannot_be_solved_for_is_nan():
+def test_divergent_cotangent_is_nan():
     # At the solution 0 the slope is that of the other side, where the iteration wouldn't converge.
     bijector = linear([0.5, -1.0], Leaky())
     gradient = jax.grad(lambda y: jnp.sum(bijector.inverse(y)))(jnp.array([[3.0], [0.0]]))
@@ -221,7 +221,7 @@ def test_estimate_and_gradients_of_a_network_have_the_means_of_the_exact():
         assert_unbiased(one, other, 0.01)
 
 
-def test_no_draw_goes_past_the_largest_number_of_terms():
+def test_number_of_terms_is_bounded():
     bijector = linear([[0.98]], Linear(1))
     numbers = np.arange(1, 60)
     terms = -((-0.98) ** numbers) / numbers

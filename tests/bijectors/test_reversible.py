@@ -109,7 +109,7 @@ def temporaries(steps, **options):
 
 
 @pytest.mark.optimized
-def test_temporaries_hardly_grow_with_depth():
+def test_temporary_memory_hardly_grows_with_depth():
     assert temporaries(32, backward="reversible") <= 1.25 * temporaries(8, backward="reversible")
     plain = temporaries(16)
     assert temporaries(16, backward="reversible") <= plain / 5

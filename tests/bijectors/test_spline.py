@@ -1,4 +1,4 @@
-"""Rational-quadratic splines against values worked out by hand, distrax, and their definition."""
+"""Rational-quadratic splines against values by hand, distrax, and their definition."""
 
 import distrax
 import jax
@@ -18,23 +18,23 @@ def spline(seed=0, bins=5, circular=False, scale=1.5):
     return bijectors.RationalQuadraticSpline(*parameters, BOUND, 0, circular)
 
 
-def share_logits(shares):
-    """Logits whose bins take these shares of the interval."""
+def size_logits(shares):
+    """Logits of bins that take these fractions of the interval."""
     shares = np.asarray(shares)
     return jnp.log((shares - 1e-3) / (1 - 1e-3 * len(shares)))
 
 
-def slope_parameter(slope):
+def derivative_parameter(slope):
     """The parameter of a slope: the inverse of 1e-3 + softplus(p + log(exp(0.999) - 1))."""
     return np.log(np.expm1(slope - 1e-3)) - np.log(np.expm1(0.999))
 
 
-def test_spline_of_two_bins_has_the_values_worked_out_by_hand():
+def test_two_bins_by_hand():
     # Knots (-2, -2), (1, 0), (2, 2) with slopes 1, 2, 1.
-    bend = bijectors.RationalQuadraticSpline(
-        share_logits([0.75, 0.25]),
-        share_logits([0.5, 0.5]),
-        jnp.array([slope_parameter(2.0)]),
+    bijector = bijectors.RationalQuadraticSpline(
+        size_logits([0.75, 0.25]),
+        size_logits([0.5, 0.5]),
+        jnp.array([derivative_parameter(2.0)]),
         BOUND,
         0,
     )
@@ -45,10 +45,10 @@ def test_spline_of_two_bins_has_the_values_worked_out_by_hand():
     x = jnp.array([-0.5, 1.25, 1.0, -2.0, 2.0, 3.0])
     expected = np.array([-16 / 13, 16 / 29, 0.0, -2.0, 2.0, 3.0])
     slopes = np.array([16 / 39, 1984 / 841, 2.0, 1.0, 1.0, 1.0])
-    y, log_det = bend.forward_and_log_det(x)
+    y, log_det = bijector.forward_and_log_det(x)
     np.testing.assert_allclose(y, expected, atol=2e-6)
     np.testing.assert_allclose(log_det, np.log(slopes), atol=2e-6)
-    back, log_det = bend.inverse_and_log_det(jnp.asarray(expected, jnp.float32))
+    back, log_det = bijector.inverse_and_log_det(jnp.asarray(expected, jnp.float32))
     np.testing.assert_allclose(back, x, atol=2e-6)
     np.testing.assert_allclose(log_det, -np.log(slopes), atol=1e-5)
 
@@ -56,7 +56,7 @@ def test_spline_of_two_bins_has_the_values_worked_out_by_hand():
 @pytest.mark.parametrize("circular", [False, True])
 def test_spline_agrees_with_distrax_at_equal_knots(circular):
     ours = spline(3, circular=circular)
-    free = ours.slopes if circular else jnp.pad(ours.slopes, 1)
+    free = ours.derivatives if circular else jnp.pad(ours.derivatives, 1)
     free = jnp.append(free, free[0]) if circular else free
     theirs = distrax.RationalQuadraticSpline(
         jnp.concatenate([ours.widths, ours.heights, free]),
@@ -75,15 +75,15 @@ def test_spline_agrees_with_distrax_at_equal_knots(circular):
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_spline_at_zero_is_the_identity(circular):
-    bend = spline(scale=0.0, circular=circular)
+    bijector = spline(scale=0.0, circular=circular)
     x = jnp.linspace(-5, 5, 1001)
-    for direction in (bend.forward_and_log_det, bend.inverse_and_log_det):
+    for direction in (bijector.forward_and_log_det, bijector.inverse_and_log_det):
         value, log_det = direction(x)
         np.testing.assert_allclose(value, x, atol=2e-6)
         np.testing.assert_allclose(log_det, 0, atol=2e-6)
 
 
-def test_spline_increases_and_leaves_what_is_outside():
+def test_spline_increases_and_is_the_identity_outside():
     for seed in range(5):
         x = jnp.linspace(-3, 3, 3001)
         y = spline(seed).forward(x)
@@ -94,31 +94,31 @@ def test_spline_increases_and_leaves_what_is_outside():
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_spline_and_its_slope_are_continuous_at_knots_and_at_the_bound(circular):
-    bend = spline(1, circular=circular, scale=0.5)
-    shares = 1e-3 + (1 - 5e-3) * jax.nn.softmax(bend.widths)
+    bijector = spline(1, circular=circular, scale=0.5)
+    shares = 1e-3 + (1 - 5e-3) * jax.nn.softmax(bijector.widths)
     knots = jnp.append(2 * BOUND * jnp.cumsum(shares) - BOUND, -BOUND)
-    left, left_log_slope = bend.forward_and_log_det(knots - 1e-5)
-    right, right_log_slope = bend.forward_and_log_det(knots + 1e-5)
+    left, left_log_slope = bijector.forward_and_log_det(knots - 1e-5)
+    right, right_log_slope = bijector.forward_and_log_det(knots + 1e-5)
     np.testing.assert_allclose(left, right, atol=2e-4)
     np.testing.assert_allclose(left_log_slope, right_log_slope, atol=3e-3)
 
 
-def test_circular_spline_goes_around_and_has_one_slope_at_both_ends():
-    bend = spline(2, circular=True)
+def test_circular_spline_is_periodic_with_one_derivative_at_both_ends():
+    bijector = spline(2, circular=True)
     x = jnp.linspace(-1.9, 1.9, 21)
-    y, log_det = bend.forward_and_log_det(x)
-    around, around_log_det = bend.forward_and_log_det(x - 6 * BOUND)
+    y, log_det = bijector.forward_and_log_det(x)
+    around, around_log_det = bijector.forward_and_log_det(x - 6 * BOUND)
     np.testing.assert_allclose(around, y - 6 * BOUND, atol=1e-5)
     np.testing.assert_allclose(around_log_det, log_det, atol=1e-4)
-    _, ends = bend.forward_and_log_det(jnp.array([-BOUND, BOUND]))
-    slope = 1e-3 + jax.nn.softplus(bend.slopes[0] + np.log(np.expm1(0.999)))
+    _, ends = bijector.forward_and_log_det(jnp.array([-BOUND, BOUND]))
+    slope = 1e-3 + jax.nn.softplus(bijector.derivatives[0] + np.log(np.expm1(0.999)))
     np.testing.assert_allclose(ends, jnp.log(slope), atol=1e-4)
 
 
 def test_density_integrates_to_one_with_mass_outside_the_interval():
-    bend = spline(4)
+    bijector = spline(4)
     x = jnp.linspace(-10, 10, 40001)
-    noise, log_det = bend.inverse_and_log_det(x)
+    noise, log_det = bijector.inverse_and_log_det(x)
     density = jnp.exp(-0.5 * (noise / 1.5) ** 2 + log_det) / (1.5 * np.sqrt(2 * np.pi))
     outside = jnp.where(jnp.abs(x) > BOUND, density, 0.0)
     assert 0.1 < jnp.trapezoid(outside, x) < 0.5
@@ -129,8 +129,8 @@ def test_density_integrates_to_one_with_mass_outside_the_interval():
 @pytest.mark.parametrize("circular", [False, True])
 def test_gradients_are_finite_at_knots_at_the_bound_and_far_beyond(direction, circular):
     def total(parameters, x):
-        bend = bijectors.RationalQuadraticSpline(*parameters, BOUND, 0, circular)
-        value, log_det = getattr(bend, direction)(x)
+        bijector = bijectors.RationalQuadraticSpline(*parameters, BOUND, 0, circular)
+        value, log_det = getattr(bijector, direction)(x)
         return jnp.sum(jnp.sin(value) + log_det)
 
     # Equal bins at raw slopes of every size, so that the knots are exact.
@@ -144,10 +144,10 @@ def test_gradients_are_finite_at_knots_at_the_bound_and_far_beyond(direction, ci
 
 
 @pytest.mark.parametrize("circular", [False, True])
-def test_nan_stays_in_its_entry(circular):
-    bend = spline(circular=circular)
+def test_nan_element_is_isolated(circular):
+    bijector = spline(circular=circular)
     x = jnp.array([0.3, jnp.nan, 5.0])
-    for direction in (bend.forward_and_log_det, bend.inverse_and_log_det):
+    for direction in (bijector.forward_and_log_det, bijector.inverse_and_log_det):
         for values in direction(x):
             np.testing.assert_array_equal(jnp.isnan(values), [False, True, False])
 
@@ -155,17 +155,17 @@ def test_nan_stays_in_its_entry(circular):
 def test_inverse_recovers_steep_and_flat_splines():
     logits = jnp.array([9.0, -9.0, 0.0, 5.0])
     slopes = jnp.array([-30.0, 30.0, -30.0])
-    bend = bijectors.RationalQuadraticSpline(logits, -logits, slopes, BOUND, 0)
+    bijector = bijectors.RationalQuadraticSpline(logits, -logits, slopes, BOUND, 0)
     y = jnp.linspace(-2.5, 2.5, 2001)
-    x, log_det = bend.inverse_and_log_det(y)
+    x, log_det = bijector.inverse_and_log_det(y)
     assert jnp.isfinite(log_det).all()
     assert (jnp.diff(x) >= 0).all()
     # Where the spline is steep one unit in the last place of x is worth this much in y.
-    error = jnp.abs(bend.forward(x) - y)
+    error = jnp.abs(bijector.forward(x) - y)
     assert (error <= 1e-6 + 1e-6 * jnp.exp(-log_det)).all()
 
 
-REFUSED = {
+ERRORS = {
     "bound must be positive": ((3,), (3,), (2,), {"bound": 0.0}),
     r"shapes \(3,\) and \(2,\).*got \(3,\) and \(3,\)": ((3,), (3,), (3,), {}),
     r"shapes \(3,\) and \(3,\).*got \(3,\) and \(2,\)": ((3,), (3,), (2,), {"circular": True}),
@@ -175,17 +175,17 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("message", REFUSED)
-def test_spline_refuses(message):
-    *shapes, options = REFUSED[message]
+@pytest.mark.parametrize("message", ERRORS)
+def test_wrong_parameters_raise(message):
+    *shapes, options = ERRORS[message]
     with pytest.raises(ValueError, match=message):
         bijectors.RationalQuadraticSpline(*map(jnp.zeros, shapes), **options)
 
 
-def test_spline_refuses_other_events_and_transformers_without_bins():
+def test_wrong_events_and_no_bins_raise():
     widths = jnp.zeros((4, 3))
-    bend = bijectors.RationalQuadraticSpline(widths, widths, jnp.zeros((4, 2)))
+    bijector = bijectors.RationalQuadraticSpline(widths, widths, jnp.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"shape \(4,\).*shape \(7, 5\)"):
-        bend.forward(jnp.zeros((7, 5)))
-    with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
+        bijector.forward(jnp.zeros((7, 5)))
+    with pytest.raises(ValueError, match="num_bins must be at least 1, got 0"):
         bijectors.SplineTransformer(num_bins=0)

@@ -1,4 +1,4 @@
-"""Sylvester maps: the paper's formula, the bound, deep triangles, inputs that aren't numbers."""
+"""Sylvester maps: the paper's formula, the bound, deep triangles, NaN inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def test_inverts_deep_triangles():
 
 @pytest.mark.parametrize("direction", ["forward_and_log_det", "inverse_and_log_det"])
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_row_that_is_not_a_number_spoils_itself_alone(name, direction):
+def test_nan_row_is_isolated(name, direction):
     sylvester = MAKERS[name](jax.random.key(0))
     function = getattr(sylvester, direction)
     dimension = len(sylvester.bias) if sylvester.basis is None else len(sylvester.basis)
@@ -96,7 +96,7 @@ def test_a_row_that_is_not_a_number_spoils_itself_alone(name, direction):
 
 
 SQUARE = jnp.ones((2, 2))
-REFUSED = {
+ERRORS = {
     r"outer, inner and bias.*\(2, 2\).*\(3,\)": lambda: bijectors.Sylvester(
         None, SQUARE, SQUARE, jnp.ones(3)
     ),
@@ -109,7 +109,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("message", REFUSED)
-def test_refuses(message):
+@pytest.mark.parametrize("message", ERRORS)
+def test_wrong_arguments_raise(message):
     with pytest.raises(ValueError, match=message):
-        REFUSED[message]()
+        ERRORS[message]()

@@ -28,7 +28,7 @@ def one_by_one(stack, x, inverse=False):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"reversible": True}, {"remat": True}, {"unroll": True}], ids=str
+    "options", [{}, {"backward": "reversible"}, {"backward": "remat"}, {"unroll": True}], ids=str
 )
 def test_states_of_a_scan_are_those_of_its_steps(options):
     stack = makers.scan(**options)(KEY)
@@ -39,7 +39,7 @@ def test_states_of_a_scan_are_those_of_its_steps(options):
         np.testing.assert_allclose(states[-1], whole, rtol=1e-5, atol=1e-5)
 
 
-def test_states_know_the_context_and_are_float32():
+def test_states_use_the_context_and_are_float32():
     context = jax.random.normal(jax.random.key(2), (5, 2))
     stack = makers.scan()(KEY, context)
     states = stack.states(X.astype(jnp.bfloat16))
@@ -48,7 +48,7 @@ def test_states_know_the_context_and_are_float32():
     np.testing.assert_allclose(states, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_trajectory_runs_through_chains_and_inverses():
+def test_trajectory_of_chains_and_inverses():
     stack = makers.scan()(KEY)
     flow = bijectors.Chain([DOUBLE, bijectors.Inverse(stack)])
     states = bijectors.trajectory(flow, X)
@@ -68,7 +68,7 @@ def test_other_bijectors_are_one_step():
     )
 
 
-def test_a_step_that_changes_shapes_is_refused():
+def test_changing_shapes_raises():
     flatten = bijectors.Reshape((2, 2), (4,))
     with pytest.raises(ValueError, match=r"\(3, 2, 2\) to \(3, 4\)"):
         bijectors.trajectory(flatten, jnp.ones((3, 2, 2)))

@@ -35,11 +35,11 @@ def test_two_categories_are_a_logistic_distribution():
     logit = jnp.log(x) - jnp.log1p(-x)
     noise = 0.7 * logit - 1.7
     expected = jax.scipy.stats.logistic.logpdf(noise) + jnp.log(0.7) - jnp.log(x) - jnp.log1p(-x)
-    found = distribution.log_prob(jnp.stack([x, 1 - x], axis=-1))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    log_prob = distribution.log_prob(jnp.stack([x, 1 - x], axis=-1))
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_largest_entry_is_of_its_category_with_its_probability():
+def test_argmax_has_the_probabilities_of_the_categories():
     distribution = distributions.Concrete(LOGITS, 0.5)
     samples = distribution.sample(seed=KEY, sample_shape=100_000)
     np.testing.assert_allclose(samples.sum(-1), 1, rtol=1e-5)
@@ -60,7 +60,7 @@ def test_corners_and_far_logits_are_finite():
         assert np.all(np.isfinite(gradient))
 
 
-def test_batches_and_refusals():
+def test_batches_and_errors():
     distribution = distributions.Concrete(jnp.zeros((4, 2, 3)), 0.66)
     samples, log_prob = distribution.sample_and_log_prob(seed=KEY, sample_shape=5)
     assert samples.shape == (5, 4, 2, 3)
@@ -84,9 +84,9 @@ def test_groups_keep_their_order_and_their_names():
     np.testing.assert_array_equal(pieces["b"], value[:2])
     expected = parts["b"].log_prob(value[:2]) + parts["a"].log_prob(value[2:])
     np.testing.assert_allclose(distribution.log_prob(value), expected, rtol=1e-6)
-    entries = per_dim_log_prob(distribution, value)
-    assert entries["b"].shape == (2,)
-    np.testing.assert_allclose(entries["a"], [jnp.sum(value[2:] * LOGITS)], rtol=1e-5)
+    terms = per_dim_log_prob(distribution, value)
+    assert terms["b"].shape == (2,)
+    np.testing.assert_allclose(terms["a"], [jnp.sum(value[2:] * LOGITS)], rtol=1e-5)
     through = jax.jit(lambda distribution: distribution)(distribution)
     assert list(through.groups) == ["b", "a"]
     with pytest.raises(ValueError, match=r"\(5,\), got shape \(4,\)"):

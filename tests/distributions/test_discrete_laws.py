@@ -1,4 +1,4 @@
-"""What every distribution of levels or codes obeys: mass one, samples as probable, edges."""
+"""Laws of discrete distributions: mass one, frequencies of samples, edges."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_probabilities_add_up_to_one(make, levels):
 
 
 @every
-def test_samples_have_their_probabilities(make, levels):
+def test_frequencies_equal_probabilities(make, levels):
     distribution = make()
     samples = np.asarray(distribution.sample(seed=KEY, sample_shape=40_000))
     support = pairs(levels, distribution)
@@ -84,7 +84,7 @@ def test_samples_have_their_probabilities(make, levels):
 
 
 @every
-def test_batches_hold_the_single_ones(make, levels):
+def test_batches_equal_single_distributions(make, levels):
     distribution = make(3, 2)
     assert distribution.batch_shape == (3, 2)
     assert np.prod(distribution.event_shape) == 2
@@ -102,7 +102,7 @@ def test_batches_hold_the_single_ones(make, levels):
 
 
 @every
-def test_one_bad_row_spoils_no_other(make, levels):
+def test_bad_row_is_isolated(make, levels):
     distribution = make()
     values = jnp.full((4, *distribution.event_shape), levels[0], distribution.dtype)
     number = jnp.issubdtype(distribution.dtype, jnp.floating)
@@ -124,13 +124,13 @@ def test_values_and_gradients_are_finite_far_out(make, levels):
 
 
 @every
-def test_wrong_events_are_refused_with_both_shapes(make, levels):
+def test_wrong_events_raise_quoting_both_shapes(make, levels):
     event = re.escape(str(make().event_shape))
     with pytest.raises(ValueError, match=rf"{event}.*\(5, 3\)"):
         make().log_prob(jnp.zeros((5, 3)))
 
 
-def test_bernoulli_is_the_textbook_one():
+def test_bernoulli_against_formulas():
     distribution = bernoulli()
     probability = 1 / (1 + np.exp(-np.float64(numbers(2))))
     value = jnp.array([1.0, 0.0])

@@ -39,14 +39,14 @@ def plain(name, z1, z2):
 
 
 @every
-def test_energies_are_those_of_the_paper_where_it_draws_them(name):
+def test_energies_equal_the_formulas_of_the_paper(name):
     got = ENERGIES[name](jnp.asarray(POINTS, jnp.float32))
     np.testing.assert_allclose(got, plain(name, *POINTS.T), rtol=1e-4, atol=1e-4)
     assert got.dtype == jnp.float32
 
 
 @every
-def test_waves_end_beyond_their_range_and_the_ring_needs_no_end(name):
+def test_waves_have_gaussian_tails(name):
     z = np.stack([np.array([4.0, 4.5, -5.0]), np.sin(np.pi / 2 * np.array([4.0, 4.5, -5.0]))], -1)
     added = 0 if name == "ring" else np.array([0, 0.5, 2])
     got = ENERGIES[name](jnp.asarray(z, jnp.float32))
@@ -54,7 +54,7 @@ def test_waves_end_beyond_their_range_and_the_ring_needs_no_end(name):
 
 
 @every
-def test_the_integral_is_finite_and_found_on_any_grid(name):
+def test_integral_is_independent_of_the_grid(name):
     energy = jax.jit(ENERGIES[name])
     values = [
         metrics.log_integral(lambda z: -energy(z), [-bound] * 2, [bound] * 2, cells)

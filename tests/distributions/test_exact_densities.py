@@ -24,7 +24,7 @@ def test_full_gaussian():
     np.testing.assert_allclose(distribution.mean(), MEAN)
 
 
-def test_what_stands_above_the_diagonal_is_not_read():
+def test_entries_above_the_diagonal_are_not_read():
     spoilt = jnp.asarray(FACTOR) + jnp.triu(jnp.full((3, 3), 7.0), 1)
     values = [
         distributions.FullGaussian(jnp.asarray(MEAN), factor).log_prob(X)
@@ -72,7 +72,7 @@ def test_uniform_box():
     np.testing.assert_array_equal(jax.grad(lambda x: box.log_prob(x).sum())(jnp.asarray(x)), 0)
     np.testing.assert_allclose(box.mean(), [1, 1])
     np.testing.assert_allclose(box.variance(), [4 / 12, 16 / 12], rtol=1e-6)
-    # With respect to a corner: d/d low of -log(high - low), inside and outside alike finite.
+    # With respect to a corner: d/d low of -log(high - low), finite inside and outside.
     corner = lambda low, x: distributions.UniformBox(  # noqa: E731
         low, jnp.array([2.0, 3.0])
     ).log_prob(x)

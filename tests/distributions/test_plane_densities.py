@@ -72,7 +72,7 @@ def test_samples_never_leave_cells_with_mass():
     assert np.isfinite(histogram.log_prob(samples)).all()
 
 
-def test_histograms_refuse_what_is_no_plane():
+def test_histogram_of_wrong_shapes_raises():
     with pytest.raises(ValueError, match=r"\(3,\), \(2,\) and \(2,\)"):
         distributions.toy.Histogram(np.ones(3), [0, 0], [1, 1])
     with pytest.raises(ValueError, match=r"\(3, 3\), \(1,\) and \(2,\)"):
@@ -101,7 +101,7 @@ def test_eight_gaussians():
     assert np.mean(radius**2) == pytest.approx(2.8**2 + 2 * 0.35**2, rel=0.01)
 
 
-def test_an_image_is_drawn_upright_within_the_square():
+def test_image_density_is_upright_within_the_square():
     brightness = np.array([[0, 0, 1, 0], [3, 0, 0, 0]])
     density = distributions.toy.image_density(brightness)
     points = jnp.array([[1.0, 1], [-3, -1], [-3, 1], [3, -1], [1, 3]])
@@ -125,7 +125,7 @@ WRONG_IMAGES = {
 
 
 @pytest.mark.parametrize("case", WRONG_IMAGES)
-def test_wrong_images_are_refused(case):
+def test_wrong_images_raise(case):
     brightness, message = WRONG_IMAGES[case]
     with pytest.raises(ValueError, match=message):
         distributions.toy.image_density(brightness)

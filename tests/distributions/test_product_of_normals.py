@@ -1,4 +1,4 @@
-"""Products of normals, and chains of levels, as distributions."""
+"""Products of diagonal Gaussians."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_extreme_deviations_are_finite(one, two):
     assert float(scale) == pytest.approx(precision**-0.5, rel=1e-4)
 
 
-def test_other_distributions_are_refused():
+def test_other_distributions_raise():
     plain = normals([0.0], [1.0])
     with pytest.raises(ValueError, match=r"got Independent and FullGaussian"):
         product_of_normals(plain, distributions.FullGaussian(jnp.zeros(1), jnp.ones((1, 1))))

@@ -250,18 +250,18 @@ class IgnoredContext(Sound):
         return jnp.broadcast_to(self.log_scale + 0.0 * super().scale(x), x.shape)
 
 
-@caught_by("refused shapes")
+@caught_by("wrong shapes")
 class SilentBroadcast(Sound):
-    """An event of one entry is spread over all of them."""
+    """An event of one dimension broadcasts to all of them."""
 
     def scale(self, x: Array) -> Array:
         log_scale = self.log_scale + self.context @ self.weight
         return jnp.broadcast_to(log_scale, jnp.broadcast_shapes(log_scale.shape, x.shape))
 
 
-@caught_by("refused shapes")
+@caught_by("wrong shapes")
 class SilentMessage(Sound):
-    """Refuses what it should, without a word on shapes."""
+    """Raises for a wrong shape with a message that quotes no shapes."""
 
     def scale(self, x: Array) -> Array:
         if x.shape[-1:] != self.shift.shape:
@@ -295,7 +295,7 @@ def failures(case: Case) -> dict[str, str]:
 
 
 def test_sound_bijector_passes() -> None:
-    """Nothing is wrong, and nothing is found."""
+    """All checks pass on a bijector without faults."""
     check_bijector(maker(Sound), EVENT, context_shape=CONTEXT)
 
 
@@ -331,7 +331,7 @@ def test_all_failures_are_reported() -> None:
 
 
 def test_constant_leaves_are_excused() -> None:
-    """A leaf listed as constant may lack a gradient; a name that fits no leaf is refused."""
+    """A leaf listed as constant may lack a gradient; a name that fits no leaf raises."""
     case = Case(maker(UnusedLeaf), EVENT, context_shape=CONTEXT, constant=("unu*",))
     assert failures(case) == {}
     unknown = Case(maker(Sound), EVENT, context_shape=CONTEXT, constant=("absent",))
@@ -353,7 +353,7 @@ def test_bounded_domain() -> None:
         run_check("edges", Case(make, (), edges=(0.5, 2.0), **inside))
 
 
-def test_unknown_check_is_refused() -> None:
+def test_unknown_check_raises() -> None:
     """A check that doesn't exist is a ValueError that lists those that do."""
     with pytest.raises(ValueError, match="round trip"):
         run_check("roundtrip", Case(maker(Sound), EVENT, context_shape=CONTEXT))

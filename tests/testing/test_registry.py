@@ -13,7 +13,7 @@ def test_every_public_class_has_an_entry() -> None:
 
 
 @pytest.mark.parametrize("public", sorted(public_classes(), key=lambda public: public.__name__))
-def test_a_removed_class_is_missed(public: type) -> None:
+def test_removed_class_is_reported(public: type) -> None:
     """Without the entries of a class, the class is missing."""
     assert missing(entry for entry in ENTRIES if entry.public is not public) == {public}
 

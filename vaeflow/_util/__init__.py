@@ -1,1 +1,1 @@
-"""Helpers that many packages use and none owns."""
+"""Private helpers of all packages: batch axes, files, optional packages, keys and shapes."""

@@ -14,12 +14,12 @@ PyTree = Any
 class Axis:
     """A batch axis that losses reduce over without knowing how it is divided.
 
-    With ``name=None`` the whole batch is at hand and each operation is the identity. With a name,
+    With ``name=None`` the full batch is local and each operation is the identity. With a name,
     the batch is divided over that mapped axis (`jax.pmap` or `jax.shard_map`), and the operations
     are the collectives that make a term coupled over the batch equal to the undivided one.
 
     Attributes:
-      name: Name of the mapped axis, or None where the batch is whole.
+      name: Name of the mapped axis, or None for an undivided batch.
     """
 
     name: str | None = None

@@ -1,4 +1,4 @@
-"""Local and remote files, written atomically."""
+"""Local and remote files, written atomically: a failed write leaves the old file as it was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def is_local(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is one of this machine's file system, unlike "gs://bucket/name"."""
+    """Returns whether a path is on the local file system, unlike "gs://bucket/name"."""
     return "://" not in os.fspath(path)
 
 
@@ -37,7 +37,7 @@ def local_or_remote(path: str | os.PathLike[str]) -> Any:
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file beside its place, then renames it: a failure leaves what was there before.
+    """Writes a temporary file next to the target, then renames it: a failure keeps the old file.
 
     Args:
       path: As for `local_or_remote`; its folder must exist.

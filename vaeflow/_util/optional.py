@@ -8,9 +8,9 @@ import pathlib
 from types import ModuleType
 
 
-def missing_package(what: str, package: str, extra: str = "experiments") -> ValueError:
-    """Says that `what` needs `package`, and that an extra of vaeflow brings it."""
-    return ValueError(f"{what}: needs the package {package}; pip install 'vaeflow[{extra}]'")
+def missing_package(name: str, package: str, extra: str = "experiments") -> ValueError:
+    """Returns the error that `name` needs `package`, and which extra of vaeflow installs it."""
+    return ValueError(f"{name}: needs the package {package}; pip install 'vaeflow[{extra}]'")
 
 
 def optional_import(module: str, user: str, package: str | None = None) -> ModuleType:

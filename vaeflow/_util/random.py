@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 
 def row_keys(rng: jax.Array, count: int) -> jax.Array:
-    """Gives every row of a batch a key of its own.
+    """Returns one key for each row of a batch.
 
-    Noise drawn row by row doesn't depend on how the batch is divided between devices.
+    Noise sampled row by row doesn't depend on how the batch is divided between devices.
 
     Args:
       rng: One typed key, which is split, or an array of `count` typed keys, returned as it is.

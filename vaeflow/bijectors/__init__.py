@@ -1,7 +1,7 @@
-"""Bijections between noise and data, with their log-determinants.
+"""Bijectors: invertible maps from noise to data, with their log-determinants.
 
-Every bijector is a pytree of arrays: pure, and at home in jit, vmap and scan. It never creates
-parameters; that is the task of `vaeflow.flows`.
+Every bijector is a pure pytree of arrays that works in jit, vmap and scan. It never creates
+parameters: the modules of `vaeflow.flows` do.
 """
 
 from vaeflow.bijectors.autoregressive import BlockAutoregressive, MaskedAutoregressive

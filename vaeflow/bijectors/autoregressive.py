@@ -1,4 +1,8 @@
-"""Autoregressive bijectors: masked networks with a transformer, and block-triangular networks."""
+"""Autoregressive bijectors, by masked networks or by block-triangular ones.
+
+Dimension i of y depends on dimensions 1 to i of x: the Jacobian is triangular, forward takes one
+pass of the network, and the inverse is sequential.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, check_event_shape, prepare_vectors, sum_event
+from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow.bijectors.base import Bijector, prepare_vectors
 from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.bijectors.numerical import solve_monotone
 from vaeflow.typing import AutoregressiveNetwork, Transformer
@@ -20,18 +25,18 @@ PyTree = Any
 
 
 class MaskedAutoregressive(Bijector):
-    """Maps each entry by a member of a family, given the entries before it.
+    """Masked autoregressive map: an elementwise map of each dimension given those before it.
 
-    y_i = f(x_i; theta_i), where theta_i, the output of a masked network, depends on x_1 to x_i-1
-    alone. log|det dy/dx| = sum of log df/dx_i.
+    y_i = f(x_i; theta_i), where theta_i, the output of a masked network, depends only on x_1 to
+    x_i-1. log|det dy/dx| = sum of log df/dx_i.
 
-    Forward is the cheap direction: one pass of the network. Inverse finds one entry after another,
-    in as many steps as there are entries, but each step computes only those units of the network
+    Forward is the cheap direction: one pass of the network. The inverse computes one dimension
+    after another, in as many steps as there are dimensions, but each step evaluates only the units
     whose inputs have just become known, so that all steps together do the work of one pass. Its
-    gradient is found likewise, from the last entry to the first, and by one backward pass. It has
-    no forward-mode derivatives.
+    gradient is computed likewise, from the last dimension to the first, and by one backward pass.
+    It has no forward-mode derivatives.
 
-    Shapes: ``[*batch, entry]`` both ways.
+    Shapes: ``[*batch, dimension]`` both ways.
 
     Source: Papamakarios, Pavlakou & Murray 2017, "Masked Autoregressive Flow for Density
     Estimation"; with forward from noise to data, Kingma, Salimans, Jozefowicz, Chen, Sutskever &
@@ -49,14 +54,14 @@ class MaskedAutoregressive(Bijector):
           transformer: The family, such as `AffineTransformer`.
 
         Raises:
-          ValueError: If the network's number of outputs for an entry isn't that of the family's
+          ValueError: If the network's number of outputs for a dimension isn't that of the family's
             parameters.
         """
         super().__init__(event_ndims_in=1)
         if conditioner.module.num_parameters != transformer.num_parameters:
             raise ValueError(
-                f"conditioner must give {transformer.num_parameters} parameters for each entry, as "
-                f"many as {transformer} has, got {conditioner.module.num_parameters}"
+                f"conditioner must return {transformer.num_parameters} parameters for each "
+                f"dimension, as many as {transformer} has, got {conditioner.module.num_parameters}"
             )
         self.conditioner = conditioner
         self.transformer = transformer
@@ -83,8 +88,8 @@ def _widened(raw: Array) -> Array:
     return raw.astype(jnp.promote_types(raw.dtype, jnp.float32))
 
 
-def _entrywise(transformer: Transformer, raw: Array, y: Array) -> tuple[Array, Array]:
-    """Inverts each number by itself: the preimages, and log-determinants, of the shape of y."""
+def _invert_elementwise(transformer: Transformer, raw: Array, y: Array) -> tuple[Array, Array]:
+    """Inverts each element: the preimages and log-slopes, of the shape of y."""
     return transformer(_widened(raw), event_ndims=0).inverse_and_log_det(y)
 
 
@@ -94,15 +99,15 @@ def _invert(
     transformer: Transformer,
     variables: PyTree,
     context: Float[Array, "row feature"] | None,
-    y: Float[Array, "row entry"],
+    y: Float[Array, "row dimension"],
 ) -> tuple[Array, Array]:
-    """Computes x and the log-determinant of each entry, both ``[row, entry]``."""
+    """Computes x and the log-slope of each dimension, both ``[row, dimension]``."""
 
-    def entry(raw, y):
-        x, log_slope = _entrywise(transformer, raw, y)
+    def update(raw, y):
+        x, log_slope = _invert_elementwise(transformer, raw, y)
         return x, (x, log_slope)
 
-    x, log_slopes = module.solve(variables, context, entry, y.T, y.shape[0])
+    x, log_slopes = module.solve(variables, context, update, y.T, y.shape[0])
     return x.T, log_slopes.T
 
 
@@ -117,21 +122,21 @@ def _invert_backward(module, transformer, residuals, cotangents):
     raw, pull_back_network = jax.vjp(
         lambda variables, context: module.apply(variables, x, context), variables, context
     )
-    _, pull_back = jax.vjp(functools.partial(_entrywise, transformer), raw, y)
+    _, pull_back = jax.vjp(functools.partial(_invert_elementwise, transformer), raw, y)
     one, zero = jnp.ones_like(y), jnp.zeros_like(y)
-    # Each preimage and log-slope depends on its own parameters and its own image alone.
+    # Each preimage and log-slope depends only on the parameters and image of its own dimension.
     x_by_raw, x_by_y = pull_back((one, zero))
     direct_raw, direct_y = pull_back((zero, dlog_slopes))
 
-    def entry(later, given):
-        """From what later entries pull back to x_i, what it pulls back to its parameters."""
-        dx, x_by_raw, direct_raw = given
-        dx = dx + later
+    def update(pulled_back, inputs):
+        """Computes the cotangent of theta_i from that of x_i by later dimensions."""
+        dx, x_by_raw, direct_raw = inputs
+        dx = dx + pulled_back
         draw = dx[:, None] * x_by_raw + direct_raw
         return draw, (dx, draw)
 
     inputs = tuple(jnp.swapaxes(values, 0, 1) for values in (dx, x_by_raw, direct_raw))
-    results = module.solve_transposed(variables, context, x, entry, inputs)
+    results = module.solve_transposed(variables, context, x, update, inputs)
     dx, draw = (jnp.swapaxes(values, 0, 1) for values in results)
     return *pull_back_network(draw.astype(raw.dtype)), dx * x_by_y + direct_y
 
@@ -140,47 +145,46 @@ _invert.defvjp(_invert_forward, _invert_backward)
 
 
 class Block(NamedTuple):
-    """A dense layer whose units belong to entries.
+    """A dense layer whose units belong to dimensions.
 
     Attributes:
-      diagonal: Logarithms of the weights between units of the same entry,
-        ``[entry, output, input]``.
-      below: Weights ``[entry, output, entry, input]`` to the units of an entry from those of
-        earlier entries; the others aren't read.
-      bias: ``[*batch, entry, output]``; may differ between examples.
+      diagonal: Logarithms of the weights between units of the same dimension,
+        ``[dimension, output, input]``.
+      below: Weights ``[dimension, output, dimension, input]`` to the units of a dimension from
+        those of earlier dimensions; the others aren't read.
+      bias: ``[*batch, dimension, output]``; may differ between examples.
     """
 
-    diagonal: Float[Array, "entry output input"]
-    below: Float[Array, "entry output entry input"]
-    bias: Float[Array, "*batch entry output"]
+    diagonal: Float[Array, "dimension output input"]
+    below: Float[Array, "dimension output dimension input"]
+    bias: Float[Array, "*batch dimension output"]
 
 
 class BlockAutoregressive(Bijector):
-    """Sends vectors through a network in which each entry only rises with itself.
+    """Block autoregressive map: a network whose Jacobian is triangular with a positive diagonal.
 
-    y = g x + (1 - g) f(x), entry by entry, where f is a network with tanh between its layers and g
-    in (0, 1) is a gate. Weights between units of the same entry are positive, those from later
-    entries are zero: the Jacobian is triangular and its diagonal positive. The term g x takes the
-    map onto all of the space, which f, being bounded, doesn't reach.
+    y = g x + (1 - g) f(x) in each dimension, where f is a network with tanh between its layers and
+    g in (0, 1) is a gate. Weights between units of the same dimension are positive, those from
+    later dimensions are zero. The term g x makes the map onto: f alone is bounded.
 
     log|det dy/dx| = sum of log(g + (1 - g) df_i/dx_i), where the logarithm of df_i/dx_i is a chain
     of products of positive matrices, summed in logarithms.
 
-    Forward is the cheap direction: one pass of the network. The inverse solves one equation after
-    another, each in one entry, by `solve_monotone`: as many passes as the searches of all entries
-    take, with NaN where one fails.
+    Forward is the cheap direction: one pass of the network. The inverse solves one scalar equation
+    after another, for each dimension, by `solve_monotone`: as many passes as all searches take,
+    with NaN where one fails.
 
-    Shapes: events are ``[entry]``.
+    Shapes: events are ``[dimension]``.
 
     Source: De Cao, Titov & Aziz 2019, "Block neural autoregressive flow", without weight
     normalization.
     """
 
-    def __init__(self, blocks: Sequence[Block], gate: Float[Array, " entry"]):
+    def __init__(self, blocks: Sequence[Block], gate: Float[Array, " dimension"]):
         """Builds the map.
 
         Args:
-          blocks: The layers, the first with one input and the last with one output for each entry.
+          blocks: The layers, the first with one input and the last with one output a dimension.
           gate: Logits of the gate g.
 
         Raises:
@@ -191,22 +195,24 @@ class BlockAutoregressive(Bijector):
         self.gate = jnp.asarray(gate)
         inputs = 1
         for block in self.blocks:
-            entries, outputs, width = block.diagonal.shape
-            expected = (entries, outputs, entries, width)
+            dimension, outputs, width = block.diagonal.shape
+            expected = (dimension, outputs, dimension, width)
             if (
                 width != inputs
                 or block.below.shape != expected
-                or block.bias.shape[-2:] != (entries, outputs)
-                or self.gate.shape != (entries,)
+                or block.bias.shape[-2:] != (dimension, outputs)
+                or self.gate.shape != (dimension,)
             ):
                 raise ValueError(
-                    f"blocks: expected {inputs} inputs for each of {self.gate.shape} entries, got "
-                    f"diagonal {block.diagonal.shape}, below {block.below.shape} and bias "
+                    f"blocks: expected {inputs} inputs for each of {self.gate.shape} dimensions, "
+                    f"got diagonal {block.diagonal.shape}, below {block.below.shape} and bias "
                     f"{block.bias.shape}"
                 )
             inputs = outputs
         if inputs != 1:
-            raise ValueError(f"the last block must have one output for each entry, got {inputs}")
+            raise ValueError(
+                f"the last block must have one output for each dimension, got {inputs}"
+            )
 
     def _mapped(self, x: Array) -> tuple[Array, Array]:
         """Computes y, and log dy_i/dx_i."""
@@ -214,11 +220,10 @@ class BlockAutoregressive(Bijector):
         log_slope = jnp.zeros_like(units)
         for number, block in enumerate(self.blocks):
             if number:
-                # The logarithm of the derivative of tanh.
-                bend = 2 * (math.log(2.0) - units - jax.nn.softplus(-2 * units))
-                units, log_slope = jnp.tanh(units), log_slope + bend
-            entries = len(self.gate)
-            earlier = jnp.tril(jnp.ones((entries, entries), bool), -1)[:, None, :, None]
+                log_tanh_slope = 2 * (math.log(2.0) - units - jax.nn.softplus(-2 * units))
+                units, log_slope = jnp.tanh(units), log_slope + log_tanh_slope
+            dimension = len(self.gate)
+            earlier = jnp.tril(jnp.ones((dimension, dimension), bool), -1)[:, None, :, None]
             below = jnp.where(earlier, block.below, 0)
             diagonal = jnp.exp(block.diagonal)
             units = (
@@ -227,9 +232,9 @@ class BlockAutoregressive(Bijector):
                 + block.bias
             )
             log_slope = jax.nn.logsumexp(block.diagonal + log_slope[..., None, :], axis=-1)
-        keep, rest = jax.nn.log_sigmoid(self.gate), jax.nn.log_sigmoid(-self.gate)
-        y = jnp.exp(keep) * x + jnp.exp(rest) * units[..., 0]
-        return y, jnp.logaddexp(keep, rest + log_slope[..., 0])
+        log_g, log_rest = jax.nn.log_sigmoid(self.gate), jax.nn.log_sigmoid(-self.gate)
+        y = jnp.exp(log_g) * x + jnp.exp(log_rest) * units[..., 0]
+        return y, jnp.logaddexp(log_g, log_rest + log_slope[..., 0])
 
     def _prepared(self, x: Array) -> Array:
         batch = jnp.broadcast_shapes(*(block.bias.shape[:-2] for block in self.blocks))
@@ -242,16 +247,17 @@ class BlockAutoregressive(Bijector):
     def _inverse(self, y):
         y = self._prepared(y)
 
-        def turn(known, here):
-            entry = solve_monotone(_one_entry, (self, known, here), jnp.sum(y * here, axis=-1))
-            return known + entry[..., None] * here, None
+        def solve_dimension(solved, one_hot):
+            target = jnp.sum(y * one_hot, axis=-1)
+            value = solve_monotone(_one_dimension, (self, solved, one_hot), target)
+            return solved + value[..., None] * one_hot, None
 
-        places = jnp.eye(len(self.gate), dtype=y.dtype)
-        x, _ = jax.lax.scan(turn, jnp.zeros_like(y), places)
+        one_hots = jnp.eye(len(self.gate), dtype=y.dtype)
+        x, _ = jax.lax.scan(solve_dimension, jnp.zeros_like(y), one_hots)
         return x, -jnp.sum(self._mapped(x)[1], axis=-1)
 
 
-def _one_entry(parameters: tuple[BlockAutoregressive, Array, Array], entry: Array) -> Array:
-    """The image of an entry, those before it being known and those after it zero."""
-    bijector, known, here = parameters
-    return jnp.sum(bijector._mapped(known + entry[..., None] * here)[0] * here, axis=-1)
+def _one_dimension(parameters: tuple[BlockAutoregressive, Array, Array], value: Array) -> Array:
+    """Computes y_i from x_i, with the dimensions before it solved and those after it zero."""
+    bijector, solved, one_hot = parameters
+    return jnp.sum(bijector._mapped(solved + value[..., None] * one_hot)[0] * one_hot, axis=-1)

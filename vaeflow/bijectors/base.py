@@ -1,4 +1,8 @@
-"""The bijector base class, with its contract of shapes and dtypes."""
+"""Base class of bijectors: a distrax bijector that is a pytree, with checked shapes and dtypes.
+
+A subclass computes ``[*batch, *event]`` to ``[*batch, *event]`` with log-determinants ``[*batch]``,
+which are float32 or wider whatever the type of the input.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,16 @@ from typing import Any, ClassVar
 import distrax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from vaeflow._util.shapes import broadcasts_to, check_event_shape
+
+DISTRAX_FIELDS = (
+    "_event_ndims_in",
+    "_event_ndims_out",
+    "_is_constant_jacobian",
+    "_is_constant_log_det",
+)
+"""Attributes that `distrax.Bijector` sets itself; all are static."""
 
 
 class Bijector(distrax.Bijector):
@@ -98,7 +112,7 @@ class Bijector(distrax.Bijector):
         """Splits the attributes into subtrees of arrays and static data."""
         static, names, children = [], [], []
         for name, value in sorted(self.__dict__.items()):
-            if name in _DISTRAX_FIELDS or name in self.static_fields:
+            if name in DISTRAX_FIELDS or name in self.static_fields:
                 static.append((name, value))
             else:
                 names.append(name)
@@ -115,55 +129,21 @@ class Bijector(distrax.Bijector):
         return bijector
 
 
-_DISTRAX_FIELDS = (
-    "_event_ndims_in",
-    "_event_ndims_out",
-    "_is_constant_jacobian",
-    "_is_constant_log_det",
-)
-
-
-def check_event_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Refuses an event of the wrong shape.
-
-    Raises:
-      ValueError: If the trailing axes of `got` differ from `expected`; both are quoted.
-    """
-    if got[len(got) - len(expected) :] != tuple(expected):
-        raise ValueError(
-            f"{name}: expected events of shape {tuple(expected)}, got an array of shape {got}"
-        )
-
-
-def sum_event(values: Array, event_ndims: int) -> Array:
-    """Sums the trailing `event_ndims` axes in float32 or wider."""
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-    return jnp.sum(values, axis=tuple(range(values.ndim - event_ndims, values.ndim)))
-
-
-def broadcasts_to(parameters: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether parameters of one shape broadcast to another, and leave it as it is."""
-    try:
-        return jnp.broadcast_shapes(parameters, shape) == shape
-    except ValueError:
-        return False
-
-
 def prepare_vectors(name: str, x: Array, dimension: int, batch: tuple[int, ...]) -> Array:
     """Checks vectors against the shapes of the parameters, and widens them to float32.
 
     Args:
       name: Name of the bijector, for the message.
       x: Vectors of shape ``[*batch, dimension]``.
-      dimension: Number of entries that the parameters are for.
+      dimension: Number of dimensions that the parameters are for.
       batch: Batch axes of the parameters, which must broadcast to those of x.
 
     Returns:
       x in float32 or wider.
 
     Raises:
-      ValueError: If x has another number of entries, or batch axes that those of the parameters
-        don't broadcast to.
+      ValueError: If x has another number of dimensions, or the batch axes of the parameters don't
+        broadcast to its own.
     """
     check_event_shape(name, x.shape, (dimension,))
     if not broadcasts_to(batch, x.shape[:-1]):

@@ -1,4 +1,7 @@
-"""Compositions of bijectors: chains, inverses, factoring out, and the states between the steps of a chain."""
+"""Compositions of bijectors: chains, inverses, factoring out, and trajectories through steps.
+
+log|det| of a composition is the sum over its parts, each at its own input.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import distrax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, check_event_shape
+from vaeflow._util.shapes import check_event_shape
+from vaeflow.bijectors.base import Bijector
 
 
 class Chain(Bijector):
@@ -47,13 +51,13 @@ class Chain(Bijector):
         self.bijectors = bijectors
 
     def forward(self, x: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_event"]:
-        """Computes y = f(x) alone, which some parts do for less."""
+        """Computes y = f(x) without log-determinants, which is cheaper for some parts."""
         for bijector in reversed(self.bijectors):
             x = bijector.forward(x)
         return x
 
     def inverse(self, y: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_event"]:
-        """Computes x = f^-1(y) alone, which some parts do for less."""
+        """Computes x = f^-1(y) without log-determinants, which is cheaper for some parts."""
         for bijector in self.bijectors:
             y = bijector.inverse(y)
         return y
@@ -74,7 +78,7 @@ class Chain(Bijector):
 
 
 class Inverse(Bijector):
-    """Swaps the two directions of a bijector."""
+    """The inverse of a bijector: its two directions swapped."""
 
     def __init__(self, bijector: distrax.Bijector):
         """Builds the swapped bijector.
@@ -91,11 +95,11 @@ class Inverse(Bijector):
         self.bijector = bijector
 
     def forward(self, x: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_event"]:
-        """Computes the preimage alone."""
+        """Computes the preimage without its log-determinant."""
         return self.bijector.inverse(x)
 
     def inverse(self, y: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_event"]:
-        """Computes the image alone."""
+        """Computes the image without its log-determinant."""
         return self.bijector.forward(y)
 
     def _forward(self, x):
@@ -106,10 +110,10 @@ class Inverse(Bijector):
 
 
 class FactorOut(Bijector):
-    """Sends the first channels through a bijector to a vector and the others straight out.
+    """Factoring out: part of the channels goes on to further levels, the rest becomes output.
 
-    y = [g(x_1), flatten(x_2)] with x = [x_1, x_2] split along the last axis: the multiscale
-    architecture, in which part of an image leaves at each level. The log-determinant is that of g.
+    y = [g(x_1), flatten(x_2)] with x = [x_1, x_2] split along the last axis: one level of the
+    multiscale architecture, where g is the levels above. The log-determinant is that of g.
 
     Shapes: ``[*batch, height, width, channel]`` to ``[*batch, height * width * channel]``; g takes
     ``[*batch, height, width, kept]`` to ``[*batch, height * width * kept]``.
@@ -123,7 +127,7 @@ class FactorOut(Bijector):
         """Builds the split.
 
         Args:
-          bijector: The map g of the channels that stay.
+          bijector: The map g of the first channels, to vectors.
           event_shape: Height, width and channels of an event.
           kept: Number of channels that go through g.
 
@@ -145,35 +149,35 @@ class FactorOut(Bijector):
     def _forward(self, x: Array) -> tuple[Array, Array]:
         check_event_shape(self.name, x.shape, self.event_shape)
         batch = x.shape[: x.ndim - len(self.event_shape)]
-        stays, log_det = self.bijector.forward_and_log_det(x[..., : self.kept])
-        leaves = x[..., self.kept :].reshape((*batch, -1))
-        return jnp.concatenate([stays, leaves], axis=-1), log_det
+        inner, log_det = self.bijector.forward_and_log_det(x[..., : self.kept])
+        factored_out = x[..., self.kept :].reshape((*batch, -1))
+        return jnp.concatenate([inner, factored_out], axis=-1), log_det
 
     def _inverse(self, y: Array) -> tuple[Array, Array]:
         check_event_shape(self.name, y.shape, (math.prod(self.event_shape),))
         batch = y.shape[:-1]
         *positions, channels = self.event_shape
         size = math.prod(positions) * self.kept
-        stays, log_det = self.bijector.inverse_and_log_det(y[..., :size])
-        leaves = y[..., size:].reshape((*batch, *positions, channels - self.kept))
-        return jnp.concatenate([stays, leaves], axis=-1), log_det
+        inner, log_det = self.bijector.inverse_and_log_det(y[..., :size])
+        factored_out = y[..., size:].reshape((*batch, *positions, channels - self.kept))
+        return jnp.concatenate([inner, factored_out], axis=-1), log_det
 
 
 @runtime_checkable
 class Stepwise(Protocol):
-    """A bijector made of steps, such as `Scan`, that tells what it computes between them."""
+    """A bijector of several steps, such as `Scan`, that returns the states between them."""
 
     def states(self, x: Array, inverse: bool = False) -> Float[Array, "step *batch_and_event"]:
-        """Lists x and what it has become after each step of one of the two directions."""
+        """Computes x and the state after each step of one direction."""
 
 
 def trajectory(
     bijector: distrax.Bijector, x: Float[Array, "*batch_and_event"], inverse: bool = False
 ) -> Float[Array, "step *batch_and_event"]:
-    """Lists x and what it has become after each step, from noise to data or back.
+    """Computes x and the state after each step, from noise to data or back.
 
     The steps are those of a `Stepwise` bijector; a `Chain` has those of its parts, an `Inverse`
-    those of what it swaps; any other bijector is one step.
+    those of the bijector inside it; any other bijector is one step.
 
     Args:
       bijector: A bijector whose steps keep the shape of events, such as a flow of vectors.

@@ -1,4 +1,8 @@
-"""Networks that give bijectors their parameters."""
+"""Conditioners: networks whose outputs parametrise bijectors, as pytrees.
+
+A `Conditioner` holds a static module next to its variables and context, so that bijectors cross jit
+and scan with the network inside them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 CONDITIONED = "conditioned"
-"""Name under which `jax.checkpoint` knows what conditioners return."""
+"""Name of conditioners' outputs in the policies of `jax.checkpoint`."""
 
 
 @functools.partial(
@@ -23,10 +27,10 @@ CONDITIONED = "conditioned"
 )
 @dataclasses.dataclass(frozen=True)
 class Conditioner:
-    """A network with its parameters and context, as a pytree that can cross jit and scan.
+    """A network with its variables and context, as a pytree.
 
-    The network is static and compared by value, its parameters and context are leaves, so that a
-    bijector holding a conditioner neither retraces nor leaks tracers.
+    The module is static and compared by value; variables and context are leaves. A bijector that
+    holds a conditioner therefore neither retraces nor leaks tracers.
 
     Attributes:
       module: An unbound Flax module (``parent=None``), or any hashable object with
@@ -52,7 +56,7 @@ class Conditioner:
           ValueError: If the batch axes of the context don't broadcast to those of x.
         """
         batch = x.shape[: x.ndim - self.event_ndims]
-        # The number of rows is spelled out: -1 can't be resolved where an event is empty.
+        # Not -1, which can't be resolved for an empty event.
         rows = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
         out = self.module.apply(self.variables, rows, self.rows_of_context(x))
         return checkpoint_name(out.reshape(batch + out.shape[1:]), CONDITIONED)
@@ -60,7 +64,7 @@ class Conditioner:
     def rows_of_context(
         self, x: Float[Array, "*batch_and_event"]
     ) -> Float[Array, "row *context"] | None:
-        """The context of each example of x, on one batch axis, or None.
+        """Broadcasts the context to the examples of x, on one batch axis; None without a context.
 
         Raises:
           ValueError: If the batch axes of the context don't broadcast to those of x.

@@ -1,4 +1,7 @@
-"""Maps by the flow of an ordinary differential equation."""
+"""Continuous bijectors: the flow of an ordinary differential equation dx/dt = f(t, x).
+
+The log-determinant is the integral of the trace of df/dx, exact or by Hutchinson's estimator.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from vaeflow.bijectors.base import Bijector, check_event_shape
+from vaeflow._util.shapes import check_event_shape
+from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.bijectors.ode import Accuracy, diffrax, solve_rows
 
@@ -18,25 +22,25 @@ PyTree = Any
 
 
 class Continuous(Bijector):
-    """Moves vectors along a velocity field from time 0 to time 1.
+    """Continuous map: vectors move along a velocity field from time 0 to time 1.
 
     y = x(1) where dx/dt = f(t, x(t), context) and x(0) = x; log|det dy/dx| is the integral over
-    time of the trace of df/dx along the way. The inverse goes from time 1 back to time 0. Both
+    time of the trace of df/dx along the path. The inverse goes from time 1 back to time 0. Both
     directions cost the same. Each example is solved, with its log-determinant, to the tolerances
-    `rtol` and `atol` by steps of its own; one that isn't done within `max_steps`, or that isn't
-    finite, is NaN, and leaves the others as they are. The directions invert each other to these
+    `rtol` and `atol` with step sizes of its own; one that isn't done within `max_steps`, or that
+    isn't finite, is NaN and doesn't affect the others. The directions invert each other to these
     tolerances. A batch takes as many steps as its slowest example.
 
-    The trace is exact by default, from one backward pass of the network for each entry. With a
+    The trace is exact by default, from one backward pass of the network for each dimension. With a
     `probe_key` it is estimated from `probes` backward passes: the mean of e . (df/dx) e over random
-    signs e, which each example draws from the key and its number in the batch, and keeps all the
-    way. Log-determinants are then right on average, and equal both ways but for the sign. `forward`
-    and `inverse`, which answer without log-determinant, compute no trace.
+    signs e, sampled for each example from the key and its index in the batch, and constant along
+    the path. Log-determinants are then unbiased, and those of the two directions differ only in
+    sign. `forward` and `inverse`, which return no log-determinant, compute no trace.
 
     Derivatives are those of the steps taken, in reverse mode and of first order only. It needs
-    diffrax, which the extra ``continuous`` brings.
+    diffrax, from the extra ``continuous``.
 
-    Shapes: ``[*batch, entry]`` both ways.
+    Shapes: ``[*batch, dimension]`` both ways.
 
     Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, "Neural ordinary differential equations",
     section 4; for the estimate, Grathwohl, Chen, Bettencourt, Sutskever & Duvenaud 2019, "FFJORD:
@@ -61,9 +65,9 @@ class Continuous(Bijector):
           conditioner: Its module is a `vaeflow.typing.VelocityNetwork`.
           probe_key: A typed key to estimate the trace with; None for the exact trace.
           probes: Number of vectors of signs for each example, where there is a key.
-          rtol: Error allowed in a step, relative to the size of an entry.
-          atol: Error allowed in a step besides.
-          max_steps: Number of steps that may be tried. Gradients keep as many states.
+          rtol: Error allowed in a step, relative to the absolute value of a dimension.
+          atol: Absolute error allowed in a step, in addition.
+          max_steps: Largest number of attempted steps. Gradients store as many states.
 
         Raises:
           ValueError: If diffrax isn't installed, or a number isn't positive.
@@ -77,13 +81,13 @@ class Continuous(Bijector):
         self.probes = probes
         self.accuracy = Accuracy(rtol, atol, max_steps)
 
-    def forward(self, x: Float[Array, "*batch entry"]) -> Float[Array, "*batch entry"]:
-        """Computes y = f(x) alone, without the cost of the log-determinant."""
+    def forward(self, x: Float[Array, "*batch dimension"]) -> Float[Array, "*batch dimension"]:
+        """Computes y = f(x) without the cost of the log-determinant."""
         self._check_forward_input_shape(x)
         return self._solved(x, inverse=False, traced=False)[0]
 
-    def inverse(self, y: Float[Array, "*batch entry"]) -> Float[Array, "*batch entry"]:
-        """Computes x = f^-1(y) alone, without the cost of the log-determinant."""
+    def inverse(self, y: Float[Array, "*batch dimension"]) -> Float[Array, "*batch dimension"]:
+        """Computes x = f^-1(y) without the cost of the log-determinant."""
         self._check_inverse_input_shape(y)
         return self._solved(y, inverse=True, traced=False)[0]
 
@@ -109,7 +113,7 @@ class Continuous(Bijector):
         return y, state[:, -1].reshape(x.shape[:-1])
 
     def _signs(self, rows: Array) -> Array | None:
-        """Signs of each row, ``[row, probe, entry]``: integers, which need no gradient."""
+        """Random signs, ``[row, probe, dimension]``: integers, which need no gradient."""
         if self.probe_key is None:
             return None
         keys = jax.vmap(jax.random.fold_in, (None, 0))(self.probe_key, jnp.arange(rows.shape[0]))
@@ -119,12 +123,12 @@ class Continuous(Bijector):
 
 @dataclasses.dataclass(frozen=True)
 class _Velocity:
-    """The field of a vector and its log-determinant, or of a vector alone, for `solve_rows`.
+    """The field of a vector, with or without its log-determinant, for `solve_rows`.
 
     Attributes:
       module: A `vaeflow.typing.VelocityNetwork`.
       inverse: Whether time runs backwards.
-      traced: Whether the log-determinant is the last entry of the state.
+      traced: Whether the log-determinant is the last dimension of the state.
     """
 
     module: Any
@@ -152,12 +156,12 @@ class _Velocity:
         slope, pull_back = jax.vjp(velocity, x)
         if signs is None:
             directions = jnp.eye(x.shape[1], dtype=x.dtype)[:, None, :]
-            share = 1.0
+            weight = 1.0
         else:
             directions = jnp.swapaxes(signs, 0, 1).astype(x.dtype)
-            share = 1 / signs.shape[1]
+            weight = 1 / signs.shape[1]
         (pulled_back,) = jax.vmap(pull_back)(
             jnp.broadcast_to(directions, (len(directions), *x.shape))
         )
-        trace = share * jnp.sum(pulled_back * directions, axis=(0, 2))
+        trace = weight * jnp.sum(pulled_back * directions, axis=(0, 2))
         return jnp.concatenate([slope, trace[:, None]], axis=1)

@@ -1,36 +1,81 @@
-"""Coupling layers: half of the event transforms the other half."""
+"""Coupling layers: the first channels of an event parametrise an elementwise map of the others.
+
+With x = [a, b] split along the last axis, y = [a, f(b; theta(a))]. The Jacobian is triangular and
+log|det dy/dx| that of f; both directions cost one pass of the conditioner theta.
+"""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from typing import Protocol
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vaeflow.bijectors.base import Bijector, sum_event
+from vaeflow._util.shapes import sum_event
+from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.transformers import bounded_log_scale
 from vaeflow.typing import Transformer
 
 Network = Callable[[Array], Array]
 
 
-class Coupling(Protocol):
-    """What every coupling has.
+class _Coupling(Bijector):
+    """Splits the channels, calls the conditioner, and leaves the elementwise map to subclasses."""
 
-    Attributes:
-      name: Its name, for messages.
-      conditioner: Network that reads the first channels.
-      split: Number of channels that the conditioner reads.
-    """
+    static_fields = ("split",)
 
-    name: str
-    conditioner: Network
-    split: int
+    def __init__(
+        self,
+        conditioner: Network,
+        split: int,
+        event_ndims: int,
+        *,
+        is_constant_log_det: bool = False,
+    ):
+        super().__init__(event_ndims_in=event_ndims, is_constant_log_det=is_constant_log_det)
+        self.conditioner = conditioner
+        self.split = split
+
+    @property
+    @abc.abstractmethod
+    def _num_parameters(self) -> int:
+        """Number of parameters of each transformed channel."""
+
+    @abc.abstractmethod
+    def _transform(self, parameters: Array, b: Array, inverse: bool) -> tuple[Array, Array]:
+        """Computes f(b; parameters), or its inverse, with its log-determinant."""
+
+    def _couple(self, x: Array, inverse: bool) -> tuple[Array, Array]:
+        if not 0 <= self.split < x.shape[-1]:
+            raise ValueError(
+                f"{self.name}: split must be between 0 and the number of channels - 1, "
+                f"got {self.split} for an array of shape {x.shape}"
+            )
+        a, b = x[..., : self.split], x[..., self.split :]
+        b, log_det = self._transform(self._parameters(a, b), b, inverse)
+        return jnp.concatenate([a.astype(b.dtype), b], axis=-1), log_det
+
+    def _parameters(self, a: Array, b: Array) -> Array:
+        expected = (*b.shape[:-1], self._num_parameters * b.shape[-1])
+        parameters = self.conditioner(a)
+        if parameters.shape != expected:
+            raise ValueError(
+                f"{self.name}: the conditioner must return an array of shape {expected}, "
+                f"got {parameters.shape}"
+            )
+        # The network may compute in bfloat16, the map itself may not.
+        return parameters.astype(jnp.promote_types(b.dtype, jnp.float32))
+
+    def _forward(self, x):
+        return self._couple(x, inverse=False)
+
+    def _inverse(self, y):
+        return self._couple(y, inverse=True)
 
 
-class AffineCoupling(Bijector):
-    """Shifts and scales the last channels given the first.
+class AffineCoupling(_Coupling):
+    """Affine coupling: shifts and scales the last channels given the first.
 
     With x = [a, b] split along the last axis, y = [a, (b + t) exp(s)], where t and the raw log
     scale come from ``conditioner(a)`` and s = log_scale(raw).
@@ -44,6 +89,7 @@ class AffineCoupling(Bijector):
     """
 
     static_fields = ("split", "log_scale")
+    _num_parameters = 2
 
     def __init__(
         self,
@@ -56,35 +102,24 @@ class AffineCoupling(Bijector):
 
         Args:
           conditioner: A `Conditioner`, or another pytree that can be called.
-          split: Number of channels that the conditioner reads; 0 makes it a map without condition.
+          split: Number of channels that the conditioner reads; 0 makes it unconditional.
           event_ndims: Number of trailing axes that make an event.
           log_scale: Static function from the network's raw output to the logarithm of the factor.
         """
-        super().__init__(event_ndims_in=event_ndims)
-        self.conditioner = conditioner
-        self.split = split
+        super().__init__(conditioner, split, event_ndims)
         self.log_scale = log_scale
 
-    def _shift_and_log_scale(self, condition: Array, transformed: Array) -> tuple[Array, Array]:
-        parameters = conditioned(self, condition, transformed, 2)
+    def _transform(self, parameters, b, inverse):
         shift, raw = jnp.split(parameters, 2, axis=-1)
-        return shift, self.log_scale(raw)
-
-    def _forward(self, x):
-        condition, transformed = split_channels(self, x)
-        shift, log_scale = self._shift_and_log_scale(condition, transformed)
-        y = jnp.concatenate([condition, (transformed + shift) * jnp.exp(log_scale)], axis=-1)
-        return y, sum_event(log_scale, self.event_ndims_in)
-
-    def _inverse(self, y):
-        condition, transformed = split_channels(self, y)
-        shift, log_scale = self._shift_and_log_scale(condition, transformed)
-        x = jnp.concatenate([condition, transformed * jnp.exp(-log_scale) - shift], axis=-1)
-        return x, -sum_event(log_scale, self.event_ndims_in)
+        log_scale = self.log_scale(raw)
+        log_det = sum_event(log_scale, self.event_ndims_in)
+        if inverse:
+            return b * jnp.exp(-log_scale) - shift, -log_det
+        return (b + shift) * jnp.exp(log_scale), log_det
 
 
-class AdditiveCoupling(Bijector):
-    """Shifts the last channels given the first.
+class AdditiveCoupling(_Coupling):
+    """Additive coupling: shifts the last channels given the first.
 
     With x = [a, b] split along the last axis, y = [a, b + conditioner(a)]; the log-determinant is
     zero. Both directions cost one pass of the conditioner.
@@ -96,74 +131,34 @@ class AdditiveCoupling(Bijector):
     section 3.2.
     """
 
-    static_fields = ("split",)
+    _num_parameters = 1
 
     def __init__(self, conditioner: Network, split: int, event_ndims: int = 1):
         """Builds the coupling.
 
         Args:
           conditioner: A `Conditioner`, or another pytree that can be called.
-          split: Number of channels that the conditioner reads; 0 makes it a map without condition.
+          split: Number of channels that the conditioner reads; 0 makes it unconditional.
           event_ndims: Number of trailing axes that make an event.
         """
-        super().__init__(event_ndims_in=event_ndims, is_constant_log_det=True)
-        self.conditioner = conditioner
-        self.split = split
+        super().__init__(conditioner, split, event_ndims, is_constant_log_det=True)
 
-    def _shifted(self, x: Array, sign: int) -> tuple[Array, Array]:
-        condition, transformed = split_channels(self, x)
-        shift = conditioned(self, condition, transformed, 1)
-        y = jnp.concatenate([condition, transformed + sign * shift], axis=-1)
-        return y, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], jnp.float32)
-
-    def _forward(self, x):
-        return self._shifted(x, 1)
-
-    def _inverse(self, y):
-        return self._shifted(y, -1)
+    def _transform(self, parameters, b, inverse):
+        log_det = jnp.zeros(b.shape[: b.ndim - self.event_ndims_in], jnp.float32)
+        return (b - parameters if inverse else b + parameters), log_det
 
 
-def split_channels(coupling: Coupling, x: Array) -> tuple[Array, Array]:
-    """Splits x along the last axis into what a coupling reads and what it transforms.
-
-    Raises:
-      ValueError: If `split` leaves nothing to transform.
-    """
-    if not 0 <= coupling.split < x.shape[-1]:
-        raise ValueError(
-            f"{coupling.name}: split must be between 0 and the number of channels - 1, "
-            f"got {coupling.split} for an array of shape {x.shape}"
-        )
-    return x[..., : coupling.split], x[..., coupling.split :]
-
-
-def conditioned(coupling: Coupling, condition: Array, transformed: Array, groups: int) -> Array:
-    """Calls a coupling's conditioner for `groups` parameters of each transformed channel.
-
-    Raises:
-      ValueError: If it returns an array of another shape.
-    """
-    expected = (*transformed.shape[:-1], groups * transformed.shape[-1])
-    parameters = coupling.conditioner(condition)
-    if parameters.shape != expected:
-        raise ValueError(
-            f"{coupling.name}: the conditioner must return an array of shape {expected}, "
-            f"got {parameters.shape}"
-        )
-    # The network may compute in bfloat16; what it parametrises may not.
-    return parameters.astype(jnp.promote_types(transformed.dtype, jnp.float32))
-
-
-class TransformedCoupling(Bijector):
-    """Maps each of the last channels by a member of a family, given the first channels.
+class TransformedCoupling(_Coupling):
+    """Coupling by a family of elementwise maps, chosen given the first channels.
 
     With x = [a, b] split along the last axis, y = [a, f(b)], where f is the elementwise bijector
-    that `transformer` makes of ``conditioner(a)``. log|det dy/dx| is that of f. Both directions
+    that `transformer` builds from ``conditioner(a)``. log|det dy/dx| is that of f. Both directions
     cost one pass of the conditioner and that direction of f.
 
     Shapes: x is ``[*batch, *positions, channel]``; the conditioner maps
-    ``[*batch, *positions, split]`` to ``[*batch, *positions, (channel - split) parameters]``: for
-    each channel in turn its parameters.
+    ``[*batch, *positions, split]`` to ``[*batch, *positions, (channel - split) parameters]``, the
+    parameters of one channel next to each other. (`AffineCoupling` has all shifts first, and shifts
+    before it scales, so it isn't this class with an `AffineTransformer`.)
 
     Source: Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows", section 2.1.
     """
@@ -177,27 +172,18 @@ class TransformedCoupling(Bijector):
 
         Args:
           conditioner: A `Conditioner`, or another pytree that can be called.
-          split: Number of channels that the conditioner reads; 0 makes it a map without condition.
+          split: Number of channels that the conditioner reads; 0 makes it unconditional.
           transformer: The family, such as `SplineTransformer`.
           event_ndims: Number of trailing axes that make an event.
         """
-        super().__init__(event_ndims_in=event_ndims)
-        self.conditioner = conditioner
-        self.split = split
+        super().__init__(conditioner, split, event_ndims)
         self.transformer = transformer
 
-    def _transformed(self, x, inverse):
-        condition, transformed = split_channels(self, x)
-        groups = self.transformer.num_parameters
-        raw = conditioned(self, condition, transformed, groups)
-        bijector = self.transformer(raw.reshape((*transformed.shape, groups)), self.event_ndims_in)
-        apply = bijector.inverse_and_log_det if inverse else bijector.forward_and_log_det
-        transformed, log_det = apply(transformed)
-        condition = condition.astype(transformed.dtype)
-        return jnp.concatenate([condition, transformed], axis=-1), log_det
+    @property
+    def _num_parameters(self) -> int:
+        return self.transformer.num_parameters
 
-    def _forward(self, x):
-        return self._transformed(x, inverse=False)
-
-    def _inverse(self, y):
-        return self._transformed(y, inverse=True)
+    def _transform(self, parameters, b, inverse):
+        raw = parameters.reshape((*b.shape, self._num_parameters))
+        bijector = self.transformer(raw, self.event_ndims_in)
+        return bijector.inverse_and_log_det(b) if inverse else bijector.forward_and_log_det(b)

@@ -1,4 +1,7 @@
-"""Elementwise bijectors: affine, actnorm, exponential, softplus, sigmoid and logit."""
+"""Elementwise bijectors: affine, activation normalization, exp, softplus, sigmoid and logit.
+
+y_i = f(x_i), so log|det dy/dx| is the sum of log|f'(x_i)|.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, check_event_shape, sum_event
+from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.compose import Inverse
+
+SMALLEST_DEVIATION = 1e-4
+"""Channels with a smaller standard deviation are standardised as if it were this."""
+
+SMALLEST_POSITIVE = 1e-30
+"""Smaller values, zero and negative ones too, are clipped to this by `Exp` and `Softplus`."""
+
+EDGE = 1e-6
+"""Positions in the unit interval are clipped to this distance from its ends by `Sigmoid`."""
 
 
 class ElementwiseAffine(Bijector):
-    """Scales and shifts each entry: y = x exp(log_scale) + shift.
+    """Affine map of each dimension: y = x exp(log_scale) + shift.
 
     log|det dy/dx| = sum of log_scale over the event. Both directions cost the same.
 
@@ -30,8 +43,8 @@ class ElementwiseAffine(Bijector):
         """Builds the map.
 
         Args:
-          shift: Added to each entry after scaling.
-          log_scale: Logarithm of the positive factor of each entry.
+          shift: Added to each dimension after scaling.
+          log_scale: Logarithm of the positive factor of each dimension.
           event_ndims: Number of trailing axes that make an event.
         """
         super().__init__(event_ndims_in=event_ndims, is_constant_jacobian=True)
@@ -56,12 +69,8 @@ class ElementwiseAffine(Bijector):
         return (y - shift) * jnp.exp(-log_scale), -sum_event(log_scale, self.event_ndims_in)
 
 
-SMALLEST_DEVIATION = 1e-4
-"""Channels that vary less than this are scaled as if they varied by this much."""
-
-
 class ActNorm(Bijector):
-    """Shifts and scales each channel: y = (x + shift) exp(log_scale).
+    """Activation normalization of each channel: y = (x + shift) exp(log_scale).
 
     log|det dy/dx| = P sum_c log_scale_c, where P is the number of positions (height times width
     for images, 1 for vectors). Both directions cost the same.
@@ -69,7 +78,8 @@ class ActNorm(Bijector):
     Shapes: x is ``[*batch, *positions, channel]``; `shift` and `log_scale` are ``[channel]``.
 
     Source: Kingma & Dhariwal 2018, "Glow: Generative Flow with Invertible 1x1 Convolutions",
-    section 3.1. Parameters that standardise a batch come from `actnorm_parameters`.
+    section 3.1. Parameters that standardise a batch come from
+    `vaeflow.nn.normalization.actnorm_parameters`.
     """
 
     def __init__(
@@ -104,34 +114,13 @@ class ActNorm(Bijector):
         return y * jnp.exp(-self.log_scale) - self.shift, -log_det
 
 
-def actnorm_parameters(
-    data: Float[Array, "*rows channel"],
-) -> tuple[Float[Array, " channel"], Float[Array, " channel"]]:
-    """Computes the `ActNorm` parameters that give each channel mean zero and variance one.
-
-    Args:
-      data: A batch; every axis but the last is averaged over.
-
-    Returns:
-      ``shift`` and ``log_scale``, each of shape ``[channel]``, float32 or wider.
-    """
-    data = data.astype(jnp.promote_types(data.dtype, jnp.float32))
-    rows = tuple(range(data.ndim - 1))
-    deviation = jnp.maximum(jnp.std(data, axis=rows), SMALLEST_DEVIATION)
-    return -jnp.mean(data, axis=rows), -jnp.log(deviation)
-
-
-SMALLEST = 1e-30
-"""Values below this, zero and negative ones too, are taken as equal to it by the inverses."""
-
-
 class Exp(Bijector):
-    """Maps each entry onto the positive numbers: y = exp(x).
+    """Exponential of each dimension, onto the positive numbers: y = exp(x).
 
-    log|det dy/dx| = sum of x over the event. Inverse is the logarithm; values below 1e-30, zero and
-    negative ones among them, are taken as 1e-30, so it is finite everywhere, and what isn't in the
-    domain lies 69 below zero, where noise has next to no density. Forward stops at 1e30. Both
-    directions cost the same, and give float32 or wider.
+    log|det dy/dx| = sum of x over the event. Inverse is the logarithm of values clipped to at
+    least 1e-30: it is finite everywhere, and takes values outside the domain to -69, where noise
+    has next to no density. Forward is clipped to at most 1e30. Both directions cost the same and
+    return float32 or wider.
 
     Shapes: ``[*batch, *event]`` both ways.
     """
@@ -146,20 +135,20 @@ class Exp(Bijector):
 
     def _forward(self, x):
         x = _wide(x)
-        y = jnp.exp(jnp.minimum(x, -math.log(SMALLEST)))
+        y = jnp.exp(jnp.minimum(x, -math.log(SMALLEST_POSITIVE)))
         return y, sum_event(x, self.event_ndims_in)
 
     def _inverse(self, y):
-        x = jnp.log(jnp.maximum(_wide(y), SMALLEST))
+        x = jnp.log(jnp.maximum(_wide(y), SMALLEST_POSITIVE))
         return x, -sum_event(x, self.event_ndims_in)
 
 
 class Softplus(Bijector):
-    """Maps each entry onto the positive numbers: y = log(1 + exp(x)), which nears x far above zero.
+    """Softplus of each dimension, onto the positive numbers: y = log(1 + exp(x)).
 
-    log|det dy/dx| = sum of log sigmoid(x) over the event. Inverse is log(exp(y) - 1); values below
-    1e-30, zero and negative ones among them, are taken as 1e-30, as by `Exp`. Both directions cost
-    the same, and give float32 or wider.
+    log|det dy/dx| = sum of log sigmoid(x) over the event. Far above zero y nears x. Inverse
+    is log(exp(y) - 1) of values clipped to at least 1e-30, as by `Exp`. Both directions cost the
+    same and return float32 or wider.
 
     Shapes: ``[*batch, *event]`` both ways.
     """
@@ -177,26 +166,18 @@ class Softplus(Bijector):
         return jax.nn.softplus(x), sum_event(jax.nn.log_sigmoid(x), self.event_ndims_in)
 
     def _inverse(self, y):
-        y = jnp.maximum(_wide(y), SMALLEST)
-        # exp(y) itself would overflow above 88, and lose what it adds to 1 near zero.
+        y = jnp.maximum(_wide(y), SMALLEST_POSITIVE)
+        # exp(y) - 1 would overflow above 88, and cancel near zero.
         x = y + jnp.log(-jnp.expm1(-y))
         return x, -sum_event(jax.nn.log_sigmoid(x), self.event_ndims_in)
 
 
-def _wide(values: Array) -> Array:
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
-
-
-EDGE = 1e-6
-"""Distance from the ends of the unit interval below which the inverse takes values as equal."""
-
-
 class Sigmoid(Bijector):
-    """Maps each entry onto an interval: y = lower + (upper - lower) sigmoid(x).
+    """Sigmoid of each dimension, onto an interval: y = lower + (upper - lower) sigmoid(x).
 
     log|det dy/dx| = sum of log(upper - lower) + log sigmoid(x) + log sigmoid(-x) over the event.
-    Inverse is the logit of the place in the interval; values within a millionth of its ends, and
-    beyond them, are taken as that close, so it is finite everywhere. Both directions cost the same.
+    Inverse is the logit of the relative position in the interval, clipped to a distance of 1e-6
+    from its ends, so it is finite everywhere. Both directions cost the same.
 
     Shapes: ``[*batch, *event]`` both ways.
 
@@ -232,18 +213,18 @@ class Sigmoid(Bijector):
         return y, self._log_det(x)
 
     def _inverse(self, y):
-        # Near an end a narrower type can't tell values apart.
+        # A narrower type can't resolve values near an end.
         y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-        place = jnp.clip((y - self.lower) / (self.upper - self.lower), EDGE, 1 - EDGE)
-        x = jnp.log(place) - jnp.log1p(-place)
+        position = jnp.clip((y - self.lower) / (self.upper - self.lower), EDGE, 1 - EDGE)
+        x = jnp.log(position) - jnp.log1p(-position)
         return x, -self._log_det(x)
 
 
 class Logit(Inverse):
-    """Maps each entry of an interval onto the reals: y = log(p) - log(1 - p).
+    """Logit of each dimension, from an interval onto the reals: y = log(p) - log(1 - p).
 
-    p = (x - lower) / (upper - lower). The inverse of `Sigmoid`: values within a millionth of the
-    ends, and beyond them, are taken as that close. Both directions cost the same.
+    p = (x - lower) / (upper - lower). The inverse of `Sigmoid`: p is clipped to a distance of
+    1e-6 from 0 and 1. Both directions cost the same.
 
     Shapes: ``[*batch, *event]`` both ways.
     """
@@ -260,3 +241,7 @@ class Logit(Inverse):
           ValueError: If `upper` isn't above `lower`.
         """
         super().__init__(Sigmoid(lower, upper, event_ndims))
+
+
+def _wide(values: Array) -> Array:
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))

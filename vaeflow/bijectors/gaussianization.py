@@ -1,4 +1,8 @@
-"""Gaussianization by mixtures: the normal quantile of the CDF of a mixture of normals, per dimension."""
+"""Gaussianization by mixtures: y = Phi^-1(F(x)), F the CDF of a mixture of normals, per dimension.
+
+With the tail probabilities, hazards and quantiles of the normal distribution in logarithms, which
+stay exact far out. Source: Meng, Song, Song & Ermon 2020, "Gaussianization flows".
+"""
 
 from __future__ import annotations
 
@@ -9,114 +13,36 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, broadcasts_to, sum_event
+from vaeflow._util.shapes import broadcasts_to, sum_event
+from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.elementwise import SMALLEST_DEVIATION
 from vaeflow.bijectors.numerical import solve_monotone
 
 FAR = 5.0
-"""Where a continued fraction takes over from the error function."""
+"""z above which tails come from a continued fraction instead of the error function."""
 
 TERMS = 20
-"""Terms of the fraction: at 5 they leave an error of 1e-15."""
+"""Number of terms of the continued fraction: its error at z = 5 is 1e-15."""
 
 NEWTON_STEPS = 6
-"""Steps from the bound on a quantile to the quantile, to the last bits of float64."""
+"""Number of Newton steps for a quantile, enough for the last bits of float64."""
 
-
-@jax.custom_jvp
-def log_tail(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes log P(Z > z) for a standard normal Z."""
-    return jnp.where(z < FAR, _log_tail_near(z), _log_density(z) - _log_hazard_far(z))
-
-
-@log_tail.defjvp
-def _log_tail_jvp(primals, tangents):
-    (z,), (dz,) = primals, tangents
-    return log_tail(z), -jnp.exp(log_hazard(z)) * dz
-
-
-@jax.custom_jvp
-def log_hazard(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes the logarithm of the hazard h(z) = density(z) / P(Z > z), which nears z far out."""
-    near = jnp.minimum(z, FAR)
-    return jnp.where(z < FAR, _log_density(near) - _log_tail_near(near), _log_hazard_far(z))
-
-
-@log_hazard.defjvp
-def _log_hazard_jvp(primals, tangents):
-    (z,), (dz,) = primals, tangents
-    return log_hazard(z), _excess(z) * dz
-
-
-def _log_tail_near(z: Array) -> Array:
-    below = jnp.log1p(-lax.erfc(-jnp.minimum(z, 0) / math.sqrt(2)) / 2)
-    above = jnp.log(lax.erfc(jnp.clip(z, 0, FAR) / math.sqrt(2)) / 2)
-    return jnp.where(z < 0, below, above)
-
-
-def _excess(z: Array) -> Array:
-    """h(z) - z, which is the slope of log h."""
-    near = jnp.minimum(z, FAR)
-    return jnp.where(z < FAR, jnp.exp(log_hazard(near)) - near, _excess_far(z))
-
-
-def _excess_far(z: Array) -> Array:
-    """1 / (z + 2 / (z + 3 / (z + ...))), where z is large."""
-    z = jnp.maximum(z, FAR)
-    fraction = z
-    for term in range(TERMS, 1, -1):
-        fraction = z + term / fraction
-    return 1 / fraction
-
-
-def _log_hazard_far(z: Array) -> Array:
-    return jnp.log(jnp.maximum(z, FAR) + _excess_far(z))
-
-
-def _log_density(z: Array) -> Array:
-    return -(z**2) / 2 - math.log(2 * math.pi) / 2
-
-
-@jax.custom_jvp
-def tail_quantile(log_probability: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes z with P(Z > z) = p from log p, for p of at most 1/2.
-
-    By Newton's method on log P, which is concave: from sqrt(-2 log(2 p)), a bound from above, it
-    comes down to z without overshooting.
-    """
-    # Probabilities of a half may be rounded up.
-    z = jnp.sqrt(jnp.maximum(-2 * (log_probability + math.log(2)), 0))
-
-    def improve(_, z):
-        return z + (log_tail(z) - log_probability) * jnp.exp(-log_hazard(z))
-
-    return lax.fori_loop(0, NEWTON_STEPS, improve, z)
-
-
-@tail_quantile.defjvp
-def _tail_quantile_jvp(primals, tangents):
-    (log_probability,), (change,) = primals, tangents
-    z = tail_quantile(log_probability)
-    return z, -change * jnp.exp(-log_hazard(z))
-
-
-SMALLEST_SHARE = 0.02
-"""Least scale of a kernel, in deviations of the data."""
+MIN_RELATIVE_SCALE = 0.02
+"""Smallest scale of a kernel, in standard deviations of the data."""
 
 
 class MixtureGaussianization(Bijector):
-    """Sends each entry through the distribution function of a mixture, and to the normal scale.
+    """Gaussianization of each dimension: y = Phi^-1(F(x)), F the CDF of a mixture of normals.
 
         y = Phi^-1(sum_k w_k Phi((x - c_k) / s_k)),   w = softmax(weights),   s = exp(log_scales),
 
-    where Phi is the normal distribution function: an entry distributed as the mixture becomes
-    standard normal. One kernel gives y = (x - c) / s; more bend the line, which far out has the
-    slope of the widest kernel. Probabilities are only handled as logarithms of the smaller tail,
-    and slopes as ratios of hazards, so that values, log-determinants and their gradients stay
-    finite and exact wherever the square of (x - c) / s is: to 1e19 in float32, beyond which y is
-    NaN.
+    where Phi is the standard normal CDF: a dimension distributed as the mixture becomes standard
+    normal. With one kernel y = (x - c) / s; with more, y is asymptotically linear with the slope of
+    the widest kernel. Probabilities are logarithms of the smaller tail, and slopes ratios of
+    hazards, so that values, log-determinants and their gradients stay finite and exact wherever the
+    square of (x - c) / s is: to 1e19 in float32, beyond which y is NaN.
 
-    Forward is the cheap direction. The inverse is found by `solve_monotone`, with NaN where it
+    Forward is the cheap direction. The inverse is computed by `solve_monotone`, with NaN where it
     fails. log|det dy/dx| = sum of log dy/dx over the event; it is float32 or wider.
 
     Shapes: `weights`, `centres` and `log_scales` are ``[*parameters, kernel]``; ``[*parameters]``
@@ -138,7 +64,7 @@ class MixtureGaussianization(Bijector):
         Args:
           weights: Logits of the weights w.
           centres: Means c of the kernels.
-          log_scales: Logarithms of their deviations s.
+          log_scales: Logarithms of their standard deviations s.
           event_ndims: Number of trailing axes that make an event.
 
         Raises:
@@ -170,11 +96,11 @@ class MixtureGaussianization(Bijector):
 
     def _log_det(self, kernels: tuple[Array, Array, Array], x: Array) -> Array:
         log_weights, _, log_scales = kernels
-        _, places, log_share = _smaller_tail(kernels, x)
-        # The hazard of the mixture is the mean of its kernels', over the tail.
-        shares = jax.nn.log_softmax(log_weights + log_tail(places), axis=-1)
-        hazard = jax.nn.logsumexp(shares + log_hazard(places) - log_scales, axis=-1)
-        log_slope = hazard - log_hazard(tail_quantile(log_share))
+        _, z, log_probability = _smaller_tail(kernels, x)
+        # The hazard of the mixture is the mean of the kernels' hazards over the tail.
+        posterior = jax.nn.log_softmax(log_weights + log_tail(z), axis=-1)
+        hazard = jax.nn.logsumexp(posterior + log_hazard(z) - log_scales, axis=-1)
+        log_slope = hazard - log_hazard(tail_quantile(log_probability))
         return sum_event(log_slope, self.event_ndims_in)
 
     def _forward(self, x):
@@ -188,34 +114,35 @@ class MixtureGaussianization(Bijector):
 
 
 def _smaller_tail(kernels: tuple[Array, Array, Array], x: Array) -> tuple[Array, Array, Array]:
-    """Finds on which side of the median each entry is.
+    """Computes the smaller tail probability of each element.
 
     Returns:
       1 above the median and -1 below; the distances to the kernels' centres in units of their
-      scales, towards that side; and the logarithm of the probability of lying further out.
+      scales, towards that side; and the logarithm of the probability beyond x on that side.
     """
     log_weights, centres, log_scales = kernels
-    places = (x[..., None] - centres) * jnp.exp(-log_scales)
-    above = jax.nn.logsumexp(log_weights + log_tail(places), axis=-1)
-    below = jax.nn.logsumexp(log_weights + log_tail(-places), axis=-1)
-    side = jnp.where(above < below, 1.0, -1.0).astype(places.dtype)
-    return side, side[..., None] * places, jnp.minimum(above, below)
+    z = (x[..., None] - centres) * jnp.exp(-log_scales)
+    above = jax.nn.logsumexp(log_weights + log_tail(z), axis=-1)
+    below = jax.nn.logsumexp(log_weights + log_tail(-z), axis=-1)
+    side = jnp.where(above < below, 1.0, -1.0).astype(z.dtype)
+    return side, side[..., None] * z, jnp.minimum(above, below)
 
 
 def _gaussianized(kernels: tuple[Array, Array, Array], x: Array) -> Array:
-    side, _, log_share = _smaller_tail(kernels, x)
-    return side * tail_quantile(log_share)
+    side, _, log_probability = _smaller_tail(kernels, x)
+    return side * tail_quantile(log_probability)
 
 
 def mixture_of_quantiles(
     data: Float[Array, "row channel"], kernels: int
 ) -> tuple[Float[Array, "channel kernel"], Float[Array, "channel kernel"]]:
-    """Computes kernels of equal weight whose mixture is near the distribution of each channel.
+    """Computes kernels of equal weight whose mixture approximates each channel's distribution.
 
     Centres are quantiles at equal distances in probability. The scale of a kernel is the mean
-    distance to its neighbours, which makes up for what quantiles lack in variance; no scale is less
-    than 0.02 deviations, so that equal data don't make it vanish, and those at the ends are at
-    least half the distance to the last of the data, which the next steps would throw further out.
+    distance to its neighbours, which compensates for the smaller variance of quantiles. No scale is
+    less than 0.02 standard deviations, so that equal data don't make it vanish. The first and last
+    are at least half the distance to the extreme of the data, which further steps would otherwise
+    move outwards.
 
     Args:
       data: A batch.
@@ -232,7 +159,84 @@ def mixture_of_quantiles(
     gaps = jnp.diff(centres, axis=1)
     before = jnp.concatenate([gaps[:, :1], gaps], axis=1)
     after = jnp.concatenate([gaps, gaps[:, -1:]], axis=1)
-    scales = jnp.maximum((before + after) / 2, SMALLEST_SHARE * deviation[:, None])
+    scales = jnp.maximum((before + after) / 2, MIN_RELATIVE_SCALE * deviation[:, None])
     scales = scales.at[:, 0].max((centres[:, 0] - jnp.min(data, axis=0)) / 2)
     scales = scales.at[:, -1].max((jnp.max(data, axis=0) - centres[:, -1]) / 2)
     return centres, jnp.log(scales)
+
+
+@jax.custom_jvp
+def log_tail(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Computes log P(Z > z) for a standard normal Z."""
+    return jnp.where(z < FAR, _log_tail_near(z), _log_density(z) - _log_hazard_far(z))
+
+
+@log_tail.defjvp
+def _log_tail_jvp(primals, tangents):
+    (z,), (dz,) = primals, tangents
+    return log_tail(z), -jnp.exp(log_hazard(z)) * dz
+
+
+@jax.custom_jvp
+def log_hazard(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Computes log h(z) of the hazard h(z) = density(z) / P(Z > z), which approaches z."""
+    near = jnp.minimum(z, FAR)
+    return jnp.where(z < FAR, _log_density(near) - _log_tail_near(near), _log_hazard_far(z))
+
+
+@log_hazard.defjvp
+def _log_hazard_jvp(primals, tangents):
+    (z,), (dz,) = primals, tangents
+    return log_hazard(z), _excess(z) * dz
+
+
+def _log_tail_near(z: Array) -> Array:
+    below = jnp.log1p(-lax.erfc(-jnp.minimum(z, 0) / math.sqrt(2)) / 2)
+    above = jnp.log(lax.erfc(jnp.clip(z, 0, FAR) / math.sqrt(2)) / 2)
+    return jnp.where(z < 0, below, above)
+
+
+def _excess(z: Array) -> Array:
+    """h(z) - z, the derivative of log h."""
+    near = jnp.minimum(z, FAR)
+    return jnp.where(z < FAR, jnp.exp(log_hazard(near)) - near, _excess_far(z))
+
+
+def _excess_far(z: Array) -> Array:
+    """h(z) - z for large z: 1 / (z + 2 / (z + 3 / (z + ...)))."""
+    z = jnp.maximum(z, FAR)
+    fraction = z
+    for term in range(TERMS, 1, -1):
+        fraction = z + term / fraction
+    return 1 / fraction
+
+
+def _log_hazard_far(z: Array) -> Array:
+    return jnp.log(jnp.maximum(z, FAR) + _excess_far(z))
+
+
+def _log_density(z: Array) -> Array:
+    return -(z**2) / 2 - math.log(2 * math.pi) / 2
+
+
+@jax.custom_jvp
+def tail_quantile(log_probability: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Computes z with P(Z > z) = p from log p, for p of at most 1/2.
+
+    By Newton's method on log P, which is concave: from the upper bound sqrt(-2 log(2 p)) it
+    descends to z without overshooting.
+    """
+    # Rounding may carry probabilities above a half.
+    z = jnp.sqrt(jnp.maximum(-2 * (log_probability + math.log(2)), 0))
+
+    def improve(_, z):
+        return z + (log_tail(z) - log_probability) * jnp.exp(-log_hazard(z))
+
+    return lax.fori_loop(0, NEWTON_STEPS, improve, z)
+
+
+@tail_quantile.defjvp
+def _tail_quantile_jvp(primals, tangents):
+    (log_probability,), (change,) = primals, tangents
+    z = tail_quantile(log_probability)
+    return z, -change * jnp.exp(-log_hazard(z))

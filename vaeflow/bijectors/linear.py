@@ -1,4 +1,8 @@
-"""Linear bijectors: LU and QR factors, invertible 1x1 convolutions; inverses and determinants of matrices."""
+"""Linear bijectors y = x W: invertible 1x1 convolutions, and products of LU or QR factors.
+
+With inverses and log-determinants of small matrices that are fast and differentiable on CPUs.
+Source: Kingma & Dhariwal 2018, "Glow: Generative Flow with Invertible 1x1 Convolutions".
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, check_event_shape, sum_event
+from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.orthogonal import householder_product
 
 LARGEST_SOLVED = 24
-"""Triangles with more rows are inverted by halves.
+"""Triangular matrices with more rows are inverted by halves.
 
-Larger solves are handed to several threads by the library behind them, which wait for those that
-the compiled program keeps busy: 1 ms for 48 rows in place of 0.05.
+The LAPACK library runs larger solves on several threads, which wait for the threads of the compiled
+program: 1 ms for 48 rows instead of 0.05 ms.
 """
 
 
@@ -60,12 +65,12 @@ def inverse_from_triangles(
 
 
 def inverse_upper(matrix: Float[Array, "channel channel"]) -> Float[Array, "channel channel"]:
-    """Inverts the upper triangle of a matrix; what is below the diagonal isn't read."""
+    """Inverts the upper triangle of a matrix; entries below the diagonal aren't read."""
     return _inverse_lower(matrix.T, unit_diagonal=False).T
 
 
 def _inverse_lower(matrix: Array, *, unit_diagonal: bool) -> Array:
-    """Inverts the lower triangle of a matrix; what is above the diagonal isn't read.
+    """Inverts the lower triangle of a matrix; entries above the diagonal aren't read.
 
     By halves: [[A, 0], [B, C]] has the inverse [[A', 0], [-C' B A', C']].
     """
@@ -87,7 +92,7 @@ def _matmul(a: Array, b: Array) -> Array:
 
 
 class Invertible1x1Convolution(Bijector):
-    """Mixes the channels at each position: y = x W.
+    """Invertible 1x1 convolution: y = x W at each position.
 
     log|det dy/dx| = P log|det W|, where P is the number of positions. Forward costs one product
     with W; inverse also inverts the channel x channel matrix, once a call.
@@ -124,7 +129,7 @@ class Invertible1x1Convolution(Bijector):
 
 
 class Invertible1x1ConvolutionPLU(Bijector):
-    """Mixes the channels at each position by a factored matrix: y = x W, W = P L (U + diag(s)).
+    """Invertible 1x1 convolution with a factored matrix: y = x W, W = P L (U + diag(s)).
 
     P is a fixed permutation matrix, L is unit lower triangular, U is strictly upper triangular and
     s has fixed signs, so log|det dy/dx| = P' sum_c log|s_c| needs no determinant (P' is the number
@@ -134,7 +139,7 @@ class Invertible1x1ConvolutionPLU(Bijector):
     vectors ``[channel]``. Only the strict triangles of `lower` and `upper` are read.
 
     Source: Kingma & Dhariwal 2018, "Glow: Generative Flow with Invertible 1x1 Convolutions",
-    section 3.2 (equations 10 and 11). `plu_factors` takes a matrix apart.
+    section 3.2 (equations 10 and 11). `plu_factors` factors a matrix.
     """
 
     def __init__(
@@ -193,7 +198,7 @@ class Invertible1x1ConvolutionPLU(Bijector):
 
 
 def plu_factors(weight: Float[Array, "channel channel"]) -> dict[str, Array]:
-    """Takes a matrix apart into the arguments of `Invertible1x1ConvolutionPLU`.
+    """Factors a matrix into the arguments of `Invertible1x1ConvolutionPLU`.
 
     Args:
       weight: Invertible matrix.
@@ -231,7 +236,7 @@ def _check_square(name: str, matrix: Array) -> None:
 
 
 class LULinear(Invertible1x1ConvolutionPLU):
-    """Multiplies vectors by a matrix in triangular factors: y = x W, W = P L (U + diag(s)).
+    """Linear map with triangular factors: y = x W, W = P L (U + diag(s)).
 
     P is a fixed permutation matrix, L is unit lower triangular, U is strictly upper triangular and
     s has fixed signs, so log|det dy/dx| = sum of log|s|. An `Invertible1x1ConvolutionPLU` of
@@ -259,7 +264,7 @@ class LULinear(Invertible1x1ConvolutionPLU):
           lower: Strict lower triangle of L.
           upper: Strict upper triangle of U.
           log_magnitude: log|s|.
-          sign: Signs of s, each 1 or -1, never differentiated; None for 1 throughout.
+          sign: Signs of s, each 1 or -1, never differentiated; None for all 1.
           permutation: Permutation matrix P, never differentiated; None for the identity.
 
         Raises:
@@ -278,11 +283,11 @@ class LULinear(Invertible1x1ConvolutionPLU):
 
 
 class QRLinear(Bijector):
-    """Multiplies vectors by a matrix in orthogonal and triangular factors: y = x W, W = Q R.
+    """Linear map with an orthogonal and a triangular factor: y = x W, W = Q R.
 
-    Q is the product of the Householder reflections along the rows of `reflections`, those shorter
-    than 1e-6 left out; R is upper triangular with a positive diagonal, so
-    log|det dy/dx| = sum of log_diagonal. As many reflections as entries make every orthogonal
+    Q is the product of the Householder reflections along the rows of `reflections`, without those
+    shorter than 1e-6; R is upper triangular with a positive diagonal, so
+    log|det dy/dx| = sum of log_diagonal. As many reflections as dimensions make every orthogonal
     matrix whose determinant has that sign. Forward costs one product with W, which costs one
     product with each factor; inverse also solves a triangular system, once a call.
 
@@ -337,7 +342,7 @@ class QRLinear(Bijector):
 
 
 def _check_factors(**factors: Array) -> None:
-    """Refuses factors unless the first is a square matrix, and the others are as long."""
+    """Checks that the first factor is a square matrix, and that the others fit it."""
     (name, matrix), *others = factors.items()
     _check_square(name, matrix)
     for other, value in others:

@@ -1,4 +1,7 @@
-"""Inverses that have no closed form."""
+"""Numerical inverses of monotone maps: safeguarded Newton iteration, one search per dimension.
+
+Gradients come from the implicit function theorem, and a search that fails returns NaN.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from vaeflow.bijectors.base import Bijector
 PyTree = Any
 
 LARGEST_DOUBLINGS = 100
-"""Number of times that the search for a bracket may double its width."""
+"""Largest number of doublings of the bracket."""
 
 LARGEST_ITERATIONS = 100
-"""Number of Newton or bisection steps that the search inside a bracket may take."""
+"""Largest number of Newton or bisection steps inside the bracket."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
@@ -29,20 +32,19 @@ def solve_monotone(
     target: Float[Array, "*shape"],
     tolerance: float = 1e-6,
 ) -> Float[Array, "*shape"]:
-    """Solves function(parameters, x) = target for x, entry by entry.
+    """Solves function(parameters, x) = target for x, elementwise.
 
     Newton's method, safeguarded by bisection inside a bracket that grows from the target until it
-    holds a sign change. An entry is done when the residual is at most
+    contains a sign change. An element is done when the residual is at most
     ``tolerance (1 + |target|)``, or when its bracket has shrunk to neighbouring numbers around the
-    sign change. An entry that isn't done within a bounded number of steps comes back as NaN, so a
-    failure can't pass for a solution.
+    sign change. An element that isn't done within a bounded number of steps is returned as NaN, so
+    that a failure can't be mistaken for a solution.
 
     Differentiable in reverse mode, by the implicit function theorem:
     dx = (dtarget - d function/d parameters . dparameters) / (d function/dx).
 
     Args:
-      function: Hashable, strictly monotone in each entry of x, mapping entry i of x to entry i of
-        its result alone.
+      function: Hashable, elementwise and strictly monotone in each element of x.
       parameters: Pytree that the function depends on.
       target: Values to reach.
       tolerance: Relative size of an acceptable residual.
@@ -65,10 +67,10 @@ def _solve(function, parameters, target, tolerance):
 
     def spread(state):
         lower, upper, width, count = state
-        found = residual(lower) * residual(upper) <= 0
+        bracketed = residual(lower) * residual(upper) <= 0
         lower, upper = (
-            jnp.where(found, lower, lower - width),
-            jnp.where(found, upper, upper + width),
+            jnp.where(bracketed, lower, lower - width),
+            jnp.where(bracketed, upper, upper + width),
         )
         return lower, upper, 2 * width, count + 1
 
@@ -95,7 +97,7 @@ def _solve(function, parameters, target, tolerance):
         lower = jnp.where(done | above, lower, x)
         newton = x - value / slope
         middle = lower / 2 + upper / 2
-        # Every third step bisects: Newton alone may creep along one end of the bracket.
+        # Every third step bisects: Newton's steps alone may approach one end ever more slowly.
         inside = (newton > lower) & (newton < upper) & (count % 3 != 2)
         following = jnp.where(inside, newton, middle)
         return jnp.where(done, x, following), lower, upper, done, count + 1
@@ -124,13 +126,13 @@ solve_monotone.defvjp(_solve, _solve_backward)
 
 
 class NumericalInverse(Bijector):
-    """Gives an elementwise monotone bijector the direction that it lacks.
+    """An elementwise monotone bijector with a numerical inverse.
 
-    Forward is that of the wrapped bijector. Inverse solves forward(x) = y for each entry, by
+    Forward is that of the wrapped bijector. Inverse solves forward(x) = y for each dimension, by
     `solve_monotone`: to a relative residual of `tolerance`, differentiable in y and in the
     parameters, and NaN where the search fails. Forward is the cheap direction.
 
-    Shapes: ``[*batch, *event]`` both ways; entry i of an image depends on entry i alone.
+    Shapes: ``[*batch, *event]`` both ways; dimension i of y depends only on dimension i of x.
     """
 
     static_fields = ("tolerance",)
@@ -139,7 +141,7 @@ class NumericalInverse(Bijector):
         """Wraps a bijector.
 
         Args:
-          bijector: Strictly monotone in each entry on the whole real line; only its forward
+          bijector: Strictly monotone in each dimension on the whole real line; only its forward
             direction is used.
           tolerance: Relative size of an acceptable residual.
 
@@ -159,9 +161,9 @@ class NumericalInverse(Bijector):
         return self.bijector.forward_and_log_det(x)
 
     def _inverse(self, y):
-        x = solve_monotone(_forward_of, self.bijector, y, self.tolerance)
+        x = solve_monotone(_apply_forward, self.bijector, y, self.tolerance)
         return x, -self.bijector.forward_log_det_jacobian(x)
 
 
-def _forward_of(bijector: distrax.Bijector, x: Array) -> Array:
+def _apply_forward(bijector: distrax.Bijector, x: Array) -> Array:
     return bijector.forward(x)

@@ -1,4 +1,8 @@
-"""Adaptive solver of ordinary differential equations, one step size per example."""
+"""Adaptive solver of ordinary differential equations, with a step size for each example.
+
+Tsitouras 2011's explicit Runge-Kutta method of order 5, by diffrax forward; gradients are those of
+the steps taken, recomputed from the stored states.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +26,13 @@ FIRST_STEP = 0.1
 """Length of the first step that is tried."""
 
 SMALLEST_STEP = 1e-6
-"""A row that would need a shorter step has failed: time itself has few digits left in float32."""
+"""A row that needs a shorter step has failed: float32 barely resolves time at this length."""
 
 
 class Field(Hashable, Protocol):
     """The right-hand side of ds/dt = field(t, s): a hashable function, such as a frozen dataclass.
 
-    A row of the result depends on the same row of its arguments alone.
+    A row of the result depends only on the same row of its arguments.
     """
 
     def __call__(
@@ -38,17 +42,17 @@ class Field(Hashable, Protocol):
         time: Float[Array, " row"],
         state: Float[Array, "row size"],
     ) -> Float[Array, "row size"]:
-        """Computes ds/dt from what all rows share, what each has of its own, t and s."""
+        """Computes ds/dt from the parameters shared by all rows, those of each row, t and s."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """How exactly to solve an equation.
+    """Tolerances of a solution.
 
     Attributes:
-      rtol: Error allowed in a step, relative to the size of an entry of the state.
-      atol: Error allowed in a step besides.
-      max_steps: Number of steps that may be tried.
+      rtol: Error allowed in a step, relative to the absolute value of the state.
+      atol: Absolute error allowed in a step, in addition.
+      max_steps: Largest number of attempted steps.
     """
 
     rtol: float = 1e-5
@@ -61,8 +65,11 @@ class Accuracy:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
 
-def diffrax(what: str) -> ModuleType:
-    """Imports diffrax, which only those need who solve differential equations.
+def diffrax(name: str) -> ModuleType:
+    """Imports diffrax, an optional package.
+
+    Args:
+      name: Name of the class that needs it, for the message.
 
     Raises:
       ValueError: If it isn't installed.
@@ -72,7 +79,7 @@ def diffrax(what: str) -> ModuleType:
     except ImportError as error:
         from vaeflow._util.optional import missing_package
 
-        raise missing_package(what, "diffrax", "continuous") from error
+        raise missing_package(name, "diffrax", "continuous") from error
     return diffrax
 
 
@@ -83,24 +90,23 @@ def solve_rows(
     rows: PyTree,
     start: Float[Array, "row size"],
 ) -> Float[Array, "row size"]:
-    """Solves ds/dt = field(t, s) from t = 0 to t = 1, each row with steps of its own.
+    """Solves ds/dt = field(t, s) from t = 0 to t = 1, each row with its own steps.
 
     By the explicit Runge-Kutta method of order 5 of Tsitouras 2011. Steps are chosen for each row
-    so that the root mean square over its entries of error / (atol + rtol |s|) stays below one. A
-    batch takes as many steps as its slowest row. A row that fails is NaN, and no other changes: one
-    that isn't finite in its start or in its parameters, or that isn't done within
-    ``accuracy.max_steps``.
+    so that the root mean square over its dimensions of error / (atol + rtol |s|) stays below one. A
+    batch takes as many steps as its slowest row. A row is NaN, without effect on the others, if its
+    start or its parameters aren't finite, or it isn't done within ``accuracy.max_steps``.
 
     Reverse-mode derivatives are those of the steps that were taken, whose lengths count as
-    constants. The states between steps are kept, ``[row, max_steps + 1, size]``; what was computed
-    inside a step is computed again, for all rows at once. There are no other derivatives, nor
-    second ones.
+    constants. The states between steps are stored, ``[row, max_steps + 1, size]``; the stages
+    inside a step are recomputed, for all rows at once. There are no forward-mode and no second
+    derivatives.
 
     Args:
       field: A `Field`.
       accuracy: Tolerances and the largest number of steps.
       shared: Parameters of all rows; leaves that aren't floats have no derivative.
-      rows: Parameters with one entry for each row along the first axis of every leaf, likewise.
+      rows: Parameters with the rows along the first axis of every leaf, likewise.
       start: States at t = 0.
 
     Returns:
@@ -147,7 +153,7 @@ def _solve_backward(field, accuracy, residuals, cotangents):
             lax.dynamic_index_in_dim(values, number, axis=1, keepdims=False)
             for values, number in ((times, step), (times, step + 1), (states, step))
         )
-        # A row that has arrived already stays where it is, by a step of no length.
+        # A row that is done takes a step of length zero.
         _, pull_back = jax.vjp(
             lambda shared, rows, state: _advance(
                 field, tableau, shared, rows, time, following - time, state
@@ -175,7 +181,7 @@ _solve.defvjp(_solve_forward, _solve_backward)
 def _integrate(
     field: Field, accuracy: Accuracy, shared: PyTree, rows: PyTree, start: Array, keep: bool
 ) -> tuple[Array, Array, Array]:
-    """Solves each row by itself: times and states after each step or the last, and success."""
+    """Solves each row: times and states after each step, or after the last, and success."""
     solvers = diffrax("Continuous")
     save = solvers.SaveAt(t0=True, steps=True) if keep else solvers.SaveAt(t1=True)
     controller = solvers.PIDController(
@@ -196,7 +202,7 @@ def _integrate(
             max_steps=accuracy.max_steps,
             throw=False,
         )
-        # Times are as wide as JAX's floats are by default, and widen the states with them.
+        # Times have JAX's default float type, which can be wider and widens the states.
         times, states = (leaf.astype(state.dtype) for leaf in (solution.ts, solution.ys))
         return times, states, solvers.is_successful(solution.result)
 
@@ -205,7 +211,7 @@ def _integrate(
 
 @dataclasses.dataclass(frozen=True)
 class _OneRow:
-    """A field of a single state, as diffrax takes it; equal ones share what was traced."""
+    """A field of a single state, as diffrax takes it; equal instances share their traces."""
 
     field: Field
 
@@ -216,7 +222,7 @@ class _OneRow:
 
 
 def _norm(error: Array) -> Array:
-    """The root mean square; infinite where it isn't a number, so that the step is shortened."""
+    """The root mean square, with NaN replaced by infinity, so that the step is shortened."""
     size = jnp.sqrt(jnp.mean(error**2))
     return jnp.where(jnp.isnan(size), jnp.inf, size)
 
@@ -230,22 +236,22 @@ def _advance(
     duration: Float[Array, " row"],
     state: Float[Array, "row size"],
 ) -> Float[Array, "row size"]:
-    """Takes one step with every row, the last stage left out, which serves the error alone."""
+    """Takes one step with every row, without the last stage, which only estimates the error."""
     stages = len(tableau.b_sol) - 1
     lower = np.zeros((stages, stages))
     for number, weights in enumerate(tableau.a_lower[: stages - 1], start=1):
         lower[number, :number] = weights
     nodes = np.concatenate([[0.0], tableau.c[: stages - 1]])
 
-    def moved(weights: Array, slopes: Array) -> Array:
+    def advanced(weights: Array, slopes: Array) -> Array:
         change = jnp.tensordot(weights, slopes, 1, precision=lax.Precision.HIGHEST)
         return state + duration[:, None] * change
 
-    def stage(slopes, given):
-        number, weights, node = given
-        slope = field(shared, rows, time + node * duration, moved(weights, slopes))
+    def stage(slopes, inputs):
+        number, weights, node = inputs
+        slope = field(shared, rows, time + node * duration, advanced(weights, slopes))
         return slopes.at[number].set(slope), None
 
-    given = (jnp.arange(stages), jnp.asarray(lower, state.dtype), jnp.asarray(nodes, state.dtype))
-    slopes, _ = lax.scan(stage, jnp.zeros((stages, *state.shape), state.dtype), given)
-    return moved(jnp.asarray(tableau.b_sol[:stages], state.dtype), slopes)
+    inputs = (jnp.arange(stages), jnp.asarray(lower, state.dtype), jnp.asarray(nodes, state.dtype))
+    slopes, _ = lax.scan(stage, jnp.zeros((stages, *state.shape), state.dtype), inputs)
+    return advanced(jnp.asarray(tableau.b_sol[:stages], state.dtype), slopes)

@@ -1,4 +1,7 @@
-"""Orthogonal bijectors and matrices: Householder products, and orthonormal columns."""
+"""Orthogonal matrices and the map by one: Householder products, and orthonormal columns.
+
+Both constructions take unconstrained parameters and keep exact, finite derivatives.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from jaxtyping import Array, Float
 from vaeflow.bijectors.base import Bijector, prepare_vectors
 
 SMALLEST_SQUARE = 1e-12
-"""Squared length of a vector under which it counts as zero: nothing is reflected along it."""
+"""Squared length of a vector up to which it counts as zero, and reflects nothing."""
 
 LARGEST_ITERATIONS = 100
-"""Number of steps that the iteration towards orthonormal columns may take."""
+"""Largest number of steps of the iteration towards orthonormal columns."""
 
 
 def householder_product(
@@ -22,7 +25,7 @@ def householder_product(
     """Computes Q = H_1 ... H_K with H_k = I - 2 v_k v_k' / ||v_k||^2, an orthogonal matrix.
 
     As Q = I - V' T V with the unit vectors as the rows of V and T upper triangular (the compact WY
-    form): one small triangular solve and two products, in place of K reflections in turn. Where
+    form): one small triangular solve and two products instead of K successive reflections. Where
     ||v_k|| is at most 1e-6, H_k = I, and the gradient to v_k is zero.
 
     Source: Schreiber & Van Loan 1989, "A storage-efficient WY representation for products of
@@ -34,7 +37,7 @@ def householder_product(
     """
     square = jnp.sum(vectors**2, axis=-1)
     is_zero = square <= SMALLEST_SQUARE
-    # What isn't chosen in the end must still have a finite gradient.
+    # The branch that isn't selected must still have a finite gradient.
     inverse_length = jnp.where(is_zero, 0.0, lax.rsqrt(jnp.where(is_zero, 1.0, square)))
     unit = inverse_length[..., None] * vectors
     # T^-1 holds the products of different vectors above the diagonal, and half of v_k . v_k on it.
@@ -51,8 +54,8 @@ def orthonormal_columns(
     """Computes the matrix with orthonormal columns that is nearest to A: Q = A (A' A)^(-1/2).
 
     By the iteration Q <- Q + Q (I - Q' Q) / 2 from A / ||A||_F, until ||Q' Q - I||_F is within ten
-    rounding errors times the number of columns. A batch iterates until the last of it is done.
-    Where 100 steps don't suffice, because the columns depend on each other, the result is NaN.
+    rounding errors times the number of columns. A batch iterates until all its matrices are done.
+    Where 100 steps don't suffice, because the columns are linearly dependent, the result is NaN.
     Derivatives are those of the limit, whatever the number of steps.
 
     Source: Björck & Bowie 1971, "An iterative algorithm for computing the best estimate of an
@@ -75,7 +78,7 @@ def orthonormal_columns(
         return jnp.linalg.norm(identity - _product(q.mT, q), axis=(-2, -1))
 
     def not_done(state):
-        # An error that is NaN stays so: nothing to wait for.
+        # NaN compares false: nothing waits for it.
         return jnp.any(error(state[0]) > tolerance) & (state[1] < LARGEST_ITERATIONS)
 
     def improve(state):
@@ -90,16 +93,16 @@ def orthonormal_columns(
 @orthonormal_columns.defjvp
 def _orthonormal_columns_jvp(primals, tangents):
     # A = Q S with S symmetric, so dA = dQ S + Q dS, and W = Q' dQ, which is antisymmetric, solves
-    # W S + S W = Q' dA - dA' Q: in the eigenvectors of S, entry by entry.
+    # W S + S W = Q' dA - dA' Q, elementwise in the basis of the eigenvectors of S.
     (matrix,), (change,) = primals, tangents
     q = orthonormal_columns(matrix)
     values, vectors = jnp.linalg.eigh(_product(q.mT, matrix))
     along = _product(q.mT, change)
-    turn = _product(vectors.mT, _product(along - along.mT, vectors))
-    turn = turn / (values[..., :, None] + values[..., None, :])
-    turn = _product(vectors, _product(turn, vectors.mT))
+    w = _product(vectors.mT, _product(along - along.mT, vectors))
+    w = w / (values[..., :, None] + values[..., None, :])
+    w = _product(vectors, _product(w, vectors.mT))
     outside = _product(change - _product(q, along), vectors) / values[..., None, :]
-    return q, _product(q, turn) + _product(outside, vectors.mT)
+    return q, _product(q, w) + _product(outside, vectors.mT)
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -107,10 +110,10 @@ def _product(a: Array, b: Array) -> Array:
 
 
 class Householder(Bijector):
-    """Multiplies vectors by an orthogonal matrix: y = Q x, with log|det dy/dx| = 0.
+    """Product of Householder reflections: y = Q x, with log|det dy/dx| = 0.
 
-    Q is the product of the Householder reflections along the rows of `reflections`, those shorter
-    than 1e-6 left out. As many reflections as entries make every orthogonal matrix whose
+    Q is the product of the Householder reflections along the rows of `reflections`, without those
+    shorter than 1e-6. As many reflections as dimensions make every orthogonal matrix whose
     determinant has that sign. Both directions cost the same.
 
     Shapes: events are ``[dimension]``; `reflections` is ``[*parameters, reflection, dimension]``,
@@ -136,7 +139,7 @@ class Householder(Bijector):
                 f"{self.reflections.shape}"
             )
 
-    def _turned(self, x: Array, inverse: bool) -> tuple[Array, Array]:
+    def _rotate(self, x: Array, inverse: bool) -> tuple[Array, Array]:
         batch, dimension = self.reflections.shape[:-2], self.reflections.shape[-1]
         x = prepare_vectors(self.name, x, dimension, batch)
         matrix = householder_product(self.reflections)
@@ -145,7 +148,7 @@ class Householder(Bijector):
         return y, jnp.zeros(x.shape[:-1], x.dtype)
 
     def _forward(self, x):
-        return self._turned(x, inverse=False)
+        return self._rotate(x, inverse=False)
 
     def _inverse(self, y):
-        return self._turned(y, inverse=True)
+        return self._rotate(y, inverse=True)

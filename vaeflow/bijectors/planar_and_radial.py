@@ -1,4 +1,7 @@
-"""Planar and radial bijectors (Rezende & Mohamed 2015)."""
+"""Planar and radial bijectors of vectors.
+
+Source: Rezende & Mohamed 2015, "Variational inference with normalizing flows".
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from vaeflow.bijectors.base import Bijector, prepare_vectors
 from vaeflow.bijectors.numerical import solve_monotone
 
 SMALLEST_SQUARE = 1e-12
-"""Squared length of a weight under which it counts as zero: the constraint divides by it."""
+"""Squared length of a weight up to which it counts as zero: the constraint divides by it."""
 
 
 class Planar(Bijector):
-    """Stretches or squeezes space along one direction: y = x + u_hat h(w . x + b).
+    """Planar map: y = x + u_hat h(w . x + b).
 
     h is tanh, or a leaky ReLU. Where w isn't zero, u_hat = u + (m(w . u) - w . u) w / ||w||^2 with
     m(a) = softplus(a) - 1, so that w . u_hat > -1; as h' is at most 1 for both choices of h, the
@@ -44,8 +47,8 @@ class Planar(Bijector):
         """Builds the map.
 
         Args:
-          weight: The normal w of the planes that move together.
-          scale: The direction u in which they move, before the constraint.
+          weight: The normal w of the planes.
+          scale: The direction u in which they are shifted, before the constraint.
           bias: The offset b.
           negative_slope: None for tanh; the slope below zero, in [0, 1), for a leaky ReLU.
 
@@ -82,8 +85,8 @@ class Planar(Bijector):
     def _activation(self, s: Array, stretch: Array) -> tuple[Array, Array]:
         """Computes h(s), and the determinant there."""
         if self.negative_slope is None:
-            bent = jnp.tanh(s)
-            return bent, bent**2 + stretch * (1 - bent**2)
+            h = jnp.tanh(s)
+            return h, h**2 + stretch * (1 - h**2)
         slopes = jnp.where(s > 0, 1.0, self.negative_slope).astype(s.dtype)
         slopes = jnp.where(jnp.isnan(s), s, slopes)
         return slopes * s, (1 - slopes) + slopes * stretch
@@ -92,8 +95,8 @@ class Planar(Bijector):
         x = prepare_vectors(self.name, x, self.weight.shape[-1], self.bias.shape)
         direction, stretch = self.constrained()
         s = jnp.sum(self.weight * x, axis=-1) + self.bias
-        bent, determinant = self._activation(s, stretch)
-        return x + direction * bent[..., None], jnp.log(determinant)
+        h, determinant = self._activation(s, stretch)
+        return x + direction * h[..., None], jnp.log(determinant)
 
     def _inverse(self, y):
         y = prepare_vectors(self.name, y, self.weight.shape[-1], self.bias.shape)
@@ -101,23 +104,24 @@ class Planar(Bijector):
         # With s = w . x + b: s + (w . u_hat) h(s) = w . y + b.
         target = jnp.sum(self.weight * y, axis=-1) + self.bias
         if self.negative_slope is None:
-            s = solve_monotone(_bent_line, stretch, target)
+            s = solve_monotone(_image_along_weight, stretch, target)
         else:
             s = target / self._activation(target, stretch)[1]
-        bent, determinant = self._activation(s, stretch)
-        return y - direction * bent[..., None], -jnp.log(determinant)
+        h, determinant = self._activation(s, stretch)
+        return y - direction * h[..., None], -jnp.log(determinant)
 
 
-def _bent_line(stretch: Array, s: Array) -> Array:
-    bent = jnp.tanh(s)
-    return (s - bent) + stretch * bent
+def _image_along_weight(stretch: Array, s: Array) -> Array:
+    """Computes w . y + b = s + (w . u_hat) tanh(s) from s = w . x + b."""
+    h = jnp.tanh(s)
+    return (s - h) + stretch * h
 
 
 class Radial(Bijector):
-    """Draws space towards a centre or pushes it away: y = x + beta_hat (x - c) / (alpha + r).
+    """Radial map around a centre, contracting or expanding: y = x + beta_hat (x - c) / (alpha + r).
 
     r = ||x - c||, alpha = softplus(raw_alpha) and beta_hat = -alpha + softplus(raw_beta) > -alpha,
-    which makes the map invertible. With h = 1 / (alpha + r) and d entries,
+    which makes the map invertible. With h = 1 / (alpha + r) and d dimensions,
     log|det dy/dx| = (d - 1) log(1 + beta_hat h) + log(1 + beta_hat h - beta_hat r h^2).
 
     The inverse is in closed form: the distance of x from the centre is the positive root of a
@@ -139,9 +143,9 @@ class Radial(Bijector):
         """Builds the map.
 
         Args:
-          center: The point c, which stays in its place.
-          raw_alpha: Distance within which the map acts most, before softplus.
-          raw_beta: Strength before the constraint; the map is the identity where it equals
+          center: The fixed point c.
+          raw_alpha: Length scale alpha of the map, before softplus.
+          raw_beta: Strength beta before the constraint; the map is the identity where it equals
             `raw_alpha`.
 
         Raises:
@@ -167,12 +171,12 @@ class Radial(Bijector):
         return offset, _length(offset), alpha, gamma
 
     def _log_det(self, radius: Array, alpha: Array, gamma: Array) -> Array:
-        # Both factors written as sums of positive terms, which don't cancel.
+        # Both factors are sums of positive terms, which don't cancel.
         total = alpha + radius
         inner, outer = alpha / total, radius / total
-        around = jnp.log((gamma + radius) / total)
-        along = jnp.log(outer * (1 + inner) + inner * gamma / total)
-        return (self.center.shape[-1] - 1) * around + along
+        tangential = jnp.log((gamma + radius) / total)
+        radial = jnp.log(outer * (1 + inner) + inner * gamma / total)
+        return (self.center.shape[-1] - 1) * tangential + radial
 
     def _forward(self, x):
         offset, radius, alpha, gamma = self._prepare(x)

@@ -1,4 +1,7 @@
-"""Volume-preserving rearrangements: permutation, reversal, reshaping and squeezing."""
+"""Rearrangements of dimensions: permutation, reversal, reshaping and squeezing.
+
+All preserve volume: log|det dy/dx| = 0.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vaeflow.bijectors.base import Bijector, check_event_shape
+from vaeflow._util.shapes import check_event_shape
+from vaeflow.bijectors.base import Bijector
 
 
 class _VolumePreserving(Bijector):
@@ -25,7 +29,7 @@ class _VolumePreserving(Bijector):
 
 
 class Permute(_VolumePreserving):
-    """Permutes the last axis: y[..., i] = x[..., permutation[i]].
+    """Permutation of the last axis: y[..., i] = x[..., permutation[i]].
 
     The log-determinant is zero. Shapes: x is ``[*batch, *positions, channel]``.
     """
@@ -61,7 +65,7 @@ class Permute(_VolumePreserving):
 
 
 class Reverse(_VolumePreserving):
-    """Reverses the last axis; its own inverse, with log-determinant zero.
+    """Reversal of the last axis: its own inverse, with log-determinant zero.
 
     Shapes: x is ``[*batch, *positions, channel]``.
     """
@@ -81,7 +85,7 @@ class Reverse(_VolumePreserving):
 
 
 class Reshape(_VolumePreserving):
-    """Gives events another shape, entries in row-major order; the log-determinant is zero.
+    """Reshaping of events in row-major order; the log-determinant is zero.
 
     Shapes: ``[*batch, *shape_in]`` to ``[*batch, *shape_out]``.
     """
@@ -116,7 +120,7 @@ class Reshape(_VolumePreserving):
 
 
 class Squeeze(_VolumePreserving):
-    """Trades space for channels: each block of factor x factor pixels becomes one position.
+    """Space-to-depth: each block of factor x factor pixels becomes one position.
 
     The log-determinant is zero. The pixels of a block become groups of channels in row-major
     order, so with ``factor=2`` the first half of the channels holds the upper row of each block.
@@ -139,7 +143,7 @@ class Squeeze(_VolumePreserving):
           checkerboard: Whether the diagonal of each block comes first.
 
         Raises:
-          ValueError: If `checkerboard` is asked for with a factor other than 2.
+          ValueError: If `checkerboard` is True and the factor isn't 2.
         """
         super().__init__(event_ndims_in=3, is_constant_jacobian=True)
         if checkerboard and factor != 2:

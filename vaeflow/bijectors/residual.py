@@ -1,4 +1,9 @@
-"""Residual bijectors: the identity plus a contraction, inverted by fixed-point iteration, with exact and estimated log-determinants."""
+"""Residual bijectors y = x + g(x), with a contraction g.
+
+Inverses are fixed points of x <- y - g(x); log|det(I + dg/dx)| is exact, or estimated without bias
+by a power series. Source: Behrmann, Grathwohl, Chen, Duvenaud & Jacobsen 2019, "Invertible residual
+networks"; Chen, Behrmann, Duvenaud & Jacobsen 2019, "Residual flows".
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import Bijector, check_event_shape, sum_event
+from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.conditioner import Conditioner
 from vaeflow.typing import ContractiveNetwork
 
 PyTree = Any
 
 LARGEST_ITERATIONS = 1000
-"""Number of iterations that a solution may take: 1e-6 is reached in 131 for a Lipschitz constant of
-0.9, and in 684 for 0.98."""
+"""Largest number of iterations of a solution: 1e-6 takes 131 for a Lipschitz constant of 0.9, and
+684 for 0.98."""
+
+SURE_TERMS = 4
+"""Number of terms of the power series that are always computed."""
+
+CONTINUATION = 0.7
+"""Probability that another term follows, after the first `SURE_TERMS`."""
+
+LARGEST_TERMS = 44
+"""Largest number of terms of the power series."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -32,14 +47,14 @@ def solve_residual(
 ) -> Float[Array, "*batch_and_event"]:
     """Solves x + g(x) = target for x, where g has a Lipschitz constant below one.
 
-    Iterates x <- target - g(x) from x = target. An example is done, and left as it is from then on,
-    when no entry changes by more than ``tolerance (1 + max(|target|, |x|))``, with the maximum over
-    its entries; the solution is then at most 1 / (1 - lipschitz) times as far away as that change.
-    Where a step isn't shorter than the one before, rounding errors outweigh what is left: from then
-    on steps of that example are half as long, so that they don't swing from one side of the
-    solution to the other, and where one again isn't shorter, ten times the tolerance is enough. An
-    example that isn't done within a bounded number of iterations, or that isn't finite, comes back
-    as NaN, so a failure can't pass for a solution; the second doesn't keep the others waiting.
+    Iterates x <- target - g(x) from x = target. An example is done, and stays fixed from then on,
+    when no dimension changes by more than ``tolerance (1 + max(|target|, |x|))``, with the maximum
+    over its dimensions; the error is then at most 1 / (1 - lipschitz) times that change. Once a
+    step isn't shorter than the one before, rounding errors dominate: further steps of that example
+    are halved, so that they don't oscillate around the solution, and once one again isn't shorter,
+    ten times the tolerance is accepted. An example that isn't done within a bounded number of
+    iterations, or isn't finite, is returned as NaN, so that a failure can't be mistaken for a
+    solution; one that isn't finite doesn't delay the others.
 
     Differentiable in reverse mode, by the implicit function theorem: the cotangent w of the target
     solves w + (dg/dx)^T w = dx, by the same iteration to the same relative tolerance, with the same
@@ -49,8 +64,8 @@ def solve_residual(
     algorithm 1.
 
     Args:
-      function: The map g as a pytree, such as a `Conditioner`; each example's result depends on
-        that example alone.
+      function: The map g as a pytree, such as a `Conditioner`; each example's result depends
+        only on that example.
       target: Values to reach.
       event_ndims: Number of trailing axes that make an event.
       tolerance: Relative size of an acceptable change.
@@ -86,7 +101,7 @@ def _iterate(
     event_ndims: int,
     tolerance: float,
 ) -> Array:
-    """Iterates a contraction until changes are small beside ``least + max(|start|, |z|)``."""
+    """Iterates a contraction until changes are small relative to ``least + max(|start|, |z|)``."""
     axes = tuple(range(start.ndim - event_ndims, start.ndim))
 
     def size(z):
@@ -95,7 +110,7 @@ def _iterate(
     def refine(state):
         z, length, halved, done, failed, count = state
         change = contraction(z) - z
-        # An infinite change is as small as an infinite bound.
+        # An infinite change would pass an infinite bound.
         finite = jnp.isfinite(size(change))
         previous, length = length, jnp.sqrt(jnp.sum(change**2, axis=axes, keepdims=True))
         stalled = length >= previous
@@ -117,26 +132,16 @@ def _iterate(
     return jnp.where(done & ~failed, z, jnp.nan)
 
 
-SURE_TERMS = 4
-"""Number of terms of the power series that are always computed."""
-
-CONTINUATION = 0.7
-"""Probability that after a term another one follows, from the sure terms on."""
-
-LARGEST_TERMS = 44
-"""Number of terms after which the series always ends."""
-
-
 def exact_log_det(
     function: Callable[[Array], Array], x: Float[Array, "*batch_and_event"], event_ndims: int = 1
 ) -> Float[Array, "*batch"]:
-    """Computes log|det(I + dg/dx)| from the whole Jacobian, for as many passes as it has rows.
+    """Computes log|det(I + dg/dx)| from the full Jacobian, by one backward pass for each row.
 
-    It is NaN where the determinant of a leading part of I + dg/dx isn't positive, which no
-    contraction comes to.
+    It is NaN where a leading principal minor of I + dg/dx isn't positive, which doesn't happen for
+    a contraction.
 
     Args:
-      function: The map g; each example's result depends on that example alone.
+      function: The map g; each example's result depends only on that example.
       x: Where to differentiate.
       event_ndims: Number of trailing axes that make an event.
     """
@@ -157,10 +162,10 @@ def exact_log_det(
 def _log_determinant(matrix: Float[Array, "*batch row column"]) -> Float[Array, "*batch"]:
     """Computes log det A, where the symmetric part of A is positive definite.
 
-    By elimination without pivoting, of a row of all matrices at a time: pivots are positive and
+    By elimination without pivoting, one row of all matrices at a time: pivots are positive and
     rounding errors stay small where A = I + J with ||J|| < 1, since x . A x >= (1 - ||J||) ||x||^2
-    goes for what is left after each step, too. Libraries factor one small matrix after another, and
-    take twenty times as long for the matrices of a batch.
+    also holds for the remaining block after each step. Libraries factor one small matrix after
+    another, and take twenty times as long for the matrices of a batch.
 
     Source: Golub & Van Loan 1979, "Unsymmetric positive definite linear systems".
     """
@@ -168,7 +173,7 @@ def _log_determinant(matrix: Float[Array, "*batch row column"]) -> Float[Array, 
 
 
 def _eliminate(matrix: Array) -> tuple[Array, Array]:
-    """Computes log det A and the inverse of A, which takes the place of A entry by entry."""
+    """Computes log det A and the inverse of A by in-place Gauss-Jordan elimination."""
     size = matrix.shape[-1]
 
     def step(index, state):
@@ -199,30 +204,29 @@ def estimated_log_det(
     roulette: Float[Array, ""],
     event_ndims: int = 1,
 ) -> Float[Array, "*batch"]:
-    """Estimates log|det(I + J)|, J = dg/dx, at the cost of some vector-Jacobian products.
+    """Estimates log|det(I + J)|, J = dg/dx, by a few vector-Jacobian products.
 
     log|det(I + J)| = sum over k of (-1)^(k+1) tr(J^k) / k, where tr(J^k) is estimated by v^T J^k v
     with probes v, and the series by its first terms: `SURE_TERMS`, and then j more with probability
-    CONTINUATION^j, each divided by the probability that it is reached. The mean over the draws is
-    that of the first `LARGEST_TERMS` terms. What is left out is at most D r^45 / (45 (1 - r)) for D
-    entries, if the eigenvalues of J are at most r in size: 4e-7 D for r = 0.75, and 2e-3 D for
-    0.9. With r > 0.83 the variance is dominated by long series that are rare.
+    CONTINUATION^j, each divided by the probability that it is reached. Its expectation is
+    the sum of the first `LARGEST_TERMS` terms, whose truncation error is at most
+    D r^45 / (45 (1 - r)) for D dimensions, if the eigenvalues of J are at most r in absolute value:
+    4e-7 D for r = 0.75, and 2e-3 D for 0.9. With r > 0.83 rare long series dominate the variance.
 
-    The gradient isn't that of the estimate, but another estimate without bias but for the same
-    terms, with the same probes and the same number of terms: that of
-    sum over k of (-1)^k v^T J^k dJ v, which needs no more memory for more terms. It is of first
-    order: it has no derivatives itself.
+    The gradient isn't that of the estimate but another estimate, unbiased up to the same
+    truncation, with the same probes and the same number of terms:
+    sum over k of (-1)^k v^T J^k dJ v, whose memory doesn't grow with the terms. It has no second
+    derivatives.
 
     Source: Chen, Behrmann, Duvenaud & Jacobsen 2019, "Residual flows for invertible generative
     modeling", equations 6 and 8.
 
     Args:
-      function: The map g as a pytree, such as a `Conditioner`; each example's result depends on
-        that example alone.
+      function: The map g as a pytree, such as a `Conditioner`; each example's result depends
+        only on that example.
       x: Where to differentiate.
-      probes: Noise whose entries have mean zero, variance one and no correlations, for each
-        example.
-      roulette: A draw from the uniform distribution on [0, 1), which says how many terms there are.
+      probes: Noise with mean zero, variance one and uncorrelated dimensions, for each example.
+      roulette: A uniform sample on [0, 1), which determines the number of terms.
       event_ndims: Number of trailing axes that make an event.
     """
     return _estimate(function, x, probes, roulette, event_ndims)[0]
@@ -265,18 +269,18 @@ estimated_log_det.defvjp(_estimate, _estimate_backward)
 
 
 class Residual(Bijector):
-    """Adds to a vector what a contraction makes of it: y = x + g(x), with Lip(g) < 1.
+    """Residual map: y = x + g(x), with Lip(g) < 1.
 
     Forward is the cheap direction: one pass of the network. Inverse iterates x <- y - g(x) to a
     relative change of `tolerance`, as `solve_residual` does: differentiable by the implicit
-    function theorem, and NaN for an example whose iteration doesn't converge. So the residual map
-    runs from data to noise in a density model, as in the inverse of this bijector's flow.
+    function theorem, and NaN for an example whose iteration doesn't converge. A density model
+    therefore uses the residual map from data to noise: the inverse of this bijector is its flow.
 
     log|det dy/dx| = log|det(I + dg/dx)| is exact, from as many vector-Jacobian products as there
-    are entries. Given `probes` and `roulette` it is estimated by a power series instead, in some
-    six products for each probe on average, whatever the number of entries; see
-    `estimated_log_det` for how and how well. The estimate belongs to those draws: the same draws
-    give the same estimate both ways. Reverse-mode derivatives only.
+    are dimensions. Given `probes` and `roulette` it is estimated by a power series instead, by
+    about six products for each probe on average, whatever the number of dimensions; see
+    `estimated_log_det` for the method and its error. Both directions compute the same estimate from
+    the same random numbers. Reverse-mode derivatives only.
 
     Shapes: ``[*batch, *event]`` both ways.
 
@@ -323,14 +327,14 @@ class Residual(Bijector):
     def _inverse(self, y):
         contraction, y = self._contraction(), self._prepared(y)
         x = solve_residual(contraction, y, self.event_ndims_in, self.tolerance)
-        # Where there is no solution, the Jacobian of a network that is linear doesn't show it.
+        # A linear network has a finite Jacobian even where there is no solution.
         events = tuple(range(x.ndim - self.event_ndims_in, x.ndim))
         unsolved = jnp.any(jnp.isnan(x), axis=events)
         return x, jnp.where(unsolved, jnp.nan, -self._log_det(contraction, x))
 
     def _prepared(self, x: Array) -> Array:
         check_event_shape(self.name, x.shape, (self.network.module.features,))
-        # As wide as anything that meets it: iterations and products keep one type.
+        # As wide as the parameters and the context: iterations keep one type.
         leaves = jax.tree.leaves((self.network.variables, self.network.context))
         wide = [leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
         return x.astype(jnp.result_type(x.dtype, jnp.float32, *wide))
@@ -363,7 +367,7 @@ class Residual(Bijector):
 
 @dataclasses.dataclass(frozen=True)
 class _Normalized:
-    """The second part of a network, as a `Conditioner` applies it."""
+    """A normalised network, as a `Conditioner` applies it."""
 
     network: ContractiveNetwork
 

@@ -1,4 +1,13 @@
-"""Backpropagation through stacked steps by inverting them."""
+"""Backpropagation through stacked steps by inversion, with verified recovery of the states.
+
+The forward pass stores the state before every segment of steps. The backward pass recovers those
+inside a segment by inverting its steps from the end, compares the recovered start with the stored
+one, and recomputes the segment from its start where they differ by more than
+`RECOVERY_TOLERANCE`.
+
+Source: Gomez, Ren, Urtasun & Grosse 2017, "The reversible residual network"; verification and
+recomputation are our addition.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +25,10 @@ from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.compose import Chain, Inverse
 
 PyTree = Any
+Step = Callable[[PyTree, PyTree], distrax.Bijector]
 
-
-LARGEST_ERROR = 1e-5
-"""Largest error of a recovered state, relative to one plus its largest entry, that is trusted."""
+RECOVERY_TOLERANCE = 1e-5
+"""Largest accepted error of a recovered state, relative to 1 + its largest absolute value."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
@@ -32,13 +41,11 @@ def reversible_scan(
     context: PyTree,
     x: Array,
 ) -> tuple[Array, Array]:
-    """Applies stacked steps in order, storing one state for each segment of them.
+    """Applies stacked steps in order, storing one state per segment for the backward pass.
 
-    Backpropagation recovers the states inside a segment by inverting its steps, from the state
-    stored at its end. What it recovers at the start is compared with the state stored there: where
-    rounding has grown beyond `LARGEST_ERROR`, the segment is computed anew, from its start and
-    without inversion, so gradients stay those of plain backpropagation however ill-conditioned the
-    steps are.
+    Gradients equal those of plain backpropagation however ill-conditioned the steps are: a segment
+    whose start isn't recovered to `RECOVERY_TOLERANCE`, because rounding errors grew, is
+    recomputed from the stored start, without inversion.
 
     Args:
       step: Hashable function from the parameters of one step and the context to a bijector.
@@ -78,57 +85,21 @@ def _backward(step, segment, unroll, event_ndims, residuals, cotangents):
     variables, context, starts, y = residuals
     dy, dlog_det = cotangents
     ends = jnp.concatenate([starts[1:], y[None]])
-
-    def pull_back_step(recover, step_variables, dcontext):
-        """Pulls one step's cotangents back; `recover` gives its input's and its bijector's."""
-        bijector, pull_back = jax.vjp(step, step_variables, context)
-        x, dx, dbijector = recover(bijector)
-        dvariables, dstep_context = pull_back(dbijector)
-        dcontext = [a + b for a, b in zip(dcontext, differentiable(dstep_context), strict=True)]
-        return x, dx, dcontext, differentiable(dvariables)
-
-    def by_inversion(end, dy, dcontext, segment_variables):
-        def body(carry, step_variables):
-            y, dy, dcontext = carry
-            recover = functools.partial(_invert_and_pull_back, y=y, dy=dy, dlog_det=dlog_det)
-            x, dx, dcontext, dvariables = pull_back_step(recover, step_variables, dcontext)
-            return (x, dx, dcontext), dvariables
-
-        carry = (end, dy, dcontext)
-        (start, *carry), dvariables = jax.lax.scan(
-            body, carry, segment_variables, reverse=True, unroll=unroll
-        )
-        return start, (tuple(carry), dvariables)
-
-    def anew(start, dy, dcontext, segment_variables):
-        def advance(x, step_variables):
-            return step(step_variables, context).forward(x), x
-
-        def body(carry, inputs):
-            dy, dcontext = carry
-            x, step_variables = inputs
-
-            def recover(bijector):
-                (_, log_det), pull_back = jax.vjp(_forward_and_log_det, bijector, x)
-                dbijector, dx = pull_back((dy, dlog_det.astype(log_det.dtype)))
-                return x, dx, dbijector
-
-            _, dx, dcontext, dvariables = pull_back_step(recover, step_variables, dcontext)
-            return (dx, dcontext), dvariables
-
-        _, states = jax.lax.scan(advance, start, segment_variables, unroll=unroll)
-        inputs = (states, segment_variables)
-        return jax.lax.scan(body, (dy, dcontext), inputs, reverse=True, unroll=unroll)
+    by_inversion, recomputed = (
+        functools.partial(function, step, unroll, context, dlog_det)
+        for function in (_segment_by_inversion, _segment_recomputed)
+    )
 
     def one_segment(carry, inputs):
         start, end, segment_variables = inputs
         recovered, pulled_back = by_inversion(end, *carry, segment_variables)
         error = jnp.max(jnp.abs(recovered - start), initial=0.0)
-        bound = LARGEST_ERROR * (1 + jnp.max(jnp.abs(start), initial=0.0))
+        bound = RECOVERY_TOLERANCE * (1 + jnp.max(jnp.abs(start), initial=0.0))
+        # `cond` compiles the recomputation as well, but runs it only where inversion failed.
         return jax.lax.cond(
             error <= bound,
             lambda: pulled_back,
-            lambda: anew(start, *carry, segment_variables),
+            lambda: recomputed(start, *carry, segment_variables),
         )
 
     carry = (dy, [jnp.zeros_like(leaf) for leaf in differentiable(context)])
@@ -147,13 +118,110 @@ def _backward(step, segment, unroll, event_ndims, residuals, cotangents):
 reversible_scan.defvjp(_forward, _backward)
 
 
+def _segment_by_inversion(
+    step: Step,
+    unroll: bool,
+    context: PyTree,
+    dlog_det: Array,
+    end: Array,
+    dy: Array,
+    dcontext: list[Array],
+    segment_variables: PyTree,
+) -> tuple[Array, tuple[tuple[Array, list[Array]], list[Array]]]:
+    """Pulls cotangents back through a segment, recovering its states from the last one.
+
+    Returns:
+      The recovered state at the start of the segment, and the cotangents: those of that state and
+      of the context, and those of the variables.
+    """
+
+    def body(carry, step_variables):
+        y, dy, dcontext = carry
+        recover = functools.partial(_invert_and_pull_back, y=y, dy=dy, dlog_det=dlog_det)
+        x, dx, dcontext, dvariables = _pull_back_step(
+            step, recover, step_variables, context, dcontext
+        )
+        return (x, dx, dcontext), dvariables
+
+    carry = (end, dy, dcontext)
+    (start, *carry), dvariables = jax.lax.scan(
+        body, carry, segment_variables, reverse=True, unroll=unroll
+    )
+    return start, (tuple(carry), dvariables)
+
+
+def _segment_recomputed(
+    step: Step,
+    unroll: bool,
+    context: PyTree,
+    dlog_det: Array,
+    start: Array,
+    dy: Array,
+    dcontext: list[Array],
+    segment_variables: PyTree,
+) -> tuple[tuple[Array, list[Array]], list[Array]]:
+    """Pulls cotangents back through a segment, recomputing its states from the first one.
+
+    Returns:
+      The cotangents of the state at the start and of the context, and those of the variables.
+    """
+
+    def advance(x, step_variables):
+        return step(step_variables, context).forward(x), x
+
+    def body(carry, inputs):
+        dy, dcontext = carry
+        x, step_variables = inputs
+
+        def recover(bijector):
+            (_, log_det), pull_back = jax.vjp(_forward_and_log_det, bijector, x)
+            dbijector, dx = pull_back((dy, dlog_det.astype(log_det.dtype)))
+            return x, dx, dbijector
+
+        _, dx, dcontext, dvariables = _pull_back_step(
+            step, recover, step_variables, context, dcontext
+        )
+        return (dx, dcontext), dvariables
+
+    _, states = jax.lax.scan(advance, start, segment_variables, unroll=unroll)
+    inputs = (states, segment_variables)
+    return jax.lax.scan(body, (dy, dcontext), inputs, reverse=True, unroll=unroll)
+
+
+def _pull_back_step(
+    step: Step,
+    recover: Callable[[distrax.Bijector], tuple[Array, Array, PyTree]],
+    step_variables: PyTree,
+    context: PyTree,
+    dcontext: list[Array],
+) -> tuple[Array, Array, list[Array], list[Array]]:
+    """Pulls the cotangents of one step back.
+
+    Args:
+      step: The step.
+      recover: Function from the step's bijector to its input, the input's cotangent, and the
+        cotangent of the bijector itself.
+      step_variables: Parameters of the step.
+      context: Pytree that all steps share.
+      dcontext: Cotangents of the context from later steps.
+
+    Returns:
+      The input and its cotangent, and the cotangents of the context and of the parameters.
+    """
+    bijector, pull_back = jax.vjp(step, step_variables, context)
+    x, dx, dbijector = recover(bijector)
+    dvariables, dstep_context = pull_back(dbijector)
+    dcontext = [a + b for a, b in zip(dcontext, differentiable(dstep_context), strict=True)]
+    return x, dx, dcontext, differentiable(dvariables)
+
+
 def _invert_and_pull_back(
     bijector: distrax.Bijector, y: Array, dy: Array, dlog_det: Array
 ) -> tuple[Array, Array, PyTree]:
     """Recovers x from y = f(x), and pulls cotangents back to x and to the bijector.
 
-    A composition is taken apart, so that each part is inverted and differentiated at one and the
-    same point: a coupling's network then appears twice on equal inputs, which the compiler merges.
+    Each part of a composition is inverted and differentiated at the same point: a coupling's
+    network then appears twice on equal inputs, and the compiler merges the two calls.
     """
     parts, structure = jax.tree.flatten(bijector, is_leaf=_is_part)
     dparts: list[PyTree] = [None] * len(parts)
@@ -161,7 +229,7 @@ def _invert_and_pull_back(
         x = parts[index].forward(y) if inverted else parts[index].inverse(y)
         apply = _inverse_and_log_det if inverted else _forward_and_log_det
         (_, log_det), pull_back = jax.vjp(apply, parts[index], x)
-        # A part without parameters may answer in float32 where others are wider.
+        # A part without parameters may return float32 where others are wider.
         dparts[index], dy = pull_back((dy, dlog_det.astype(log_det.dtype)))
         y = x
     return y, dy, jax.tree.unflatten(structure, dparts)
@@ -172,7 +240,7 @@ def _is_part(node: Any) -> bool:
 
 
 def _order(bijector: distrax.Bijector) -> list[tuple[int, bool]]:
-    """Lists the parts in the order of application: place in the pytree, and whether inverted."""
+    """Lists the parts in order of application: index in the pytree, and whether inverted."""
     if isinstance(bijector, Inverse):
         return [(index, not inverted) for index, inverted in reversed(_order(bijector.bijector))]
     if isinstance(bijector, Chain):
@@ -181,7 +249,7 @@ def _order(bijector: distrax.Bijector) -> list[tuple[int, bool]]:
             order = _order(part)
             orders.append([(offset + index, inverted) for index, inverted in order])
             offset += len(order)
-        return [entry for order in reversed(orders) for entry in order]
+        return [part for order in reversed(orders) for part in order]
     return [(0, False)]
 
 
@@ -194,36 +262,36 @@ def _inverse_and_log_det(bijector, x):
 
 
 def _segments(variables: PyTree, segment: int) -> list[PyTree]:
-    """Splits stacked leaves [K, ...] into whole segments, and a shorter one if any is left.
+    """Splits stacked leaves [K, ...] into full segments, and a shorter last one if steps remain.
 
     Returns:
       One or two trees with leaves [count, steps, ...].
     """
     depth = jax.tree.leaves(variables)[0].shape[0]
-    whole = depth - depth % segment
+    num_full = depth - depth % segment
     parts = []
-    if whole:
+    if num_full:
         parts.append(
             jax.tree.map(
-                lambda leaf: leaf[:whole].reshape((-1, segment, *leaf.shape[1:])), variables
+                lambda leaf: leaf[:num_full].reshape((-1, segment, *leaf.shape[1:])), variables
             )
         )
-    if whole < depth:
-        parts.append(jax.tree.map(lambda leaf: leaf[None, whole:], variables))
+    if num_full < depth:
+        parts.append(jax.tree.map(lambda leaf: leaf[None, num_full:], variables))
     return parts
 
 
 def differentiable(tree: PyTree) -> list[Array]:
-    """Lists the leaves that have cotangents; integers and their float0 cotangents are left out."""
+    """Lists the leaves that have cotangents, without integers and their float0 cotangents."""
     return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
 
-def as_cotangent(tree: PyTree, differentiable: list[Array]) -> PyTree:
-    """Puts cotangents in the places of differentiable leaves, float0 in the others."""
-    rest = iter(differentiable)
+def as_cotangent(tree: PyTree, cotangents: list[Array]) -> PyTree:
+    """Replaces differentiable leaves by their cotangents, other leaves by float0 zeros."""
+    remaining = iter(cotangents)
     return jax.tree.map(
         lambda leaf: (
-            next(rest)
+            next(remaining)
             if jnp.issubdtype(leaf.dtype, jnp.inexact)
             else np.zeros(leaf.shape, jax.dtypes.float0)
         ),

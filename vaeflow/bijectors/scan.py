@@ -1,9 +1,12 @@
-"""K equal steps as one bijector over stacked parameters."""
+"""Stacks of equal steps: a `jax.lax.scan` over stacked parameters as one bijector.
+
+Programs don't grow with the number of steps, and `backward` trades memory against recomputation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import distrax
 import jax
@@ -17,6 +20,9 @@ from vaeflow.bijectors.reversible import reversible_scan
 
 PyTree = Any
 
+Backward = Literal["plain", "remat", "reversible"]
+"""How a `Scan` backpropagates."""
+
 
 class Step(Hashable, Protocol):
     """One step of a `Scan`: a hashable function, such as a frozen dataclass with a call."""
@@ -26,17 +32,22 @@ class Step(Hashable, Protocol):
 
 
 class Scan(Bijector):
-    """Applies K steps that differ in their parameters alone.
+    """Composes K steps that differ only in their parameters.
 
     y = f_K(...f_1(x)), where f_k is ``step(variables[k], context)``; log|det dy/dx| is the sum over
-    the steps. The steps are compiled once, whatever K. Each direction costs what it costs a step.
+    the steps. The steps are compiled once, whatever K. Each direction costs K times that of a step.
 
-    Plain backpropagation keeps what every step computed. With ``remat=True`` it keeps the input of
-    each step and what its `Conditioner`s return, and computes their hidden layers again, which
-    CPUs do faster than they write and read them. With ``reversible=True`` it keeps the input of
-    every `segment` steps and recovers those between by inverting one step after another; a segment
-    that isn't recovered to 1e-5 is computed anew. A reversible scan has no forward-mode
-    derivatives.
+    The state between steps is as wide as the widest of x, the parameters, the context and float32,
+    whatever type the networks compute in: a loop can't widen it, and it has to be inverted.
+
+    Backpropagation, by `backward`:
+
+    * "plain" stores everything that each step computes.
+    * "remat" stores the input of each step and the outputs of its `Conditioner`s, and recomputes
+      their hidden layers, which is faster on CPUs than writing and reading them.
+    * "reversible" stores the input of every `segment` steps and recovers those between by inverting
+      one step after another; a segment that isn't recovered to a relative error of 1e-5 is
+      recomputed from its start. It has no forward-mode derivatives.
 
     Shapes: every leaf of `variables` is ``[K, ...]``; leaves of `context` are shared by all steps.
 
@@ -44,7 +55,7 @@ class Scan(Bijector):
     residual network".
     """
 
-    static_fields = ("step", "reversible", "segment", "remat", "unroll")
+    static_fields = ("step", "backward", "segment", "unroll")
 
     def __init__(
         self,
@@ -53,9 +64,8 @@ class Scan(Bijector):
         context: PyTree = None,
         *,
         event_ndims: int = 1,
-        reversible: bool = False,
+        backward: Backward = "plain",
         segment: int = 4,
-        remat: bool = False,
         unroll: bool = False,
     ):
         """Builds the stack.
@@ -66,33 +76,31 @@ class Scan(Bijector):
           variables: Parameters of all steps, stacked along the first axis of every leaf.
           context: Any pytree that all steps share, or None.
           event_ndims: Number of trailing axes that make an event.
-          reversible: Whether to backpropagate by inverting the steps.
-          segment: With `reversible`, the number of steps between two stored states.
-          remat: Whether to backpropagate by computing hidden layers again.
+          backward: How to backpropagate: "plain", "remat" or "reversible".
+          segment: With "reversible", the number of steps between two stored states.
           unroll: Whether to compile the steps one by one rather than as a loop.
 
         Raises:
           ValueError: If the leaves of `variables` differ in K or there are none, if `segment` isn't
-            positive, or if both `reversible` and `remat` are asked for.
+            positive, or `backward` isn't one of the three.
         """
         super().__init__(event_ndims_in=event_ndims)
-        if reversible and remat:
-            raise ValueError("reversible and remat exclude each other: reversible stores less")
+        if backward not in get_args(Backward):
+            raise ValueError(f"backward must be one of {get_args(Backward)}, got {backward!r}")
         if segment < 1:
             raise ValueError(f"segment must be at least 1, got {segment}")
+        _check_stacked(variables)
         self.step = step
         self.variables = variables
         self.context = context
-        self.reversible = reversible
+        self.backward = backward
         self.segment = segment
-        self.remat = remat
         self.unroll = unroll
-        _depth(variables)
 
     def _run(self, x, inverse: bool):
         x = self._widened(x)
         step = _InverseStep(self.step) if inverse else self.step
-        if self.reversible:
+        if self.backward == "reversible":
             variables = self.variables
             if inverse:
                 variables = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), variables)
@@ -105,8 +113,8 @@ class Scan(Bijector):
             y, step_log_det = step(variables, self.context).forward_and_log_det(x)
             return (y, log_det + step_log_det), None
 
-        if self.remat:
-            # What networks return is small and dear; their hidden layers are the reverse.
+        if self.backward == "remat":
+            # Save conditioners' outputs (small, expensive), recompute hidden layers (large, cheap).
             policy = jax.checkpoint_policies.save_only_these_names(CONDITIONED)
             body = jax.checkpoint(body, prevent_cse=self.unroll, policy=policy)
         start = (x, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], x.dtype))
@@ -115,11 +123,11 @@ class Scan(Bijector):
     def states(
         self, x: Float[Array, "*batch_and_event"], inverse: bool = False
     ) -> Float[Array, "step *batch_and_event"]:
-        """Lists x and what it has become after each step.
+        """Computes x and the state after each step.
 
         Args:
           x: Array of shape ``[*batch, *event]``.
-          inverse: Whether to take the inverses of the steps, the last step first.
+          inverse: Whether to apply the inverses of the steps, the last step first.
 
         Returns:
           K + 1 arrays along a new first axis, the last being ``forward(x)`` or ``inverse(x)``.
@@ -135,8 +143,6 @@ class Scan(Bijector):
         return jnp.concatenate([x[None], jnp.flip(after, axis=0) if inverse else after])
 
     def _widened(self, x):
-        # The state is float32 or wider whatever the networks compute in: it has to be inverted.
-        # It is as wide as anything that meets it, since a loop can't widen it.
         wide = [leaf.dtype for leaf in jax.tree.leaves((self.variables, self.context))]
         wide = [dtype for dtype in wide if jnp.issubdtype(dtype, jnp.floating)]
         return x.astype(jnp.result_type(x.dtype, jnp.float32, *wide))
@@ -164,12 +170,12 @@ class _InverseStep:
         return isinstance(other, _InverseStep) and self.step == other.step
 
 
-def _depth(variables: PyTree) -> int:
+def _check_stacked(variables: PyTree) -> None:
+    """Checks that all leaves share their first axis, one slice a step."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(variables)]
     depths = {shape[:1] for shape in shapes}
     if len(depths) != 1 or depths == {()}:
         raise ValueError(
-            "variables must hold at least one leaf, and all the same first axis (one entry a "
+            "variables must hold at least one leaf, and all the same first axis (one slice a "
             f"step); got leaves of shapes {shapes}"
         )
-    return depths.pop()[0]

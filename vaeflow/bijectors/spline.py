@@ -1,4 +1,9 @@
-"""Rational-quadratic splines of each entry of an event."""
+"""Monotonic rational-quadratic splines, per dimension of an event.
+
+Source: Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows". Two gradients are
+written by hand for speed on CPUs (`_knot_and_size`, `_derivative`), so that splines have
+reverse-mode derivatives only; benchmarks/README.md has the timings.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +12,44 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from vaeflow.bijectors.base import Bijector, broadcasts_to, sum_event
+from vaeflow._util.shapes import broadcasts_to, sum_event
+from vaeflow.bijectors.base import Bijector
 
-SMALLEST = 1e-3
-"""Smallest width and height of a bin, relative to the interval, and smallest slope at a knot."""
+MIN_BIN_SIZE = 1e-3
+"""Smallest width and height of a bin, relative to the interval."""
 
-ZERO = math.log(math.expm1(1 - SMALLEST))
-"""What is added to the parameter of a slope, so that zero stands for a slope of 1."""
+MIN_DERIVATIVE = 1e-3
+"""Smallest derivative at a knot; the largest is its inverse."""
+
+DERIVATIVE_SHIFT = math.log(math.expm1(1 - MIN_DERIVATIVE))
+"""Added to the parameter of a derivative before the softplus, so that zero gives 1."""
 
 
 class RationalQuadraticSpline(Bijector):
-    """Bends each entry by an increasing spline on [-bound, bound].
+    """Monotonic rational-quadratic spline on [-bound, bound], per dimension.
 
-    The knots (x_k, y_k) part the interval into bins, with slope d_k at each. Within a bin, with
-    t = (x - x_k) / (x_{k+1} - x_k) and s = (y_{k+1} - y_k) / (x_{k+1} - x_k),
+    The knots (x_k, y_k) divide the interval into bins of widths w_k = x_{k+1} - x_k and heights
+    h_k = y_{k+1} - y_k, with the derivative d_k at each knot. Within a bin, with
+    xi = (x - x_k) / w_k and s = h_k / w_k,
 
-        y = y_k + (y_{k+1} - y_k) (s t^2 + d_k t (1 - t)) / (s + (d_{k+1} + d_k - 2 s) t (1 - t)).
+        y = y_k + h_k (s xi^2 + d_k xi (1 - xi)) / (s + (d_{k+1} + d_k - 2 s) xi (1 - xi)).
 
-    Outside the interval y = x, and the slopes at both ends are 1. Where `circular`, the interval is
-    a circle cut open: both ends share one free slope, and entries beyond them go on around it,
+    Outside the interval y = x, and the derivatives at both ends are 1. If `circular`, the interval
+    is a circle cut open: both ends share one free derivative, and the map is continued by
     f(x + 2 bound) = f(x) + 2 bound.
 
-    Widths and heights of the bins are softmaxes of their parameters, slopes softplus, shifted so
-    that at zero the spline is the identity. No bin is narrower or lower than a thousandth of the
-    interval, no slope less than a thousandth or more than a thousand.
+    Widths and heights are softmaxes of their parameters and derivatives softpluses, shifted so that
+    at zero the spline is the identity. No bin is narrower or lower than a thousandth of the
+    interval; derivatives are between a thousandth and a thousand.
 
     log|det dy/dx| = sum of log dy/dx over the event. Both directions have a closed form and cost
-    the same. Values and log-determinants are float32 or wider.
+    the same. Values and log-determinants are float32 or wider. Derivatives are reverse-mode only:
+    `jax.jvp` and `jax.jacfwd` raise an error.
 
-    Shapes: `widths` and `heights` are ``[*parameters, bins]``, `slopes` is
-    ``[*parameters, bins - 1]``, those between bins from left to right, or, where circular,
+    Shapes: `widths` and `heights` are ``[*parameters, bins]``, `derivatives` is
+    ``[*parameters, bins - 1]``, those between bins from left to right, or, if circular,
     ``[*parameters, bins]``, that of the ends first. ``[*parameters]`` broadcasts against
     ``[*batch, *event]``; leading batch axes make the map depend on the example.
 
@@ -52,7 +63,7 @@ class RationalQuadraticSpline(Bijector):
         self,
         widths: Float[Array, "*parameters bins"],
         heights: Float[Array, "*parameters bins"],
-        slopes: Float[Array, "*parameters inner"],
+        derivatives: Float[Array, "*parameters inner"],
         bound: float = 4.0,
         event_ndims: int = 1,
         circular: bool = False,
@@ -60,9 +71,9 @@ class RationalQuadraticSpline(Bijector):
         """Builds the spline.
 
         Args:
-          widths: Logits of the bins' shares of the interval of x.
-          heights: Logits of the bins' shares of the interval of y.
-          slopes: Slopes at the knots before the softplus.
+          widths: Logits of the widths, as fractions of the interval of x.
+          heights: Logits of the heights, as fractions of the interval of y.
+          derivatives: Derivatives at the knots before the softplus.
           bound: Upper end of the interval, and minus its lower end.
           event_ndims: Number of trailing axes that make an event.
           circular: Whether the interval is a circle.
@@ -76,33 +87,33 @@ class RationalQuadraticSpline(Bijector):
             raise ValueError(f"bound must be positive and finite, got {bound}")
         self.widths = jnp.asarray(widths)
         self.heights = jnp.asarray(heights)
-        self.slopes = jnp.asarray(slopes)
+        self.derivatives = jnp.asarray(derivatives)
         self.bound = float(bound)
         self.circular = bool(circular)
         self._check_parameters()
 
     def _check_parameters(self) -> None:
-        widths, heights, slopes = self.widths.shape, self.heights.shape, self.slopes.shape
-        bins = widths[-1] if widths else 0
-        if not 0 < bins * SMALLEST < 1:
+        widths, heights = self.widths.shape, self.heights.shape
+        derivatives = self.derivatives.shape
+        num_bins = widths[-1] if widths else 0
+        if not 0 < num_bins * MIN_BIN_SIZE < 1:
             raise ValueError(
-                f"widths must have a last axis of 1 to {math.ceil(1 / SMALLEST) - 1} bins, "
+                f"widths must have a last axis of 1 to {math.ceil(1 / MIN_BIN_SIZE) - 1} bins, "
                 f"got shape {widths}"
             )
-        inner = bins if self.circular else bins - 1
-        if heights != widths or slopes != (*widths[:-1], inner):
+        inner = num_bins if self.circular else num_bins - 1
+        if heights != widths or derivatives != (*widths[:-1], inner):
             raise ValueError(
-                f"heights and slopes must have shapes {widths} and {(*widths[:-1], inner)} for "
-                f"widths of shape {widths}, got {heights} and {slopes}"
+                f"heights and derivatives must have shapes {widths} and {(*widths[:-1], inner)} "
+                f"for widths of shape {widths}, got {heights} and {derivatives}"
             )
 
-    def _columns(self, shape: tuple[int, ...]) -> list[Array]:
-        """Widths, heights and slopes of every entry of an input, each ``[parameter, entry]``.
+    def _parameters_first(self, shape: tuple[int, ...]) -> list[Array]:
+        """Widths, heights and derivatives for every element of an input, ``[parameter, element]``.
 
-        Loops over what is parallel, entries, are then innermost, where CPUs have instructions for
-        several at once.
+        With the elements innermost, loops over them use the vector instructions of CPUs.
         """
-        kinds = (self.widths, self.heights, self.slopes)
+        kinds = (self.widths, self.heights, self.derivatives)
         parameters = self.widths.shape[:-1]
         if not broadcasts_to(parameters, shape):
             raise ValueError(
@@ -113,168 +124,176 @@ class RationalQuadraticSpline(Bijector):
         raw = raw.astype(jnp.promote_types(raw.dtype, jnp.float32))
         raw = jnp.broadcast_to(raw, shape + raw.shape[-1:])
         columns = raw.reshape((math.prod(shape), raw.shape[-1])).T
-        bins = self.widths.shape[-1]
-        return jnp.split(columns, [bins, 2 * bins])
+        num_bins = self.widths.shape[-1]
+        return jnp.split(columns, [num_bins, 2 * num_bins])
 
-    def _bend(self, values: Array, inverse: bool) -> tuple[Array, Array]:
+    def _apply(self, values: Array, inverse: bool) -> tuple[Array, Array]:
         shape = values.shape
         values = values.astype(jnp.promote_types(values.dtype, jnp.float32)).reshape(-1)
-        widths, heights, slopes = self._columns(shape)
+        widths, heights, derivatives = self._parameters_first(shape)
         if self.circular:
-            turn = 2 * self.bound
-            # The number of turns is a constant to a gradient, as it is nearly everywhere.
-            turns = jax.lax.stop_gradient(turn * jnp.floor((values + self.bound) / turn))
-            start = values - turns
+            period = 2 * self.bound
+            # The number of turns has derivative zero wherever it has one.
+            offset = jax.lax.stop_gradient(period * jnp.floor((values + self.bound) / period))
+            start = values - offset
         else:
-            turns = 0.0
+            offset = 0.0
             start = values
         # NaN counts as inside, so that it shows in the log-determinant as well.
         outside = jnp.abs(start) >= self.bound
-        # What isn't chosen in the end must still have a finite gradient.
+        # The branch that isn't selected must still have a finite gradient.
         inside = jnp.where(outside, 0.0, start)
-        index = _index(inside, heights if inverse else widths, self.bound)
-        ends = (
+        index = _bin_index(inside, heights if inverse else widths, self.bound)
+        spline_bin = (
             *_bin(widths, index, self.bound),
             *_bin(heights, index, self.bound),
-            *_slopes_at_ends(slopes, index, self.circular),
+            *_derivatives_at_ends(derivatives, index, self.circular),
         )
-        value, log_slope = (_bin_inverse if inverse else _bin_forward)(inside, *ends)
+        value, log_slope = (_bin_inverse if inverse else _bin_forward)(inside, *spline_bin)
         if self.circular:
-            end_slope = jnp.log(_slope(slopes[0]))
+            end_slope = jnp.log(_derivative(derivatives[0]))
             end_slope = -end_slope if inverse else end_slope
         else:
             end_slope = 0.0
-        value = turns + jnp.where(outside, start, value)
+        value = offset + jnp.where(outside, start, value)
         log_slope = jnp.where(outside, end_slope, log_slope)
         return value.reshape(shape), sum_event(log_slope.reshape(shape), self.event_ndims_in)
 
     def _forward(self, x):
-        return self._bend(x, inverse=False)
+        return self._apply(x, inverse=False)
 
     def _inverse(self, y):
-        return self._bend(y, inverse=True)
+        return self._apply(y, inverse=True)
 
 
-def _index(values: Array, logits: Array, bound: float) -> Array:
-    """The number of each value's bin."""
-    bins = len(logits)
-    shares = SMALLEST + (1 - SMALLEST * bins) * jax.nn.softmax(logits, axis=0)
-    places = 2 * bound * jnp.cumsum(shares[:-1], axis=0) - bound
-    return jax.lax.stop_gradient(jnp.sum(values >= places, axis=0))
+def _bin_forward(x, x_k, w, y_k, h, d_left, d_right):
+    """Computes y and log dy/dx within a bin."""
+    s = h / w
+    xi = _clip_unit((x - x_k) / w)
+    numerator = s * xi**2 + d_left * xi * (1 - xi)
+    denominator = _denominator(xi, s, d_left, d_right)
+    return y_k + h * numerator / denominator, _log_slope(xi, s, d_left, d_right)
+
+
+def _bin_inverse(y, x_k, w, y_k, h, d_left, d_right):
+    """Computes x and log dx/dy within a bin.
+
+    xi is the root in [0, 1] of a quadratic, written with terms of one sign only: nothing cancels,
+    and neither the root nor a denominator comes near zero.
+    """
+    s = h / w
+    eta = _clip_unit((y - y_k) / h)
+    b = d_left * (1 - eta) - d_right * eta
+    magnitude = jnp.where(b >= 0, b, -b)
+    root = magnitude + jnp.sqrt(b**2 + 4 * s**2 * eta * (1 - eta))
+    up, down = 2 * s * eta, 2 * s * (1 - eta)
+    xi = jnp.where(b >= 0, up, root) / (root + jnp.where(b >= 0, up, down))
+    return x_k + w * xi, -_log_slope(xi, s, d_left, d_right)
+
+
+def _denominator(xi, s, d_left, d_right):
+    product = xi * (1 - xi)
+    return s * (1 - 2 * product) + (d_left + d_right) * product
+
+
+def _log_slope(xi, s, d_left, d_right):
+    """Computes log dy/dx, equation 5 of the paper."""
+    rest = 1 - xi
+    numerator = d_right * xi**2 + 2 * s * xi * rest + d_left * rest**2
+    denominator = _denominator(xi, s, d_left, d_right)
+    return 2 * jnp.log(s / denominator) + jnp.log(numerator)
+
+
+def _clip_unit(xi: Array) -> Array:
+    """Clips rounding errors to [0, 1], with slope 1 at both ends, and keeps NaN."""
+    return jnp.where(xi < 0, 0.0, jnp.where(xi > 1, 1.0, xi))
+
+
+def _bin_index(values: Array, logits: Array, bound: float) -> Array:
+    """Finds the bin that holds each value."""
+    num_bins = len(logits)
+    sizes = MIN_BIN_SIZE + (1 - MIN_BIN_SIZE * num_bins) * jax.nn.softmax(logits, axis=0)
+    knots = 2 * bound * jnp.cumsum(sizes[:-1], axis=0) - bound
+    return jax.lax.stop_gradient(jnp.sum(values >= knots, axis=0))
 
 
 def _bin(logits: Array, index: Array, bound: float) -> tuple[Array, Array]:
-    """Left end and size of the bin of this number, among bins with these logits."""
-    left, size = _shares(logits, index)
+    """Left knot and size (x_k and w_k, or y_k and h_k) of the bin with this index."""
+    left, size = _knot_and_size(logits, index)
     return 2 * bound * left - bound, 2 * bound * size
 
 
 @jax.custom_vjp
-def _shares(
-    logits: Float[Array, "bins entry"], index: Int[Array, " entry"]
-) -> tuple[Float[Array, " entry"], Float[Array, " entry"]]:
-    """Computes the shares of all bins before one, together, and of that one.
+def _knot_and_size(
+    logits: Float[Array, "bins element"], index: Int[Array, " element"]
+) -> tuple[Float[Array, " element"], Float[Array, " element"]]:
+    """Computes the total size of the bins before the indexed one, and its own, on [0, 1].
 
-    Its gradient is written out so that what all bins share ends in a division. Into the loop over
-    bins XLA would fuse anything cheaper, on CPUs, and compute it anew for each bin.
+    Hand-written VJP: XLA:CPU would otherwise fuse the per-element factors into the loop over bins
+    and recompute them for each bin. A division isn't fused.
     """
-    return _shares_forward(logits, index)[0]
+    return _knot_and_size_forward(logits, index)[0]
 
 
-def _shares_forward(logits, index):
+def _knot_and_size_forward(logits, index):
     weights = jnp.exp(logits - jnp.max(logits, axis=0))
     total = jnp.sum(weights, axis=0)
-    before, at = _before_and_at(index, len(logits))
+    before, at = _bin_masks(index, len(logits))
     softmax_before = jnp.sum(jnp.where(before, weights, 0.0), axis=0) / total
     softmax_at = jnp.sum(jnp.where(at, weights, 0.0), axis=0) / total
-    rest = 1 - SMALLEST * len(logits)
-    shares = (SMALLEST * index + rest * softmax_before, SMALLEST + rest * softmax_at)
-    return shares, (weights, total, index, softmax_before, softmax_at)
+    rest = 1 - MIN_BIN_SIZE * len(logits)
+    knot, size = MIN_BIN_SIZE * index + rest * softmax_before, MIN_BIN_SIZE + rest * softmax_at
+    return (knot, size), (weights, total, index, softmax_before, softmax_at)
 
 
-def _shares_backward(residuals, cotangents):
+def _knot_and_size_backward(residuals, cotangents):
     weights, total, index, softmax_before, softmax_at = residuals
-    dbefore, dat = ((1 - SMALLEST * len(weights)) * d for d in cotangents)
+    dbefore, dat = ((1 - MIN_BIN_SIZE * len(weights)) * d for d in cotangents)
     mean = (dbefore * softmax_before + dat * softmax_at) / total
     dbefore, dat = dbefore / total, dat / total
-    before, at = _before_and_at(index, len(weights))
+    before, at = _bin_masks(index, len(weights))
     dlogits = weights * (jnp.where(before, dbefore, jnp.where(at, dat, 0.0)) - mean)
     return dlogits, np.zeros(index.shape, jax.dtypes.float0)
 
 
-_shares.defvjp(_shares_forward, _shares_backward)
+_knot_and_size.defvjp(_knot_and_size_forward, _knot_and_size_backward)
 
 
-def _before_and_at(index: Array, bins: int) -> tuple[Array, Array]:
-    numbers = jnp.arange(bins)[:, None]
+def _bin_masks(
+    index: Array, num_bins: int
+) -> tuple[Bool[Array, "bins element"], Bool[Array, "bins element"]]:
+    """Masks of the bins before the indexed one, and of that bin."""
+    numbers = jnp.arange(num_bins)[:, None]
     return numbers < index, numbers == index
 
 
-def _slopes_at_ends(raw: Array, index: Array, circular: bool) -> tuple[Array, Array]:
-    """Slopes at the left and the right end of a bin.
+def _derivatives_at_ends(raw: Array, index: Array, circular: bool) -> tuple[Array, Array]:
+    """Derivatives d_k and d_{k+1} at the ends of a bin.
 
-    A masked sum, since scattering gradients back through a gather takes CPUs longer. Where nothing
-    is chosen, at the ends of a spline that isn't circular, it is zero, and the slope 1.
+    By masked sums, which are faster on CPUs than a gather, whose gradient is a scatter. At the ends
+    of a spline that isn't circular no parameter is selected: the sum is 0 and the derivative 1.
     """
     numbers = jnp.arange(len(raw))[:, None]
     knots = (index, (index + 1) % len(raw)) if circular else (index - 1, index)
-    left, right = (_slope(jnp.sum(jnp.where(numbers == k, raw, 0.0), axis=0)) for k in knots)
+    left, right = (_derivative(jnp.sum(jnp.where(numbers == k, raw, 0.0), axis=0)) for k in knots)
     return left, right
 
 
 @jax.custom_vjp
-def _slope(raw: Array) -> Array:
-    """Computes the slope from its parameter; its gradient ends in a division, as above."""
-    return jnp.minimum(SMALLEST + jax.nn.softplus(raw + ZERO), 1 / SMALLEST)
+def _derivative(raw: Array) -> Array:
+    """Computes a derivative from its parameter; its VJP ends in a division, as above."""
+    return jnp.minimum(MIN_DERIVATIVE + jax.nn.softplus(raw + DERIVATIVE_SHIFT), 1 / MIN_DERIVATIVE)
 
 
-def _slope_forward(raw):
-    slope = _slope(raw)
-    return slope, (raw, slope)
+def _derivative_forward(raw):
+    derivative = _derivative(raw)
+    return derivative, (raw, derivative)
 
 
-def _slope_backward(residuals, dslope):
-    raw, slope = residuals
-    dslope = jnp.where(slope < 1 / SMALLEST, dslope, 0.0)
-    return (dslope / (1 + jnp.exp(-raw - ZERO)),)
+def _derivative_backward(residuals, cotangent):
+    raw, derivative = residuals
+    cotangent = jnp.where(derivative < 1 / MIN_DERIVATIVE, cotangent, 0.0)
+    return (cotangent / (1 + jnp.exp(-raw - DERIVATIVE_SHIFT)),)
 
 
-_slope.defvjp(_slope_forward, _slope_backward)
-
-
-def _bin_forward(value, x_left, width, y_left, height, left_slope, right_slope):
-    slope = height / width
-    place = _within((value - x_left) / width)
-    above = slope * place**2 + left_slope * place * (1 - place)
-    below = _denominator(place, slope, left_slope, right_slope)
-    return y_left + height * above / below, _log_slope(place, slope, left_slope, right_slope)
-
-
-def _bin_inverse(value, x_left, width, y_left, height, left_slope, right_slope):
-    slope = height / width
-    rise = _within((value - y_left) / height)
-    # The root of the quadratic equation for the place, written so that only terms of one sign are
-    # ever added: nothing cancels, and neither the root nor a denominator comes near zero.
-    tilt = left_slope * (1 - rise) - right_slope * rise
-    magnitude = jnp.where(tilt >= 0, tilt, -tilt)
-    root = magnitude + jnp.sqrt(tilt**2 + 4 * slope**2 * rise * (1 - rise))
-    up, down = 2 * slope * rise, 2 * slope * (1 - rise)
-    place = jnp.where(tilt >= 0, up, root) / (root + jnp.where(tilt >= 0, up, down))
-    return x_left + width * place, -_log_slope(place, slope, left_slope, right_slope)
-
-
-def _denominator(place, slope, left_slope, right_slope):
-    product = place * (1 - place)
-    return slope * (1 - 2 * product) + (left_slope + right_slope) * product
-
-
-def _log_slope(place, slope, left_slope, right_slope):
-    rest = 1 - place
-    above = right_slope * place**2 + 2 * slope * place * rest + left_slope * rest**2
-    below = _denominator(place, slope, left_slope, right_slope)
-    return 2 * jnp.log(slope / below) + jnp.log(above)
-
-
-def _within(share: Array) -> Array:
-    """Brings back what rounding has moved beyond 0 or 1, but not NaN; the slope at both is 1."""
-    return jnp.where(share < 0, 0.0, jnp.where(share > 1, 1.0, share))
+_derivative.defvjp(_derivative_forward, _derivative_backward)

@@ -1,4 +1,8 @@
-"""Sylvester maps of vectors."""
+"""Sylvester bijectors of vectors: planar maps of several directions at once.
+
+Source: van den Berg, Hasenclever, Tomczak & Welling 2018, "Sylvester normalizing flows for
+variational inference".
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,16 @@ LARGEST_DIAGONAL = 0.999
 
 
 class Sylvester(Bijector):
-    """Bends vectors along several directions at once: y = x + Q R tanh(R~ Q' x + b).
+    """Sylvester map: y = x + Q R tanh(R~ Q' x + b).
 
-    Q has orthonormal columns, at most as many as x has entries, and R (`outer`) and R~ (`inner`)
+    Q has orthonormal columns, at most as many as x has dimensions, and R (`outer`) and R~ (`inner`)
     are upper triangular, with diagonals 0.999 tanh of those given. So
     log|det dy/dx| = sum_i log(1 + tanh'(R~ Q' x + b)_i r_ii r~_ii), and as r_ii r~_ii > -1 the map
     is invertible. The bound by tanh, unlike the softplus of `Planar`, divides by nothing that may
-    be zero; in return one map stretches a direction at most twofold.
+    be zero, but one map stretches a direction at most twofold.
 
-    Forward is the cheap direction. The inverse solves a scalar monotone equation in each entry of
-    Q' x in turn, the last one first, by `solve_monotone`, with NaN where a search fails.
+    Forward is the cheap direction. The inverse solves a scalar monotone equation for each dimension
+    of Q' x, from the last to the first, by `solve_monotone`, with NaN where a search fails.
 
     Shapes: events are ``[dimension]``; `basis` is ``[*parameters, dimension, column]``, `outer` and
     `inner` are ``[*parameters, column, column]`` and `bias` is ``[*parameters, column]``, whose
@@ -45,7 +49,7 @@ class Sylvester(Bijector):
 
         Args:
           basis: Q, from `orthonormal_columns` or `householder_product`; None for the identity.
-          outer: Upper triangle of R, its diagonal before tanh; the rest isn't read.
+          outer: Upper triangle of R, its diagonal before tanh; entries below it aren't read.
           inner: Upper triangle of R~, likewise.
           bias: The offset b.
 
@@ -86,41 +90,41 @@ class Sylvester(Bijector):
     def _into_basis(self, x: Array) -> Array:
         return x if self.basis is None else _product(self.basis.mT, x)
 
-    def _step(self, bent: Array) -> Array:
+    def _shift(self, h: Array) -> Array:
         """Computes Q R h."""
-        moved = _product(_bounded(self.outer), bent)
-        return moved if self.basis is None else _product(self.basis, moved)
+        shift = _product(_bounded(self.outer), h)
+        return shift if self.basis is None else _product(self.basis, shift)
 
-    def _log_det(self, bent: Array) -> Array:
-        # Written as a sum of positive terms, which don't cancel.
+    def _log_det(self, h: Array) -> Array:
+        # A sum of positive terms, which don't cancel.
         stretch = 1 + _diagonal(self.outer) * _diagonal(self.inner)
-        return jnp.sum(jnp.log(bent**2 + (1 - bent**2) * stretch), axis=-1)
+        return jnp.sum(jnp.log(h**2 + (1 - h**2) * stretch), axis=-1)
 
     def _forward(self, x):
         x = self._prepare(x)
-        bent = jnp.tanh(_product(_bounded(self.inner), self._into_basis(x)) + self.bias)
-        return x + self._step(bent), self._log_det(bent)
+        h = jnp.tanh(_product(_bounded(self.inner), self._into_basis(x)) + self.bias)
+        return x + self._shift(h), self._log_det(h)
 
     def _inverse(self, y):
         y = self._prepare(y)
-        bent = self._solve(self._into_basis(y))
-        return y - self._step(bent), -self._log_det(bent)
+        h = self._solve(self._into_basis(y))
+        return y - self._shift(h), -self._log_det(h)
 
     def _solve(self, target: Array) -> Array:
-        """Finds h = tanh(R~ v + b) where v + R h = target, entry by entry from the last."""
+        """Solves v + R h = target with h = tanh(R~ v + b), from the last dimension to the first."""
 
-        def solve_entry(state, row):
-            v, bent = state
-            outer, inner, bias, outer_diagonal, inner_diagonal, entry, here = row
-            # What isn't solved yet is zero.
+        def solve_row(state, row):
+            v, h = state
+            outer, inner, bias, outer_diagonal, inner_diagonal, value, mask = row
+            # Dimensions that aren't solved yet are zero.
             offset = bias + jnp.sum(inner * v, axis=-1)
-            rest = entry - jnp.sum(outer * bent, axis=-1)
+            rest = value - jnp.sum(outer * h, axis=-1)
             offset = jnp.broadcast_to(offset, rest.shape)
-            slopes = (outer_diagonal, inner_diagonal)
-            solved = solve_monotone(_bent_line, (*slopes, offset), rest)
-            curve = jnp.tanh(inner_diagonal * solved + offset)
-            v = jnp.where(here, solved[..., None], v)
-            return (v, jnp.where(here, curve[..., None], bent)), None
+            parameters = (outer_diagonal, inner_diagonal, offset)
+            solved = solve_monotone(_scalar_map, parameters, rest)
+            activation = jnp.tanh(inner_diagonal * solved + offset)
+            v = jnp.where(mask, solved[..., None], v)
+            return (v, jnp.where(mask, activation[..., None], h)), None
 
         columns = self.bias.shape[-1]
         zeros = jnp.zeros_like(target)
@@ -133,11 +137,11 @@ class Sylvester(Bijector):
             jnp.moveaxis(target, -1, 0),
             jnp.eye(columns, dtype=bool),
         )
-        (_, bent), _ = jax.lax.scan(solve_entry, (zeros, zeros), rows, reverse=True)
-        return bent
+        (_, h), _ = jax.lax.scan(solve_row, (zeros, zeros), rows, reverse=True)
+        return h
 
 
-def _bent_line(parameters: tuple[Array, Array, Array], v: Array) -> Array:
+def _scalar_map(parameters: tuple[Array, Array, Array], v: Array) -> Array:
     outer, inner, offset = parameters
     return v + outer * jnp.tanh(inner * v + offset)
 

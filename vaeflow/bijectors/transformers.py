@@ -1,4 +1,8 @@
-"""Families of elementwise bijectors, for couplings and autoregressive maps to choose from."""
+"""Transformers: families of elementwise bijectors, built from the raw outputs of a network.
+
+Couplings and autoregressive maps y_i = f(x_i; theta_i) choose the member by theta_i. Zeros give the
+identity, or a map near it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from vaeflow.bijectors.monotone import BernsteinPolynomial, MonotoneNetwork
 from vaeflow.bijectors.spline import RationalQuadraticSpline
 
 LARGEST_LOG_SCALE = 8.0
-"""Bound on the magnitude of `bounded_log_scale`."""
+"""Bound b on the magnitude of `bounded_log_scale`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +36,7 @@ class SigmoidLogScale:
     floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        """Refuses floors out of range.
+        """Checks the floor.
 
         Raises:
           ValueError: If the floor isn't between 0 and 1.
@@ -52,7 +56,7 @@ def bounded_log_scale(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @dataclasses.dataclass(frozen=True)
 class AffineTransformer:
-    """The maps y = x exp(s) + t: `ElementwiseAffine`.
+    """Affine maps y = x exp(s) + t: `ElementwiseAffine`.
 
     The parameters of a map are t and a raw log scale, of which s is `bounded_log_scale`.
     """
@@ -70,24 +74,24 @@ class AffineTransformer:
 class SplineTransformer:
     """Rational-quadratic splines with linear tails: `RationalQuadraticSpline`.
 
-    The parameters of a map are the widths, the heights and the slopes.
+    The parameters of a map are the widths, the heights and the derivatives.
 
     Attributes:
       num_bins: Number of bins.
-      bound: Upper end of the interval that is bent, and minus its lower end.
+      bound: Upper end of the interval of the map that isn't linear, and minus its lower end.
     """
 
     num_bins: int = 8
     bound: float = 4.0
 
     def __post_init__(self) -> None:
-        """Refuses splines without bins.
+        """Checks the number of bins.
 
         Raises:
           ValueError: If `num_bins` is below 1.
         """
         if self.num_bins < 1:
-            raise ValueError(f"bins must be at least 1, got {self.num_bins}")
+            raise ValueError(f"num_bins must be at least 1, got {self.num_bins}")
 
     @property
     def num_parameters(self) -> int:
@@ -98,17 +102,17 @@ class SplineTransformer:
         self, raw: Float[Array, "*batch_and_event parameters"], event_ndims: int = 1
     ) -> RationalQuadraticSpline:
         """Builds the bijector."""
-        widths, heights, slopes = jnp.split(raw, [self.num_bins, 2 * self.num_bins], axis=-1)
-        return RationalQuadraticSpline(widths, heights, slopes, self.bound, event_ndims)
+        widths, heights, derivatives = jnp.split(raw, [self.num_bins, 2 * self.num_bins], axis=-1)
+        return RationalQuadraticSpline(widths, heights, derivatives, self.bound, event_ndims)
 
 
 @dataclasses.dataclass(frozen=True)
 class BernsteinTransformer:
-    """Increasing polynomials with lines for tails: `BernsteinPolynomial`.
+    """Increasing polynomials with linear tails: `BernsteinPolynomial`.
 
     Attributes:
       degree: Degree of the polynomials.
-      bound: Upper end of the interval that is bent, and minus its lower end.
+      bound: Upper end of the interval of the map that isn't linear, and minus its lower end.
     """
 
     degree: int = 8
@@ -131,7 +135,7 @@ class MonotoneTransformer:
     """Increasing networks: `MonotoneNetwork`.
 
     With these an autoregressive map is a neural autoregressive flow. Zeros give an increasing odd
-    function near the identity, not the identity itself: units that start alike would stay alike.
+    function near the identity, not the identity itself: units that start equal would stay equal.
 
     Attributes:
       num_units: Number of hidden units.

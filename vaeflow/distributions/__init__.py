@@ -1,4 +1,7 @@
-"""Distributions that distrax lacks, or has otherwise; none owns parameters."""
+"""Distributions that complement those of distrax; none creates parameters.
+
+Log-densities are in nats and float32 or wider.
+"""
 
 from vaeflow.distributions import toy
 from vaeflow.distributions.bernoulli import Bernoulli, ContinuousBernoulli

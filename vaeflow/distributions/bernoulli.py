@@ -1,4 +1,7 @@
-"""Bernoulli and continuous Bernoulli distributions over events of independent dimensions."""
+"""Bernoulli and continuous Bernoulli distributions over events of independent dimensions.
+
+With `FactorizedLogits`, the base class of distributions that have logits for each dimension.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import check_event_shape, sum_event
+from vaeflow._util.shapes import check_event_shape, sum_event
+
+SMALL_LOGIT = 0.05
+"""Absolute value of a logit below which series replace quotients of small numbers."""
 
 
-class Entrywise(distrax.Distribution):
-    """Independent entries, each with its logits, in float32 or wider.
+class FactorizedLogits(distrax.Distribution):
+    """Base class: independent dimensions, each with its logits, in float32 or wider.
 
-    Shapes: logits are ``[*batch, *event, *own]``, where the event has `event_ndims` axes and each
-    entry `own_ndims` axes of its own.
+    Shapes: logits are ``[*batch, *event, *parameters]``, where the event has `event_ndims` axes and
+    the parameters of one dimension `parameter_ndims` axes.
     """
 
-    own_ndims: ClassVar[int] = 0
+    parameter_ndims: ClassVar[int] = 0
 
-    def __init__(self, logits: Float[Array, "*batch_event_and_own"], event_ndims: int):
-        """Keeps the logits.
+    def __init__(self, logits: Float[Array, "*batch_event_and_parameters"], event_ndims: int):
+        """Builds the distribution.
 
         Args:
           logits: The logits.
-          event_ndims: Number of axes that make an event.
+          event_ndims: Number of axes of an event.
         """
         super().__init__()
         self._logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -35,12 +41,12 @@ class Entrywise(distrax.Distribution):
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
-        return self._entries[len(self._entries) - self._event_ndims :]
+        return self._batch_and_event[len(self._batch_and_event) - self._event_ndims :]
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the batch of distributions."""
-        return self._entries[: len(self._entries) - self._event_ndims]
+        return self._batch_and_event[: len(self._batch_and_event) - self._event_ndims]
 
     @property
     def dtype(self):
@@ -48,16 +54,15 @@ class Entrywise(distrax.Distribution):
         return self._logits.dtype
 
     @property
-    def _entries(self) -> tuple[int, ...]:
-        return self._logits.shape[: self._logits.ndim - self.own_ndims]
+    def _batch_and_event(self) -> tuple[int, ...]:
+        return self._logits.shape[: self._logits.ndim - self.parameter_ndims]
 
 
-class Bernoulli(Entrywise):
-    """Independent entries that are 0 or 1: log P(x) = sum_i x_i l_i - softplus(l_i).
+class Bernoulli(FactorizedLogits):
+    """Independent Bernoulli variables, 0 or 1: log P(x) = sum_i x_i l_i - softplus(l_i).
 
-    l_i are logits, log P(1) - log P(0). One formula for both values, of which only the softplus is
-    transcendental and neither overflows. Values between 0 and 1 get the expectation over entries
-    that are 1 with that probability.
+    l_i are logits, log P(1) - log P(0). For values between 0 and 1 it is the expectation over
+    variables that are 1 with that probability.
 
     Shapes: events are the last `event_ndims` axes of the logits, ``[*batch, *event]``.
     """
@@ -77,7 +82,7 @@ class Bernoulli(Entrywise):
         return jax.nn.sigmoid(self._logits)
 
     def mode(self) -> Float[Array, "*batch_and_event"]:
-        """The more probable value of each entry."""
+        """The more probable value of each dimension."""
         return (self._logits > 0).astype(self.dtype)
 
     def entropy(self) -> Float[Array, "*batch"]:
@@ -93,22 +98,17 @@ class Bernoulli(Entrywise):
 def _softplus(x: Array) -> Array:
     """Computes log(1 + exp(x)), whose gradient here reuses the exponential.
 
-    `jax.nn.softplus` takes one and a half times as long with its gradient, on CPUs.
+    On CPUs `jax.nn.softplus` and its gradient take one and a half times as long.
     """
     # One condition for both parts, so that the derivative at 0 is a half.
     positive = x >= 0
     return jnp.where(positive, x, 0) + jnp.log1p(jnp.exp(jnp.where(positive, -x, x)))
 
 
-SMALL = 0.05
-"""Size of a logit under which series replace quotients of small numbers."""
+class ContinuousBernoulli(FactorizedLogits):
+    """Independent continuous Bernoullis on [-1/2, 1/2]: p(x) = exp(l x) (l / 2) / sinh(l / 2).
 
-
-class ContinuousBernoulli(Entrywise):
-    """Independent entries of [-1/2, 1/2], each with p(x) = exp(l x) (l / 2) / sinh(l / 2).
-
-    The continuous Bernoulli distribution moved by -1/2, which
-    is where dequantizers put the values of pixels, and which makes it even in (l, x). Beyond the
+    Shifted by -1/2 to the range of dequantized pixels, which makes it even in (l, x). Outside the
     interval the density is zero.
 
     Shapes: events are the last `event_ndims` axes of the logits, ``[*batch, *event]``.
@@ -129,8 +129,8 @@ class ContinuousBernoulli(Entrywise):
         return sum_event(jnp.where(outside, -jnp.inf, terms), self._event_ndims)
 
     def mean(self) -> Float[Array, "*batch_and_event"]:
-        """The mean of each entry: coth(l / 2) / 2 - 1 / l."""
-        small = jnp.abs(self._logits) < SMALL
+        """The mean of each dimension: coth(l / 2) / 2 - 1 / l."""
+        small = jnp.abs(self._logits) < SMALL_LOGIT
         safe = jnp.where(small, 1.0, self._logits)
         series = self._logits / 12 * (1 - self._logits**2 / 60)
         return jnp.where(small, series, 0.5 / jnp.tanh(safe / 2) - 1 / safe)
@@ -138,7 +138,7 @@ class ContinuousBernoulli(Entrywise):
     def _sample_n(self, key: Array, n: int) -> Array:
         shape = (n, *self._logits.shape)
         uniform = jax.random.uniform(key, shape, minval=jnp.finfo(self.dtype).tiny)
-        small = jnp.abs(self._logits) < SMALL
+        small = jnp.abs(self._logits) < SMALL_LOGIT
         safe = jnp.where(small, 1.0, self._logits)
         # The inverse of the distribution function, (exp(l x) - exp(-l / 2)) / (2 sinh(l / 2)).
         sum_of_ends = jnp.logaddexp(jnp.log1p(-uniform) - safe / 2, jnp.log(uniform) + safe / 2)
@@ -147,8 +147,8 @@ class ContinuousBernoulli(Entrywise):
 
 
 def _log_normalizer(logits: Array) -> Array:
-    """Computes log(sinh(l / 2) / (l / 2)): l^2 / 24 near zero, |l| / 2 far out."""
-    small = jnp.abs(logits) < SMALL
+    """Computes log(sinh(l / 2) / (l / 2)): l^2 / 24 near zero, |l| / 2 for large |l|."""
+    small = jnp.abs(logits) < SMALL_LOGIT
     size = jnp.where(small, 1.0, jnp.abs(logits))
     square = jnp.where(small, logits, 0.0) ** 2
     return jnp.where(

@@ -1,4 +1,7 @@
-"""Distributions of maps of codes, each code given those before it."""
+"""Autoregressive distributions of code maps, and temperature, top-k and top-p truncation.
+
+P(x) = prod_p P(x_p | x_1, ..., x_(p-1)) over positions in raster order, by a masked network.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from vaeflow._util.shapes import check_event_shape, sum_event
 from vaeflow.bijectors import Conditioner
-from vaeflow.bijectors.base import check_event_shape, sum_event
 
 
 class CodeMaps(distrax.Distribution):
     """Maps of codes 0, ..., K - 1, in raster order: P(x) = prod_p P(x_p | codes before p).
 
-    A network gives the logits of all positions in one pass, so that log P(x) is exact and costs
-    one. Samples are drawn one position after another in a compiled loop; a position costs what it
-    costs of one pass, so that a sample costs about as much as a density.
+    log P(x) is exact and costs one pass of the network, which computes the logits of all positions.
+    Sampling runs one position after another in a compiled loop that evaluates only the units of
+    that position, so that a sample costs about as much as a log-probability.
 
-    Temperature, `top_k` and `top_p` change the distribution of each code given those before, and
-    so what `log_prob` answers: it is always that of the samples.
+    Temperature, `top_k` and `top_p` change the conditional distribution of each code, for samples
+    and for `log_prob`.
 
     Shapes: events are ``[height, width]`` of integers; the batch is that of the context.
 
@@ -43,11 +46,11 @@ class CodeMaps(distrax.Distribution):
 
         Args:
           network: Its module is a `vaeflow.nn.AutoregressiveMapNetwork`; ``event_ndims=2``.
-          temperature: What logits are divided by: below 1, samples are more typical and less
-            diverse; at 0 each code is the most probable one.
-          top_k: Number of most probable codes that each is drawn from, or None for all.
-          top_p: Probability of the most probable codes that each is drawn from, or None for all;
-            see `truncated_logits`.
+          temperature: Divisor of the logits: below 1, samples are more typical and less diverse; at
+            0 each code is the most probable one.
+          top_k: Number of most probable codes to sample from, or None for all.
+          top_p: Total probability of the most probable codes to sample from, or None for all; see
+            `truncated_logits`.
 
         Raises:
           ValueError: If the network isn't for events of two axes, `top_k` isn't at least 1, or
@@ -91,7 +94,7 @@ class CodeMaps(distrax.Distribution):
     def logits(
         self, value: Int[Array, "*batch height width"]
     ) -> Float[Array, "*batch height width code"]:
-        """Computes the logits of each position given the codes before it; -inf for codes left out.
+        """Computes the logits of each position given the codes before it; -inf for truncated codes.
 
         Raises:
           ValueError: If the maps have another shape or aren't made of integers.
@@ -102,7 +105,7 @@ class CodeMaps(distrax.Distribution):
         return self._truncated(self._network(value))
 
     def log_prob(self, value: Int[Array, "*batch height width"]) -> Float[Array, "*batch"]:
-        """Computes log P(x) in nats; -inf for a map with a code that isn't in the range.
+        """Computes log P(x) in nats; -inf for a map with a code out of range.
 
         Raises:
           ValueError: If the maps have another shape or aren't made of integers.
@@ -123,7 +126,7 @@ class CodeMaps(distrax.Distribution):
         rows = jax.ShapeDtypeStruct(shape, self.dtype)
         network = self._network
 
-        def entry(logits, key):
+        def sample_position(logits, key):
             logits = self._truncated(logits)
             code = jax.random.categorical(key, logits)
             return code, (code, log_prob_of_codes(logits, code))
@@ -131,7 +134,7 @@ class CodeMaps(distrax.Distribution):
         results = network.module.solve(
             network.variables,
             network.rows_of_context(rows),
-            entry,
+            sample_position,
             jax.random.split(key, self.event_shape),
             math.prod(shape[:-2]),
         )
@@ -141,7 +144,7 @@ class CodeMaps(distrax.Distribution):
 
 @functools.partial(jax.jit, static_argnames="n")
 def _draw(distribution: CodeMaps, key: Array, n: int) -> tuple[Array, Array]:
-    """Draws maps with their log-probabilities; compiled here, once for all that are alike."""
+    """Samples maps with their log-probabilities; compiled once for equal static parts."""
     return distribution._draw(key, n)
 
 
@@ -150,7 +153,7 @@ def log_prob_of_codes(
 ) -> Float[Array, "*shape"]:
     """Computes the log-probability of each code in nats, in float32 or wider.
 
-    Codes that aren't in the range have none: -inf.
+    It is -inf for codes out of range.
     """
     count = logits.shape[-1]
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -166,10 +169,10 @@ def truncated_logits(
     top_k: int | None = None,
     top_p: float | Float[Array, ""] | None = None,
 ) -> Float[Array, "*shape code"]:
-    """Divides logits by a temperature, and leaves out all but the most probable codes.
+    """Divides logits by a temperature, and truncates all but the most probable codes.
 
     Of codes in order of their probability (equal ones in order of their number) it keeps the first
-    `top_k`; of these, renormalised, those before which less than `top_p` has been gathered: the
+    `top_k`; of these, renormalised, those with less than `top_p` cumulated before them: the
     smallest set that has at least that probability.
 
     Source: Fan, Lewis & Dauphin 2018, "Hierarchical neural story generation", section 5.4 (top-k);
@@ -178,12 +181,12 @@ def truncated_logits(
 
     Args:
       logits: Logarithms of probabilities, up to a constant.
-      temperature: What they are divided by; at 0 the most probable code is left.
-      top_k: How many codes to keep, or None for all.
-      top_p: How much probability to keep, or None for all.
+      temperature: Divisor of the logits; at 0 only the most probable code remains.
+      top_k: Number of codes to keep, or None for all.
+      top_p: Probability to keep, or None for all.
 
     Returns:
-      Logits, the largest of them 0; -inf for codes that are left out.
+      Logits, the largest of them 0; -inf for truncated codes.
     """
     logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     logits = logits / jnp.maximum(temperature, jnp.finfo(logits.dtype).tiny)
@@ -191,12 +194,12 @@ def truncated_logits(
         return logits
     order = jnp.argsort(-logits, axis=-1)
     ranks = jnp.argsort(order, axis=-1)
-    kept = ranks < (logits.shape[-1] if top_k is None else top_k)
+    keep = ranks < (logits.shape[-1] if top_k is None else top_k)
     if top_p is not None:
-        probability = jax.nn.softmax(jnp.where(kept, logits, -jnp.inf), axis=-1)
-        falling = jnp.take_along_axis(probability, order, axis=-1)
-        gathered = jnp.cumsum(falling, axis=-1) - falling
-        # Rounding must leave out nothing where all of it is asked for.
-        enough = (gathered >= top_p) & (top_p < 1)
-        kept &= (ranks == 0) | ~jnp.take_along_axis(enough, ranks, axis=-1)
-    return jnp.where(kept, logits, -jnp.inf)
+        probability = jax.nn.softmax(jnp.where(keep, logits, -jnp.inf), axis=-1)
+        descending = jnp.take_along_axis(probability, order, axis=-1)
+        cumulated = jnp.cumsum(descending, axis=-1) - descending
+        # With top_p = 1 rounding must not truncate anything.
+        enough = (cumulated >= top_p) & (top_p < 1)
+        keep &= (ranks == 0) | ~jnp.take_along_axis(enough, ranks, axis=-1)
+    return jnp.where(keep, logits, -jnp.inf)

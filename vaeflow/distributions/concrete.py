@@ -1,4 +1,4 @@
-"""Relaxed categorical distributions."""
+"""The Concrete (Gumbel-softmax) distribution: a continuous relaxation of categorical variables."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import check_event_shape
+from vaeflow._util.shapes import check_event_shape
 
 
 class Concrete(distrax.Distribution):
-    """Points of a simplex near its corners: softmax((l + g) / t) for Gumbel noise g.
+    """Concrete distribution on the simplex: softmax((l + g) / t) for Gumbel noise g.
 
     As the temperature t falls to 0 the samples become one-hot vectors with probabilities
     pi = softmax(l). The log-density is log (K - 1)! + (K - 1) log t +
@@ -63,7 +63,7 @@ class Concrete(distrax.Distribution):
         return self._log_probability
 
     def log_prob(self, value: Float[Array, "*batch category"]) -> Float[Array, "*batch"]:
-        """Computes the log-density in nats, with respect to the first K - 1 entries.
+        """Computes the log-density in nats, with respect to the first K - 1 dimensions.
 
         Raises:
           ValueError: If the events have another shape.
@@ -90,7 +90,7 @@ class Concrete(distrax.Distribution):
         return jax.nn.one_hot(best, self.event_shape[0], dtype=self.dtype)
 
     def mean(self) -> Float[Array, "*batch category"]:
-        """The probabilities of the categories, which the mean is for a temperature of 0."""
+        """The probabilities of the categories: the mean in the limit of temperature 0."""
         return jnp.exp(self._log_probability)
 
     def _sample_n(self, key: Array, n: int) -> Array:

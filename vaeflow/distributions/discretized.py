@@ -1,4 +1,7 @@
-"""Distributions of discretised pixel intensities: categorical, and mixtures of discretised logistics."""
+"""Distributions of discretised pixel intensities: categorical, and logistic mixtures.
+
+Intensity k of L is the value (k + 1/2) / L - 1/2, the center of its cell of width 1 / L.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import check_event_shape, sum_event
-from vaeflow.distributions.bernoulli import Entrywise
+from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow.distributions.bernoulli import FactorizedLogits
 
 
-class DiscretizedLogisticMixture(Entrywise):
-    """Independent entries: P(x) = sum_k w_k [s((x + d - m_k) / r_k) - s((x - d - m_k) / r_k)].
+class DiscretizedLogisticMixture(FactorizedLogits):
+    """Mixtures of discretised logistic distributions, one for each dimension.
 
-    s is the logistic sigmoid, d = 2^-(bits + 1) half a cell; the first and the last cell take the
-    tails as well. With a = (x + d - m) / r and b = (x - d - m) / r the bracket is computed as
+    P(x) = sum_k w_k [s((x + d - m_k) / r_k) - s((x - d - m_k) / r_k)], where s is the logistic
+    sigmoid and d = 2^-(bits + 1) half a cell; the first and the last cell include the tails.
+    With a = (x + d - m) / r and b = (x - d - m) / r the bracket is computed as
     s(a) s(-b) (1 - exp(b - a)), whose logarithm has no cancellation and is finite everywhere.
 
     Shapes: `logits`, `mean` and `scale` are ``[*batch, *event, component]``, events being
-    `event_ndims` axes. Values are (k + 1/2) / 2^bits - 1/2 for levels k.
+    `event_ndims` axes. Values are (k + 1/2) / 2^bits - 1/2 for intensities k.
 
     Source: Kingma et al. 2016, "Inverse autoregressive flow", section 5.1; Salimans, Karpathy, Chen
     & Kingma 2017, "PixelCNN++", section 2.1, without its conditioning of channels on each other.
     """
 
-    own_ndims = 1
+    parameter_ndims = 1
 
     def __init__(
         self,
@@ -37,11 +41,11 @@ class DiscretizedLogisticMixture(Entrywise):
         """Builds the distribution.
 
         Args:
-          logits: Logarithms of the weights, up to a constant for each entry.
+          logits: Logarithms of the weights, up to a constant for each dimension.
           mean: Means of the logistic distributions.
           scale: Their scales r, above 0.
           event_ndims: Number of axes before the last that make an event.
-          bits: Levels are 2^bits.
+          bits: The number of intensities is 2^bits.
 
         Raises:
           ValueError: If the shapes differ.
@@ -68,7 +72,7 @@ class DiscretizedLogisticMixture(Entrywise):
         below = (value - half - self._location) / self._scale
         up_to, beyond = jax.nn.log_sigmoid(above), jax.nn.log_sigmoid(-below)
         between = up_to + beyond + jnp.log(-jnp.expm1(-2 * half / self._scale))
-        # Neither end is hit exactly where values have been rounded.
+        # Rounded values needn't equal the ends exactly.
         first, last = value < -0.5 + 1.5 * half, value > 0.5 - 1.5 * half
         log_prob = jnp.where(first, up_to, jnp.where(last, beyond, between))
         weighted = jax.nn.log_softmax(self._logits, axis=-1) + log_prob
@@ -90,21 +94,21 @@ class DiscretizedLogisticMixture(Entrywise):
         return nearest_intensity(mean + scale * jax.random.logistic(second, shape), self._bits)
 
 
-class PixelCategorical(Entrywise):
-    """Independent entries, each level of which has a logit of its own.
+class PixelCategorical(FactorizedLogits):
+    """Independent categorical distributions of pixel intensities.
 
-    Shapes: `logits` are ``[*batch, *event, level]``, events being `event_ndims` axes. Values are
-    (k + 1/2) / L - 1/2 for levels k of L.
+    Shapes: `logits` are ``[*batch, *event, intensity]``, events being `event_ndims` axes. Values
+    are (k + 1/2) / L - 1/2 for intensities k of L.
 
     Source: van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks",
     section 2.2.
     """
 
-    own_ndims = 1
+    parameter_ndims = 1
 
     @property
-    def levels(self) -> int:
-        """Number of levels."""
+    def num_intensities(self) -> int:
+        """Number L of intensities."""
         return self._logits.shape[-1]
 
     def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
@@ -113,24 +117,26 @@ class PixelCategorical(Entrywise):
         Raises:
           ValueError: If the events have another shape.
         """
-        check_event_shape("LevelCategorical", value.shape, self.event_shape)
-        level = jnp.clip(jnp.floor((value + 0.5) * self.levels), 0, self.levels - 1)
-        chosen = jax.nn.one_hot(level.astype(jnp.int32), self.levels, dtype=self.dtype)
+        check_event_shape("PixelCategorical", value.shape, self.event_shape)
+        level = jnp.clip(
+            jnp.floor((value + 0.5) * self.num_intensities), 0, self.num_intensities - 1
+        )
+        chosen = jax.nn.one_hot(level.astype(jnp.int32), self.num_intensities, dtype=self.dtype)
         log_prob = jnp.sum(chosen * self._logits, axis=-1) - jax.nn.logsumexp(self._logits, axis=-1)
-        # What is not a number has no level.
+        # NaN has no intensity.
         return sum_event(jnp.where(jnp.isnan(value), jnp.nan, log_prob), self._event_ndims)
 
     def mean(self) -> Float[Array, "*batch_and_event"]:
-        """The mean of each entry."""
-        middles = (jnp.arange(self.levels) + 0.5) / self.levels - 0.5
-        return jnp.sum(jax.nn.softmax(self._logits, axis=-1) * middles, axis=-1)
+        """The mean of each dimension."""
+        centers = (jnp.arange(self.num_intensities) + 0.5) / self.num_intensities - 0.5
+        return jnp.sum(jax.nn.softmax(self._logits, axis=-1) * centers, axis=-1)
 
     def _sample_n(self, key: Array, n: int) -> Array:
         level = jax.random.categorical(key, self._logits, shape=(n, *self._logits.shape[:-1]))
-        return (level + 0.5).astype(self.dtype) / self.levels - 0.5
+        return (level + 0.5).astype(self.dtype) / self.num_intensities - 0.5
 
 
 def nearest_intensity(value: Float[Array, "*shape"], bits: int) -> Float[Array, "*shape"]:
-    """Returns the middle of the cell that holds each value, clipped to the range."""
+    """Returns the center of the cell that contains each value, clipped to the range."""
     levels = 2.0**bits
     return (jnp.clip(jnp.floor((value + 0.5) * levels), 0, levels - 1) + 0.5) / levels - 0.5

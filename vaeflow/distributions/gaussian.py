@@ -1,4 +1,4 @@
-"""Gaussian distributions: full covariance, the standard normal, products of experts, pairwise densities."""
+"""Gaussian distributions: full covariance, the standard normal, products, pairwise densities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 
 class FullGaussian(distrax.Distribution):
-    """A Gaussian of vectors with covariance L L^T.
+    """Multivariate normal with covariance L L^T.
 
     log p(x) = -||L^-1 (x - mean)||^2 / 2 - sum_i log L_ii - (dimension / 2) log 2 pi, in nats and
     float32 or wider, for a lower triangular L with a positive diagonal. Samples mean + L e, with e
@@ -31,7 +31,7 @@ class FullGaussian(distrax.Distribution):
 
         Args:
           mean: The mean.
-          factor: The Cholesky factor L of the covariance; what stands above its diagonal isn't
+          factor: The Cholesky factor L of the covariance; entries above its diagonal aren't
             read.
 
         Raises:
@@ -99,7 +99,7 @@ class FullGaussian(distrax.Distribution):
         return self._factor @ jnp.swapaxes(self._factor, -1, -2)
 
     def variance(self) -> Float[Array, "*batch dimension"]:
-        """The variance of each entry."""
+        """The variance of each dimension."""
         return jnp.sum(self._factor**2, axis=-1)
 
 
@@ -129,15 +129,15 @@ def standard_normal(
 def product_of_normals(
     first: distrax.Independent, second: distrax.Independent
 ) -> distrax.Independent:
-    """Multiplies the densities of vectors of independent normals, and normalises the result.
+    """Computes the normalised product of two diagonal Gaussians (a product of experts).
 
     Precisions add up, means are weighted by them: s^-2 = s_1^-2 + s_2^-2 and
     m = (m_1 s_1^-2 + m_2 s_2^-2) s^2. With a prior as the first and a likelihood as the second it
-    is Bayes' rule; as s_2 grows, the second says nothing and the first is left.
+    is Bayes' rule; as s_2 grows, the product approaches the first.
 
     Args:
-      first: Normals of events ``[entry]``.
-      second: Normals of as many entries, whose batch axes broadcast to those of the first.
+      first: Normals of events ``[dimension]``.
+      second: Normals of as many dimensions, whose batch axes broadcast to those of the first.
 
     Raises:
       ValueError: If one isn't made of independent normals, or their events differ in shape.
@@ -151,38 +151,38 @@ def product_of_normals(
         raise ValueError(
             f"both must have one event shape, got {first.event_shape} and {second.event_shape}"
         )
-    # The share of the second; as a sigmoid, squares of large deviations can't overflow.
+    # The second's weight as a sigmoid: squares of large deviations can't overflow.
     log_ratio = jnp.log(one.scale) - jnp.log(two.scale)
-    share = jax.nn.sigmoid(2 * log_ratio)
-    mean = one.loc + share * (two.loc - one.loc)
+    weight = jax.nn.sigmoid(2 * log_ratio)
+    mean = one.loc + weight * (two.loc - one.loc)
     scale = jnp.exp(jnp.log(one.scale) - 0.5 * jax.nn.softplus(2 * log_ratio))
     return distrax.Independent(distrax.Normal(mean, scale), 1)
 
 
 def pairwise_log_prob(
     normal: distrax.Normal,
-    values: Float[Array, "row entry"],
-    of_entry: Callable[[Float[Array, "component row"]], Any] = lambda log_density: None,
+    values: Float[Array, "row dimension"],
+    per_dim: Callable[[Float[Array, "component row"]], Any] = lambda log_density: None,
 ) -> tuple[Float[Array, "component row"], Any]:
     """Computes log N(x_r; mean_k, scale_k) for each component k and row r, in nats.
 
-    One entry at a time, forward and backward: memory doesn't grow with their number, and whoever
-    sums over components does so over the leading axis, which CPUs do best.
+    One dimension at a time, forward and backward, so that memory doesn't grow with their number.
+    Components are the leading axis, along which CPUs reduce fastest.
 
     Args:
-      normal: ``[component, entry]`` normals.
+      normal: ``[component, dimension]`` normals.
       values: The rows.
-      of_entry: What else is asked of the log-densities of each entry.
+      per_dim: Function of the log-densities of each dimension, whose results are stacked.
 
     Returns:
-      The log-densities, summed over entries, and what `of_entry` answered, stacked by entry.
+      The log-densities, summed over dimensions, and the stacked results of `per_dim`.
     """
 
     @jax.checkpoint
     def add(total: Array, columns: tuple[Array, Array, Array]) -> tuple[Array, Any]:
         loc, scale, value = columns
         log_density = distrax.Normal(loc[:, None], scale[:, None]).log_prob(value)
-        return total + log_density, of_entry(log_density)
+        return total + log_density, per_dim(log_density)
 
     dtype = jnp.result_type(normal.loc, normal.scale, values)
     nothing = jnp.zeros((normal.loc.shape[0], values.shape[0]), dtype)

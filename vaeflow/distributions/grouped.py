@@ -1,4 +1,7 @@
-"""Products of independent groups, and log-densities and KL divergences per dimension."""
+"""Products of independent groups of dimensions, and log-densities and KL divergences per dimension.
+
+Losses and metrics treat every posterior as groups: one that isn't `Grouped` is the group "z".
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,24 @@ from jaxtyping import Array, Float
 
 from vaeflow.distributions.concrete import Concrete
 
+WHOLE = "z"
+"""Name of the only group of a distribution that isn't `Grouped`."""
+
 
 class Grouped(distrax.Distribution):
-    """Independent groups of entries, one after the other in one vector.
+    """Product of independent distributions, concatenated in one vector.
 
     log p(z) = sum_g log p_g(z^g).
 
-    Shapes: events are ``[entry]``, the sum of the groups' sizes; all groups have equal batch axes.
+    Shapes: events are ``[dimension]``, the sum of the groups' sizes; all groups have
+    equal batch axes.
     """
 
     def __init__(self, groups: Mapping[str, distrax.Distribution]):
         """Builds the distribution.
 
         Args:
-          groups: Distributions of vectors by name, in the order of their entries.
+          groups: Distributions of vectors by name, in the order of their dimensions.
 
         Raises:
           ValueError: If there is none, or they differ in their batch axes.
@@ -35,7 +42,7 @@ class Grouped(distrax.Distribution):
         if len(batches) != 1:
             shapes = {name: part.batch_shape for name, part in groups.items()}
             raise ValueError(f"groups must share their batch axes, got {shapes}")
-        # Kept apart from each other's names: trees sort the keys of dicts.
+        # Tuples, since pytrees sort the keys of dicts.
         self._names = tuple(groups)
         self._parts = tuple(groups.values())
 
@@ -44,11 +51,13 @@ class Grouped(distrax.Distribution):
         """The distributions by name, in order."""
         return dict(zip(self._names, self._parts, strict=True))
 
-    def split(self, value: Float[Array, "*batch entry"]) -> dict[str, Float[Array, "*batch part"]]:
-        """Takes a vector apart, by name of the group.
+    def split(
+        self, value: Float[Array, "*batch dimension"]
+    ) -> dict[str, Float[Array, "*batch part"]]:
+        """Splits a vector into the groups, by name.
 
         Raises:
-          ValueError: If the vector has another number of entries.
+          ValueError: If the vector has another number of dimensions.
         """
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
@@ -73,12 +82,12 @@ class Grouped(distrax.Distribution):
         """Type of the samples."""
         return jnp.result_type(*(part.dtype for part in self._parts))
 
-    def log_prob(self, value: Float[Array, "*batch entry"]) -> Float[Array, "*batch"]:
+    def log_prob(self, value: Float[Array, "*batch dimension"]) -> Float[Array, "*batch"]:
         """Computes the log-density in nats."""
         pieces = self.split(value)
         return sum(part.log_prob(pieces[name]) for name, part in self.groups.items())
 
-    def mean(self) -> Float[Array, "*batch entry"]:
+    def mean(self) -> Float[Array, "*batch dimension"]:
         """The means of the groups."""
         return jnp.concatenate([part.mean() for part in self._parts], axis=-1)
 
@@ -91,50 +100,51 @@ class Grouped(distrax.Distribution):
         return jnp.concatenate(parts, axis=-1)
 
 
-WHOLE = "z"
-"""Name of the group of all latents, where there is only one."""
-
-
 def groups_of(distribution: distrax.Distribution) -> dict[str, distrax.Distribution]:
-    """The groups of a `Grouped` distribution; of any other, itself as the only one."""
+    """Returns the groups of a distribution by name: only `WHOLE` if it isn't `Grouped`."""
     return distribution.groups if isinstance(distribution, Grouped) else {WHOLE: distribution}
 
 
 def pieces_of(
     distribution: distrax.Distribution, value: Float[Array, "*batch latent"]
 ) -> dict[str, Float[Array, "*batch part"]]:
-    """The parts of vectors that the groups of a distribution are about, by name."""
+    """Splits vectors like `groups_of` splits their distribution, by name of the group.
+
+    Args:
+      distribution: Of vectors.
+      value: Vectors, with any batch axes.
+    """
     grouped = isinstance(distribution, Grouped)
     return distribution.split(value) if grouped else {WHOLE: value}
 
 
 def per_dim_log_prob(
     distribution: distrax.Distribution, value: Float[Array, "*batch latent"]
-) -> dict[str, Float[Array, "*batch entry"]]:
-    """Computes the log-density of each independent entry, in nats, by group.
+) -> dict[str, Float[Array, "*batch dimension"]]:
+    """Computes the log-density of each independent dimension, in nats, by group.
 
-    Independent normals have as many entries as latents. A `Concrete` variable is one entry, with
-    its relaxed log-probability sum_k x_k log pi_k. Anything else is one entry as a whole.
+    Only independent normals factorize further. A `Concrete` variable counts as one dimension, with
+    its relaxed log-probability sum_k x_k log pi_k, and any other group as one dimension.
 
     Args:
       distribution: Of vectors.
       value: Vectors, whose batch axes broadcast against those of the distribution.
     """
     pieces = pieces_of(distribution, value)
-    return {name: _of_entries(part, pieces[name]) for name, part in groups_of(distribution).items()}
+    return {name: _per_dim(part, pieces[name]) for name, part in groups_of(distribution).items()}
 
 
-def _of_entries(part: distrax.Distribution, value: Array) -> Array:
+def _per_dim(part: distrax.Distribution, value: Array) -> Array:
     if (normal := normals_of(part)) is not None:
         return normal.log_prob(value)
-    whole = part.log_mass(value) if isinstance(part, Concrete) else part.log_prob(value)
-    return whole[..., None]
+    log_prob = part.log_mass(value) if isinstance(part, Concrete) else part.log_prob(value)
+    return log_prob[..., None]
 
 
 def per_dim_kl(
     q: distrax.Distribution, p: distrax.Distribution
-) -> dict[str, Float[Array, "*batch entry"]]:
-    """Computes KL(q || p) of each independent entry, in nats, by group, where it is known.
+) -> dict[str, Float[Array, "*batch dimension"]]:
+    """Computes KL(q || p) of each independent dimension, in nats, for groups with a closed form.
 
     For normals log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2 with means m and
     deviations s. For `Concrete` variables that of their categories, sum_k pi_k log(pi_k / rho_k).
@@ -147,8 +157,8 @@ def per_dim_kl(
       Values for the groups where both sides are of one of these kinds; none for others.
     """
     others = groups_of(p)
-    found = {name: _kl(part, others.get(name)) for name, part in groups_of(q).items()}
-    return {name: value for name, value in found.items() if value is not None}
+    terms = {name: _kl(part, others.get(name)) for name, part in groups_of(q).items()}
+    return {name: value for name, value in terms.items() if value is not None}
 
 
 def _kl(q: distrax.Distribution, p: distrax.Distribution | None) -> Array | None:
@@ -164,7 +174,7 @@ def _kl(q: distrax.Distribution, p: distrax.Distribution | None) -> Array | None
 
 
 def normals_of(part: distrax.Distribution | None) -> distrax.Normal | None:
-    """The normals of a vector of independent ones, else None."""
+    """Returns the normals of a diagonal Gaussian, or None for other distributions."""
     normal = getattr(part, "distribution", None)
     independent = isinstance(part, distrax.Independent) and isinstance(normal, distrax.Normal)
     return normal if independent else None

@@ -1,4 +1,4 @@
-"""Ancestral chains of conditional distributions."""
+"""Hierarchical priors: Markov chains of latent levels, as one distribution of vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors.base import check_event_shape
+from vaeflow._util.shapes import check_event_shape
 
 Conditional = Callable[[Array], distrax.Distribution]
 
@@ -18,7 +18,7 @@ Conditional = Callable[[Array], distrax.Distribution]
 class HierarchicalPrior(distrax.Distribution):
     """A Markov chain of n levels: p(z) = p(z_n) prod_(i < n) p(z_i | z_(i+1)), as one vector.
 
-    Shapes: events are ``[entry]``: z_1, the last one drawn, comes first, z_n last.
+    Shapes: events are ``[dimension]``: z_1, sampled last, comes first, z_n last.
     """
 
     def __init__(self, top: distrax.Distribution, conditionals: Sequence[Conditional] = ()):
@@ -26,8 +26,8 @@ class HierarchicalPrior(distrax.Distribution):
 
         Args:
           top: p(z_n), of events ``[size]``.
-          conditionals: For each level below, from the lowest up: a pytree that makes p(z_i | .) of
-            values of the level above, ``[*batch, size]``, with their batch axes.
+          conditionals: For each level below, from the lowest up: a pytree that maps values of the
+            level above, ``[*batch, size]``, to p(z_i | .), with their batch axes.
         """
         super().__init__()
         self._top, self._conditionals = top, tuple(conditionals)
@@ -37,18 +37,18 @@ class HierarchicalPrior(distrax.Distribution):
         sizes = list(self._top.event_shape)
         for conditional in reversed(self._conditionals):
             above = jax.ShapeDtypeStruct((*self.batch_shape, sizes[0]), self.dtype)
-            drawn = jax.eval_shape(lambda above, draw=conditional: draw(above).mean(), above)
-            sizes.insert(0, drawn.shape[-1])
+            below = jax.eval_shape(lambda above, p=conditional: p(above).mean(), above)
+            sizes.insert(0, below.shape[-1])
         return tuple(sizes)
 
-    def split(self, value: Float[Array, "*batch entry"]) -> list[Float[Array, "*batch part"]]:
-        """Takes a vector apart, into levels from the lowest up.
+    def split(self, value: Float[Array, "*batch dimension"]) -> list[Float[Array, "*batch part"]]:
+        """Splits a vector into levels, from the lowest up.
 
         Raises:
-          ValueError: If the vector has another number of entries.
+          ValueError: If the vector has another number of dimensions.
         """
         sizes = self._sizes()
-        check_event_shape("TopDown", value.shape, (sum(sizes),))
+        check_event_shape("HierarchicalPrior", value.shape, (sum(sizes),))
         return jnp.split(value, list(itertools.accumulate(sizes))[:-1], axis=-1)
 
     @property
@@ -66,7 +66,7 @@ class HierarchicalPrior(distrax.Distribution):
         """Type of the samples."""
         return self._top.dtype
 
-    def log_prob(self, value: Float[Array, "*batch entry"]) -> Float[Array, "*batch"]:
+    def log_prob(self, value: Float[Array, "*batch dimension"]) -> Float[Array, "*batch"]:
         """Computes the log-density in nats."""
         batch = jnp.broadcast_shapes(value.shape[:-1], self.batch_shape)
         levels = self.split(jnp.broadcast_to(value, (*batch, value.shape[-1])))

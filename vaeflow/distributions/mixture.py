@@ -1,4 +1,7 @@
-"""Mixtures."""
+"""Mixtures of distributions of one family, with responsibilities.
+
+Normal components are evaluated one dimension at a time, in memory that doesn't grow with them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from vaeflow.distributions.grouped import normals_of
 class Mixture(distrax.MixtureSameFamily):
     """A mixture of K distributions: log p(x) = log sum_k softmax(logits)_k p_k(x).
 
-    A sample takes one component at random and draws from it. It is reparameterised in the
+    A sample is one from a random component. It is reparameterised in the
     parameters of the components, as far as their own samples are, and not in the logits: no
     gradient reaches them through samples, as a loss that averages over samples would need. Maximum
     likelihood, which differentiates `log_prob`, reaches all.
@@ -67,8 +70,8 @@ class Mixture(distrax.MixtureSameFamily):
         log_weight = jax.nn.log_softmax(self.mixture_distribution.logits, axis=-1)
         normal = normals_of(components)
         if normal is None or self.batch_shape or not event:
-            apart = jnp.expand_dims(value, -1 - len(event))
-            return jnp.moveaxis(log_weight + components.log_prob(apart), -1, 0)
+            expanded = jnp.expand_dims(value, -1 - len(event))
+            return jnp.moveaxis(log_weight + components.log_prob(expanded), -1, 0)
         if value.shape[value.ndim - len(event) :] != event:
             raise ValueError(f"value must have event shape {event}, got shape {value.shape}")
         batch, size = value.shape[: value.ndim - len(event)], math.prod(event)

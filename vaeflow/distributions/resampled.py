@@ -1,4 +1,7 @@
-"""Normals of which some draws are turned down."""
+"""Resampled distribution: a standard normal with a learned acceptance probability.
+
+Source: Bauer & Mnih 2019, "Resampled priors for variational autoencoders".
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.shapes import check_event_shape, sum_event
 from vaeflow.bijectors import Conditioner
-from vaeflow.bijectors.base import check_event_shape, sum_event
 
 
 class Resampled(distrax.Distribution):
-    """Standard normal draws, each accepted with probability a(z); the T-th is taken in any case.
+    """Truncated rejection sampling from a standard normal, accepting z with probability a(z).
 
-    p(z) = N(z) [a(z) (1 - r) / Z + r] with Z = E a(z), the share that is accepted, and
-    r = (1 - Z)^(T - 1), the probability that none of the first T - 1 is. Samples carry no gradient
-    to the acceptance, so it is for maximum likelihood. The density integrates to one as far as Z is
-    the share.
+    The T-th proposal is always accepted. p(z) = N(z) [a(z) (1 - r) / Z + r] with the acceptance
+    rate Z = E a(z), and r = (1 - Z)^(T - 1), the probability that the first T - 1 are rejected.
+    Samples carry no gradient to the acceptance, so it is for maximum likelihood. The density
+    integrates to one as far as `share` equals Z.
 
-    Shapes: events are ``[entry]``; all distributions of the batch are alike.
+    Shapes: events are ``[dimension]``; all distributions of the batch are equal.
 
     Source: Bauer & Mnih 2019, "Resampled priors for variational autoencoders", equation 5.
     """
@@ -28,7 +31,7 @@ class Resampled(distrax.Distribution):
         self,
         acceptance: Conditioner,
         share: Float[Array, ""],
-        entries: int,
+        dimension: int,
         truncation: int,
         batch_shape: tuple[int, ...] = (),
         temperature: float = 1.0,
@@ -37,11 +40,11 @@ class Resampled(distrax.Distribution):
 
         Args:
           acceptance: From vectors to one logit of a(z).
-          share: Z.
-          entries: Number of entries of a vector.
+          share: The acceptance rate Z.
+          dimension: Number of dimensions of a vector.
           truncation: T, at least 1.
           batch_shape: Shape of the batch of distributions.
-          temperature: What samples are multiplied by.
+          temperature: Factor of the samples.
 
         Raises:
           ValueError: If the truncation isn't at least 1.
@@ -52,26 +55,26 @@ class Resampled(distrax.Distribution):
         self._acceptance = acceptance
         self._share = share
         self._temperature = jnp.asarray(temperature, jnp.float32)
-        self._entries = entries
+        self._dimension = dimension
         self._truncation = truncation
-        self._batch_shape_given = tuple(batch_shape)
+        self._batch = tuple(batch_shape)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
-        return (self._entries,)
+        return (self._dimension,)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the batch of distributions."""
-        return self._batch_shape_given
+        return self._batch
 
     @property
     def dtype(self):
         """Type of the samples."""
         return self._temperature.dtype
 
-    def log_prob(self, value: Float[Array, "*batch entry"]) -> Float[Array, "*batch"]:
+    def log_prob(self, value: Float[Array, "*batch dimension"]) -> Float[Array, "*batch"]:
         """Computes the log-density in nats.
 
         Raises:
@@ -80,30 +83,30 @@ class Resampled(distrax.Distribution):
         check_event_shape("Resampled", value.shape, self.event_shape)
         z = value.astype(self.dtype) / self._temperature
         batch = jnp.broadcast_shapes(z.shape[:-1], self.batch_shape)
-        z = jnp.broadcast_to(z, (*batch, self._entries))
+        z = jnp.broadcast_to(z, (*batch, self._dimension))
         log_none = (self._truncation - 1) * jnp.log1p(-self._share)
         log_some = jnp.log(-jnp.expm1(log_none)) - jnp.log(self._share)
         log_factor = jnp.logaddexp(self._log_acceptance(z) + log_some, log_none)
-        scale = self._entries * jnp.log(self._temperature)
+        scale = self._dimension * jnp.log(self._temperature)
         return sum_event(jax.scipy.stats.norm.logpdf(z), 1) + log_factor - scale
 
     def _log_acceptance(self, z: Array) -> Array:
         return jax.nn.log_sigmoid(self._acceptance(z)[..., 0])
 
     def _sample_n(self, key: Array, n: int) -> Array:
-        shape = (n, *self.batch_shape, self._entries)
+        shape = (n, *self.batch_shape, self._dimension)
 
-        def draw(state):
-            z, taken, count = state
+        def propose(state):
+            z, accepted, count = state
             first, second = jax.random.split(jax.random.fold_in(key, count))
-            fresh = jax.random.normal(first, shape, self.dtype)
-            chance = jnp.exp(self._log_acceptance(fresh))
+            proposal = jax.random.normal(first, shape, self.dtype)
+            probability = jnp.exp(self._log_acceptance(proposal))
             uniform = jax.random.uniform(second, shape[:-1])
-            z = jnp.where(taken[..., None], z, fresh)
-            return z, taken | (uniform < chance), count + 1
+            z = jnp.where(accepted[..., None], z, proposal)
+            return z, accepted | (uniform < probability), count + 1
 
         def unfinished(state):
             return ~jnp.all(state[1]) & (state[2] < self._truncation)
 
         start = (jnp.zeros(shape, self.dtype), jnp.zeros(shape[:-1], bool), 0)
-        return self._temperature * jax.lax.while_loop(unfinished, draw, start)[0]
+        return self._temperature * jax.lax.while_loop(unfinished, propose, start)[0]

@@ -1,4 +1,10 @@
-"""Two-dimensional densities and energies for demonstrations."""
+"""Toy problems on the plane: densities, samplers and energies.
+
+Densities (`Histogram`, `checkerboard`, `eight_gaussians`, `image_density`) have exact
+log-densities, samplers (`two_moons`, `pinwheel`, `two_spirals`) are functions of a key, and
+the energies are U1 to U4 of Rezende & Mohamed 2015, "Variational inference with normalizing
+flows", table 1.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +30,24 @@ __all__ = [
     "wave_energy",
 ]
 
+WAVE_RANGE = 4.0
+"""The waves have Gaussian tails where |z1| exceeds this."""
+
+WAVE_TAIL = 0.5
+"""Standard deviation of the tails."""
+
+SampledPoints = Float[Array, "*shape two"]
+Points = Float[Array, "*batch two"]
+Energies = Float[Array, "*batch"]
+
 
 class Histogram(distrax.Distribution):
-    """A density on a rectangle of the plane, constant within each cell of a grid.
+    """Histogram density on a rectangle of the plane, constant within each cell of a grid.
 
     p(x) = w_rc / (a sum w) for x in the cell of row r and column c, with cells of area a, and 0
-    outside of the rectangle, in nats and float32. Columns go along the first entry of x, rows along
-    the second, both upwards. A cell holds its lower borders; the upper borders of the rectangle
-    belong to its last cells. NaN gives NaN. Samples carry no gradient.
+    outside of the rectangle, in nats and float32. Columns go along the first dimension of x, rows
+    along the second, both upwards. A cell contains its lower borders; the upper borders of the
+    rectangle belong to its last cells. NaN gives NaN. Samples carry no gradient.
 
     Shapes: weights are ``[*batch, row, column]``, the corners ``[*batch, 2]`` or ``[2]``.
     """
@@ -48,7 +64,7 @@ class Histogram(distrax.Distribution):
           weights: Mass of each cell, up to a factor: none below 0 and some above; unchecked, as
             they may be traced.
           low: Lower corner of the rectangle.
-          high: Upper corner, above the lower one in both entries; unchecked as well.
+          high: Upper corner, above the lower one in both dimensions; unchecked as well.
 
         Raises:
           ValueError: If the shapes don't fit.
@@ -64,7 +80,7 @@ class Histogram(distrax.Distribution):
             )
         self._low, self._high = jnp.broadcast_to(low, corner), jnp.broadcast_to(high, corner)
         self._log_mass = jnp.log(weights) - jnp.log(jnp.sum(weights, (-2, -1), keepdims=True))
-        # Here, so that a histogram of a whole image isn't summed anew in each compiled function.
+        # Computed once, not in every compiled function: histograms of images are large.
         self._mass = jnp.exp(self._log_mass)
         self._row_mass = jnp.sum(self._mass, axis=-1)
 
@@ -104,16 +120,16 @@ class Histogram(distrax.Distribution):
         return jnp.sum(surprise, (-2, -1)) + self._log_area()
 
     def _sample_n(self, key: Array, n: int) -> Array:
-        for_row, for_column, for_place = jax.random.split(key, 3)
+        for_row, for_column, for_offset = jax.random.split(key, 3)
         shape = (n, *self.batch_shape)
-        # First the row, then the column: the running sums stay short, and so exact.
+        # First the row, then the column: shorter cumulative sums are more exact.
         row = _sample_uniform(
             for_row, jnp.broadcast_to(self._row_mass, (*shape, self._mass.shape[-2]))
         )
         column = _sample_uniform(for_column, self._mass[(*self._batch_indices(), row)])
         cell = jnp.stack([column, row], axis=-1)
-        place = jax.random.uniform(for_place, cell.shape)
-        value = self._low + self._widths() * (cell + place)
+        offset = jax.random.uniform(for_offset, cell.shape)
+        value = self._low + self._widths() * (cell + offset)
         # Rounding may carry a sample into the next cell, whose mass may be 0.
         stays = self._cell_of(value) == cell
         return jnp.where(stays, value, self._low + self._widths() * (cell + 0.5))
@@ -127,11 +143,11 @@ class Histogram(distrax.Distribution):
         return jnp.sum(jnp.log(self._widths()), axis=-1)
 
     def _cell_of(self, value: Array) -> Array:
-        """Column and row of the cell around each point, or near it, along the last axis."""
+        """Column and row of the cell nearest to each point, along the last axis."""
         rows, columns = self._log_mass.shape[-2:]
         last = jnp.array([columns, rows]) - 1
         cell = jnp.floor((value - self._low) / self._widths())
-        # Clipped as floats: what isn't finite has no integer.
+        # Clipped as floats: infinity has no integer.
         return jnp.clip(jnp.nan_to_num(cell), 0, last).astype(jnp.int32)
 
     def _batch_indices(self) -> tuple[Array, ...]:
@@ -140,17 +156,14 @@ class Histogram(distrax.Distribution):
 
 
 def _sample_uniform(key: Array, mass: Array) -> Array:
-    """Draws an entry along the last axis in proportion to its mass; never one without mass."""
+    """Samples an index along the last axis in proportion to its mass; never one without mass."""
     sums = jnp.cumsum(mass, axis=-1)
-    # Where an entry has no mass the sum must not rise, not even by a rounding.
+    # Without mass the sum must not increase, not even by rounding.
     sums = jax.lax.cummax(jnp.where(mass > 0, sums, 0.0), axis=mass.ndim - 1)
     total = sums[..., -1:]
     threshold = total * jax.random.uniform(key, total.shape)
     threshold = jnp.minimum(threshold, jnp.nextafter(total, 0.0))
     return jnp.sum(sums <= threshold, axis=-1)
-
-
-SampledPoints = Float[Array, "*shape two"]
 
 
 def checkerboard() -> Histogram:
@@ -172,7 +185,7 @@ def eight_gaussians() -> Mixture:
 def image_density(brightness: Float[np.ndarray, "row column"]) -> Histogram:
     """A density in proportion to the brightness of an image, uniform within each pixel.
 
-    The longer side of the image goes from -4 to 4, and the image's middle lies at 0.
+    The longer side of the image goes from -4 to 4, and its center is at 0.
 
     Args:
       brightness: Of each pixel, the first row being the top.
@@ -197,7 +210,7 @@ def image_density(brightness: Float[np.ndarray, "row column"]) -> Histogram:
 
 
 def two_moons(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
-    """Two interlocking half circles of radius 2.4, blurred by a Gaussian of deviation 0.2.
+    """Samples two interlocking half circles of radius 2.4, blurred by a Gaussian of deviation 0.2.
 
     They are the points (cos t - 0.5, sin t - 0.25) and their negatives, times 2.4, for t uniform
     between 0 and pi.
@@ -209,7 +222,7 @@ def two_moons(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
 
 
 def pinwheel(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
-    """Five arms, each a Gaussian along a ray, turned by an angle that grows outwards.
+    """Samples five arms, each a Gaussian along a ray, turned by an angle that grows outwards.
 
     Before the turn, the point is (1 + 0.3 e1, 0.1 e2) for standard normal e; arm k turns it by
     2 pi k / 5 + exp(1 + 0.3 e1) / 4; the whole is doubled.
@@ -227,7 +240,7 @@ def pinwheel(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
 
 
 def two_spirals(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
-    """Two spirals of one and a half turns to radius 3.6, blurred by a Gaussian of deviation 0.1.
+    """Samples two spirals of 1.5 turns to radius 3.6, blurred by a Gaussian of deviation 0.1.
 
     They are the points 3.6 r (-cos(3 pi r), sin(3 pi r)) and their negatives, for r the square root
     of a uniform number, which makes the outer turns as dense as the inner ones.
@@ -240,7 +253,7 @@ def two_spirals(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
 
 
 def _side(key: Array, shape: tuple[int, ...]) -> Array:
-    """1 or -1 for each point, with an axis for its entries."""
+    """1 or -1 for each point, with an axis for its dimensions."""
     return jax.random.rademacher(key, (*shape, 1), jnp.float32)
 
 
@@ -248,24 +261,13 @@ def _noise(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.random.normal(key, (*shape, 2))
 
 
-RANGE = 4.0
-"""Where the waves begin to end, on both sides of 0."""
-
-MARGIN = 0.5
-"""Standard deviation of the Gaussian tails by which the waves end."""
-
-Points = Float[Array, "*batch two"]
-
-Energies = Float[Array, "*batch"]
-
-
 def ring_energy(z: Points) -> Energies:
-    """U1, a ring that is denser at its left and right: two modes.
+    """Computes U1, a ring that is denser at its left and right: two modes.
 
     U = ((||z|| - 2) / 0.4)^2 / 2 - log(exp(-((z1 - 2) / 0.6)^2 / 2) + exp(-((z1 + 2) / 0.6)^2 / 2))
 
     Raises:
-      ValueError: If the last axis of z isn't of two entries.
+      ValueError: If the last axis of z doesn't have size 2.
     """
     z1, z2 = _coordinates(z)
     radius = jnp.sqrt(jnp.maximum(z1**2 + z2**2, jnp.finfo(z1.dtype).tiny))
@@ -274,43 +276,43 @@ def ring_energy(z: Points) -> Energies:
 
 
 def wave_energy(z: Points) -> Energies:
-    """U2, a wave: U = ((z2 - w1) / 0.4)^2 / 2 with w1 = sin(2 pi z1 / 4).
+    """Computes U2, a wave: U = ((z2 - w1) / 0.4)^2 / 2 with w1 = sin(2 pi z1 / 4).
 
     Raises:
-      ValueError: If the last axis of z isn't of two entries.
+      ValueError: If the last axis of z doesn't have size 2.
     """
     z1, z2 = _coordinates(z)
-    return _end(z1) - _log_bump(z2 - _wave(z1), 0.4)
+    return _tail_energy(z1) - _log_bump(z2 - _wave(z1), 0.4)
 
 
 def bulging_wave_energy(z: Points) -> Energies:
-    """U3, a wave that parts around a hollow and joins again.
+    """Computes U3, a wave that splits around a hole and joins again.
 
     U = -log(exp(-((z2 - w1) / 0.35)^2 / 2) + exp(-((z2 - w1 + w2) / 0.35)^2 / 2)) with
     w1 = sin(2 pi z1 / 4) and w2 = 3 exp(-((z1 - 1) / 0.6)^2 / 2).
 
     Raises:
-      ValueError: If the last axis of z isn't of two entries.
+      ValueError: If the last axis of z doesn't have size 2.
     """
     z1, z2 = _coordinates(z)
     height = z2 - _wave(z1)
-    apart = 3 * jnp.exp(_log_bump(z1 - 1, 0.6))
-    return _end(z1) - jnp.logaddexp(_log_bump(height, 0.35), _log_bump(height + apart, 0.35))
+    gap = 3 * jnp.exp(_log_bump(z1 - 1, 0.6))
+    return _tail_energy(z1) - jnp.logaddexp(_log_bump(height, 0.35), _log_bump(height + gap, 0.35))
 
 
 def forked_wave_energy(z: Points) -> Energies:
-    """U4, a wave that forks into two.
+    """Computes U4, a wave that forks into two.
 
     U = -log(exp(-((z2 - w1) / 0.4)^2 / 2) + exp(-((z2 - w1 + w3) / 0.35)^2 / 2)) with
     w1 = sin(2 pi z1 / 4) and w3 = 3 sigmoid((z1 - 1) / 0.3).
 
     Raises:
-      ValueError: If the last axis of z isn't of two entries.
+      ValueError: If the last axis of z doesn't have size 2.
     """
     z1, z2 = _coordinates(z)
     height = z2 - _wave(z1)
-    apart = 3 * jax.nn.sigmoid((z1 - 1) / 0.3)
-    return _end(z1) - jnp.logaddexp(_log_bump(height, 0.4), _log_bump(height + apart, 0.35))
+    gap = 3 * jax.nn.sigmoid((z1 - 1) / 0.3)
+    return _tail_energy(z1) - jnp.logaddexp(_log_bump(height, 0.4), _log_bump(height + gap, 0.35))
 
 
 def _coordinates(z: Array) -> tuple[Array, Array]:
@@ -328,5 +330,6 @@ def _log_bump(distance: Array, width: float) -> Array:
     return -0.5 * (distance / width) ** 2
 
 
-def _end(z1: Array) -> Array:
-    return -_log_bump(jnp.maximum(jnp.abs(z1) - RANGE, 0), MARGIN)
+def _tail_energy(z1: Array) -> Array:
+    """Energy of the Gaussian tails, which make the waves integrable."""
+    return -_log_bump(jnp.maximum(jnp.abs(z1) - WAVE_RANGE, 0), WAVE_TAIL)

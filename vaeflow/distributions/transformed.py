@@ -1,4 +1,4 @@
-"""Distributions transformed by a bijector, and one key for each example."""
+"""Distributions transformed by a bijector, and samples with one key for each example."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from jaxtyping import Array, Float
 
 
 class Transformed(distrax.Transformed):
-    """The distribution of f(z) for z from a base distribution.
+    """Transformed distribution: that of f(z) for z from a base distribution.
 
     log p(x) = log base(f^-1(x)) + log|det df^-1/dx|, and NaN where x isn't finite: a map onto an
-    interval would take infinity for a point near its end.
+    interval would clip infinity to a point near its end.
 
     Samples pass the bijector as one batch with leading sample axes, where distrax maps it over each
     sample: bijectors of this package accept any number of batch axes, and a context with batch axes
@@ -35,8 +35,7 @@ class Transformed(distrax.Transformed):
         return x, log_prob - log_det
 
     def _shape(self) -> jax.ShapeDtypeStruct:
-        # Computed anew each time: distrax keeps the answer in an attribute, which changes the
-        # pytree and so retraces.
+        # Not cached in an attribute, as distrax does: that changes the pytree and so retraces.
         base = self.distribution
         zeros = jax.ShapeDtypeStruct((*base.batch_shape, *base.event_shape), base.dtype)
         return jax.eval_shape(self.bijector.forward, zeros)
@@ -62,9 +61,9 @@ class Transformed(distrax.Transformed):
 def sample_per_example(
     distribution: distrax.Distribution, keys: Array, samples: int
 ) -> tuple[Float[Array, "sample batch *event"], Float[Array, "sample batch"]]:
-    """Draws samples of each row of a distribution, with their log-densities in nats.
+    """Samples each row of a distribution, with log-densities in nats.
 
-    The noise of a row depends on its key alone, not on how the batch is divided. No inverse is
+    The noise of a row depends only on its key, not on how the batch is divided. No inverse is
     taken: a `Transformed` distribution goes from the noise of its base to the samples.
 
     Args:

@@ -1,4 +1,4 @@
-"""Uniform distributions on boxes."""
+"""Uniform distributions on axis-aligned boxes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UniformBox(distrax.Distribution):
 
         Args:
           low: Lower corner.
-          high: Upper corner, above the lower one in each entry; unchecked, as it may be traced.
+          high: Upper corner, above the lower one in each dimension; unchecked, as it may be traced.
           event_ndims: Number of trailing axes that make an event.
 
         Raises:
@@ -89,9 +89,9 @@ class UniformBox(distrax.Distribution):
         return samples, jnp.broadcast_to(self._log_density(), (n, *self.batch_shape))
 
     def mean(self) -> Float[Array, "*batch_and_event"]:
-        """The middle of the box."""
+        """The center of the box."""
         return (self._low + self._high) / 2
 
     def variance(self) -> Float[Array, "*batch_and_event"]:
-        """The variance of each entry."""
+        """The variance of each dimension."""
         return (self._high - self._low) ** 2 / 12

@@ -217,13 +217,14 @@ class StackedFlow(nn.Module):
             }
         if draws is not None:
             variables["draws"] = draws
+        if self.reversible and self.remat:
+            raise ValueError("reversible and remat exclude each other: reversible stores less")
         return Scan(
             self.step,
             variables,
             context,
             event_ndims=self.step.event_ndims,
-            reversible=self.backward == "reversible",
-            remat=self.backward == "remat",
+            backward=self.backward,
             unroll=not self.scan,
         )
 

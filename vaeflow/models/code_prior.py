@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from vaeflow._util.shapes import sum_event
 from vaeflow.bijectors import Conditioner
-from vaeflow.bijectors.base import sum_event
 from vaeflow.distributions import CodeMaps
 from vaeflow.distributions.code_maps import log_prob_of_codes
 from vaeflow.flows.base import prepare_context

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.random import row_keys
+from vaeflow._util.shapes import check_event_shape
 from vaeflow.bijectors import Conditioner
-from vaeflow.bijectors.base import check_event_shape
 from vaeflow.distributions import HierarchicalPrior, standard_normal
 from vaeflow.distributions.gaussian import product_of_normals
 from vaeflow.distributions.grouped import WHOLE, per_dim_kl

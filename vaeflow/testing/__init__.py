@@ -1,7 +1,7 @@
-"""A conformance kit for bijectors, ours and those of users.
+"""A conformance kit for bijectors: checks of values, gradients, transformations and errors.
 
-`check_bijector` runs all of it. `CHECKS`, `Case` and `run_check` run one check at a time, for tests
-that are parametrised over (bijector, check).
+`check_bijector` runs all of them. `CHECKS`, `Case` and `run_check` run one check at a time, for
+tests that are parametrised over (bijector, check).
 """
 
 from vaeflow.testing.case import EDGES, Case

@@ -1,4 +1,4 @@
-"""One bijector under test: how it is made, what it is fed, and what it answers."""
+"""One bijector under test: its maker, its inputs, and its compiled outputs and gradients."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EDGES = (0.0, 1e-30, -1e-30, 1e3, -1e3, 1e6, -1e6)
 """Inputs at and beyond the edges of what a model usually meets."""
 
 
-class Answer(NamedTuple):
-    """What a bijector answers: forward on one input, inverse on another.
+class Outputs(NamedTuple):
+    """Outputs of a bijector: forward on one input, inverse on another.
 
     Attributes:
       y: forward(x), shape ``[*batch, *event_out]``.
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of the inner product of an `Answer` with fixed random weights.
+    """Gradients of the inner product of `Outputs` with fixed random weights.
 
     Attributes:
       parameters: One gradient for each floating-point leaf of the bijector.
@@ -55,8 +55,8 @@ class Gradients(NamedTuple):
 class Case:
     """A bijector under test.
 
-    Everything is drawn from fixed keys, so a case always gives the same verdict. Compiled functions
-    and answers live as long as the case: keep one to run several checks on it.
+    Everything is sampled from fixed keys, so a case is deterministic. Compiled functions and
+    outputs live as long as the case: keep one to run several checks on it.
 
     Attributes:
       make: ``make(key)``, or ``make(key, context)`` where there is a context; returns the bijector.
@@ -65,7 +65,7 @@ class Case:
       event_shape: Shape of one event that enters forward.
       context_shape: Shape of one context, or None. `make` gets contexts of shape
         ``[*batch, *context_shape]``, whose batch axes broadcast against those of the input.
-      inputs: ``inputs(key, shape)`` draws inputs of forward from the inside of its domain.
+      inputs: ``inputs(key, shape)`` samples inputs of forward from the inside of its domain.
       edges: Inputs of forward, numbers or arrays that broadcast to an event, at which values and
         gradients have to be finite.
       inverse_edges: The same for the inverse.
@@ -131,11 +131,11 @@ class Case:
         example = jax.ShapeDtypeStruct(self.event_shape, jnp.float32)
         return jax.eval_shape(forward, self.singles[0], example)[0].shape
 
-    # What the bijector answers.
+    # Outputs and gradients.
 
     @functools.cached_property
-    def answer(self) -> Answer:
-        """The answer at `x` and `y`."""
+    def outputs(self) -> Outputs:
+        """The outputs at `x` and `y`."""
         return self.evaluate(self.batched, self.x, self.y)[0]
 
     @functools.cached_property
@@ -144,38 +144,38 @@ class Case:
         return self.evaluate(self.batched, self.x, self.y)[1]
 
     @functools.cached_property
-    def evaluate(self) -> Callable[[distrax.Bijector, Array, Array], tuple[Answer, Gradients]]:
-        """``evaluate(bijector, x, y)``: answer and gradients for a batch, compiled once.
+    def evaluate(self) -> Callable[[distrax.Bijector, Array, Array], tuple[Outputs, Gradients]]:
+        """``evaluate(bijector, x, y)``: outputs and gradients for a batch, compiled once.
 
         Each trace is recorded in `traces`.
         """
 
         @jax.jit
-        def evaluate(bijector: distrax.Bijector, x: Array, y: Array) -> tuple[Answer, Gradients]:
+        def evaluate(bijector: distrax.Bijector, x: Array, y: Array) -> tuple[Outputs, Gradients]:
             self.traces.append(x.shape)
 
-            def weighted_sum(parameters: list[Array], x: Array, y: Array) -> tuple[Array, Answer]:
-                answer = both_ways(replace_float_leaves(bijector, parameters), x, y)
+            def weighted_sum(parameters: list[Array], x: Array, y: Array) -> tuple[Array, Outputs]:
+                outputs = both_ways(replace_float_leaves(bijector, parameters), x, y)
                 terms = [
                     jnp.sum(weight * values)
-                    for weight, values in zip(answer_weights(answer), answer, strict=True)
+                    for weight, values in zip(output_weights(outputs), outputs, strict=True)
                 ]
-                return sum(terms), answer
+                return sum(terms), outputs
 
             gradient = jax.grad(weighted_sum, argnums=(0, 1, 2), has_aux=True)
-            (parameters, x, y), answer = gradient(float_leaves(bijector), x, y)
-            return answer, Gradients(parameters, x, y)
+            (parameters, x, y), outputs = gradient(float_leaves(bijector), x, y)
+            return outputs, Gradients(parameters, x, y)
 
         return evaluate
 
     @functools.cached_property
     def evaluate_single(
         self,
-    ) -> Callable[[distrax.Bijector, Array, Array], tuple[Answer, Array, Array]]:
-        """``evaluate_single(bijector, x, y)``: answer and both Jacobians for one example.
+    ) -> Callable[[distrax.Bijector, Array, Array], tuple[Outputs, Array, Array]]:
+        """``evaluate_single(bijector, x, y)``: outputs and both Jacobians for one example.
 
         Jacobians have shape ``[dimensions_out, dimensions_in]``. They are taken in reverse mode,
-        since a bijector with a backward pass of its own refuses forward mode.
+        since a bijector with a custom VJP has no forward mode.
         """
 
         def flat_outputs(function: Callable[[Array], Array], shape: tuple[int, ...]) -> Callable:
@@ -184,7 +184,7 @@ class Case:
         @jax.jit
         def evaluate_single(
             bijector: distrax.Bijector, x: Array, y: Array
-        ) -> tuple[Answer, Array, Array]:
+        ) -> tuple[Outputs, Array, Array]:
             to_y = jax.jacrev(flat_outputs(lambda x: forward(bijector, x)[0], x.shape))
             to_x = jax.jacrev(flat_outputs(lambda y: inverse(bijector, y)[0], y.shape))
             return both_ways(bijector, x, y), to_y(jnp.ravel(x)), to_x(jnp.ravel(y))
@@ -192,8 +192,8 @@ class Case:
         return evaluate_single
 
     @functools.cached_property
-    def single_answers(self) -> list[tuple[Answer, Array, Array]]:
-        """Answers and Jacobians of the examples, one at a time."""
+    def single_outputs(self) -> list[tuple[Outputs, Array, Array]]:
+        """Outputs and Jacobians of the examples, one at a time."""
         examples = zip(self.singles, self.x, self.y, strict=True)
         return [self.evaluate_single(bijector, x, y) for bijector, x, y in examples]
 
@@ -208,19 +208,19 @@ def inverse(bijector: distrax.Bijector, y: Array) -> tuple[Array, Array]:
     return bijector.inverse_and_log_det(y)
 
 
-def both_ways(bijector: distrax.Bijector, x: Array, y: Array) -> Answer:
+def both_ways(bijector: distrax.Bijector, x: Array, y: Array) -> Outputs:
     """Applies forward to `x` and the inverse to `y`."""
-    return Answer(*forward(bijector, x), *inverse(bijector, y))
+    return Outputs(*forward(bijector, x), *inverse(bijector, y))
 
 
-def answer_weights(answer: Answer) -> Answer:
-    """Fixed random weights for everything in an answer.
+def output_weights(outputs: Outputs) -> Outputs:
+    """Fixed random weights for all outputs.
 
     Random, so that no two errors cancel and no symmetry of a bijector makes a gradient vanish.
     """
-    return Answer(
+    return Outputs(
         *(
             jax.random.normal(jax.random.fold_in(jax.random.key(104), index), values.shape)
-            for index, values in enumerate(answer)
+            for index, values in enumerate(outputs)
         )
     )

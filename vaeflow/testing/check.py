@@ -1,4 +1,4 @@
-"""The conformance kit: every check on one bijector."""
+"""The checks of the conformance kit by name, and `check_bijector`, which runs all of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHECKS: Mapping[str, Callable[[Case], None]] = MappingProxyType(
         "parameter gradients": gradients.check_parameter_gradients,
         "finite differences": gradients.check_finite_differences,
         "context": gradients.check_context,
-        "refused shapes": shape_errors.check_refused_shapes,
+        "wrong shapes": shape_errors.check_wrong_shapes,
     }
 )
 """Every check by name, to parametrise tests over; each takes a `Case` and raises AssertionError."""
@@ -71,14 +71,14 @@ def check_bijector(
 ) -> None:
     """Runs every check of the kit on a bijector.
 
-    Checked are: the round trip both ways; log-determinants against the Jacobian by automatic
+    The checks: the round trip both ways; log-determinants against the Jacobian by automatic
     differentiation, sign included, their antisymmetry, their shape, and their precision for
     bfloat16 input; agreement between compiled and uncompiled calls, between batches of any number
     of axes and single examples, under `jax.vmap` and in `jax.lax.scan`; that new parameters don't
     retrace; finite values and gradients at the edges; gradients to every leaf, also against finite
-    differences; that the context matters; that wrong shapes are refused.
+    differences; that the context matters; that wrong shapes raise errors.
 
-    Any `distrax.Bijector` is welcome. Its parameters are its floating-point leaves as a pytree::
+    It takes any `distrax.Bijector`, whose parameters are its floating-point leaves as a pytree::
 
         def make(key, context):
             return MyCoupling(weight=0.1 * jax.random.normal(key, (3, 4)), context=context)
@@ -92,7 +92,7 @@ def check_bijector(
       event_shape: Shape of one event that enters forward.
       context_shape: Shape of one context, or None. `make` gets contexts of shape
         ``[*batch, *context_shape]``, whose batch axes broadcast against those of the input.
-      inputs: ``inputs(key, shape)`` draws inputs of forward from the inside of its domain.
+      inputs: ``inputs(key, shape)`` samples inputs of forward from the inside of its domain.
       edges: Inputs of forward, numbers or arrays that broadcast to an event, at which values and
         gradients must be finite: give the edges of the domain, and points beyond it.
       inverse_edges: The same for the inverse.

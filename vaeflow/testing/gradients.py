@@ -1,4 +1,4 @@
-"""Checks of the gradients of a bijector."""
+"""Checks of gradients: finite at edges, not zero, and equal to finite differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vaeflow.testing.case import BATCH, Case, answer_weights
+from vaeflow.testing.case import BATCH, Case, output_weights
 from vaeflow.testing.pytrees import (
     expect_finite,
     float_leaves,
@@ -22,7 +22,7 @@ from vaeflow.testing.pytrees import (
 )
 
 STEPS = (1e-2, 2e-3, 4e-4, 1e-4)
-"""Lengths of the steps of finite differences, relative to the length of what is moved where that
+"""Step sizes of finite differences, relative to the norm of the perturbed array where that
 exceeds one: long for float32, shorter where a long step meets kinks of a network."""
 
 DIFFERENCE_TOLERANCE = 1e-2
@@ -37,9 +37,9 @@ def check_edges(case: Case) -> None:
             forward = direction == "forward"
             x = _filled(edge, case.x) if forward else case.x
             y = case.y if forward else _filled(edge, case.y)
-            answer, gradients = case.evaluate(case.batched, x, y)
+            outputs, gradients = case.evaluate(case.batched, x, y)
             where = x[0] if forward else y[0]
-            value, log_det = answer[:2] if forward else answer[2:]
+            value, log_det = outputs[:2] if forward else outputs[2:]
             expect_finite(f"{direction} at an edge", value, inputs=where)
             expect_finite(f"{direction} log-det at an edge", log_det, inputs=where)
             gradient = gradients.x if forward else gradients.y
@@ -66,7 +66,7 @@ def check_parameter_gradients(case: Case) -> None:
         expect_finite(f"gradient to leaf {name}", gradient, inputs=case.x)
         if not _is_constant(case, name) and not np.any(to_numpy(gradient)):
             raise AssertionError(
-                f"gradient to leaf {name}: expected some entry other than zero, got only zeros in "
+                f"gradient to leaf {name}: expected an element other than zero, got only zeros in "
                 f"shape {gradient.shape}: no value and no log-determinant depends on it"
             )
 
@@ -144,9 +144,9 @@ def _derivative(terms: Callable[[int], np.ndarray], length: float) -> tuple[floa
 
 def _weighted_terms(case: Case, bijector: distrax.Bijector, x: Array, y: Array) -> np.ndarray:
     # Terms are kept apart, in float64: those that don't change cancel exactly.
-    answer, _ = case.evaluate(bijector, x, y)
-    weights = answer_weights(answer)
-    parts = [to_numpy(w) * to_numpy(v) for w, v in zip(weights, answer, strict=True)]
+    outputs, _ = case.evaluate(bijector, x, y)
+    weights = output_weights(outputs)
+    parts = [to_numpy(w) * to_numpy(v) for w, v in zip(weights, outputs, strict=True)]
     return np.concatenate([part.ravel() for part in parts])
 
 
@@ -160,10 +160,10 @@ def check_context(case: Case) -> None:
     if case.context_shape is None:
         return
     other = case.bijector(0, case.contexts + 1.0)
-    answer, _ = case.evaluate(other, case.x, case.y)
+    outputs, _ = case.evaluate(other, case.x, case.y)
     changed = [
         not np.array_equal(to_numpy(a), to_numpy(b))
-        for a, b in zip(answer, case.answer, strict=True)
+        for a, b in zip(outputs, case.outputs, strict=True)
     ]
     if not any(changed):
         raise AssertionError(
@@ -174,13 +174,13 @@ def check_context(case: Case) -> None:
     def leaves(contexts: Array) -> list[Array]:
         return float_leaves(case.bijector(0, contexts))
 
-    # The gradient to the leaves is at hand; what is left is the way from the context to them.
+    # The gradient to the leaves is known; pull it back from them to the context.
     _, pull_back = jax.vjp(leaves, case.contexts)
     (gradients,) = pull_back(case.gradients.parameters)
     expect_finite("gradient to the context", gradients, inputs=case.contexts)
     for row in range(BATCH):
         if not np.any(to_numpy(gradients[row])):
             raise AssertionError(
-                f"gradient to the context of example {row}: expected some entry other than zero, "
+                f"gradient to the context of example {row}: expected some element other than zero, "
                 f"got only zeros, for the context {show(case.contexts[row])}"
             )

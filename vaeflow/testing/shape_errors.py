@@ -1,4 +1,4 @@
-"""Checks that wrong shapes raise errors that quote both shapes."""
+"""Checks that wrong shapes raise a `ValueError` that quotes the shape given and that expected."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Shape = tuple[int, ...]
 _SHAPE = re.compile(r"\(\)|\(\d+,\)|\(\d+(?:, \d+)+\)")
 
 
-def check_refused_shapes(case: Case) -> None:
-    """An event of the wrong shape is a ValueError that quotes both shapes, not a silent broadcast.
+def check_wrong_shapes(case: Case) -> None:
+    """An event of the wrong shape raises a ValueError that quotes both shapes: no silent broadcast.
 
-    A bijector may serve more shapes than that of the case. Then what comes out has to be a
-    bijection as far as shapes can tell: as many numbers as went in, and one log-determinant.
+    A bijector may accept more shapes than that of the case. The output must then have as many
+    numbers as the input, and one log-determinant.
     """
     bijector = case.singles[0]
     for direction, apply, event_shape, event_ndims_out in (
@@ -30,9 +30,9 @@ def check_refused_shapes(case: Case) -> None:
     ):
         function = functools.partial(jax.eval_shape, apply, bijector)
         if event_shape:
-            _expect_rank_refused(direction, function, event_shape[1:], event_shape)
+            _expect_rank_error(direction, function, event_shape[1:], event_shape)
         for shape in _wrong_shapes(event_shape):
-            _expect_refused_or_served(direction, function, shape, event_shape, event_ndims_out)
+            _expect_error_or_bijection(direction, function, shape, event_shape, event_ndims_out)
 
 
 def _wrong_shapes(event_shape: Shape) -> Iterator[Shape]:
@@ -41,7 +41,7 @@ def _wrong_shapes(event_shape: Shape) -> Iterator[Shape]:
             yield (*event_shape[:axis], wrong, *event_shape[axis + 1 :])
 
 
-def _expect_rank_refused(
+def _expect_rank_error(
     direction: str, function: Callable, shape: Shape, event_shape: Shape
 ) -> None:
     wrong = (
@@ -57,7 +57,7 @@ def _expect_rank_refused(
         )
 
 
-def _expect_refused_or_served(
+def _expect_error_or_bijection(
     direction: str, function: Callable, shape: Shape, event_shape: Shape, event_ndims_out: int
 ) -> None:
     wrong = f"{direction} of an event of shape {shape} instead of {event_shape}"
@@ -77,7 +77,7 @@ def _expect_refused_or_served(
 
 
 def _quotes_both(message: str) -> bool:
-    # What is allowed may be a rule, such as divisible by 2, where many shapes are served.
+    # The expectation may be a rule, such as divisible by 2, where many shapes are accepted.
     rest, shapes = _SHAPE.subn(" ", message)
     return shapes >= 2 or (shapes == 1 and re.search(r"\b\d+\b", rest) is not None)
 

@@ -1,4 +1,4 @@
-"""Checks that a bijector survives what JAX does to it: jit, batches, vmap and scan."""
+"""Checks under JAX's transformations: jit, leading batch axes, vmap and scan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vaeflow.testing.case import Answer, Case, both_ways
+from vaeflow.testing.case import Case, Outputs, both_ways
 from vaeflow.testing.pytrees import expect_close
 
 
@@ -17,8 +17,8 @@ def check_jit(case: Case) -> None:
     """Compiled and uncompiled calls agree, and `make` can be traced."""
     context = None if case.contexts is None else case.contexts[0]
     eager = both_ways(case.bijector(0, context), case.x[0], case.y[0])
-    compiled = case.single_answers[0][0]
-    _expect_answers(
+    compiled = case.single_outputs[0][0]
+    _expect_outputs(
         case, "called without jit", _stack([eager]), _stack([compiled]), case.x[:1], case.y[:1]
     )
     if case.context_shape is None:
@@ -28,7 +28,7 @@ def check_jit(case: Case) -> None:
 
 
 def check_pytree(case: Case) -> None:
-    """A bijector goes into jit and comes out again, and new parameters don't trace it anew."""
+    """A bijector goes into jit and comes out again, and new parameters don't retrace it."""
     case.evaluate(case.batched, case.x, case.y)
     before = len(case.traces)
     called = case.bijector(0, case.contexts)
@@ -58,38 +58,38 @@ def _difference(first: Any, second: Any) -> str:
         weak = [" (weakly typed)" if kind.weak_type else "" for kind in types]
         if types[0] != types[1] or weak[0] != weak[1]:
             return f"leaf {index} went from {types[0]}{weak[0]} to {types[1]}{weak[1]}"
-    return "its static parts print alike but don't compare equal"
+    return "its static parts print the same but don't compare equal"
 
 
 def check_batch_axes(case: Case) -> None:
-    """No, one and two leading axes give what the examples give one at a time.
+    """Zero, one and two leading axes give the same outputs as the examples one at a time.
 
     With two axes a context has only the second, so that the first is an axis of samples.
     """
-    _expect_answers(
-        case, "one leading axis", case.answer, _one_at_a_time(case, case.x, case.y), case.x, case.y
+    _expect_outputs(
+        case, "one leading axis", case.outputs, _one_at_a_time(case, case.x, case.y), case.x, case.y
     )
 
     # The second row is in another order: a mix-up between the axes shows.
     x, y = (jnp.stack([values, jnp.roll(values, 1, axis=0)]) for values in (case.x, case.y))
     two_axes = jax.jit(both_ways)(case.batched, x, y)
-    for name, values, one_axis in zip(Answer._fields, two_axes, case.answer, strict=True):
+    for name, values, one_axis in zip(Outputs._fields, two_axes, case.outputs, strict=True):
         if values.shape != (2, *one_axis.shape):
             raise AssertionError(
                 f"two leading axes: expected {name} of shape {(2, *one_axis.shape)}, "
                 f"got shape {values.shape}, on input of shape {x.shape}"
             )
     for row in range(2):
-        answer = jax.tree.map(lambda values, row=row: values[row], two_axes)
+        outputs = jax.tree.map(lambda values, row=row: values[row], two_axes)
         expected = _one_at_a_time(case, x[row], y[row])
-        _expect_answers(case, f"two leading axes, row {row}", answer, expected, x[row], y[row])
+        _expect_outputs(case, f"two leading axes, row {row}", outputs, expected, x[row], y[row])
 
 
 def check_vmap(case: Case) -> None:
-    """Mapping over bijectors with stacked parameters gives what each gives on its own."""
+    """Mapping over bijectors with stacked parameters gives the outputs of each bijector."""
     bijectors, x, y, expected = _two_bijectors(case)
-    answer = jax.jit(jax.vmap(both_ways))(_stack(bijectors), x, y)
-    _expect_answers(case, "mapped over stacked bijectors", answer, expected, x, y)
+    outputs = jax.jit(jax.vmap(both_ways))(_stack(bijectors), x, y)
+    _expect_outputs(case, "mapped over stacked bijectors", outputs, expected, x, y)
 
 
 def check_scan(case: Case) -> None:
@@ -97,33 +97,35 @@ def check_scan(case: Case) -> None:
     bijectors, x, y, expected = _two_bijectors(case)
 
     @jax.jit
-    def scanned(carried: distrax.Bijector, stacked: distrax.Bijector, x: Array, y: Array) -> Answer:
-        def step(carry: distrax.Bijector, inputs: Any) -> tuple[distrax.Bijector, Answer]:
+    def scanned(
+        carried: distrax.Bijector, stacked: distrax.Bijector, x: Array, y: Array
+    ) -> Outputs:
+        def step(carry: distrax.Bijector, inputs: Any) -> tuple[distrax.Bijector, Outputs]:
             bijector, x, y = inputs
-            return carry, Answer(*bijector.forward_and_log_det(x), *carry.inverse_and_log_det(y))
+            return carry, Outputs(*bijector.forward_and_log_det(x), *carry.inverse_and_log_det(y))
 
         return jax.lax.scan(step, carried, (stacked, x, y))[1]
 
-    answer = scanned(bijectors[0], _stack(bijectors), x, y)
+    outputs = scanned(bijectors[0], _stack(bijectors), x, y)
     carried = _stack([case.evaluate_single(bijectors[0], x[0], one)[0] for one in y])
-    expected = Answer(expected.y, expected.forward_log_det, carried.x, carried.inverse_log_det)
-    _expect_answers(case, "in a scan", answer, expected, x, y)
+    expected = Outputs(expected.y, expected.forward_log_det, carried.x, carried.inverse_log_det)
+    _expect_outputs(case, "in a scan", outputs, expected, x, y)
 
 
-def _two_bijectors(case: Case) -> tuple[list[distrax.Bijector], Array, Array, Answer]:
+def _two_bijectors(case: Case) -> tuple[list[distrax.Bijector], Array, Array, Outputs]:
     bijectors = [
         case.singles[0],
         case.bijector(1, None if case.contexts is None else case.contexts[1]),
     ]
     x = case.x[:2]
     y = jnp.stack([case.evaluate_single(bijector, x[0], case.y[0])[0].y for bijector in bijectors])
-    answers = [
+    outputs = [
         case.evaluate_single(*arguments)[0] for arguments in zip(bijectors, x, y, strict=True)
     ]
-    return bijectors, x, y, _stack(answers)
+    return bijectors, x, y, _stack(outputs)
 
 
-def _one_at_a_time(case: Case, x: Array, y: Array) -> Answer:
+def _one_at_a_time(case: Case, x: Array, y: Array) -> Outputs:
     return _stack(
         [case.evaluate_single(*arguments)[0] for arguments in zip(case.singles, x, y, strict=True)]
     )
@@ -133,8 +135,8 @@ def _stack(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _expect_answers(
-    case: Case, what: str, got: Answer, expected: Answer, x: Array, y: Array
+def _expect_outputs(
+    case: Case, what: str, got: Outputs, expected: Outputs, x: Array, y: Array
 ) -> None:
     names = ("forward", "forward log-det", "inverse", "inverse log-det")
     for name, values, wanted, inputs in zip(names, got, expected, (x, x, y, y), strict=True):

@@ -1,4 +1,4 @@
-"""Checks of what a bijector computes."""
+"""Checks of values: round trips, log-determinants by the Jacobian, shapes and precision."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ def _expect_shapes(
 
 def check_round_trip(case: Case) -> None:
     """inverse(forward(x)) = x and forward(inverse(y)) = y."""
-    returned, _ = case.evaluate(case.batched, case.answer.x, case.answer.y)
+    returned, _ = case.evaluate(case.batched, case.outputs.x, case.outputs.y)
     expect_close("inverse(forward(x))", returned.x, case.x, case.tolerance, inputs=case.x)
     expect_close("forward(inverse(y))", returned.y, case.y, case.tolerance, inputs=case.y)
 
 
 def check_log_det(case: Case) -> None:
     """Log-determinants are those of the Jacobian by automatic differentiation, sign included."""
-    answers, to_y, to_x = zip(*case.single_answers, strict=True)
-    _expect_log_det(case, "forward", [answer.forward_log_det for answer in answers], to_y, case.x)
-    _expect_log_det(case, "inverse", [answer.inverse_log_det for answer in answers], to_x, case.y)
+    outputs, to_y, to_x = zip(*case.single_outputs, strict=True)
+    _expect_log_det(case, "forward", [one.forward_log_det for one in outputs], to_y, case.x)
+    _expect_log_det(case, "inverse", [one.inverse_log_det for one in outputs], to_x, case.y)
 
 
 def _expect_log_det(
@@ -96,18 +96,18 @@ def _expect_log_det(
 
 def check_log_det_symmetry(case: Case) -> None:
     """The log-determinant of the inverse is minus that of forward at the matching point."""
-    returned, _ = case.evaluate(case.batched, case.answer.x, case.answer.y)
+    returned, _ = case.evaluate(case.batched, case.outputs.x, case.outputs.y)
     expect_close(
         "inverse log-det at forward(x) against minus the forward log-det at x",
         returned.inverse_log_det,
-        -case.answer.forward_log_det,
+        -case.outputs.forward_log_det,
         case.tolerance,
         inputs=case.x,
     )
     expect_close(
         "forward log-det at inverse(y) against minus the inverse log-det at y",
         returned.forward_log_det,
-        -case.answer.inverse_log_det,
+        -case.outputs.inverse_log_det,
         case.tolerance,
         inputs=case.y,
     )

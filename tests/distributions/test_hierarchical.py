@@ -1,4 +1,4 @@
-"""Chains of levels as one distribution."""
+"""Hierarchical priors as one distribution."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """Normals around a linear function of what they are given."""
+    """Normals around a linear function of the level above."""
 
     matrix: jax.Array
     scale: float
@@ -69,7 +69,7 @@ def test_samples_have_the_density():
     assert abs(np.corrcoef(samples[:, 0, 0], samples[:, 1, 0])[0, 1]) < 0.02
 
 
-def test_it_crosses_jit_and_is_taken_apart():
+def test_split_under_jit():
     value = jnp.arange(6.0)
     parts = jax.jit(lambda distribution: distribution.split(value))(chain())
     assert [part.tolist() for part in parts] == [[0, 1], [2, 3, 4], [5]]
