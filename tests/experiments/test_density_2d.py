@@ -89,7 +89,7 @@ def test_densities_after_each_step_follow_the_change_of_variables():
     model = density_1d.build_flow(density_1d.FlowConfig("sylvester", steps=3), (1,))
     variables = jax.tree.map(lambda leaf: leaf + 0.3, model.init(jax.random.key(0)))
     noise = jnp.linspace(-4, 4, 400)
-    values, densities = density_1d.steps_of(model, variables, noise)
+    values, densities = density_1d.states_of(model, variables, noise)
     assert values.shape == densities.shape == (4, 400)
     np.testing.assert_array_equal(values[0], noise)
     expected = jnp.exp(model.apply(variables, values[-1][:, None], method="log_prob"))
