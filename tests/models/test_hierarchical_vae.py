@@ -12,6 +12,7 @@ import pytest
 from tests import linear_chain as chain
 from tests import linear_gaussian as exact
 from vaeflow import decoders, encoders, estimators, losses, metrics, models, sharing
+from vaeflow.encoders.posteriors import positive
 from vaeflow._util import axis
 
 KEY = jax.random.key(0)
@@ -146,7 +147,7 @@ def test_infer_is_bayes_rule_with_messages_for_likelihoods(made):
             features = bound.up[0](features)
         message = bound.messages[number - 1](features).distribution
         mean, raw = jnp.split(bound.down[number - 1](z[f"level_{number + 1}"]), 2, axis=-1)
-        scale = encoders.gaussian.positive(raw)
+        scale = positive(raw)
         precision = scale**-2 + message.scale**-2
         merged = (mean * scale**-2 + message.loc * message.scale**-2) / precision
         name = f"level_{number}"
@@ -172,7 +173,7 @@ def test_the_prior_is_one_distribution(made):
         below = zip(("level_2", "level_1"), ("level_3", "level_2"), (1, 0), strict=True)
         for name, above, network in below:
             mean, raw = jnp.split(model.bind(variables).down[network](z[above]), 2, axis=-1)
-            noise = (z[name] - mean) / encoders.gaussian.positive(raw)
+            noise = (z[name] - mean) / positive(raw)
             np.testing.assert_allclose(noise.mean(0), 0, atol=0.03)
             covariance = temperature**2 * np.eye(model.levels[name])
             np.testing.assert_allclose(np.cov(noise.T), covariance, atol=0.03)
