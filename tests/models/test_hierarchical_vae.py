@@ -12,8 +12,8 @@ import pytest
 from tests import linear_chain as chain
 from tests import linear_gaussian as exact
 from vaeflow import decoders, encoders, estimators, losses, metrics, models, sharing
-from vaeflow.encoders.posteriors import positive
 from vaeflow._util import axis
+from vaeflow.encoders.posteriors import positive
 
 KEY = jax.random.key(0)
 SHAPE = (6, 5, 2)
