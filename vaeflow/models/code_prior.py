@@ -210,7 +210,7 @@ class CodeModel(nn.Module):
             if quantizer.code_shape or prior.network.num_codes != quantizer.num_codes:
                 raise ValueError(
                     f"priors must be of the codes of their quantizers: level {level} from the top "
-                    f"has {quantizer.num_codes} codes and codebooks of shape {quantizer.code_shape} "
+                    f"has {quantizer.num_codes} codes of shape {quantizer.code_shape} "
                     f"where it must be (), and its prior {prior.network.num_codes} codes"
                 )
         if self.priors[0].above is not None:
