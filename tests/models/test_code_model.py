@@ -106,7 +106,7 @@ def test_options_of_sampling_reach_every_level():
         ({"priors": (prior((4, 3), 5, above=5),)}, "the prior of the top must have above=None"),
         (
             {"auto_encoder": CODERS["residual"], "priors": (prior((4, 3), 3),)},
-            r"codebooks of shape \(2,\) where it must be",
+            r"codes of shape \(2,\) where it must be",
         ),
     ],
 )
