@@ -64,7 +64,7 @@ class Preset:
     """A configuration with a name; a preset is a result.
 
     Attributes:
-      config: The configuration, a frozen dataclass with fields `data` and `train` among others.
+      config: The configuration, a frozen dataclass with a field `train`, and mostly `data`.
       yields: The task and its results, for `--help`.
       cost: Time and machine, such as "6 minutes on 2 CPU cores".
       expected: Results to be expected by the name of the metric, written into `report.json` where

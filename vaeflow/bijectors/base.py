@@ -30,7 +30,8 @@ class Bijector(distrax.Bijector):
     A subclass implements `_forward` and `_inverse`, each from an array of shape
     ``[*batch, *event]`` to the transformed array and the log absolute determinant of the Jacobian,
     of shape ``[*batch]``, for any number of leading batch axes. By the convention of this package
-    forward maps noise to data.
+    forward maps noise to data. Its constructor calls ``super().__init__(event_ndims_in=...)``, the
+    number of trailing axes that make an event.
 
     A bijector is a pytree. Every attribute is a subtree of arrays, except those named in
     `static_fields`, which must be hashable and are compared when a compiled function is looked up.

@@ -65,7 +65,8 @@ class LatentVariableModel(nn.Module):
     """Latents z ~ p(z), images x ~ p(x | z).
 
     A subclass has the fields `decoder`, `observation` and `num_classes`, as `VAE` describes them,
-    and the methods `prior`, `infer` and `encode`.
+    and the methods `prior`, `infer` and `encode`; `posterior` too where q(z | x) is one
+    distribution, which some objectives need. Its call initialises all parts from the first batch.
     """
 
     def observe(
