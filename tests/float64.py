@@ -36,10 +36,14 @@ COARSER = {
 def main() -> None:
     """Checks one entry of each class; prints a line for each failure, and exits with their number.
 
+    Without the argument ``all``, those of `COARSER` are left out: float32 reaches what they do.
+
     The variants of a class are told apart in float32.
     """
     failures = 0
     entries = {entry.public: entry for entry in registry.BIJECTORS}.values()
+    if "all" not in sys.argv[1:]:
+        entries = [entry for entry in entries if entry.public.__name__ not in COARSER]
     for entry in entries:
         tolerance = COARSER.get(entry.public.__name__, TOLERANCE)
         case = dataclasses.replace(entry.case, tolerance=tolerance)

@@ -75,7 +75,7 @@ def distance(a, b):
     [
         pytest.param("density", 1.0, marks=pytest.mark.slow),
         ("density", 2.0),
-        ("sample", 1.0),
+        pytest.param("sample", 1.0, marks=pytest.mark.slow),
     ],
 )
 def test_gradient_is_as_exact_as_plain_backpropagation(scale, direction):
@@ -108,6 +108,7 @@ def temporaries(steps, **options):
     return step.lower(variables, images).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_temporary_memory_hardly_grows_with_depth():
     assert temporaries(32, backward="reversible") <= 1.25 * temporaries(8, backward="reversible")
@@ -128,7 +129,10 @@ def test_program_does_not_grow_with_depth():
     assert size(8, scan=False) > 1.5 * size(8)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 8, 11])
+@pytest.mark.parametrize(
+    "steps",
+    [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(8, marks=pytest.mark.slow), 11],
+)
 def test_any_depth_with_context_and_its_cotangent(steps):
     context = jax.random.normal(jax.random.key(2), (4, 2))
 
