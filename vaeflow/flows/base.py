@@ -217,8 +217,6 @@ class StackedFlow(nn.Module):
             }
         if draws is not None:
             variables["draws"] = draws
-        if self.reversible and self.remat:
-            raise ValueError("reversible and remat exclude each other: reversible stores less")
         return Scan(
             self.step,
             variables,
