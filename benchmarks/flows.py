@@ -44,7 +44,7 @@ class Config:
     kinds: tuple[Kind, ...] = tuple(KINDS)
     """Kinds of flow."""
     libraries: tuple[Library, ...] = ("zuko", "flowjax", "nflows", "normflows")
-    """Libraries beside ours, which need the extra bench."""
+    """Libraries compared with ours, which need the extra bench."""
     entries: int | None = None
     """Entries of a row; None for those of the kind."""
     width: int | None = None

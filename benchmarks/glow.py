@@ -38,7 +38,7 @@ class Config:
     """Sizes of the benchmark."""
 
     only: tuple[Table, ...] = ("peer", "depth", "peak", "memory")
-    """Tables to measure. peer: speed beside normflows. depth: what more steps cost. peak: share of
+    """Tables to measure. peer: speed against normflows. depth: what more steps cost. peak: share of
     what a matrix product reaches. memory: peak of the whole process."""
     modes: tuple[Mode, ...] = ("remat", "scan", "reversible")
     """How to backpropagate."""
@@ -94,7 +94,7 @@ def timed(sides: dict[str, Side], work: str, repeats: int) -> dict[str, list[flo
 
 
 def compare(config: Config, steps: int) -> None:
-    """Prints speed beside the peer at one depth."""
+    """Prints speed against the peer at one depth."""
     with opened(config, steps) as sides:
         print(f"\nK={steps}. Before the first update:")
         rows = []

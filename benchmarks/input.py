@@ -1,7 +1,7 @@
-"""Whether data come as fast as training eats them, for every kind of source.
+"""Whether data come as fast as training consumes them, for every kind of source.
 
-Images a second of each source through the pipeline of training, beside what a training step of the
-matching preset of Glow eats, and how long real steps wait for their batches.
+Images a second of each source through the training pipeline, compared with those that a training
+step of the matching preset of Glow consumes, and how long real steps wait for their batches.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Case(NamedTuple):
       label: What the table calls it.
       config: What to open.
       preset: Preset of `experiments.glow_celeba`.
-      decode: Whether images of a folder are decoded anew on each reading, as large folders are.
+      decode: Whether images of a folder are decoded again on each reading, as large folders are.
     """
 
     label: str
@@ -87,7 +87,7 @@ def cases(config: Config, place: pathlib.Path) -> Iterator[Case]:
     aligned = data.DataConfig(
         f"folder:{place / 'aligned'}", image_size=64, crop="celeba", flip=True
     )
-    yield Case("folder:, 218x178, decoded anew", aligned, "celeba-64", decode=True)
+    yield Case("folder:, 218x178, decoded each time", aligned, "celeba-64", decode=True)
     name = write_prepared(place, config.prepared_images)
     prepared = dataclasses.replace(aligned, source=f"tfds:{name}", data_dir=str(place))
     yield Case("tfds:, 218x178 JPEG", prepared, "celeba-64")
@@ -252,8 +252,8 @@ def main(config: Config) -> None:
         if preset == "celeba-64"
     )
     print(
-        f"Headroom on this machine's cores beside one TPU v5e chip, which on paper eats {chip:.0f} "
-        f"images/s of celeba-64: {listed}."
+        f"Headroom on this machine's cores for one TPU v5e chip, which on paper consumes "
+        f"{chip:.0f} images/s of celeba-64: {listed}."
     )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from vaeflow._util.shapes import check_event_shape, sum_event
 from vaeflow.bijectors.base import Bijector
-from vaeflow.bijectors.orthogonal import householder_product
+from vaeflow.bijectors.orthogonal import householder_product, matmul
 
 LARGEST_SOLVED = 24
 """Triangular matrices with more rows are inverted by halves.
@@ -48,7 +48,7 @@ def inverse(matrix: Float[Array, "channel channel"]) -> Float[Array, "channel ch
 @inverse.defjvp
 def _inverse_jvp(primals, tangents):
     inverted = inverse(primals[0])
-    return inverted, -_matmul(_matmul(inverted, tangents[0]), inverted)
+    return inverted, -matmul(matmul(inverted, tangents[0]), inverted)
 
 
 def _inverse_from(factors: Array, permutation: Array) -> Array:
@@ -61,7 +61,7 @@ def inverse_from_triangles(
     lower: Float[Array, "channel channel"], upper: Float[Array, "channel channel"]
 ) -> Float[Array, "channel channel"]:
     """Inverts L U, reading the strict lower triangle of L (unit diagonal) and the upper of U."""
-    return _matmul(inverse_upper(upper), _inverse_lower(lower, unit_diagonal=True))
+    return matmul(inverse_upper(upper), _inverse_lower(lower, unit_diagonal=True))
 
 
 def inverse_upper(matrix: Float[Array, "channel channel"]) -> Float[Array, "channel channel"]:
@@ -83,12 +83,8 @@ def _inverse_lower(matrix: Array, *, unit_diagonal: bool) -> Array:
     half = size // 2
     first = _inverse_lower(matrix[:half, :half], unit_diagonal=unit_diagonal)
     last = _inverse_lower(matrix[half:, half:], unit_diagonal=unit_diagonal)
-    mixed = -_matmul(last, _matmul(matrix[half:, :half], first))
+    mixed = -matmul(last, matmul(matrix[half:, :half], first))
     return jnp.block([[first, jnp.zeros((half, size - half), matrix.dtype)], [mixed, last]])
-
-
-def _matmul(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 class Invertible1x1Convolution(Bijector):
@@ -218,7 +214,7 @@ def plu_factors(weight: Float[Array, "channel channel"]) -> dict[str, Array]:
 
 
 def _mix(x: Array, weight: Array) -> Array:
-    # Accelerators would otherwise multiply in bfloat16, which is too coarse to invert.
+    # Accelerators would otherwise matmul in bfloat16, which is too coarse to invert.
     return jnp.matmul(x, weight, precision=jax.lax.Precision.HIGHEST)
 
 
