@@ -97,7 +97,7 @@ def test_every_protocol_of_classes_is_checked():
     assert public == checked
 
 
-def test_missing_members_are_found():
+def test_missing_members_are_reported():
     @dataclasses.dataclass
     class NoArguments:
         num_parameters = 2

@@ -116,12 +116,12 @@ class Invertible1x1Convolution(Bijector):
     def _forward(self, x):
         batch, positions = _batch_and_positions(self, x, self.weight)
         log_det = positions * log_abs_determinant(self.weight)
-        return _mix(x, self.weight), jnp.broadcast_to(log_det, batch)
+        return matmul(x, self.weight), jnp.broadcast_to(log_det, batch)
 
     def _inverse(self, y):
         batch, positions = _batch_and_positions(self, y, self.weight)
         log_det = -positions * log_abs_determinant(self.weight)
-        return _mix(y, inverse(self.weight)), jnp.broadcast_to(log_det, batch)
+        return matmul(y, inverse(self.weight)), jnp.broadcast_to(log_det, batch)
 
 
 class Invertible1x1ConvolutionPLU(Bijector):
@@ -183,14 +183,14 @@ class Invertible1x1ConvolutionPLU(Bijector):
         permutation, lower, upper = self._factors()
         weight = permutation @ lower @ upper
         log_det = positions * sum_event(self.log_magnitude, 1)
-        return _mix(x, weight), jnp.broadcast_to(log_det, batch)
+        return matmul(x, weight), jnp.broadcast_to(log_det, batch)
 
     def _inverse(self, y):
         batch, positions = _batch_and_positions(self, y, self.lower)
         permutation, lower, upper = self._factors()
         weight = inverse_from_triangles(lower, upper) @ permutation.T
         log_det = -positions * sum_event(self.log_magnitude, 1)
-        return _mix(y, weight), jnp.broadcast_to(log_det, batch)
+        return matmul(y, weight), jnp.broadcast_to(log_det, batch)
 
 
 def plu_factors(weight: Float[Array, "channel channel"]) -> dict[str, Array]:
@@ -211,11 +211,6 @@ def plu_factors(weight: Float[Array, "channel channel"]) -> dict[str, Array]:
         "sign": jnp.sign(diagonal),
         "log_magnitude": jnp.log(jnp.abs(diagonal)),
     }
-
-
-def _mix(x: Array, weight: Array) -> Array:
-    # Accelerators would otherwise matmul in bfloat16, which is too coarse to invert.
-    return jnp.matmul(x, weight, precision=jax.lax.Precision.HIGHEST)
 
 
 def _batch_and_positions(
@@ -328,13 +323,13 @@ class QRLinear(Bijector):
 
     def _forward(self, x):
         batch, _ = _batch_and_positions(self, x, self.upper)
-        weight = _mix(householder_product(self.reflections), self._triangle())
-        return _mix(x, weight), jnp.broadcast_to(sum_event(self.log_diagonal, 1), batch)
+        weight = matmul(householder_product(self.reflections), self._triangle())
+        return matmul(x, weight), jnp.broadcast_to(sum_event(self.log_diagonal, 1), batch)
 
     def _inverse(self, y):
         batch, _ = _batch_and_positions(self, y, self.upper)
-        weight = _mix(inverse_upper(self._triangle()), householder_product(self.reflections).T)
-        return _mix(y, weight), jnp.broadcast_to(-sum_event(self.log_diagonal, 1), batch)
+        weight = matmul(inverse_upper(self._triangle()), householder_product(self.reflections).T)
+        return matmul(y, weight), jnp.broadcast_to(-sum_event(self.log_diagonal, 1), batch)
 
 
 def _check_factors(**factors: Array) -> None:

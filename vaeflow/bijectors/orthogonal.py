@@ -106,7 +106,7 @@ def _orthonormal_columns_jvp(primals, tangents):
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Multiplies matrices in full float32: accelerators would otherwise use bfloat16."""
+    """Multiplies in full precision; the bfloat16 of accelerators is too coarse to invert."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
