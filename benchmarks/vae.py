@@ -148,15 +148,15 @@ def peak(config: Config) -> None:
             side("initialize")
             measures[name, "step"] = lambda side=side: operations / side("run", config.calls)
             measures[name, "peak"] = lambda side=side: side("matmul", config.matrix_rows)
-        found = alternate(measures, config.repeats)
+        results = alternate(measures, config.repeats)
     table(
         ("side", "training step, G/s", "matrix product, G/s", "share"),
         (
             (
                 name,
-                f"{statistics.median(found[name, 'step']) / 1e9:.1f}",
-                f"{statistics.median(found[name, 'peak']) / 1e9:.1f}",
-                f"{paired_ratio(found[name, 'step'], found[name, 'peak']):.2f}",
+                f"{statistics.median(results[name, 'step']) / 1e9:.1f}",
+                f"{statistics.median(results[name, 'peak']) / 1e9:.1f}",
+                f"{paired_ratio(results[name, 'step'], results[name, 'peak']):.2f}",
             )
             for name in sides
         ),
