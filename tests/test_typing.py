@@ -56,7 +56,7 @@ LOSSES = [
 
 
 def missing(protocol: type, implementation: type) -> list[str]:
-    """What an implementation lacks: attributes, methods, and arguments of methods."""
+    """Attributes, methods and arguments of methods that an implementation lacks."""
     annotations = typing.get_type_hints(protocol, vars(protocols)).keys()
     methods = {
         name

@@ -94,7 +94,7 @@ def test_stored_configurations_are_those_of_the_presets(experiment, preset):
 
 
 def copied(name, tmp_path):
-    """A stored run beside its data."""
+    """A stored run next to its data."""
     golden_runs.write_data(tmp_path)
     shutil.copytree(RUNS / name, tmp_path / "run")
     return golden_runs.RUNS[name]
