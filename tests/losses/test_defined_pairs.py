@@ -129,12 +129,15 @@ def test_images_are_encoded_once(objective, variables):
 
 def test_the_table_of_the_readme_is_this_one():
     table = README.read_text().partition("| objective | `VAE` | `HierarchicalVAE` |")[2]
-    rows = [line.strip("| ").split(" | ") for line in table.partition("\n\n")[0].splitlines()[2:]]
-    found = {}
-    for names, flat, ladder in rows:
-        for objective in OBJECTIVES:
-            if f"`{objective}`" in names:
-                found[objective] = ("not defined" not in flat, ladder != "not defined")
-    assert found == {
-        objective: (True, objective in DEFINED["HierarchicalVAE"]) for objective in DEFINED["VAE"]
+    rows = [line.strip("|").split("|") for line in table.partition("\n\n")[0].splitlines()[2:]]
+    documented = {
+        objective: (bool(flat.strip()), bool(ladder.strip()))
+        for names, flat, ladder in rows
+        for objective in OBJECTIVES
+        if f"`{objective}`" in names
+    }
+    assert documented == {
+        objective: (objective in DEFINED["VAE"], objective in DEFINED["HierarchicalVAE"])
+        for objective in OBJECTIVES
+        if objective in DEFINED["VAE"] | DEFINED["HierarchicalVAE"]
     }
