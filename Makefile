@@ -17,7 +17,7 @@ run: $(VENV)/.experiments
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-# What takes minutes, as a whole: before a release.
+# The tests that take minutes: before a release.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(ARGS)
 

@@ -43,7 +43,7 @@ class Config:
     densities: tuple[Density, ...] = DENSITIES
     """Densities to learn."""
     libraries: tuple[Literal["zuko", "flowjax"], ...] = ("zuko", "flowjax")
-    """Libraries beside ours, which need the extra bench."""
+    """Libraries compared with ours, which need the extra bench."""
     steps: int = 5
     """Steps of a flow."""
     width: int = 64

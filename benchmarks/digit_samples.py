@@ -1,7 +1,7 @@
 """Samples of runs on the same labelled images, held against the images by one classifier.
 
 For each run: how sure a classifier is of what the samples are, how evenly the classes occur, and
-the Fréchet distance between its features of the samples and of training images, beside that of test
+the Fréchet distance between its features of the samples and of training images, with that of test
 images. Figures by other classifiers can't be compared with these.
 """
 

@@ -32,7 +32,7 @@ class Config:
 def main(config: Config) -> None:
     """Runs the folds and prints a table."""
     _cli.quieten()
-    found: dict[str, list[float]] = {name: [] for name in METRICS}
+    results: dict[str, list[float]] = {name: [] for name in METRICS}
     for fold in range(config.folds):
         workdir = f"{config.workdir}/{fold}"
         arguments = ["--preset", "faces", "--data.fold", str(fold), "--workdir", workdir]
@@ -41,11 +41,11 @@ def main(config: Config) -> None:
             raise SystemExit(code)
         report = json.loads(pathlib.Path(workdir, "report.json").read_text())
         for name in METRICS:
-            found[name].append(report["metrics"][name])
+            results[name].append(report["metrics"][name])
     folds = " | ".join(f"fold {fold}" for fold in range(config.folds))
     print(f"| bits/dim | {folds} | mean | standard deviation |")
     print("| --- " * (config.folds + 3) + "|")
-    for name, values in found.items():
+    for name, values in results.items():
         model = name.removeprefix("bits_per_dim").strip("_").replace("_", " ") or "Glow"
         cells = " | ".join(f"{value:.3f}" for value in values)
         mean, spread = statistics.mean(values), statistics.stdev(values)

@@ -22,7 +22,7 @@ class FlowSize:
     """Sizes of a flow and of its batch."""
 
     kind: Kind
-    """What its steps are."""
+    """The kind of its steps."""
     entries: int = 6
     """Entries of a row."""
     steps: int = 5

@@ -44,7 +44,7 @@ class Config:
     kinds: tuple[Kind, ...] = tuple(KINDS)
     """Kinds of flow."""
     libraries: tuple[Library, ...] = ("zuko", "flowjax", "nflows", "normflows")
-    """Libraries beside ours, which need the extra bench."""
+    """Libraries compared with ours, which need the extra bench."""
     entries: int | None = None
     """Entries of a row; None for those of the kind."""
     width: int | None = None
@@ -115,14 +115,14 @@ def speed(config: Config, kind: Kind) -> None:
     """Prints times of one kind of flow."""
     size = config.size(kind)
     with opened(config.libraries, config.threads, size) as sides:
-        found = {name: side("initialize") for name, side in sides.items()}
+        results = {name: side("initialize") for name, side in sides.items()}
         first = {name: {work: side("run", work) for work in WORKS} for name, side in sides.items()}
         print(f"\n{described(size)}")
         rows = []
         for work, label in WORKS.items():
             times = timed(sides, work, config.repeats)
             for name, values in times.items():
-                parameters = found[name]["parameters"]
+                parameters = results[name]["parameters"]
                 milliseconds = (1e3 * statistics.median(values), 1e3 * min(values))
                 ratio = paired_ratio(values, times[OURS])
                 cells = (*(f"{value:.2f}" for value in milliseconds), f"{ratio:.2f}")
@@ -137,13 +137,13 @@ def learned(
 ) -> Iterator[tuple[str, ...]]:
     """Trains every side on each size; yields its name, its likelihoods, their mean, and ours less
     that mean."""
-    found: dict[str, list[float]] = {name: [] for name in (OURS, *libraries)}
+    results: dict[str, list[float]] = {name: [] for name in (OURS, *libraries)}
     for size in sizes:
         with opened(libraries, threads, size) as sides:
             for name, side in sides.items():
-                found[name].append(side("train", updates))
-    means = {name: statistics.mean(values) for name, values in found.items()}
-    for name, values in found.items():
+                results[name].append(side("train", updates))
+    means = {name: statistics.mean(values) for name, values in results.items()}
+    for name, values in results.items():
         each = (f"{value:.3f}" for value in values)
         yield name, *each, f"{means[name]:.3f}", f"{means[OURS] - means[name]:+.3f}"
 

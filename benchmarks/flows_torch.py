@@ -1,4 +1,4 @@
-"""What the sides of PyTorch's libraries share."""
+"""The common part of the sides of PyTorch's libraries."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Config:
     """Sizes of the benchmark."""
 
     only: tuple[Table, ...] = ("peer", "depth", "peak", "memory")
-    """Tables to measure. peer: speed beside normflows. depth: what more steps cost. peak: share of
+    """Tables to measure. peer: speed against normflows. depth: what more steps cost. peak: share of
     what a matrix product reaches. memory: peak of the whole process."""
     modes: tuple[Mode, ...] = ("remat", "scan", "reversible")
     """How to backpropagate."""
@@ -94,13 +94,13 @@ def timed(sides: dict[str, Side], work: str, repeats: int) -> dict[str, list[flo
 
 
 def compare(config: Config, steps: int) -> None:
-    """Prints speed beside the peer at one depth."""
+    """Prints speed against the peer at one depth."""
     with opened(config, steps) as sides:
         print(f"\nK={steps}. Before the first update:")
         rows = []
         for label, side in sides.items():
-            found = side("initialize")
-            cells = (found["parameters"], " ".join(found["dtypes"]), f"{side('loss'):.4f}")
+            results = side("initialize")
+            cells = (results["parameters"], " ".join(results["dtypes"]), f"{side('loss'):.4f}")
             rows.append((label, *cells))
         table(("side", "parameters", "of type", "loss, nats/dim"), rows)
         first = MODES[config.modes[0]]
@@ -139,8 +139,8 @@ def depth(config: Config) -> None:
             size, threads = config.size(steps), config.threads
             side = stack.enter_context(Side(OURS, threads=threads, mode=mode, **size))
             side("initialize")
-            found = compiled[steps, mode] = side("compile", "gradient")
-            yield steps, mode, f"{found['seconds']:.1f}", f"{found['temporaries'] / 1e6:.1f}"
+            results = compiled[steps, mode] = side("compile", "gradient")
+            yield steps, mode, f"{results['seconds']:.1f}", f"{results['temporaries'] / 1e6:.1f}"
             if steps == shallow:
                 sides[mode] = side
 
@@ -152,9 +152,9 @@ def depth(config: Config) -> None:
             for mode in config.modes:
                 grown = compiled[deepest, mode][key] / compiled[shallow, mode][key]
                 print(f"{kind}, {mode}: K={deepest} / K={shallow} = {grown:.2f}")
-        for (steps, mode), found in compiled.items():
+        for (steps, mode), results in compiled.items():
             if (steps, "scan") in compiled and mode not in ("scan", "unrolled"):
-                share = found["temporaries"] / compiled[steps, "scan"]["temporaries"]
+                share = results["temporaries"] / compiled[steps, "scan"]["temporaries"]
                 print(f"temporaries, K={steps}: {mode} / scan = {share:.2f}")
         times = timed(sides, "gradient", config.repeats)
     head = (f"gradient, K={shallow}", "median, ms", "over unrolled")
@@ -181,15 +181,15 @@ def peak(config: Config) -> None:
             side("initialize")
             measures[label, "step"] = lambda side=side: operations / side("run", "step")
             measures[label, "peak"] = lambda side=side: side("matmul", config.matrix_rows)
-        found = alternate(measures, config.repeats)
+        results = alternate(measures, config.repeats)
     table(
         ("side", "training step, G/s", "matrix product, G/s", "share"),
         (
             (
                 label,
-                f"{statistics.median(found[label, 'step']) / 1e9:.0f}",
-                f"{statistics.median(found[label, 'peak']) / 1e9:.0f}",
-                f"{paired_ratio(found[label, 'step'], found[label, 'peak']):.2f}",
+                f"{statistics.median(results[label, 'step']) / 1e9:.0f}",
+                f"{statistics.median(results[label, 'peak']) / 1e9:.0f}",
+                f"{paired_ratio(results[label, 'step'], results[label, 'peak']):.2f}",
             )
             for label in sides
         ),
@@ -235,12 +235,12 @@ def memory(config: Config) -> None:
         occupied(config, OURS, environment, mode="reversible")
         case = (OURS, environment, {"mode": "reversible"})
         cases["ours, reversible, compiled before"] = case
-        found = {}
+        results = {}
 
         def rows() -> Iterator[tuple]:
             for label, (module, variables, options) in cases.items():
-                found[label] = occupied(config, module, variables, **options)
-                yield label, *(f"{value / 2**20:.0f}" for value in found[label].values())
+                results[label] = occupied(config, module, variables, **options)
+                yield label, *(f"{value / 2**20:.0f}" for value in results[label].values())
 
         print(
             f"\nResident MiB of a process of its own, K={config.memory_depth}, "
@@ -248,9 +248,9 @@ def memory(config: Config) -> None:
         )
         head = ("side", "imported, idle", "most until compiled", "then resident")
         table((*head, "most during steps", "most in all"), rows())
-    for label, ours in found.items():
+    for label, ours in results.items():
         if config.peer and label != "normflows":
-            theirs = found["normflows"]
+            theirs = results["normflows"]
             during, whole = (theirs[name] / ours[name] for name in ("steps", "all"))
             above = (theirs["all"] - theirs["idle"]) / (ours["steps"] - ours["settled"])
             print(

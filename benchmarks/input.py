@@ -1,7 +1,7 @@
-"""Whether data come as fast as training eats them, for every kind of source.
+"""Whether data come as fast as training consumes them, for every kind of source.
 
-Images a second of each source through the pipeline of training, beside what a training step of the
-matching preset of Glow eats, and how long real steps wait for their batches.
+Images a second of each source through the training pipeline, compared with those that a training
+step of the matching preset of Glow consumes, and how long real steps wait for their batches.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Case(NamedTuple):
       label: What the table calls it.
       config: What to open.
       preset: Preset of `experiments.glow_celeba`.
-      decode: Whether images of a folder are decoded anew on each reading, as large folders are.
+      decode: Whether images of a folder are decoded again on each reading, as large folders are.
     """
 
     label: str
@@ -87,7 +87,7 @@ def cases(config: Config, place: pathlib.Path) -> Iterator[Case]:
     aligned = data.DataConfig(
         f"folder:{place / 'aligned'}", image_size=64, crop="celeba", flip=True
     )
-    yield Case("folder:, 218x178, decoded anew", aligned, "celeba-64", decode=True)
+    yield Case("folder:, 218x178, decoded each time", aligned, "celeba-64", decode=True)
     name = write_prepared(place, config.prepared_images)
     prepared = dataclasses.replace(aligned, source=f"tfds:{name}", data_dir=str(place))
     yield Case("tfds:, 218x178 JPEG", prepared, "celeba-64")
@@ -140,11 +140,11 @@ def plan_rate(batches: training.Batches, config: Config) -> float:
 
 
 def _median_rate(start, images: int, config: Config) -> float:
-    found = []
+    results = []
     for _ in range(config.repeats):
         with contextlib.closing(start()) as batches:
-            found.append(rate(batches, images, config.seconds))
-    return statistics.median(found)
+            results.append(rate(batches, images, config.seconds))
+    return statistics.median(results)
 
 
 class Trainer:
@@ -188,7 +188,7 @@ def measure(case: Case, config: Config, trainers: dict[tuple, Trainer]) -> dict[
     """All figures of one source."""
     start = time.perf_counter()
     dataset = opened(case)
-    found = {"open": time.perf_counter() - start}
+    results = {"open": time.perf_counter() - start}
     key = (case.preset, dataset.shape)
     if key not in trainers:
         trainers[key] = Trainer(case.preset, dataset, config)
@@ -196,17 +196,17 @@ def measure(case: Case, config: Config, trainers: dict[tuple, Trainer]) -> dict[
     # The source is read in the batches of the preset, a step on a CPU may take smaller ones.
     own = min(glow_celeba.PRESETS[case.preset].config.train.batch_size, len(dataset.train))
     batches = training.Batches(dataset.train, own, 0, case.config.flip)
-    found["source"] = source_rate(batches, config)
-    found["plan"] = plan_rate(batches, config)
+    results["source"] = source_rate(batches, config)
+    results["plan"] = plan_rate(batches, config)
     fed = dataclasses.replace(batches, batch_size=min(trainer.batch_size, own))
     one = jax.device_put(next(fed.stream(0)))
     alone, _ = trainer.run(itertools.repeat(one), config.train_seconds)
     with contextlib.closing(prefetch(jax.device_put(batch) for batch in fed.stream(0))) as stream:
-        step, found["wait"] = trainer.run(stream, config.train_seconds)
-    found["eaten"] = fed.batch_size / alone
-    found["slower"] = step / alone
-    found["share"] = found["wait"] / step
-    return found
+        step, results["wait"] = trainer.run(stream, config.train_seconds)
+    results["eaten"] = fed.batch_size / alone
+    results["slower"] = step / alone
+    results["share"] = results["wait"] / step
+    return results
 
 
 def accelerator_rate() -> float:
@@ -219,13 +219,13 @@ def main(config: Config) -> None:
     """Measures, and prints the tables and who falls behind."""
     _cli.quieten()
     machine("jax", "grain", "numpy", "pillow", "tensorflow-datasets", "array-record")
-    found, presets = {}, {}
+    results, presets = {}, {}
     with tempfile.TemporaryDirectory() as place:
         trainers: dict[tuple, Trainer] = {}
 
         def rows() -> Iterator[tuple]:
             for case in cases(config, pathlib.Path(place)):
-                figures = found[case.label] = measure(case, config, trainers)
+                figures = results[case.label] = measure(case, config, trainers)
                 presets[case.label] = case.preset
                 yield (
                     case.label,
@@ -243,17 +243,17 @@ def main(config: Config) -> None:
         head = ("source", "open, s", "images/s", "plan, images/s", "preset", "eaten, images/s")
         tail = ("headroom", "wait a step, ms", "of the step", "step over step without pipeline")
         table((*head, *tail), rows())
-    late = [name for name, figures in found.items() if figures["source"] < figures["eaten"]]
+    late = [name for name, figures in results.items() if figures["source"] < figures["eaten"]]
     print(f"Slower than training on this machine: {', '.join(late) or 'no source'}.")
     chip = accelerator_rate()
     listed = ", ".join(
-        f"{name} {found[name]['source'] / chip:.1f}"
+        f"{name} {results[name]['source'] / chip:.1f}"
         for name, preset in presets.items()
         if preset == "celeba-64"
     )
     print(
-        f"Headroom on this machine's cores beside one TPU v5e chip, which on paper eats {chip:.0f} "
-        f"images/s of celeba-64: {listed}."
+        f"Headroom on this machine's cores for one TPU v5e chip, which on paper consumes "
+        f"{chip:.0f} images/s of celeba-64: {listed}."
     )
 
 

@@ -20,7 +20,7 @@ def make(**size: Any) -> Ours:
 
 
 def model_config(size: MunitSize) -> munit_folders.ModelConfig:
-    """What the experiments call these sizes."""
+    """These sizes by the names of the experiments."""
     return munit_folders.ModelConfig(
         content_channels=tuple(size.content_channels),
         blocks=size.blocks,
@@ -70,5 +70,5 @@ class Ours:
         return (time.perf_counter() - start) / calls
 
     def loss(self) -> float:
-        """What the auto-encoders minimise, at the last step."""
+        """The loss of the auto-encoders at the last step."""
         return float(self.metrics["generator/loss"])

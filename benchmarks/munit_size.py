@@ -13,7 +13,7 @@ LEARNING_RATE = 5e-4
 DECAYS = (0.5, 0.999)
 """Of Adam's averages."""
 WEIGHTS = {"reconstruction": 10.0, "content": 1.0, "style": 1.0}
-"""Of what the auto-encoders minimise, beside what the discriminators say."""
+"""Of what the auto-encoders minimise, in addition to what the discriminators say."""
 SHAPES = {"a": (28, 28, 1), "b": (28, 28, 3)}
 """Height, width and channels of an image of each domain."""
 

@@ -52,7 +52,7 @@ class Network(nn.Module):
         return {domain: self.generator[domain].content(values[domain]) for domain in DOMAINS}
 
     def discriminator_terms(self, values: Tensors, contents: Tensors, drawn: Tensors) -> Tensors:
-        """What the discriminators minimise the sum of, given a style of each domain."""
+        """The terms of the loss of the discriminators, given a style of each domain."""
         terms = {}
         for to, source in DOMAINS.items():
             with torch.no_grad():
@@ -64,7 +64,7 @@ class Network(nn.Module):
         return terms
 
     def generator_terms(self, values: Tensors, contents: Tensors, drawn: Tensors) -> Tensors:
-        """What the auto-encoders minimise, without the weights."""
+        """The terms of the loss of the auto-encoders, unweighted."""
         terms = {}
         for to, source in DOMAINS.items():
             own, coder = self.generator[to].style(values[to]), self.generator[to]
@@ -118,7 +118,7 @@ class Torch:
         return (time.perf_counter() - start) / calls
 
     def loss(self) -> float:
-        """What the auto-encoders minimise, at the last step."""
+        """The loss of the auto-encoders at the last step."""
         return float(total(self.terms["generator"]))
 
     def _step(self) -> None:

@@ -86,7 +86,7 @@ def closeness(config: Config) -> None:
 
     def rows():
         for energy in config.energies:
-            found: dict[str, list[float]] = {name: [] for name in config.modules()}
+            results: dict[str, list[float]] = {name: [] for name in config.modules()}
             for seed in range(config.seeds):
                 size = PlaneSize(
                     energy,
@@ -105,8 +105,8 @@ def closeness(config: Config) -> None:
                     }
                     constant = {"normflows": sides["ours"]("log_normalizer")}
                     for name, side in sides.items():
-                        found[name].append(side("train") + constant.get(name, 0.0))
-            for name, values in found.items():
+                        results[name].append(side("train") + constant.get(name, 0.0))
+            for name, values in results.items():
                 each = (f"{value:.4f}" for value in values)
                 yield energy.replace("_", " "), name, *each, f"{statistics.mean(values):.4f}"
 

@@ -64,8 +64,8 @@ class Ours:
             self.state = self.step(self.state, np.float32(self.size.beta_at(step)))
         batch = {"index": jnp.arange(SAMPLES)}
         variables = training.variables_of(self.state)
-        found = self.loss(self.model, variables, batch, jax.random.key(1))[0]
-        return float(found) + self.log_normalizer()
+        loss = self.loss(self.model, variables, batch, jax.random.key(1))[0]
+        return float(loss) + self.log_normalizer()
 
     def log_normalizer(self) -> float:
         """log Z of the energy, by quadrature."""

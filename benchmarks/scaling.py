@@ -69,7 +69,7 @@ def sizes(config: Config) -> None:
     def rows() -> Iterator[tuple]:
         for name in ("batch_size", "width", "steps", "image_size"):
             values = getattr(config, name)
-            found = []
+            results = []
             for value in values:
                 size = dataclasses.replace(config.base, **{name: value})
                 if size not in known:
@@ -78,10 +78,10 @@ def sizes(config: Config) -> None:
                         "benchmarks.ours", threads=config.threads, mode=config.mode, **options
                     ) as side:
                         known[size] = measured(side, config.repeats)
-                found.append(known[size])
+                results.append(known[size])
                 yield name, value, *(f"{number:.1f}" for number in known[size].values())
             if len(values) > 1:
-                fits = [slope(values, [row[key] for row in found]) for key in found[0]]
+                fits = [slope(values, [row[key] for row in results]) for key in results[0]]
                 exponents.append((name, *(f"{fit:.2f}" for fit in fits)))
 
     kept = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(config.base).items())
@@ -106,9 +106,9 @@ def devices(config: Config) -> None:
                 mode=config.mode,
                 **options,
             ) as side:
-                found = measured(side, config.repeats)
-            first = found["time"] if first is None else first
-            yield count, *(f"{v:.1f}" for v in found.values()), f"{found['time'] / first:.2f}"
+                results = measured(side, config.repeats)
+            first = results["time"] if first is None else first
+            yield count, *(f"{v:.1f}" for v in results.values()), f"{results['time'] / first:.2f}"
 
     print(
         f"\nOne batch of {config.base.batch_size} images divided over devices that share "

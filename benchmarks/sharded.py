@@ -29,10 +29,10 @@ class Sharded(Ours):
 
     def initialize(self) -> dict[str, Any]:
         """Initialises as one device does, and hands out state and images."""
-        found = super().initialize()
+        results = super().initialize()
         self.state = replicate(self.state, self.strategy.mesh)
         self.images = self.strategy.place(self.images, 0)
-        return {**found, "devices": len(self.images.sharding.device_set)}
+        return {**results, "devices": len(self.images.sharding.device_set)}
 
     def _function(self, work: str) -> Callable:
         function = super()._function(work)

@@ -1,7 +1,7 @@
 """Sides of a comparison: each a process of its own that answers commands over pipes.
 
 Libraries then share neither threads nor memory, and the parent, which imports none of them, calls
-the sides in turn, so that whatever else the machine does falls on all alike.
+the sides in turn, so that whatever else the machine does falls on all equally.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def memory() -> dict[str, int]:
 
 
 def forget_peak() -> None:
-    """Lets the peak of `memory` begin anew from what is resident now."""
+    """Lets the peak of `memory` restart from what is resident now."""
     pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 

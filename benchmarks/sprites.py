@@ -80,13 +80,13 @@ def summarize(config: Config) -> list[dict[str, Any]]:
             pathlib.Path(config.workdir, f"{preset}-{seed}", "report.json")
             for seed in range(config.seeds)
         ]
-        found = [json.loads(file.read_text())["metrics"] for file in files if file.exists()]
-        if found:
-            values = {name: [metrics[name] for metrics in found] for name in COLUMNS}
+        results = [json.loads(file.read_text())["metrics"] for file in files if file.exists()]
+        if results:
+            values = {name: [metrics[name] for metrics in results] for name in COLUMNS}
             rows.append(
                 {
                     "objective": preset,
-                    "runs": len(found),
+                    "runs": len(results),
                     "mean": {name: statistics.mean(each) for name, each in values.items()},
                     "deviation": {
                         name: statistics.stdev(each) if len(each) > 1 else None

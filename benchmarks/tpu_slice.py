@@ -1,4 +1,4 @@
-"""What a slice of TPU chips would do with the large presets: a model on paper, not a measurement.
+"""Steps of the large presets on a slice of TPU chips: a model on paper, not a measurement.
 
 Chips divide the batch and hold all parameters. A step takes the longer of computing and of moving
 activations to and from memory, and then, nothing overlapping, averages float32 gradients around a
@@ -52,7 +52,7 @@ TPUS = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What one training step is made of.
+    """The work of one training step.
 
     Attributes:
       name: The preset's.

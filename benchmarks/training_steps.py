@@ -28,7 +28,7 @@ def training_steps(sides: Mapping[str, Side], calls: int, repeats: int) -> list[
     Returns:
       Rows below `STEP_COLUMNS`.
     """
-    found = {name: side("initialize") for name, side in sides.items()}
+    results = {name: side("initialize") for name, side in sides.items()}
     first = {name: side("run") for name, side in sides.items()}
     measures = {name: lambda side=side: side("run", calls) for name, side in sides.items()}
     times = alternate(measures, repeats)
@@ -36,8 +36,8 @@ def training_steps(sides: Mapping[str, Side], calls: int, repeats: int) -> list[
     return [
         (
             name,
-            found[name]["parameters"],
-            " ".join(found[name]["dtypes"]),
+            results[name]["parameters"],
+            " ".join(results[name]["dtypes"]),
             f"{first[name]:.2f}",
             *timing_cells(values, ours, 2),
             f"{sides[name]('loss'):.1f}",

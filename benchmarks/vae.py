@@ -32,7 +32,7 @@ PEERS: dict[Table, tuple[Peer, ...]] = {
     "epoch": ("torch", "pythae"),
     "peak": ("torch",),
 }
-"""Who is measured beside ours, in each table."""
+"""Who is compared with ours, in each table."""
 WAYS = {OURS: ("scanned", "streamed"), "torch": ("loader",), "pythae": ("trainer",)}
 """Ways through an epoch on each side."""
 PACKAGES = {"torch": "torch", "pythae": "pythae"}
@@ -43,19 +43,19 @@ class Config:
     """Sizes of the benchmark."""
 
     only: tuple[Table, ...] = ("step", "flax", "importance", "epoch", "peak")
-    """Tables to measure. step: a training step. flax: the same beside plain Flax. importance: of
+    """Tables to measure. step: a training step. flax: the same, against plain Flax. importance: of
     the importance-weighted bound. epoch: all images once. peak: share of what a matrix product
     reaches."""
     peers: tuple[Peer, ...] = ("torch", "pythae", "flax")
-    """Sides beside ours; the first two need the extra bench."""
+    """Sides compared with ours; the first two need the extra bench."""
     hidden: int = 512
     """Units of each hidden layer; pythae has no other than 512."""
     latents: int = 32
     """Number of latents."""
     flax_hidden: int = 500
-    """Units of each hidden layer beside Flax, by its example."""
+    """Units of each hidden layer against Flax, by its example."""
     flax_latents: int = 20
-    """Number of latents beside Flax, by its example."""
+    """Number of latents against Flax, by its example."""
     samples: int = 50
     """Samples of each image for the importance-weighted bound."""
     batch_size: int = 128
@@ -148,15 +148,15 @@ def peak(config: Config) -> None:
             side("initialize")
             measures[name, "step"] = lambda side=side: operations / side("run", config.calls)
             measures[name, "peak"] = lambda side=side: side("matmul", config.matrix_rows)
-        found = alternate(measures, config.repeats)
+        results = alternate(measures, config.repeats)
     table(
         ("side", "training step, G/s", "matrix product, G/s", "share"),
         (
             (
                 name,
-                f"{statistics.median(found[name, 'step']) / 1e9:.1f}",
-                f"{statistics.median(found[name, 'peak']) / 1e9:.1f}",
-                f"{paired_ratio(found[name, 'step'], found[name, 'peak']):.2f}",
+                f"{statistics.median(results[name, 'step']) / 1e9:.1f}",
+                f"{statistics.median(results[name, 'peak']) / 1e9:.1f}",
+                f"{paired_ratio(results[name, 'step'], results[name, 'peak']):.2f}",
             )
             for name in sides
         ),

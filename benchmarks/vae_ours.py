@@ -31,7 +31,7 @@ def make(**size: Any) -> Ours:
 
 
 def build(size: VaeSize) -> vf.models.VAE:
-    """Builds the model, which draws binary images anew at each step."""
+    """Builds the model, which samples binary images again at each step."""
     return vf.models.VAE(
         vf.encoders.Encoder(
             vf.encoders.DenseEncoder((size.hidden,), activation=vf.nn.relu),

@@ -108,11 +108,11 @@ class Ours:
         parameters = variables.get("params", {})
 
         def loss_of(parameters: Any, features: jax.Array) -> tuple[jax.Array, dict]:
-            found, learned = self.quantizer.apply(
+            results, learned = self.quantizer.apply(
                 {**variables, "params": parameters}, features, key, train=True, mutable=["codebook"]
             )
-            loss = jnp.mean(found.values @ self.readout)
-            for name, term in found.losses.items():
+            loss = jnp.mean(results.values @ self.readout)
+            for name, term in results.losses.items():
                 loss += WEIGHTS[name] * jnp.mean(term)
             return loss, learned
 

@@ -21,7 +21,7 @@ def make(**size: Any) -> Ours:
 
 
 def build(size: VqStepSize) -> vf.models.VQVAE:
-    """Builds the model, which draws binary images anew at each step."""
+    """Builds the model, which samples binary images again at each step."""
     sizes = {"num_blocks": size.blocks, "hidden_features": size.hidden}
     average = vf.quantizers.MovingAverage(DECAY, restart_below=RESTART_BELOW)
     return vf.models.VQVAE(

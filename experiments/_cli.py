@@ -101,7 +101,7 @@ def _holds(wanted: Any, value: Any) -> bool:
 
 
 class Result(NamedTuple):
-    """What an experiment reports.
+    """The report of an experiment.
 
     Attributes:
       step: Number of updates behind the parameters that were measured.

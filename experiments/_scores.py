@@ -330,26 +330,26 @@ class TranslationScorer:
             "b": self._translated(translate_b, self.inputs["a"], 1)[:, 0],
             "a": translate_a(self.inputs["b"]),
         }
-        found = {
+        results = {
             "diversity": self.diversity(several),
             "conditional_inception_score": self.conditional_inception_score(several),
         }
         for name in ("true_styles", "real"):
             reference = self.references[f"diversity/{name}"]
-            found[f"diversity_ratio/{name}"] = found["diversity"] / reference
+            results[f"diversity_ratio/{name}"] = results["diversity"] / reference
         for target, images in one.items():
             source = other_domain(target)
             path = f"{source}_to_{target}"
             distance = self.frechet_distance(images, target)
             untranslated = self.references[f"frechet_distance/{path}/untranslated"]
-            found |= {
+            results |= {
                 f"content_agreement/{path}": self.content_agreement(
                     self.inputs[source], images, target
                 ),
                 f"frechet_distance/{path}": distance,
                 f"frechet_ratio/{path}": distance / untranslated,
             }
-        return found | self.references
+        return results | self.references
 
     def _reference_scores(self, drawings: data.ColoredDigits) -> dict[str, float]:
         rng = np.random.RandomState(1)

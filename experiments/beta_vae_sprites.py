@@ -304,7 +304,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     means = measure(mean, variables, dataset.test, "posteriors")
     factors = dataset.truth.codes(dataset.test.rows)
     counts, remark = _evaluation.collapse(means)
-    found = {
+    results = {
         **elbo,
         "bits_per_dim": metrics.bits_per_dim(elbo["negative_elbo"], np.prod(dataset.shape)),
         **counts,
@@ -316,7 +316,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         _figures.save_all(directory, plots)
         curve = _figures.elbo_curve(directory, f"{players.prefix}negative_elbo")
         _figures.save(directory, "training_curve", curve)
-    return _cli.Result(fitted.step, found, remark)
+    return _cli.Result(fitted.step, results, remark)
 
 
 if __name__ == "__main__":

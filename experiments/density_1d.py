@@ -213,7 +213,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     log_p = jax.jit(target.log_prob)
     log_q = jax.jit(functools.partial(model.apply, variables, method="log_prob"))
     ends = [-FAR], [FAR]
-    found = {
+    results = {
         "kl": metrics.expectation(log_p, lambda x: log_p(x) - log_q(x), *ends, 10_000),
         "entropy": metrics.expectation(log_p, lambda x: -log_p(x), *ends, 10_000),
         "log_likelihood": metrics.expectation(log_p, log_q, *ends, 10_000),
@@ -221,4 +221,4 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     }
     if training.is_first():
         _figures.save_all(directory, make_figures(config, model, variables))
-    return _cli.Result(train.steps, found)
+    return _cli.Result(train.steps, results)

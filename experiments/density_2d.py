@@ -343,11 +343,11 @@ def measure(
     log_q = functools.partial(log_prob, model, variables)
     log_likelihoods = np.asarray(log_q(held_out), np.float64)
     mass = np.exp(metrics.log_integral(log_q, [-FAR] * 2, [FAR] * 2, CELLS))
-    found = {"log_likelihood": np.mean(log_likelihoods), "mass": mass}
+    results = {"log_likelihood": np.mean(log_likelihoods), "mass": mass}
     if target.log_prob is not None:
         exact = np.asarray(target.log_prob(held_out), np.float64)
-        found |= {"kl": np.mean(exact - log_likelihoods), "entropy": target.entropy}
-    return {name: float(value) for name, value in found.items()}
+        results |= {"kl": np.mean(exact - log_likelihoods), "entropy": target.entropy}
+    return {name: float(value) for name, value in results.items()}
 
 
 def density_table(
@@ -356,7 +356,7 @@ def density_table(
     targets: Targets,
     trained: Mapping[str, PyTree],
     paths: Mapping[str, np.ndarray],
-    found: Mapping[str, Mapping[str, float]],
+    results: Mapping[str, Mapping[str, float]],
 ) -> Figure:
     """Plots each target, its model's density and the path, a row for each."""
     points = plane_points(BOUND, config.points)
@@ -366,9 +366,9 @@ def density_table(
             exact = plotting.Samples(target.draw(jax.random.key(3), (paths[name].shape[1],)))
         else:
             exact = plotting.Density(np.exp(np.asarray(target.log_prob(points))))
-        caption = f"log-likelihood {found[name]['log_likelihood']:.3f}"
-        if "kl" in found[name]:
-            caption = f"KL {found[name]['kl']:.3f}"
+        caption = f"log-likelihood {results[name]['log_likelihood']:.3f}"
+        if "kl" in results[name]:
+            caption = f"KL {results[name]['kl']:.3f}"
         density = np.exp(np.asarray(log_prob(model, trained[name], points)))
         # All states of a few, otherwise up to five.
         last = len(paths[name]) - 1
@@ -406,7 +406,7 @@ def run(config: Config | density_1d.Config, directory: training.RunDirectory) ->
         name: jax.tree.map(lambda leaf, number=number: leaf[number], variables)
         for number, name in enumerate(targets)
     }
-    found = {
+    results = {
         name: measure(model, trained[name], target, config.samples)
         for name, target in targets.items()
     }
@@ -415,12 +415,12 @@ def run(config: Config | density_1d.Config, directory: training.RunDirectory) ->
         trace = jax.jit(functools.partial(path, model))
         # With the exchanges of axes undone.
         paths = {name: undo_axis_swaps(trace(trained[name], noise)) for name in targets}
-        table = density_table(config, model, targets, trained, paths, found)
+        table = density_table(config, model, targets, trained, paths, results)
         _figures.save(directory, "densities", table)
         save_path(directory, paths)
     return _cli.Result(
         config.train.steps,
-        {f"{key}_{name}": value for name in found for key, value in found[name].items()},
+        {f"{key}_{name}": value for name in results for key, value in results[name].items()},
     )
 
 

@@ -328,8 +328,8 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         }
         curve = _figures.training_curve(directory, "bits_per_dim", "bits/dim", VALIDATION, expected)
         _figures.save(directory, "training_curve", curve)
-    found = {"bits_per_dim": bits, **fitted.metrics, "round_trip_error": error}
-    return _cli.Result(fitted.step, found | plain)
+    results = {"bits_per_dim": bits, **fitted.metrics, "round_trip_error": error}
+    return _cli.Result(fitted.step, results | plain)
 
 
 if __name__ == "__main__":

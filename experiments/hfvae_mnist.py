@@ -330,10 +330,10 @@ def category_metrics(posterior: PyTree, labels: np.ndarray | None) -> dict[str, 
     probability = np.asarray(posterior.groups["category"].mean(), np.float64)
     marginal = probability.mean(axis=0)
     information = entr(marginal).sum() - entr(probability).sum(-1).mean()
-    found = {"category_mutual_information": information, "category_entropy": entr(marginal).sum()}
+    results = {"category_mutual_information": information, "category_entropy": entr(marginal).sum()}
     if labels is not None:
-        found["cluster_accuracy"] = metrics.cluster_accuracy(probability.argmax(1), labels)
-    return {name: float(value) for name, value in found.items()}
+        results["cluster_accuracy"] = metrics.cluster_accuracy(probability.argmax(1), labels)
+    return {name: float(value) for name, value in results.items()}
 
 
 # Figures
@@ -433,7 +433,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     posterior, z = posteriors(model, variables, dataset.test)
     test = data.stack(dataset.test)
     labels = test["label"] if dataset.num_classes is not None else None
-    found = {
+    results = {
         **mean_terms(model, variables, dataset.test, "ELBO"),
         **total_correlations(posterior, z),
         **category_metrics(posterior, labels),
@@ -443,10 +443,10 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         plots = make_figures(model, variables, test["image"][:8], labels, posterior, z)
         _figures.save_all(directory, plots)
         _figures.save(directory, "training_curve", _figures.elbo_curve(directory))
-    information = found["category_mutual_information"]
+    information = results["category_mutual_information"]
     largest = math.log(config.model.categories)
     remark = f"the category has {information:.2f} of {largest:.2f} nats of information"
-    return _cli.Result(fitted.step, found, remark)
+    return _cli.Result(fitted.step, results, remark)
 
 
 if __name__ == "__main__":

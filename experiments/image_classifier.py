@@ -247,7 +247,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     test = data.stack(dataset.test)
     log_probabilities, _ = classify(model, fitted.variables, test["image"])
     correct = log_probabilities.argmax(axis=1) == test["label"]
-    found = {
+    results = {
         "accuracy": np.mean(correct),
         "mistakes": int(np.sum(~correct)),
         "cross_entropy": np.mean(costs(log_probabilities, test["label"])),
@@ -259,7 +259,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         label = "cross-entropy, nats"
         curve = _figures.training_curve(directory, "cross_entropy", label, VALIDATION)
         _figures.save(directory, "training_curve", curve)
-    return _cli.Result(fitted.step, found)
+    return _cli.Result(fitted.step, results)
 
 
 def confusions(

@@ -263,7 +263,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     }
     points = plane_points(BOUND, config.points)
     densities, grids = {"exact": exact_densities(config, points, log_normalizers)}, {}
-    found = {f"log_normalizer_{name}": value for name, value in log_normalizers.items()}
+    results = {f"log_normalizer_{name}": value for name, value in log_normalizers.items()}
     trained = {}
     for title, model in build_flows(config.model).items():
         _cli.announce(f"{title}:")
@@ -281,9 +281,9 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         kl = {}
         for name, log_normalizer in log_normalizers.items():
             kl[name] = measured[f"{name}/free_energy"] + log_normalizer
-            found[f"kl_{name}_{title}"] = kl[name]
+            results[f"kl_{name}_{title}"] = kl[name]
             size = measured[f"{name}/effective_sample_size"]
-            found[f"effective_sample_size_{name}_{title}"] = size
+            results[f"effective_sample_size_{name}_{title}"] = size
         densities[title_of(title)] = fitted_densities(config, model, variables, points, kl)
         grids[f"grid, {title_of(title)}"] = warped_grids(model, variables)
     directory.write_model(trained, (2,))
@@ -293,7 +293,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         _figures.save(directory, "densities", table_of(config, densities | {last: grids[last]}))
         grids = table_of(config, {"exact": densities["exact"], **grids})
         _figures.save(directory, "grids", grids)
-    return _cli.Result(config.train.steps, found)
+    return _cli.Result(config.train.steps, results)
 
 
 if __name__ == "__main__":

@@ -307,19 +307,19 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     directory.write_model(variables, table.shape)
     test = log_probs(model, variables, table.test, "test rows")
     train_mean = np.mean(log_probs(model, variables, table.train, "training rows"))
-    found = {
+    results = {
         "test_log_likelihood": np.mean(test),
         "test_log_likelihood_two_standard_errors": 2 * np.std(test, ddof=1) / np.sqrt(len(test)),
         "validation_log_likelihood": -fitted.metrics[VALIDATION],
         "train_log_likelihood": train_mean,
         "round_trip_error": float(round_trip_error(model, variables, first[:256])),
     }
-    if not found["round_trip_error"] <= 1e-3:
-        _cli.announce(f"warning: round trip error {found['round_trip_error']:.2g} is above 0.001")
+    if not results["round_trip_error"] <= 1e-3:
+        _cli.announce(f"warning: round trip error {results['round_trip_error']:.2g} is above 0.001")
     plain = baselines(table) if config.baselines else {}
     if training.is_first():
         _figures.save_all(directory, make_figures(model, variables, table, directory, plain))
-    return _cli.Result(fitted.step, found | plain)
+    return _cli.Result(fitted.step, results | plain)
 
 
 if __name__ == "__main__":

@@ -367,7 +367,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     mean = functools.partial(_evaluation.posterior_mean, model)
     means = measure(mean, variables, dataset.test, "posteriors")
     counts, remark = _evaluation.collapse(means)
-    found = {
+    results = {
         NATS: nats,
         **_evaluation.negative_elbo(terms),
         "bits_per_dim": metrics.bits_per_dim(nats, np.prod(dataset.shape)),
@@ -376,19 +376,19 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     }
     if config.model.levels:
         for name, active in model.split(metrics.active_units(means)).items():
-            found[f"kl/{name}"] = np.mean(terms[f"kl/{name}"])
-            found[f"active_units/{name}"] = int(active.sum())
+            results[f"kl/{name}"] = np.mean(terms[f"kl/{name}"])
+            results[f"active_units/{name}"] = int(active.sum())
     if config.model.prior == "mixture" and dataset.num_classes:
         components = functools.partial(_evaluation.prior_components, model)
         clusters = measure(components, variables, dataset.test, "clusters")[:, 0].astype(int)
-        found["cluster_accuracy"] = metrics.cluster_accuracy(
+        results["cluster_accuracy"] = metrics.cluster_accuracy(
             clusters, data.stack(dataset.test)["label"]
         )
     if training.is_first():
         plots = _figures.latent_figures(model, variables, dataset, directory)
         _figures.save_all(directory, plots)
         _figures.save(directory, "training_curve", _figures.elbo_curve(directory))
-    return _cli.Result(fitted.step, found, remark)
+    return _cli.Result(fitted.step, results, remark)
 
 
 def compare(config: Config, directory: training.RunDirectory) -> _cli.Result:
@@ -438,12 +438,12 @@ def compare(config: Config, directory: training.RunDirectory) -> _cli.Result:
     if training.is_first():
         plots = _figures.compared_figures(model, variables, vae, vae_variables, dataset, directory)
         _figures.save_all(directory, plots)
-    found = {
+    results = {
         "reconstruction": nats,
         "reconstruction_per_dim": metrics.bits_per_dim(nats, np.prod(dataset.shape)),
         **{f"vae_{name}": terms[name] for name in ("reconstruction", "kl", "negative_elbo")},
     }
-    return _cli.Result(train.steps, found)
+    return _cli.Result(train.steps, results)
 
 
 if __name__ == "__main__":

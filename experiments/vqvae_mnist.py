@@ -429,22 +429,22 @@ def measure_and_plot(
     reconstruction, *code_nats = measure(nats, variables, dataset.test, "bound").mean(axis=0)
     dimensions = int(np.prod(dataset.shape))
     counts = codes.counts(model.priors[0].network.num_codes)
-    found = {
+    results = {
         "bits_per_dim": metrics.bits_per_dim(reconstruction + sum(code_nats), dimensions),
         "reconstruction_per_dim": metrics.bits_per_dim(reconstruction, dimensions),
         "reconstruction": reconstruction,
     }
     for name, of_level, prior in zip(codes.names, code_nats, priors, strict=True):
-        found[f"code_nats/{name}"] = of_level
-        found[f"prior_step/{name}"] = prior.step
-        found[f"live_codes/{name}"] = metrics.live_codes(counts[name])
-        found[f"code_perplexity/{name}"] = metrics.code_perplexity(counts[name])
+        results[f"code_nats/{name}"] = of_level
+        results[f"prior_step/{name}"] = prior.step
+        results[f"live_codes/{name}"] = metrics.live_codes(counts[name])
+        results[f"code_perplexity/{name}"] = metrics.code_perplexity(counts[name])
     if dataset.num_classes is not None:
         train = config.classifier_train
         scorer = _scores.open_scorer(dataset, config.data, directory, train=train)
         draw = functools.partial(_figures.code_samples, model, variables)
         samples = _scores.draw_samples(draw, jax.random.key(5), scorer.count)
-        found |= scorer.report({"samples": samples})
+        results |= scorer.report({"samples": samples})
     if training.is_first():
         names, flip = codes.names, config.data.flip
         plots = _figures.code_figures(model, variables, dataset, names, counts, flip)
@@ -452,7 +452,7 @@ def measure_and_plot(
         curves = _figures.code_curves(directory, names, RECONSTRUCTION, CODE_NATS)
         _figures.save_all(directory, curves)
     remark = "bits_per_dim is a bound, by likelihood and prior of one code a latent"
-    return _cli.Result(auto_encoder.step, found, remark)
+    return _cli.Result(auto_encoder.step, results, remark)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def process(*arguments, folder=ROOT, **environment):
     )
 
 
-def test_a_run_is_exported_and_computes_what_its_model_does(tmp_path):
+def test_a_run_is_exported_and_computes_as_its_model(tmp_path):
     options = ["--preset", "mnist", "--workdir", "run", *TINY]
     assert _cli.execute("glow_celeba", glow_celeba.PRESETS, glow_celeba.run, options) == 0
     out = tmp_path / "functions.zip"

@@ -24,7 +24,7 @@ def test_code_runs(tmp_path, monkeypatch):
     assert names["samples"].shape == (100, 2)
     # A uniform density over the square that holds the moons has -4.2 nats.
     assert -3 < names["points_log_prob"].mean() < 0
-    assert names["config"] == {"levels": 2, "steps": 4, "width": 32}
+    assert names["options"] == {"num_levels": 2, "num_steps": 4, "hidden_features": 32}
     assert names["faces"].shape == (16, 24, 24, 1)
     assert 5 < names["aux"].metrics["bits_per_dim"] < 9
     assert 0 < names["bound"].metrics["bits_per_dim"] < 2  # binary images

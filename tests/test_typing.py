@@ -56,7 +56,7 @@ LOSSES = [
 
 
 def missing(protocol: type, implementation: type) -> list[str]:
-    """What an implementation lacks: attributes, methods, and arguments of methods."""
+    """Attributes, methods and arguments of methods that an implementation lacks."""
     annotations = typing.get_type_hints(protocol, vars(protocols)).keys()
     methods = {
         name
@@ -97,7 +97,7 @@ def test_every_protocol_of_classes_is_checked():
     assert public == checked
 
 
-def test_missing_members_are_found():
+def test_missing_members_are_reported():
     @dataclasses.dataclass
     class NoArguments:
         num_parameters = 2

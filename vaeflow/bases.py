@@ -35,7 +35,7 @@ __all__ = [
 class Base(nn.Module):
     """A distribution with learned parameters: the noise of a flow, or the prior of latents.
 
-    A subclass implements `build`. Its fields are keyword-only.
+    A subclass implements `build`. All its fields but `event_shape` are keyword-only.
 
     Attributes:
       event_shape: Shape of a sample.

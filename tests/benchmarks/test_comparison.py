@@ -7,7 +7,7 @@ import pytest
 from benchmarks.comparison import TIMING_COLUMNS, alternate, paired_ratio, slope, timing_cells
 
 
-def test_sides_are_called_in_turn_and_the_first_call_is_free():
+def test_sides_alternate_and_the_first_call_is_not_counted():
     calls = []
 
     def side(name):

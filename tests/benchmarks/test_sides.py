@@ -11,7 +11,7 @@ from benchmarks.sides import Side
 ECHO = "tests.benchmarks.echo"
 
 
-def test_a_side_answers_from_a_process_of_its_own(capfd):
+def test_a_side_runs_in_a_process_of_its_own(capfd):
     environment = {"BENCHMARK_WORD": "set"}
     with Side(ECHO, threads=1, environment=environment, word="hello") as side:
         assert side("say") == ["hello"]
@@ -22,7 +22,7 @@ def test_a_side_answers_from_a_process_of_its_own(capfd):
     assert "not an answer either" in capfd.readouterr().err
 
 
-def test_memory_is_that_of_the_side_and_its_peak_can_be_forgotten():
+def test_memory_is_that_of_the_side_and_its_peak_can_be_reset():
     with Side(ECHO, threads=1, word="") as side:
         idle = side("memory")
         side("fill", 200)

@@ -37,7 +37,7 @@ def test_a_step_of_our_side_by_hand():
     np.testing.assert_allclose(jnp.sum(counts), 0.99 * 4 + 0.01 * len(x), rtol=1e-5)
 
 
-def test_calls_take_the_batches_in_turn_and_keep_what_is_learned():
+def test_calls_cycle_through_the_batches_and_keep_the_state():
     side = vq_ours.make(**TINY)
     side.initialize()
     assert side.run() > 0
@@ -78,7 +78,7 @@ def test_codes_of_a_kind_that_has_its_own_number_of_them():
 
 
 @pytest.mark.parametrize("network", ["PixelSNAIL", "GatedPixelCNN"])
-def test_both_ways_draw_the_same_maps_from_a_prior_that_tells_codes_apart(network):
+def test_both_samplers_draw_the_same_maps_from_a_sharp_prior(network):
     side = vq_sampling.make(network=network, side=3, codes=5, channels=8, blocks=1, count=4)
     parameters = side.initialize()
     assert parameters == sum(leaf.size for leaf in jax.tree.leaves(side.variables))

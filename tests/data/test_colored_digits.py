@@ -151,7 +151,7 @@ def test_textures_of_a_disc_are_as_wide_as_they_say():
     assert plain[0, 0] == pytest.approx(0, abs=0.01)
 
 
-def test_no_two_textures_of_a_digit_are_alike(digits):
+def test_textures_of_a_digit_differ(digits):
     together = [COLORED.render(digits, styles(len(digits), texture=t)) for t in range(3)]
     for first in range(3):
         for second in range(first):

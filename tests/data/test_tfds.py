@@ -218,7 +218,7 @@ def test_missing_packages_are_named_with_the_extra(monkeypatch, module, package,
         use(dataset)
 
 
-def test_neither_importing_nor_reading_loads_what_it_does_not_need(prepare, tmp_path):
+def test_importing_and_reading_load_only_the_packages_needed(prepare, tmp_path):
     prepare()
     program = f"""
 import sys

@@ -180,7 +180,7 @@ def test_labels_are_set_and_swept(start, monkeypatch):
         (["--set", "z1=1", "--image", "60"], "--image 60: the test images are 0 to 5"),
     ],
 )
-def test_what_is_not_there_is_one_line(options, message, capsys):
+def test_missing_things_are_one_line(options, message, capsys):
     plain_run()
     assert control.main(["run", *options, "--out", "out.png"]) == 2
     assert capsys.readouterr() == ("", f"error: {message}\n")

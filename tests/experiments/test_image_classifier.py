@@ -78,7 +78,7 @@ def test_any_number_of_images_is_classified_as_one_is(monkeypatch):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_feature_maps_are_what_the_layers_pass_on(channels, monkeypatch):
+def test_feature_maps_are_the_outputs_of_the_layers(channels, monkeypatch):
     monkeypatch.setattr(image_classifier, "CHUNK", 7)
     model = image_classifier.Classifier(4)
     images = np.random.RandomState(0).randint(0, 256, (16, 10, 8, channels)).astype(np.uint8)
@@ -144,6 +144,6 @@ def test_the_surest_mistakes_and_the_least_sure_of_the_rest_are_drawn(monkeypatc
         (["embedded:faces"], "data.source must have labels to classify by, got embedded:faces"),
     ],
 )
-def test_data_of_other_classes_or_none_are_refused(options, message, capfd):
+def test_data_of_other_classes_or_none_are_an_error(options, message, capfd):
     assert execute("--workdir", "run", *SMALL, *options) == 1
     assert message in capfd.readouterr().err

@@ -153,7 +153,7 @@ def test_domains_of_unknown_styles_are_an_error_of_the_scores(capsys):
         (["--train.halve-every", "-1"], "train.halve_every must be at least 0, got -1"),
     ],
 )
-def test_options_out_of_range_are_refused(options, message, capsys):
+def test_options_out_of_range_are_an_error(options, message, capsys):
     with pytest.raises(SystemExit) as stop:
         execute("munit_folders", "run", *options)
     assert stop.value.code == 2

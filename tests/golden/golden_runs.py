@@ -55,7 +55,7 @@ def presets(experiment: str) -> dict[str, _cli.Preset]:
 
 
 def read_config(experiment: str, preset: str, config: dict[str, Any]) -> Any:
-    """What today's code makes of a stored configuration."""
+    """A stored configuration as read by today's code."""
     return sharing.from_json(type(presets(experiment)[preset].config), config)
 
 
@@ -178,7 +178,7 @@ def write_data(folder: pathlib.Path) -> None:
 
 
 def execute(run: Run, root: pathlib.Path) -> int | str:
-    """Runs, or goes on, in the folder `run` beside the data."""
+    """Runs, or resumes, in the folder `run` next to the data."""
     module = module_of(run.experiment)
     stages = getattr(module, "STAGES", ())
     with contextlib.chdir(root):
@@ -195,7 +195,7 @@ class Restored(Exception):
 
 
 def restored(run: Run, root: pathlib.Path) -> checkpoint.Checkpoint:
-    """What a run goes on from: its checkpoint as read into the trees of today's model."""
+    """The state that a run resumes from: its checkpoint as read into the trees of today's model."""
     restore = checkpoint.Checkpoints.restore_latest
 
     def restore_latest(self: Any, abstract: PyTree) -> Any:

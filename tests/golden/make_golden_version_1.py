@@ -38,7 +38,7 @@ def make_models(folder: pathlib.Path) -> None:
 
 
 def make_configs(folder: pathlib.Path) -> None:
-    """What a run of each preset writes as `config.json`."""
+    """The `config.json` of a run of each preset."""
     folder.mkdir()
     for experiment in golden_runs.MODULES:
         written = {}

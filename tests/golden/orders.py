@@ -1,4 +1,4 @@
-"""Whatever is drawn from a seed: splits, orders of batches, keys of rows."""
+"""Random numbers of a seed: splits, orders of batches, keys of rows."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_models_have_the_parameters_that_are_stored(name):
 
 
 @pytest.mark.parametrize("name", [marked(name, name not in QUICK) for name in models.MODELS])
-def test_stored_models_compute_what_they_did(name):
+def test_stored_models_reproduce_their_outputs(name):
     golden = models.MODELS[name]
     variables = vf.load(MODELS / f"{name}.safetensors")[1]
     found = jax.jit(lambda own: golden.outputs(golden.build(), own))(variables)
@@ -94,7 +94,7 @@ def test_stored_configurations_are_those_of_the_presets(experiment, preset):
 
 
 def copied(name, tmp_path):
-    """A stored run beside its data."""
+    """A stored run next to its data."""
     golden_runs.write_data(tmp_path)
     shutil.copytree(RUNS / name, tmp_path / "run")
     return golden_runs.RUNS[name]
@@ -141,7 +141,7 @@ def test_the_same_command_makes_the_same_steps_from_the_start(name, tmp_path):
 @pytest.mark.parametrize(
     "name", [marked(name, name in SLOW_EXPORTS) for name in golden_runs.EXPORTS]
 )
-def test_exported_functions_compute_what_they_did(name):
+def test_exported_functions_reproduce_their_outputs(name):
     path = EXPORTS / f"{name}.zip"
     functions = vf.sharing.load_exported(path)
     arguments = golden_runs.arguments_of(path)
@@ -149,7 +149,7 @@ def test_exported_functions_compute_what_they_did(name):
     stored.assert_same_outputs(found, EXPORTED[name])
 
 
-def test_seeds_draw_what_they_drew(tmp_path):
+def test_seeds_reproduce_their_samples(tmp_path):
     golden_runs.write_data(tmp_path)
     expected = stored.read_arrays(stored.FILES / "orders.npz")["order"]
     found = orders.orders(tmp_path)

@@ -67,7 +67,7 @@ def test_large_logits_do_not_overflow():
     np.testing.assert_allclose(loss, 3 / 5 * 1e4, rtol=1e-6)
 
 
-def test_mean_over_parts_is_the_whole():
+def test_mean_over_parts_is_that_of_the_batch():
     whole, _ = losses.cross_entropy(Table(), VARIABLES, BATCH, KEY)
     parts = [jax.tree.map(lambda leaf, n=n: leaf[[n]], BATCH) for n in range(5)]
     found = [losses.cross_entropy(Table(), VARIABLES, part, KEY)[0] for part in parts]

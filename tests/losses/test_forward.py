@@ -60,7 +60,7 @@ def test_gradient_is_that_of_the_likelihood(fitted):
         np.testing.assert_allclose(got, 2 * expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_divided_batch_has_the_diagnostics_of_the_whole(fitted):
+def test_a_divided_batch_has_the_diagnostics_of_the_full_batch(fitted):
     batch = samples(8)
     whole, aux = losses.forward_kl(*fitted, batch, KEY, energy=energy)
 

@@ -39,7 +39,7 @@ def test_untrained_flow_needs_eight_bits():
     assert 8 < aux.metrics["bits_per_dim"] < 8.5
 
 
-def test_mean_over_parts_with_row_keys_is_the_whole():
+def test_mean_over_parts_with_row_keys_is_that_of_the_batch():
     model = build()
     variables = model.init(KEY, IMAGES)
     keys = jax.random.split(KEY, 6)

@@ -103,7 +103,7 @@ def test_one_key_is_split_over_the_rows(variables):
     np.testing.assert_allclose(loss(KEY)[0], jnp.mean(log_q + energies), rtol=1e-6)
 
 
-def test_a_divided_batch_has_the_metrics_of_the_whole(variables):
+def test_a_divided_batch_has_the_metrics_of_the_full_batch(variables):
     keys = jax.random.split(KEY, ROWS)
     whole, aux = losses.reverse_kl(model(), variables, BATCH, keys, energy=energy)
     parts = {"index": BATCH["index"].reshape(4, 2)}

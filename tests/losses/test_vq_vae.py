@@ -80,7 +80,7 @@ def test_codes_are_learned_only_in_training(name):
 
 
 @pytest.mark.parametrize("name", ["average", "lookup-free", "2 levels"])
-def test_a_divided_batch_trains_as_a_whole_one(name):
+def test_a_divided_batch_trains_as_the_full_batch(name):
     model, variables = CODERS[name], variables_of(name)
     whole, aux = losses.vq_vae(model, variables, BATCH, KEYS)
     parts = jax.tree.map(lambda leaf: leaf.reshape(4, 2, *leaf.shape[1:]), (BATCH, KEYS))

@@ -89,7 +89,7 @@ def test_step_sizes_follow_the_scale_of_a_labelled_prior():
     np.testing.assert_allclose(result, truth, atol=0.1)
 
 
-def test_rows_have_keys_of_their_own_and_no_part_in_each_other():
+def test_rows_have_keys_of_their_own_and_are_independent():
     settings = {"num_chains": 3, "num_temperatures": 20, "num_leapfrog_steps": 2}
     variables, keys = exact.diagonal_variables(), jax.random.split(KEY, 3)
     whole = estimate(DIAGONAL, variables, rng=keys, **settings)

@@ -28,7 +28,7 @@ def test_worked_examples():
     assert result == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_mean_and_the_covariance_of_a_set_are_all_that_counts():
+def test_distance_depends_on_mean_and_covariance_only():
     rows, other = sample(50, 4), sample(80, 4, 1) ** 3
     factor, own = (np.linalg.cholesky(np.cov(x, rowvar=False)) for x in (rows, other))
     other = (other - other.mean(axis=0)) @ np.linalg.inv(own).T @ factor.T + rows.mean(axis=0)

@@ -45,7 +45,7 @@ def test_they_are_the_exponential_of_mean_divergences():
     assert metrics.inception_score(flat) > 1.05 * expected
 
 
-def test_the_smallest_numbers_and_the_rounding_of_float32_do_no_harm():
+def test_subnormal_numbers_and_float32_rounding_are_handled():
     tiny = 5e-324  # its half is 0: in a quotient by the mean the score would be infinite
     assert metrics.inception_score([[1.0, 0.0], [1.0, tiny]]) == 1
     single = np.float32(random_rows(40, 10))
@@ -66,7 +66,7 @@ def test_the_smallest_numbers_and_the_rounding_of_float32_do_no_harm():
         ([[0.5, np.inf]], "got a sum of inf"),
     ],
 )
-def test_what_are_no_probabilities_raises(probabilities, message):
+def test_wrong_probabilities_raise(probabilities, message):
     with pytest.raises(ValueError, match=message):
         metrics.inception_score(probabilities)
 

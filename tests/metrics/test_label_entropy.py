@@ -27,6 +27,6 @@ def test_a_single_label_has_none():
         (np.array([1, -1]), "the least -1"),
     ],
 )
-def test_what_are_no_labels_raises(labels, message):
+def test_wrong_labels_raise(labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.label_entropy(labels)

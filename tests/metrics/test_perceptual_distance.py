@@ -84,7 +84,7 @@ def test_vectors_of_zeros_stay_zeros():
     assert metrics.perceptual_distance([tiny], [np.eye(4)[:1, None]]) == 0
 
 
-def test_samples_that_are_alike_have_no_diversity_at_all():
+def test_equal_samples_have_no_diversity():
     alike = [np.repeat(layer[:, None], 7, axis=1) for layer in random_maps(3)]
     assert metrics.diversity(alike) == 0
 
@@ -113,7 +113,7 @@ def test_single_precision_loses_nothing_more():
         ),
     ],
 )
-def test_what_are_no_maps_raises(first, second, message):
+def test_wrong_maps_raise(first, second, message):
     with pytest.raises(ValueError, match=message):
         metrics.perceptual_distance(first, second)
 

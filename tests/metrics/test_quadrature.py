@@ -45,7 +45,7 @@ def test_entropies_and_divergences_of_gaussians():
     assert divergence == pytest.approx(2 * one, abs=1e-6)
 
 
-def test_where_there_is_no_density_the_function_does_not_count():
+def test_the_function_is_ignored_where_the_density_is_zero():
     def half(x):
         return np.where(x[:, 0] > 0, 0.0, -np.inf)
 

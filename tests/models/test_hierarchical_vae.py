@@ -292,5 +292,5 @@ def test_an_exported_ladder_is_the_ladder(made, tmp_path):
 
 @pytest.mark.parametrize("sizes", [(), (3, 0)])
 def test_levels_without_latents_raise(sizes):
-    with pytest.raises(ValueError, match="numbers of latents from 1 on"):
+    with pytest.raises(ValueError, match="latent_sizes must hold numbers of at least 1"):
         ladder(sizes).init(KEY, IMAGES)

@@ -110,7 +110,7 @@ def test_lipschitz_mlp_starts_at_zero_and_checks_its_bound():
 
 
 def matrix(kernel):
-    """What a convolution multiplies the pixels of one window with."""
+    """The matrix that a convolution multiplies the pixels of one window with."""
     return np.float64(kernel).reshape(-1, kernel.shape[-1])
 
 

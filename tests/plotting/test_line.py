@@ -38,7 +38,7 @@ def test_intervals_keep_their_area_through_the_map(slope):
     assert left.get_ylim() == middle.get_ylim()
 
 
-def test_the_exact_density_is_drawn_beside():
+def test_the_exact_density_is_drawn_too():
     figure = plotting.change_of_variables((X, DENSITY), (X, DENSITY), EDGES, (X, 3 * DENSITY))
     (line,) = figure.axes[0].lines
     np.testing.assert_allclose(line.get_xydata(), np.stack([3 * DENSITY, X], -1))

@@ -185,7 +185,7 @@ def test_values_and_gradients_are_finite_far_out(entry):
 
 @every
 def test_a_divided_batch_equals_the_full_batch(entry):
-    """What is learned, and terms that couple rows, under a named axis."""
+    """Learned codes, and terms that couple rows, under a named axis."""
     features, keys = numbers(6, 3, 2, 4, seed=9), jax.random.split(RNG, 6)
     features = features.at[4, 0, 0].set(jnp.nan)
     expected, state = entry.train(entry.variables, features, keys)

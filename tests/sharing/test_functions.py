@@ -162,7 +162,7 @@ def saved(tmp_path):
     return path, path.read_bytes()
 
 
-def test_the_file_says_what_is_in_it(saved):
+def test_the_file_has_a_signature_of_its_functions(saved):
     path, _ = saved
     with zipfile.ZipFile(path) as archive:
         assert sorted(archive.namelist()) == ["scaled.bin", "signature.json"]
@@ -237,7 +237,7 @@ def test_names_are_identifiers(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def refusal(path, content):
+def error_of(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError) as error:  # noqa: PT011 (its message is compared by callers)
         sharing.load_exported(path)
@@ -262,7 +262,7 @@ def rewritten(path, **files):
 def test_damaged_files_and_others_raise(saved):
     path, content = saved
     for size in range(0, len(content), 29):
-        assert "holds no exported functions" in refusal(path, content[:size])
+        assert "holds no exported functions" in error_of(path, content[:size])
     path.write_bytes(content)
     signature = json.loads(zipfile.ZipFile(path).read("signature.json"))
     cases = [
@@ -276,7 +276,7 @@ def test_damaged_files_and_others_raise(saved):
     ]
     for files, message in cases:
         path.write_bytes(content)
-        assert message in refusal(path, rewritten(path, **files))
+        assert message in error_of(path, rewritten(path, **files))
     path.write_bytes(content)
     path.write_bytes(rewritten(path))
     assert sorted(sharing.load_exported(path)) == ["scaled"]
@@ -291,7 +291,7 @@ def test_flipped_bits_raise_or_change_nothing(saved):
         flipped = bytearray(content)
         flipped[position] ^= 1 << position % 8
         if any(position in place for place in places):
-            refusal(path, flipped)
+            error_of(path, flipped)
             continue
         path.write_bytes(flipped)
         with contextlib.suppress(ValueError):  # a date of the archive, say, changes nothing

@@ -106,7 +106,7 @@ def test_configurations_are_json(tmp_path):
     assert vf.load(path) == (config, {})
 
 
-def test_the_file_is_what_its_docstring_says(tmp_path):
+def test_the_file_has_the_documented_format(tmp_path):
     path = tmp_path / "model"
     vf.save(path, {"a": 1}, {"params": {"x/y": np.ones(2, np.float32)}, "state": {}})
     with safetensors.safe_open(path, "np") as file:
@@ -128,7 +128,7 @@ def test_equal_models_are_equal_files(tmp_path):
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
-REFUSED = {
+INVALID = {
     "typed keys": ({}, {"a": {"key": jax.random.key(0)}}, "got typed keys at '/a/key'"),
     "list": ({}, {"a": [np.ones(2)]}, "got list at '/a'"),
     "number": ({}, {"a": {"b": 1.0}}, "got float at '/a/b'"),
@@ -147,9 +147,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", INVALID)
 def test_unsupported_values_raise_and_write_nothing(case, tmp_path):
-    config, variables, message = REFUSED[case]
+    config, variables, message = INVALID[case]
     with pytest.raises(ValueError) as error:  # noqa: PT011 (its message is compared below)
         vf.save(tmp_path / "model", config, variables)
     assert message in str(error.value)
@@ -157,7 +157,7 @@ def test_unsupported_values_raise_and_write_nothing(case, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def refusal(path, content):
+def error_of(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError) as error:  # noqa: PT011 (its message is compared by callers)
         vf.load(path)
@@ -179,9 +179,9 @@ def saved(tmp_path):
 def test_a_file_cut_short_anywhere_raises(saved):
     path, content = saved
     for size in range(len(content)):
-        refusal(path, content[:size])
-    assert "damaged" in refusal(path, content[:-1])
-    assert "damaged" in refusal(path, content + b"\0")
+        error_of(path, content[:size])
+    assert "damaged" in error_of(path, content[:-1])
+    assert "damaged" in error_of(path, content + b"\0")
 
 
 @pytest.mark.parametrize("bit", range(8))
@@ -190,7 +190,7 @@ def test_a_flipped_bit_anywhere_raises(saved, bit):
     for position in range(len(content)):
         flipped = bytearray(content)
         flipped[position] ^= 1 << bit
-        refusal(path, flipped)
+        error_of(path, flipped)
 
 
 def rewritten(content, **changes):
@@ -207,16 +207,16 @@ def test_files_of_others_and_newer_ones_raise(saved):
     tensors = safetensors.numpy.load(content)
     assert vf.load(path)[0] == {"width": 3}
     for other in (None, {"format": "pt"}, {"vaeflow": "{"}, {"vaeflow": "[1]"}, {"vaeflow": "{}"}):
-        message = refusal(path, safetensors.numpy.save(tensors, other))
+        message = error_of(path, safetensors.numpy.save(tensors, other))
         assert "isn't a model of vaeflow" in message
-    assert "isn't a model" in refusal(path, rewritten(content, format="other"))
-    assert "isn't a safetensors file" in refusal(path, b"PK\3\4" + bytes(100))
-    message = refusal(path, rewritten(content, version=2))
+    assert "isn't a model" in error_of(path, rewritten(content, format="other"))
+    assert "isn't a safetensors file" in error_of(path, b"PK\3\4" + bytes(100))
+    message = error_of(path, rewritten(content, version=2))
     assert (
         "was made by a newer vaeflow (version 2 of the format, this one reads up to 1)" in message
     )
     assert "upgrade vaeflow" in message
-    assert "damaged" in refusal(path, rewritten(content, config={"width": 4}))
+    assert "damaged" in error_of(path, rewritten(content, config={"width": 4}))
     path.write_bytes(rewritten(content))
     assert vf.load(path)[0] == {"width": 3}
     path.unlink()

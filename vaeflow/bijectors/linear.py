@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from vaeflow._util.shapes import check_event_shape, sum_event
 from vaeflow.bijectors.base import Bijector
-from vaeflow.bijectors.orthogonal import householder_product
+from vaeflow.bijectors.orthogonal import householder_product, matmul
 
 LARGEST_SOLVED = 24
 """Triangular matrices with more rows are inverted by halves.
@@ -48,7 +48,7 @@ def inverse(matrix: Float[Array, "channel channel"]) -> Float[Array, "channel ch
 @inverse.defjvp
 def _inverse_jvp(primals, tangents):
     inverted = inverse(primals[0])
-    return inverted, -_matmul(_matmul(inverted, tangents[0]), inverted)
+    return inverted, -matmul(matmul(inverted, tangents[0]), inverted)
 
 
 def _inverse_from(factors: Array, permutation: Array) -> Array:
@@ -61,7 +61,7 @@ def inverse_from_triangles(
     lower: Float[Array, "channel channel"], upper: Float[Array, "channel channel"]
 ) -> Float[Array, "channel channel"]:
     """Inverts L U, reading the strict lower triangle of L (unit diagonal) and the upper of U."""
-    return _matmul(inverse_upper(upper), _inverse_lower(lower, unit_diagonal=True))
+    return matmul(inverse_upper(upper), _inverse_lower(lower, unit_diagonal=True))
 
 
 def inverse_upper(matrix: Float[Array, "channel channel"]) -> Float[Array, "channel channel"]:
@@ -83,12 +83,8 @@ def _inverse_lower(matrix: Array, *, unit_diagonal: bool) -> Array:
     half = size // 2
     first = _inverse_lower(matrix[:half, :half], unit_diagonal=unit_diagonal)
     last = _inverse_lower(matrix[half:, half:], unit_diagonal=unit_diagonal)
-    mixed = -_matmul(last, _matmul(matrix[half:, :half], first))
+    mixed = -matmul(last, matmul(matrix[half:, :half], first))
     return jnp.block([[first, jnp.zeros((half, size - half), matrix.dtype)], [mixed, last]])
-
-
-def _matmul(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 class Invertible1x1Convolution(Bijector):
@@ -120,12 +116,12 @@ class Invertible1x1Convolution(Bijector):
     def _forward(self, x):
         batch, positions = _batch_and_positions(self, x, self.weight)
         log_det = positions * log_abs_determinant(self.weight)
-        return _mix(x, self.weight), jnp.broadcast_to(log_det, batch)
+        return matmul(x, self.weight), jnp.broadcast_to(log_det, batch)
 
     def _inverse(self, y):
         batch, positions = _batch_and_positions(self, y, self.weight)
         log_det = -positions * log_abs_determinant(self.weight)
-        return _mix(y, inverse(self.weight)), jnp.broadcast_to(log_det, batch)
+        return matmul(y, inverse(self.weight)), jnp.broadcast_to(log_det, batch)
 
 
 class Invertible1x1ConvolutionPLU(Bijector):
@@ -187,14 +183,14 @@ class Invertible1x1ConvolutionPLU(Bijector):
         permutation, lower, upper = self._factors()
         weight = permutation @ lower @ upper
         log_det = positions * sum_event(self.log_magnitude, 1)
-        return _mix(x, weight), jnp.broadcast_to(log_det, batch)
+        return matmul(x, weight), jnp.broadcast_to(log_det, batch)
 
     def _inverse(self, y):
         batch, positions = _batch_and_positions(self, y, self.lower)
         permutation, lower, upper = self._factors()
         weight = inverse_from_triangles(lower, upper) @ permutation.T
         log_det = -positions * sum_event(self.log_magnitude, 1)
-        return _mix(y, weight), jnp.broadcast_to(log_det, batch)
+        return matmul(y, weight), jnp.broadcast_to(log_det, batch)
 
 
 def plu_factors(weight: Float[Array, "channel channel"]) -> dict[str, Array]:
@@ -215,11 +211,6 @@ def plu_factors(weight: Float[Array, "channel channel"]) -> dict[str, Array]:
         "sign": jnp.sign(diagonal),
         "log_magnitude": jnp.log(jnp.abs(diagonal)),
     }
-
-
-def _mix(x: Array, weight: Array) -> Array:
-    # Accelerators would otherwise multiply in bfloat16, which is too coarse to invert.
-    return jnp.matmul(x, weight, precision=jax.lax.Precision.HIGHEST)
 
 
 def _batch_and_positions(
@@ -332,13 +323,13 @@ class QRLinear(Bijector):
 
     def _forward(self, x):
         batch, _ = _batch_and_positions(self, x, self.upper)
-        weight = _mix(householder_product(self.reflections), self._triangle())
-        return _mix(x, weight), jnp.broadcast_to(sum_event(self.log_diagonal, 1), batch)
+        weight = matmul(householder_product(self.reflections), self._triangle())
+        return matmul(x, weight), jnp.broadcast_to(sum_event(self.log_diagonal, 1), batch)
 
     def _inverse(self, y):
         batch, _ = _batch_and_positions(self, y, self.upper)
-        weight = _mix(inverse_upper(self._triangle()), householder_product(self.reflections).T)
-        return _mix(y, weight), jnp.broadcast_to(-sum_event(self.log_diagonal, 1), batch)
+        weight = matmul(inverse_upper(self._triangle()), householder_product(self.reflections).T)
+        return matmul(y, weight), jnp.broadcast_to(-sum_event(self.log_diagonal, 1), batch)
 
 
 def _check_factors(**factors: Array) -> None:

@@ -41,10 +41,10 @@ def householder_product(
     inverse_length = jnp.where(is_zero, 0.0, lax.rsqrt(jnp.where(is_zero, 1.0, square)))
     unit = inverse_length[..., None] * vectors
     # T^-1 holds the products of different vectors above the diagonal, and half of v_k . v_k on it.
-    products = jnp.triu(_product(unit, unit.mT), 1)
+    products = jnp.triu(matmul(unit, unit.mT), 1)
     inverse_t = products + jnp.eye(unit.shape[-2], dtype=unit.dtype) / 2
     mixed = lax.linalg.triangular_solve(inverse_t, unit, left_side=True, lower=False)
-    return jnp.eye(unit.shape[-1], dtype=unit.dtype) - _product(unit.mT, mixed)
+    return jnp.eye(unit.shape[-1], dtype=unit.dtype) - matmul(unit.mT, mixed)
 
 
 @jax.custom_jvp
@@ -75,7 +75,7 @@ def orthonormal_columns(
     tolerance = 10 * columns * jnp.finfo(matrix.dtype).eps
 
     def error(q):
-        return jnp.linalg.norm(identity - _product(q.mT, q), axis=(-2, -1))
+        return jnp.linalg.norm(identity - matmul(q.mT, q), axis=(-2, -1))
 
     def not_done(state):
         # NaN compares false: nothing waits for it.
@@ -83,7 +83,7 @@ def orthonormal_columns(
 
     def improve(state):
         q, count = state
-        return q + _product(q, identity - _product(q.mT, q)) / 2, count + 1
+        return q + matmul(q, identity - matmul(q.mT, q)) / 2, count + 1
 
     start = matrix / jnp.linalg.norm(matrix, axis=(-2, -1), keepdims=True)
     q, _ = lax.while_loop(not_done, improve, (start, 0))
@@ -96,16 +96,17 @@ def _orthonormal_columns_jvp(primals, tangents):
     # W S + S W = Q' dA - dA' Q, elementwise in the basis of the eigenvectors of S.
     (matrix,), (change,) = primals, tangents
     q = orthonormal_columns(matrix)
-    values, vectors = jnp.linalg.eigh(_product(q.mT, matrix))
-    along = _product(q.mT, change)
-    w = _product(vectors.mT, _product(along - along.mT, vectors))
+    values, vectors = jnp.linalg.eigh(matmul(q.mT, matrix))
+    along = matmul(q.mT, change)
+    w = matmul(vectors.mT, matmul(along - along.mT, vectors))
     w = w / (values[..., :, None] + values[..., None, :])
-    w = _product(vectors, _product(w, vectors.mT))
-    outside = _product(change - _product(q, along), vectors) / values[..., None, :]
-    return q, _product(q, w) + _product(outside, vectors.mT)
+    w = matmul(vectors, matmul(w, vectors.mT))
+    outside = matmul(change - matmul(q, along), vectors) / values[..., None, :]
+    return q, matmul(q, w) + matmul(outside, vectors.mT)
 
 
-def _product(a: Array, b: Array) -> Array:
+def matmul(a: Array, b: Array) -> Array:
+    """Multiplies in full precision; the bfloat16 of accelerators is too coarse to invert."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 

@@ -48,7 +48,8 @@ class Sylvester(Bijector):
         """Builds the map.
 
         Args:
-          basis: Q, from `orthonormal_columns` or `householder_product`; None for the identity.
+          basis: Q, from `orthonormal_columns` or `householder_product` of
+            `vaeflow.bijectors.orthogonal`; None for the identity.
           outer: Upper triangle of R, its diagonal before tanh; entries below it aren't read.
           inner: Upper triangle of R~, likewise.
           bias: The offset b.

@@ -53,7 +53,7 @@ _SCALE = 0.5  # standard deviation of the Gaussian derivatives, in pixels
 
 _NEIGHBOURHOOD = 4.0  # that of the mean that a gradient is compared with, in pixels
 
-_FLOOR = 0.02  # per pixel: where nothing is steeper than this, grey levels from 0 to 1, is no edge
+_FLOOR = 0.02  # per pixel: where nothing is steeper than this, intensities from 0 to 1, is no edge
 
 _WHITE, _BLACK = 0.8, 1.8  # gradients relative to that mean
 
@@ -70,7 +70,7 @@ def draw_edges(
 ) -> UInt8[np.ndarray, "batch height width 1"]:
     """Draws the edges of grey images, dark on white.
 
-    With g the magnitude of the gradient (derivatives of a Gaussian of 0.5 pixels, grey levels from
+    With g the magnitude of the gradient (derivatives of a Gaussian of 0.5 pixels, intensities from
     0 to 1) and m its mean in the neighbourhood (a Gaussian of 4 pixels), a pixel is white up to
     g / (m + 0.02) = 0.8, black from 1.8 on, and linear between: soft lines, of faint faces too.
 

@@ -129,7 +129,12 @@ def check_image_shape(name: str, event_shape: tuple[int, ...], num_levels: int) 
 
 
 class PriorNetwork(nn.Module):
-    """A zero-initialised convolution of the channels that stay and of the context."""
+    """A zero-initialised convolution of the channels that stay and of the context.
+
+    Attributes:
+      features: Number of output channels.
+      dtype: Type to compute in.
+    """
 
     features: int
     dtype: Any = jnp.float32
@@ -146,7 +151,14 @@ class PriorNetwork(nn.Module):
 
 
 class SplitPrior(nn.Module, kw_only=True):
-    """The prior of the channels that leave a level, given the first `num_kept`, which stay."""
+    """The prior of the channels that leave a level, given the first `num_kept`, which stay.
+
+    Attributes:
+      channels: Number of channels of the level.
+      num_kept: Number of channels that stay.
+      context_ndims: Number of trailing axes that make a context.
+      dtype: Type in which the network computes.
+    """
 
     channels: int
     num_kept: int
@@ -167,7 +179,13 @@ class SplitPrior(nn.Module, kw_only=True):
 
 
 class TopPrior(nn.Module, kw_only=True):
-    """The prior of the output of the last level, given the context if there is one."""
+    """The prior of the output of the last level, given the context if there is one.
+
+    Attributes:
+      shape: Height, width and channels of the output.
+      context_ndims: Number of trailing axes that make a context.
+      dtype: Type in which the network computes.
+    """
 
     shape: tuple[int, int, int]
     context_ndims: int

@@ -40,7 +40,7 @@ def negative_log_likelihood(
 
     Args:
       model: A `vaeflow.models.FlowModel`, a `CodePrior` or a module with their `log_prob`.
-      train: Whether flows that have `probes` estimate their log-determinants with noise, drawn for
+      train: Whether flows with `num_probes` estimate their log-determinants with noise, drawn for
         all rows at hand from the key of the first; otherwise they are exact. Networks with
         `dropout` drop in training only.
       data: Name of the entry of the batch whose density the model is, ``[batch, *event]``.

@@ -27,7 +27,7 @@ def import_scikit_learn(module: str, what: str) -> ModuleType:
         raise missing_package(what, "scikit-learn") from None
 
 
-# Variance of the uniform noise on [0, 1) that dequantises a level.
+# Variance of the uniform noise on [0, 1) that dequantises an intensity.
 NOISE_VARIANCE = 1 / 12
 
 _WEIGHTS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)

@@ -142,7 +142,7 @@ class CodePrior(nn.Module):
         if isinstance(context, tuple) != is_pair or (is_pair and len(context) != 2):
             raise ValueError(
                 f"context must be {'a pair: labels and the map above' if is_pair else 'one array'} "
-                f"for classes={self.num_classes} and above={type(self.above).__name__}, got "
+                f"for num_classes={self.num_classes} and above={type(self.above).__name__}, got "
                 f"{'a tuple' if isinstance(context, tuple) else type(context).__name__}"
             )
         labels, above = context if is_pair else (context, context)

@@ -116,8 +116,8 @@ class FlowModel(nn.Module):
         """Computes the log-likelihood of each example in nats.
 
         For images it is a lower bound, tight on average over the dequantization noise up to the
-        dequantizer's gap. Where the flow has `probes` and `apply` is given an rng named "probe", it
-        is an estimate, as unbiased as the bijector of the flow states.
+        dequantizer's gap. Where the flow has `num_probes` and `apply` is given an rng named
+        "probe", it is an estimate, as unbiased as the bijector of the flow states.
 
         Args:
           data: uint8 images with a dequantizer, real-valued data without.

@@ -128,7 +128,9 @@ class HierarchicalVAE(LatentVariableModel):
           ValueError: If there is no level, or one has no latents.
         """
         if not self.latent_sizes or min(self.latent_sizes) < 1:
-            raise ValueError(f"sizes must be numbers of latents from 1 on, got {self.latent_sizes}")
+            raise ValueError(
+                f"latent_sizes must hold numbers of at least 1, got {tuple(self.latent_sizes)}"
+            )
         self.messages = [DiagonalGaussianPosterior(size) for size in self.latent_sizes]
         self.up = [
             DenseEncoder(self.hidden_sizes, activation=self.activation)

@@ -20,6 +20,8 @@ from vaeflow.nn.blocks import ResidualBlock, relu
 from vaeflow.nn.causal import Position
 from vaeflow.nn.convolution import Conv
 
+PyTree = Any
+
 
 class UpsampledConditioner(nn.Module):
     """A residual network over the map of the level above, upsampled to the size of the map below.
@@ -85,9 +87,6 @@ def resize_nearest(
     for axis, length in zip((-3, -2), size, strict=True):
         x = jnp.take(x, jnp.arange(length) * x.shape[axis] // length, axis=axis)
     return x
-
-
-PyTree = Any
 
 
 class AutoregressiveMapNetwork(nn.Module):

@@ -119,7 +119,7 @@ class CausalAttention(nn.Module):
     decoder.
 
     Attributes:
-      features: Number of output channels, a multiple of the heads.
+      features: Number of output channels, a multiple of `num_heads`.
       num_heads: Number of heads.
       dtype: Type to compute in; weights are float32 or wider.
     """
@@ -150,11 +150,11 @@ class CausalAttention(nn.Module):
           The averages, and the updated cache, or None.
 
         Raises:
-          ValueError: If the features aren't a multiple of the heads.
+          ValueError: If `features` isn't a multiple of `num_heads`.
         """
         if self.features % self.num_heads:
             raise ValueError(
-                "features must be a multiple of the heads, got "
+                "features must be a multiple of num_heads, got "
                 f"{self.features} and {self.num_heads}"
             )
 

@@ -233,8 +233,7 @@ class Quantizer(nn.Module):
         """Raises a ValueError if a field is out of range."""
         if not 1 <= self.num_codes <= MOST_CODES:
             raise ValueError(
-                f"{type(self).__name__}: the number of codes must be in 1..{MOST_CODES}, got "
-                f"{self.num_codes}"
+                f"{type(self).__name__}: num_codes must be in 1..{MOST_CODES}, got {self.num_codes}"
             )
 
     def _row_keys(self, rng: Array | None, count: int, purpose: str) -> Array:

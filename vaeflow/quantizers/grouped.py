@@ -57,7 +57,7 @@ class GroupedQuantizer(Quantizer):
         check_axes(features.shape)
         if self.num_groups < 1 or features.shape[-1] % self.num_groups:
             raise ValueError(
-                f"GroupedQuantizer: groups must divide the channels of the features, got "
+                f"GroupedQuantizer: num_groups must divide the channels of the features, got "
                 f"{self.num_groups} groups for shape {features.shape}"
             )
         size = features.shape[-1] // self.num_groups

@@ -121,7 +121,9 @@ class ResidualQuantizer(Quantizer):
     def _check_fields(self) -> None:
         super()._check_fields()
         if self.num_stages < 1:
-            raise ValueError(f"ResidualQuantizer: stages must be at least 1, got {self.num_stages}")
+            raise ValueError(
+                f"ResidualQuantizer: num_stages must be at least 1, got {self.num_stages}"
+            )
 
     def _num_channels(self) -> int | None:
         return num_channels_of(self, self.average)

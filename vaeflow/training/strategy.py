@@ -81,7 +81,11 @@ class Strategy(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Jit:
-    """The compiler partitions the step, which sees whole batches (`jax.jit`, `NamedSharding`)."""
+    """The compiler partitions the step, which sees whole batches (`jax.jit`, `NamedSharding`).
+
+    Attributes:
+      mesh: The devices, along one axis.
+    """
 
     mesh: Mesh
 
@@ -119,7 +123,11 @@ class Jit:
 
 @dataclasses.dataclass(frozen=True)
 class Pmap:
-    """Every device runs the step on its own rows and joins in collectives (`jax.pmap`)."""
+    """Every device runs the step on its own rows and joins in collectives (`jax.pmap`).
+
+    Attributes:
+      mesh: The devices, along one axis.
+    """
 
     mesh: Mesh
 
