@@ -12,7 +12,7 @@ jax.config.update("jax_enable_x64", True)
 from tests import registry  # noqa: E402
 from vaeflow.testing import run_check  # noqa: E402
 
-CHECKS = ("round trip", "log-det", "log-det symmetry")
+CHECKS = ("round trip", "log-det symmetry", "log-det")
 TOLERANCE = 1e-9
 COARSER = {
     # Their inverse is found by a search, to a residual of 1e-6.
@@ -36,18 +36,20 @@ COARSER = {
 def main() -> None:
     """Checks one entry of each class; prints a line for each failure, and exits with their number.
 
-    Without the argument ``all``, those of `COARSER` are left out: float32 reaches what they do.
+    Without the argument ``all``, the classes of `COARSER` are left out, as float32 reaches their
+    tolerance, and so is the comparison with the Jacobian.
 
     The variants of a class are told apart in float32.
     """
     failures = 0
-    entries = {entry.public: entry for entry in registry.BIJECTORS}.values()
+    entries, checks = {entry.public: entry for entry in registry.BIJECTORS}.values(), CHECKS
     if "all" not in sys.argv[1:]:
         entries = [entry for entry in entries if entry.public.__name__ not in COARSER]
+        checks = CHECKS[:2]
     for entry in entries:
         tolerance = COARSER.get(entry.public.__name__, TOLERANCE)
         case = dataclasses.replace(entry.case, tolerance=tolerance)
-        for check in CHECKS:
+        for check in checks:
             try:
                 assert case.x.dtype == "float64"
                 run_check(check, case)
