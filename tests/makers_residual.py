@@ -16,12 +16,12 @@ def contraction(
     channels: int,
     context: Array | None = None,
     *,
-    hidden: Sequence[int] = (4, 4),
+    hidden_sizes: Sequence[int] = (4, 4),
     lipschitz: float = 0.9,
     scale: float = 1.0,
 ) -> bijectors.Conditioner:
     """A network of random variables of this size, whose kernels mostly exceed their bounds."""
-    module = nn.LipschitzMLP(channels, tuple(hidden), lipschitz, parent=None)
+    module = nn.LipschitzMLP(channels, tuple(hidden_sizes), lipschitz, parent=None)
     example = None if context is None else jnp.zeros((1, context.shape[-1]))
     variables = jax.eval_shape(module.init, key, jnp.zeros((1, channels)), example)
     leaves, structure = jax.tree.flatten(variables)
