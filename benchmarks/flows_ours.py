@@ -13,7 +13,7 @@ import optax
 import vaeflow as vf
 from benchmarks.flow_size import BOUND, LEARNING_RATE, FlowSize, Rows
 from vaeflow import training
-from vaeflow.training.strategy import compiler_options
+from vaeflow.training.parallel import compiler_options
 
 
 def make(**size: Any) -> Ours:

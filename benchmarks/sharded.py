@@ -9,7 +9,7 @@ import jax
 
 from benchmarks.ours import Ours
 from benchmarks.size import Size
-from vaeflow.training.strategy import make_strategy, replicate, replicated
+from vaeflow.training.parallel import make_strategy, replicate, replicated
 
 
 def make(mode: str, plu: bool = True, **size: int) -> Sharded:

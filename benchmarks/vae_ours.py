@@ -17,7 +17,7 @@ from benchmarks.vae_size import LEARNING_RATE, SHAPE, VaeSize, training_images
 from benchmarks.vq_size import VqStepSize
 from vaeflow import data, training
 from vaeflow.training.batches import groups, prefetch
-from vaeflow.training.strategy import compiler_options
+from vaeflow.training.parallel import compiler_options
 
 
 def make(**size: Any) -> Ours:

@@ -19,7 +19,7 @@ from benchmarks.vq_size import (
     QuantizerSize,
 )
 from vaeflow import quantizers
-from vaeflow.training.strategy import compiler_options
+from vaeflow.training.parallel import compiler_options
 
 WEIGHTS = {"commitment": COMMITMENT, "codebook": 1.0, "entropy": ENTROPY, "kl": 1e-3}
 """Weights of the quantizers' losses."""

@@ -21,7 +21,7 @@ from etils import epath
 import vaeflow as vf
 from vaeflow import data, encoders, estimators, metrics, models, training
 from vaeflow._util.files import write_whole
-from vaeflow.training.strategy import compiler_options
+from vaeflow.training.parallel import compiler_options
 
 BATCH = 100
 """Examples that are measured at once."""

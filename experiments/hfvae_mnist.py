@@ -49,7 +49,7 @@ import vaeflow as vf
 from experiments import _cli, _evaluation, _figures
 from experiments._evaluation import VALIDATION, example_keys, measure
 from vaeflow import data, estimators, losses, metrics, nn, plotting, training
-from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.arrays import LOCAL, Axis
 from vaeflow.distributions.grouped import per_dim_kl
 from vaeflow.estimators import split_rows
 

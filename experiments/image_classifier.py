@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, UInt8
 import vaeflow as vf
 from experiments import _cli, _figures
 from vaeflow import data, losses, plotting, training
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 
 SHIFT = 1
 """Pixels by which training images are shifted at most, in either direction."""

@@ -22,11 +22,10 @@ import vaeflow as vf
 from experiments import _cli, _figures
 from experiments._evaluation import progress_bar
 from vaeflow import data, decoders, encoders, losses, nn, plotting, training
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 from vaeflow.models.munit import DOMAINS, Domain, other_domain
 from vaeflow.plotting.images import as_pixels
-from vaeflow.training.config import check_batch_size
-from vaeflow.training.optimizer import weight_decay_mask
+from vaeflow.training.config import check_batch_size, weight_decay_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -30,18 +30,17 @@ if TYPE_CHECKING:
         training,
         typing,
     )
-    from vaeflow._util.axis import LOCAL, Axis
-    from vaeflow._util.random import row_keys
+    from vaeflow._util.arrays import LOCAL, Axis, row_keys
     from vaeflow.interpolation import linear_path, spherical_path
     from vaeflow.sharing.save import load, save
 
 # The modules of names that aren't packages or modules themselves.
 _MODULES = {
-    "LOCAL": "_util.axis",
-    "Axis": "_util.axis",
+    "LOCAL": "_util.arrays",
+    "Axis": "_util.arrays",
     "linear_path": "interpolation",
     "load": "sharing.save",
-    "row_keys": "_util.random",
+    "row_keys": "_util.arrays",
     "save": "sharing.save",
     "spherical_path": "interpolation",
 }

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import context_of, require, row_keys
 from vaeflow.distributions.gaussian import pairwise_log_prob
 from vaeflow.distributions.grouped import WHOLE, groups_of, normals_of, per_dim_log_prob, pieces_of
 from vaeflow.models.base import Latents
@@ -29,37 +29,6 @@ __all__ = [
     "importance_diagnostics",
     "target_diagnostics",
 ]
-
-NEEDS = {
-    "infer": "latents that are inferred",
-    "posterior": "a single posterior",
-    "log_prob": "a log-likelihood",
-    "quantize": "codes",
-    "logits": "logits of classes",
-}
-"""Descriptions of models by a method that they have."""
-
-
-def require(model: nn.Module, method: str) -> None:
-    """Checks that an objective is defined for a model.
-
-    Raises:
-      ValueError: If the model lacks a method that the objective calls.
-    """
-    if not hasattr(model, method):
-        raise ValueError(
-            f"this objective is defined for models with {NEEDS[method]} (`{method}`); "
-            f"{type(model).__name__} has none"
-        )
-
-
-def context_of(
-    batch: dict[str, jax.Array], context_key: str | tuple[str, ...] | None
-) -> jax.Array | tuple[jax.Array, ...] | None:
-    """The model's context in a batch: the array or the tuple of arrays that the key names."""
-    if isinstance(context_key, tuple):
-        return tuple(batch[name] for name in context_key)
-    return None if context_key is None else batch[context_key]
 
 
 class Inference(NamedTuple):

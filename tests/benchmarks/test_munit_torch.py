@@ -14,7 +14,7 @@ import vaeflow as vf
 from benchmarks import munit_ours
 from benchmarks.munit_size import SHAPES, MunitSize
 from experiments import munit_folders
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 from vaeflow.losses.munit import NOISE
 
 torch = pytest.importorskip("torch")

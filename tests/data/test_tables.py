@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vaeflow import data
-from vaeflow.data.tables import _COLUMNS, _NUCLEI
+from vaeflow.data.tables import _columns, _nuclei_columns
 
 TABLE = np.random.default_rng(0).normal(size=(40, 3))
 PARTS = {"train": TABLE[:20], "validation": TABLE[20:30], "test": TABLE[30:]}
@@ -69,7 +69,7 @@ def test_nuclei_are_those_of_the_package_with_their_names():
     loaded = load_breast_cancer()
     # The package says "mean radius", "radius error" and "worst radius".
     names = [f"error of {n[:-6]}" if n.endswith("error") else n for n in loaded.feature_names]
-    assert names == _COLUMNS
+    assert names == _columns()
     expected = loaded.data[:, [names.index(column) for column in table.columns]]
     splits = [data.stack(split) for split in (table.train, table.validation, table.test)]
     for batch in splits:
@@ -88,7 +88,7 @@ def test_columns_of_nuclei_are_selected_by_the_rule():
             continue
         if all(abs(np.corrcoef(column, values[:, other])[0, 1]) <= 0.98 for other in chosen):
             chosen.append(number)
-    assert [_COLUMNS[number] for number in chosen] == _NUCLEI
+    assert [_columns()[number] for number in chosen] == _nuclei_columns()
 
 
 def test_tests_of_all_folds_tile_the_nuclei():

@@ -12,7 +12,7 @@ import pytest
 
 from tests import linear_gaussian as exact
 from vaeflow import distributions, encoders, estimators, losses
-from vaeflow._util import axis
+from vaeflow._util.arrays import LOCAL, Axis
 from vaeflow.distributions.grouped import per_dim_kl
 
 KEY = jax.random.key(0)
@@ -231,7 +231,7 @@ def test_divided_batch_equals_undivided(grouped):
     model, variables, batch = grouped
     keys = jax.random.split(KEY, 8)
 
-    def loss(variables, batch, keys, axis=axis.LOCAL):
+    def loss(variables, batch, keys, axis=LOCAL):
         value, aux = losses.hfvae(
             model, variables, batch, keys, dataset_size=50, axis=axis, beta=5.0, gamma=3.0
         )
@@ -239,9 +239,7 @@ def test_divided_batch_equals_undivided(grouped):
 
     whole, found = loss(variables, batch, keys)
     parts = jax.tree.map(lambda leaf: jnp.reshape(leaf, (4, 2, *leaf.shape[1:])), batch)
-    divided = jax.vmap(
-        functools.partial(loss, axis=axis.Axis("data")), (None, 0, 0), axis_name="data"
-    )
+    divided = jax.vmap(functools.partial(loss, axis=Axis("data")), (None, 0, 0), axis_name="data")
     values, metrics = divided(variables, parts, keys.reshape(4, 2))
     np.testing.assert_allclose(values.mean(), whole, rtol=1e-5)
     for name, value in found.items():

@@ -11,7 +11,7 @@ import pytest
 
 from tests import linear_gaussian as exact
 from vaeflow import encoders, estimators, flows, losses, metrics
-from vaeflow._util import axis
+from vaeflow._util.arrays import LOCAL, Axis
 
 KEY = jax.random.key(0)
 DIAGONAL = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
@@ -155,13 +155,13 @@ def test_divided_batch_equals_undivided(diagonal, options):
         assert abs(parts[0] - parts[1]) > 0.1
         options = {"capacity": 0.3 * parts[0] + 0.7 * parts[1]}
 
-    def loss(batch, keys, axis=axis.LOCAL):
+    def loss(batch, keys, axis=LOCAL):
         value, aux = losses.elbo(DIAGONAL, diagonal, batch, keys, axis=axis, **options)
         return value, aux.metrics
 
     whole, found = loss(batch, keys)
     parts = {"image": batch["image"].reshape(2, 2, *exact.SHAPE)}
-    divided = functools.partial(loss, axis=axis.Axis("data"))
+    divided = functools.partial(loss, axis=Axis("data"))
     values, metrics = jax.vmap(divided, axis_name="data")(parts, keys.reshape(2, 2))
     np.testing.assert_allclose(values.mean(), whole, rtol=1e-5)
     for name, value in found.items():

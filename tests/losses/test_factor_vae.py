@@ -15,7 +15,7 @@ import pytest
 from tests import linear_chain as chain
 from tests import linear_gaussian as exact
 from vaeflow import encoders, losses, models, training
-from vaeflow._util import axis
+from vaeflow._util.arrays import LOCAL, Axis
 from vaeflow.estimators import split_rows
 from vaeflow.losses.factor_vae import permute_dimensions, variable_of_latents
 from vaeflow.nn import LatentDiscriminator
@@ -216,7 +216,7 @@ def test_models_without_players_or_posterior_raise(loss):
 def test_divided_batch_equals_undivided(name):
     keys, found = jax.random.split(KEY, 8), variables()
 
-    def loss(images, keys, axis=axis.LOCAL):
+    def loss(images, keys, axis=LOCAL):
         def value(params):
             return PLAYERS[name](MODEL, {"params": params}, {"image": images}, keys, axis=axis)
 
@@ -224,7 +224,7 @@ def test_divided_batch_equals_undivided(name):
         return value, aux.metrics, gradient[name]
 
     whole = jax.jit(loss)(BATCH["image"], keys)
-    divided = jax.vmap(functools.partial(loss, axis=axis.Axis("data")), axis_name="data")
+    divided = jax.vmap(functools.partial(loss, axis=Axis("data")), axis_name="data")
     every = jax.jit(divided)(BATCH["image"][:, None], keys[:, None])
     for a, b in zip(jax.tree.leaves(every), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a.mean(0), b, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vaeflow import bases, flows, losses, models
-from vaeflow._util import axis
+from vaeflow._util.arrays import Axis
 
 KEY = jax.random.key(1)
 SCALE = 0.8
@@ -65,7 +65,7 @@ def test_a_divided_batch_has_the_diagnostics_of_the_full_batch(fitted):
     whole, aux = losses.forward_kl(*fitted, batch, KEY, energy=energy)
 
     def part(batch):
-        loss, aux = losses.forward_kl(*fitted, batch, KEY, energy=energy, axis=axis.Axis("data"))
+        loss, aux = losses.forward_kl(*fitted, batch, KEY, energy=energy, axis=Axis("data"))
         return loss, aux.metrics
 
     values, metrics = jax.vmap(part, axis_name="data")({"image": batch["image"].reshape(4, 2, 2)})

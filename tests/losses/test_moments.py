@@ -11,7 +11,7 @@ import pytest
 
 from tests import linear_gaussian as exact
 from vaeflow import encoders, losses
-from vaeflow._util import axis
+from vaeflow._util.arrays import Axis
 
 KEY = jax.random.key(0)
 MODEL = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
@@ -84,7 +84,7 @@ def test_divided_batch_equals_undivided(variables, loss):
     whole, found = loss(MODEL, variables, BATCH, keys)
 
     def part(images, keys):
-        value, aux = loss(MODEL, variables, {"image": images}, keys, axis=axis.Axis("data"))
+        value, aux = loss(MODEL, variables, {"image": images}, keys, axis=Axis("data"))
         return value, aux.metrics
 
     parts = BATCH["image"].reshape(4, 2, *exact.SHAPE)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vaeflow import bases, flows, losses, models
-from vaeflow._util import axis
+from vaeflow._util.arrays import Axis
 from vaeflow.losses.flow import reverse_kl_terms
 
 ROWS = 8
@@ -108,7 +108,7 @@ def test_a_divided_batch_has_the_metrics_of_the_full_batch(variables):
     whole, aux = losses.reverse_kl(model(), variables, BATCH, keys, energy=energy)
     parts = {"index": BATCH["index"].reshape(4, 2)}
     divided = functools.partial(
-        losses.reverse_kl, model(), variables, axis=axis.Axis("data"), energy=energy
+        losses.reverse_kl, model(), variables, axis=Axis("data"), energy=energy
     )
     values, metrics = jax.vmap(
         lambda batch, keys: (lambda loss, aux: (loss, aux.metrics))(*divided(batch, keys)),

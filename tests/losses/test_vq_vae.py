@@ -11,7 +11,7 @@ import pytest
 
 from tests.code_models import CODERS, IMAGES, code_model, every_coder, waved
 from vaeflow import losses, models
-from vaeflow._util.axis import Axis
+from vaeflow._util.arrays import Axis
 from vaeflow.losses.vq_vae import code_evidence
 
 KEY = jax.random.key(0)

@@ -12,7 +12,7 @@ import pytest
 from tests import linear_chain as chain
 from tests import linear_gaussian as exact
 from vaeflow import decoders, encoders, estimators, losses, metrics, models, sharing
-from vaeflow._util import axis
+from vaeflow._util.arrays import LOCAL, Axis
 from vaeflow.encoders.posteriors import positive
 
 KEY = jax.random.key(0)
@@ -230,8 +230,8 @@ def test_divided_batch_equals_undivided(made, loss):
         value, aux = loss(model, variables, {"image": images}, keys, axis=axis)
         return value, aux.metrics
 
-    whole, found = run(IMAGES, keys, axis.LOCAL)
-    part = functools.partial(run, axis=axis.Axis("data"))
+    whole, found = run(IMAGES, keys, LOCAL)
+    part = functools.partial(run, axis=Axis("data"))
     parts = IMAGES.reshape(4, 2, *SHAPE)
     values, measured = jax.vmap(part, axis_name="data")(parts, keys.reshape(4, 2))
     np.testing.assert_allclose(values.mean(), whole, rtol=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.quantizers.quantizer_registry import numbers
-from vaeflow._util.axis import Axis
+from vaeflow._util.arrays import Axis
 from vaeflow.quantizers import MovingAverage, ResidualQuantizer, VectorQuantizer
 
 CODES, ROWS, POSITIONS, CHANNELS = 7, 5, 4, 3

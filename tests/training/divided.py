@@ -22,7 +22,7 @@ import vaeflow as vf
 from experiments import _cli
 from tests import munit_game
 from vaeflow import training
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 from vaeflow.data.dataset import array_part
 from vaeflow.losses import Aux
 

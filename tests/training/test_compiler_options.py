@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaeflow.training import strategy
-from vaeflow.training.strategy import compiler_options
+from vaeflow.training import parallel
+from vaeflow.training.parallel import compiler_options
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +30,11 @@ def test_other_platforms_have_no_options():
 
 
 def test_unknown_options_are_left_out(monkeypatch):
-    monkeypatch.setattr(strategy, "CPU_OPTIONS", {"xla_cpu_of_another_age": ""})
+    monkeypatch.setattr(parallel, "CPU_OPTIONS", {"xla_cpu_of_another_age": ""})
     assert compiler_options("cpu") == {}
 
 
 def test_known_options_are_kept(monkeypatch):
     known = {"xla_cpu_enable_fast_min_max": True}
-    monkeypatch.setattr(strategy, "CPU_OPTIONS", known)
+    monkeypatch.setattr(parallel, "CPU_OPTIONS", known)
     assert compiler_options("cpu") == known

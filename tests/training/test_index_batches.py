@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from vaeflow.training import IndexBatches
-from vaeflow.training.step import gather
+from vaeflow.training.update import gather
 
 
 def test_stream_yields_row_numbers():

@@ -13,9 +13,9 @@ import toy
 
 import vaeflow as vf
 from vaeflow import training
-from vaeflow._util.axis import Axis
+from vaeflow._util.arrays import Axis
 from vaeflow.losses import Aux
-from vaeflow.training import strategy
+from vaeflow.training import parallel
 from vaeflow.training.update import ema_decay_at
 
 CONFIG = training.TrainConfig(batch_size=6)
@@ -219,13 +219,13 @@ def test_scan_steps_is_the_length_of_the_plan():
 
 
 def test_state_is_replicated_once(monkeypatch):
-    original, calls = strategy.replicate, []
+    original, calls = parallel.replicate, []
 
     def replicate(tree, mesh):
         calls.append(tree)
         return original(tree, mesh)
 
-    monkeypatch.setattr(strategy, "replicate", replicate)
+    monkeypatch.setattr(parallel, "replicate", replicate)
     step = training.make_train_step(toy.Model(), toy.loss, optax.sgd(1.0), seed=0)
     run(step, start(optax.sgd(1.0)), stream(3))
     assert len(calls) == 1

@@ -11,7 +11,7 @@ import toy
 
 from vaeflow.training import TrainConfig
 from vaeflow.training.batches import groups, prefetch
-from vaeflow.training.step import gather
+from vaeflow.training.update import gather
 
 BATCHES = toy.batches(TrainConfig(batch_size=8, seed=3))
 

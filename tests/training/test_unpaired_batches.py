@@ -15,7 +15,7 @@ from vaeflow import data, training
 from vaeflow.data.dataset import array_part
 from vaeflow.losses import Aux
 from vaeflow.training.batches import groups
-from vaeflow.training.step import gather
+from vaeflow.training.update import gather
 
 
 def source(seed: int, count: int, channels: int) -> data.Source:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow import data, training
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 from vaeflow.data.dataset import array_part
 from vaeflow.losses import Aux
 

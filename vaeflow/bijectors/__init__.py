@@ -5,14 +5,19 @@ parameters: the modules of `vaeflow.flows` do.
 """
 
 from vaeflow.bijectors.autoregressive import BlockAutoregressive, MaskedAutoregressive
-from vaeflow.bijectors.base import Bijector
-from vaeflow.bijectors.compose import Chain, FactorOut, Inverse, trajectory
-from vaeflow.bijectors.conditioner import Conditioner
+from vaeflow.bijectors.base import Bijector, Conditioner
+from vaeflow.bijectors.compose import Chain, FactorOut, Inverse, Scan, trajectory
 from vaeflow.bijectors.continuous import Continuous
 from vaeflow.bijectors.coupling import (
     AdditiveCoupling,
     AffineCoupling,
+    AffineTransformer,
+    BernsteinTransformer,
+    MonotoneTransformer,
+    SigmoidLogScale,
+    SplineTransformer,
     TransformedCoupling,
+    bounded_log_scale,
 )
 from vaeflow.bijectors.elementwise import ActNorm, ElementwiseAffine, Exp, Logit, Sigmoid, Softplus
 from vaeflow.bijectors.gaussianization import MixtureGaussianization
@@ -28,17 +33,8 @@ from vaeflow.bijectors.orthogonal import Householder
 from vaeflow.bijectors.planar_and_radial import Planar, Radial
 from vaeflow.bijectors.reshape import Permute, Reshape, Reverse, Squeeze
 from vaeflow.bijectors.residual import Residual
-from vaeflow.bijectors.scan import Scan
 from vaeflow.bijectors.spline import RationalQuadraticSpline
 from vaeflow.bijectors.sylvester import Sylvester
-from vaeflow.bijectors.transformers import (
-    AffineTransformer,
-    BernsteinTransformer,
-    MonotoneTransformer,
-    SigmoidLogScale,
-    SplineTransformer,
-    bounded_log_scale,
-)
 from vaeflow.typing import Transformer
 
 __all__ = [

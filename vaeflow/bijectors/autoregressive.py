@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.shapes import check_event_shape, sum_event
-from vaeflow.bijectors.base import Bijector, prepare_vectors
-from vaeflow.bijectors.conditioner import Conditioner
+from vaeflow._util.arrays import check_event_shape, sum_event
+from vaeflow.bijectors.base import Bijector, Conditioner, prepare_vectors
 from vaeflow.bijectors.numerical import solve_monotone
 from vaeflow.typing import AutoregressiveNetwork, Transformer
 

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from vaeflow._util.shapes import check_event_shape
-from vaeflow.bijectors.base import Bijector
-from vaeflow.bijectors.conditioner import Conditioner
+from vaeflow._util.arrays import check_event_shape
+from vaeflow.bijectors.base import Bijector, Conditioner
 from vaeflow.bijectors.ode import Accuracy, diffrax, solve_rows
 
 PyTree = Any

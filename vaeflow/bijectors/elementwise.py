@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow._util.arrays import check_event_shape, sum_event
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.compose import Inverse
 

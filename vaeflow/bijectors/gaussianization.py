@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vaeflow._util.shapes import broadcasts_to, sum_event
+from vaeflow._util.arrays import broadcasts_to, sum_event
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.elementwise import SMALLEST_DEVIATION
 from vaeflow.bijectors.numerical import solve_monotone

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow._util.arrays import check_event_shape, matmul, sum_event
 from vaeflow.bijectors.base import Bijector
-from vaeflow.bijectors.orthogonal import householder_product, matmul
+from vaeflow.bijectors.orthogonal import householder_product
 
 LARGEST_SOLVED = 24
 """Triangular matrices with more rows are inverted by halves.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.shapes import broadcasts_to, sum_event
+from vaeflow._util.arrays import broadcasts_to, sum_event
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.numerical import solve_monotone
 

@@ -77,7 +77,7 @@ def diffrax(name: str) -> ModuleType:
     try:
         import diffrax
     except ImportError as error:
-        from vaeflow._util.optional import missing_package
+        from vaeflow._util.files import missing_package
 
         raise missing_package(name, "diffrax", "continuous") from error
     return diffrax

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from vaeflow._util.arrays import matmul
 from vaeflow.bijectors.base import Bijector, prepare_vectors
 
 SMALLEST_SQUARE = 1e-12
@@ -103,11 +104,6 @@ def _orthonormal_columns_jvp(primals, tangents):
     w = matmul(vectors, matmul(w, vectors.mT))
     outside = matmul(change - matmul(q, along), vectors) / values[..., None, :]
     return q, matmul(q, w) + matmul(outside, vectors.mT)
-
-
-def matmul(a: Array, b: Array) -> Array:
-    """Multiplies in full precision; the bfloat16 of accelerators is too coarse to invert."""
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 class Householder(Bijector):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vaeflow._util.shapes import check_event_shape
+from vaeflow._util.arrays import check_event_shape
 from vaeflow.bijectors.base import Bijector
 
 

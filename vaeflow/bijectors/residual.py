@@ -17,9 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.shapes import check_event_shape, sum_event
-from vaeflow.bijectors.base import Bijector
-from vaeflow.bijectors.conditioner import Conditioner
+from vaeflow._util.arrays import check_event_shape, sum_event
+from vaeflow.bijectors.base import Bijector, Conditioner
 from vaeflow.typing import ContractiveNetwork
 
 PyTree = Any

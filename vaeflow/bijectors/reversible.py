@@ -22,7 +22,6 @@ import numpy as np
 from jaxtyping import Array
 
 from vaeflow.bijectors.base import Bijector
-from vaeflow.bijectors.compose import Chain, Inverse
 
 PyTree = Any
 Step = Callable[[PyTree, PyTree], distrax.Bijector]
@@ -236,14 +235,18 @@ def _invert_and_pull_back(
 
 
 def _is_part(node: Any) -> bool:
-    return isinstance(node, distrax.Bijector) and not isinstance(node, Chain | Inverse)
+    return isinstance(node, distrax.Bijector) and _composition(node) is None
+
+
+def _composition(bijector: distrax.Bijector) -> str | None:
+    return getattr(bijector, "composition", None)
 
 
 def _order(bijector: distrax.Bijector) -> list[tuple[int, bool]]:
     """Lists the parts in order of application: index in the pytree, and whether inverted."""
-    if isinstance(bijector, Inverse):
+    if _composition(bijector) == "inverse":
         return [(index, not inverted) for index, inverted in reversed(_order(bijector.bijector))]
-    if isinstance(bijector, Chain):
+    if _composition(bijector) == "chain":
         orders, offset = [], 0
         for part in bijector.bijectors:
             order = _order(part)

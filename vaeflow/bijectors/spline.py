@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vaeflow._util.shapes import broadcasts_to, sum_event
+from vaeflow._util.arrays import broadcasts_to, sum_event
 from vaeflow.bijectors.base import Bijector
 
 MIN_BIN_SIZE = 1e-3

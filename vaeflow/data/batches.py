@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from vaeflow._util.optional import missing_package
+from vaeflow._util.files import missing_package
 from vaeflow.data.dataset import Batch, Source
 
 _READERS = 8

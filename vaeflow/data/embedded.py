@@ -7,7 +7,7 @@ import gzip
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from vaeflow._util.optional import package_file
+from vaeflow._util.files import package_file
 from vaeflow.data.dataset import Dataset, array_part, make_splits
 from vaeflow.data.images import center_crop, check_images, check_labels
 

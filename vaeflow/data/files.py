@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import UInt8
 
-from vaeflow._util.optional import missing_package
+from vaeflow._util.files import missing_package
 from vaeflow.data.dataset import SPLITS, Dataset, array_part, make_splits
 from vaeflow.data.images import check_images, check_labels
 

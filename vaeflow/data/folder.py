@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vaeflow._util.optional import missing_package, package_file
+from vaeflow._util.files import missing_package, package_file
 from vaeflow.data.dataset import SPLITS, Dataset, Part, array_part, make_splits
 from vaeflow.data.images import Crop, check_crop, crop_and_resize
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float32
 
-from vaeflow._util.optional import package_file
+from vaeflow._util.files import package_file
 from vaeflow.data.dataset import Table, arrays_part, make_splits
 from vaeflow.data.files import open_archive, read_array
 from vaeflow.data.images import check_table
@@ -28,13 +28,11 @@ _MEASUREMENTS = (
     "symmetry",
     "fractal dimension",
 )
-_COLUMNS = [f"{kind} {name}" for kind in ("mean", "error of", "worst") for name in _MEASUREMENTS]
 # Columns are selected as by Papamakarios et al. 2017: none in which a value recurs in many rows, as
 # zero does in 2% of these, and none that another almost determines, by a correlation above 0.98
 # (with the radius).
-_RECURRING = {name for name in _COLUMNS if "concav" in name}
+_RECURRING = "concav"
 _CORRELATED = {"mean perimeter", "mean area", "worst perimeter", "worst area"}
-_NUCLEI = [name for name in _COLUMNS if name not in _RECURRING | _CORRELATED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +68,7 @@ def open_table(config: TableConfig) -> Table:
     kind, _, path = config.source.partition(":")
     columns = None
     if config.source == "embedded:nuclei":
-        tables, columns = {"train": _read_nuclei(config.source)}, _NUCLEI
+        tables, columns = {"train": _read_nuclei(config.source)}, _nuclei_columns()
     elif kind == "npz" and path:
         tables = _read_npz(config.source, path)
     else:
@@ -82,10 +80,19 @@ def open_table(config: TableConfig) -> Table:
     return Table(name=config.source, columns=tuple(columns), **splits)
 
 
+def _columns() -> list[str]:
+    return [f"{kind} {name}" for kind in ("mean", "error of", "worst") for name in _MEASUREMENTS]
+
+
+def _nuclei_columns() -> list[str]:
+    """The columns that are kept."""
+    return [name for name in _columns() if _RECURRING not in name and name not in _CORRELATED]
+
+
 def _read_nuclei(name: str) -> Float32[np.ndarray, "row column"]:
     path = package_file(name, "scikit-learn", "sklearn", "datasets/data/breast_cancer.csv")
     with path.open() as lines:
-        usecols = [_COLUMNS.index(column) for column in _NUCLEI]
+        usecols = [_columns().index(column) for column in _nuclei_columns()]
         table = np.loadtxt(lines, delimiter=",", skiprows=1, usecols=usecols)
     return check_table(table, name=f"source={name!r}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaeflow._util.optional import missing_package
+from vaeflow._util.files import missing_package
 from vaeflow.data.dataset import SPLITS, Dataset, Part, make_splits
 from vaeflow.data.images import Crop, check_crop, crop_and_resize, cropped_size
 

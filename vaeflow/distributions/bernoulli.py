@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow._util.arrays import check_event_shape, sum_event
 
 SMALL_LOGIT = 0.05
 """Absolute value of a logit below which series replace quotients of small numbers."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow._util.arrays import check_event_shape, sum_event
 from vaeflow.bijectors import Conditioner
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.shapes import check_event_shape, sum_event
+from vaeflow._util.arrays import check_event_shape, sum_event
 from vaeflow.distributions.bernoulli import FactorizedLogits
 
 

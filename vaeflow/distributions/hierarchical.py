@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.shapes import check_event_shape
+from vaeflow._util.arrays import check_event_shape
 
 Conditional = Callable[[Array], distrax.Distribution]
 

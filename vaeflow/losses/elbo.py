@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.arrays import LOCAL, Axis
 from vaeflow.estimators import Evidence, evidence
 from vaeflow.models import AutoEncoder
 from vaeflow.typing import Aux

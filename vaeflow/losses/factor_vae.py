@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import LOCAL, Axis, require, row_keys
 from vaeflow.distributions import Concrete
 from vaeflow.distributions.grouped import groups_of
-from vaeflow.estimators import evidence, infer, require
+from vaeflow.estimators import evidence, infer
 from vaeflow.losses.elbo import elbo_metrics
 from vaeflow.models.base import submodel
 from vaeflow.typing import Aux

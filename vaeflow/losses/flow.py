@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow._util.random import row_keys
-from vaeflow.estimators import context_of, importance_diagnostics, require, target_diagnostics
+from vaeflow._util.arrays import LOCAL, Axis, context_of, require, row_keys
+from vaeflow.estimators import importance_diagnostics, target_diagnostics
 from vaeflow.typing import Aux
 
 

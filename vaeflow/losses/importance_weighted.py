@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow.estimators import context_of, evidence, infer, require
+from vaeflow._util.arrays import LOCAL, Axis, context_of, require
+from vaeflow.estimators import evidence, infer
 from vaeflow.losses.elbo import bits_of
 from vaeflow.typing import Aux
 

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow._util.random import row_keys
-from vaeflow.estimators import context_of, evidence, require
+from vaeflow._util.arrays import LOCAL, Axis, context_of, require, row_keys
+from vaeflow.estimators import evidence
 from vaeflow.losses.elbo import elbo_metrics
 from vaeflow.typing import Aux
 

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import LOCAL, Axis, row_keys
 from vaeflow.distributions.transformed import sample_per_example
 from vaeflow.models.base import submodel
 from vaeflow.models.munit import DOMAINS, MUNIT, Domain, normalize_images, other_domain

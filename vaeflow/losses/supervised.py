@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow.estimators import require
+from vaeflow._util.arrays import LOCAL, Axis, require
 from vaeflow.typing import Aux
 
 

@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.axis import LOCAL, Axis
+from vaeflow._util.arrays import LOCAL, Axis, require
 from vaeflow.distributions.grouped import per_dim_log_prob
-from vaeflow.estimators import aggregate_log_densities, evidence, require
+from vaeflow.estimators import aggregate_log_densities, evidence
 from vaeflow.losses.elbo import bits_of
 from vaeflow.typing import Aux
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow.estimators import require, split_rows
+from vaeflow._util.arrays import LOCAL, Axis, require
+from vaeflow.estimators import split_rows
 from vaeflow.losses.elbo import bits_of
 from vaeflow.models import CodeModel, submodel
-from vaeflow.quantizers import Quantized
 from vaeflow.typing import Aux
+
+if TYPE_CHECKING:
+    from vaeflow.quantizers import Quantized
 
 
 class CodeEvidence(NamedTuple):

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from vaeflow._util.optional import missing_package
+from vaeflow._util.files import missing_package
 
 
 def import_scikit_learn(module: str, what: str) -> ModuleType:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 from vaeflow.distributions import Concrete
 from vaeflow.distributions.grouped import groups_of
 from vaeflow.metrics.likelihood import numbered_keys

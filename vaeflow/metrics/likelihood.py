@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 from vaeflow.distributions.grouped import per_dim_log_prob
 from vaeflow.estimators import aggregate_log_densities, split_rows
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from vaeflow._util.shapes import sum_event
+from vaeflow._util.arrays import sum_event
 from vaeflow.bijectors import Conditioner
 from vaeflow.distributions import CodeMaps
 from vaeflow.distributions.code_maps import log_prob_of_codes

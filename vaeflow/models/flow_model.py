@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 from vaeflow.distributions import Transformed, standard_normal
 from vaeflow.typing import Flow, Preprocessor, Prior
 

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from vaeflow._util.random import row_keys
-from vaeflow._util.shapes import check_event_shape
+from vaeflow._util.arrays import check_event_shape, row_keys
 from vaeflow.bijectors import Conditioner
 from vaeflow.distributions import HierarchicalPrior, standard_normal
 from vaeflow.distributions.gaussian import product_of_normals

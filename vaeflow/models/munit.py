@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float, UInt8
 
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 from vaeflow.models.preprocessing import quantize_levels, quantize_values
 
 Domain = Literal["a", "b"]

@@ -11,7 +11,7 @@ import distrax
 import flax.linen as nn
 from jaxtyping import Array, Float, UInt8
 
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import row_keys
 from vaeflow.distributions.grouped import WHOLE, groups_of, per_dim_kl, pieces_of
 from vaeflow.distributions.transformed import sample_per_example
 from vaeflow.flows.base import prepare_context

@@ -6,6 +6,7 @@ They are trained by `vaeflow.losses.vq_vae`; with a `CodePrior` for each map the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import distrax
 import flax.linen as nn
@@ -13,13 +14,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import LOCAL, Axis, row_keys
 from vaeflow.models.preprocessing import Dequantized
 from vaeflow.nn import Conv, relu
 from vaeflow.nn.autoregressive_map import resize_nearest
-from vaeflow.quantizers import Quantized
 from vaeflow.typing import Preprocessor, Quantizer
+
+if TYPE_CHECKING:
+    from vaeflow.quantizers import Quantized
 
 Codes = tuple[Int[Array, "batch map_height map_width *codebooks"], ...]
 

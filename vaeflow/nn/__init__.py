@@ -1,9 +1,9 @@
 """Networks and layers, as Flax modules: conditioners, masked, causal and convolutional networks."""
 
 from vaeflow.nn.autoregressive_map import AutoregressiveMapNetwork, UpsampledConditioner
-from vaeflow.nn.blocks import GatedConv, ResidualBlock, relu
+from vaeflow.nn.blocks import GatedConv, ResidualBlock
 from vaeflow.nn.conditioners import MLP, GlowNetwork, ResidualNetwork, TimeDependentMLP
-from vaeflow.nn.convolution import Conv, ZeroConv
+from vaeflow.nn.convolution import Conv, ZeroConv, relu
 from vaeflow.nn.discriminators import (
     LatentDiscriminator,
     MultiScaleDiscriminator,

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow.nn.blocks import ResidualBlock, relu
+from vaeflow.nn.blocks import ResidualBlock
 from vaeflow.nn.causal import Position
-from vaeflow.nn.convolution import Conv
+from vaeflow.nn.convolution import Conv, relu
 
 PyTree = Any
 

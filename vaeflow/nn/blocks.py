@@ -12,31 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.nn.convolution import Conv
+from vaeflow.nn.convolution import Conv, relu
 from vaeflow.nn.normalization import adaptive_instance_norm, instance_norm
-
-
-@jax.custom_vjp
-def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes max(x, 0), differentiated through its result.
-
-    The next layer stores the result for its own gradient anyway, so nothing else has to be stored,
-    which halves what a loop over layers writes to memory. The derivative at zero is zero.
-    Reverse-mode derivatives only.
-    """
-    return jnp.maximum(x, 0)
-
-
-def _relu_forward(x):
-    y = relu(x)
-    return y, y
-
-
-def _relu_backward(y, dy):
-    return (jnp.where(y > 0, dy, 0),)
-
-
-relu.defvjp(_relu_forward, _relu_backward)
 
 
 class ResidualBlock(nn.Module):

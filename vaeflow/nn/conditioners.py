@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vaeflow.nn.blocks import ResidualBlock, relu
-from vaeflow.nn.convolution import Conv, ZeroConv
+from vaeflow.nn.blocks import ResidualBlock
+from vaeflow.nn.convolution import Conv, ZeroConv, relu
 from vaeflow.nn.normalization import ActNormConv
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.arrays import matmul
 from vaeflow.nn.convolution import Conv
 
 GRAM_ITERATIONS = 6
@@ -175,17 +176,12 @@ class LipschitzMLP(nn.Module):
     ) -> Float[Array, "batch out"]:
         """Applies the network, given what `normalized` returns."""
         for index in range(len(self.hidden_sizes) + 1):
-            sums = _product(x, normalized[f"kernel_{index}"]) + normalized[f"bias_{index}"]
+            sums = matmul(x, normalized[f"kernel_{index}"]) + normalized[f"bias_{index}"]
             if index == 0 and context is not None:
-                sums = sums + _product(context, normalized["context"])
+                sums = sums + matmul(context, normalized["context"])
             x = (
                 sums
                 if index == len(self.hidden_sizes)
                 else lip_swish(sums, normalized[f"beta_{index}"])
             )
         return x
-
-
-def _product(x: Array, kernel: Array) -> Array:
-    # Accelerators would otherwise multiply float32 in fewer bits, and iterations not converge.
-    return jnp.matmul(x, kernel, precision=jax.lax.Precision.HIGHEST)

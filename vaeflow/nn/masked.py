@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vaeflow.nn.blocks import relu
+from vaeflow.nn.convolution import relu
 
 PyTree = Any
 

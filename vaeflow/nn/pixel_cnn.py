@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow.nn.autoregressive_map import AutoregressiveMapNetwork
-from vaeflow.nn.blocks import relu
 from vaeflow.nn.causal import CausalConv, Position
-from vaeflow.nn.convolution import Conv
+from vaeflow.nn.convolution import Conv, relu
 
 
 class GatedCausalBlock(nn.Module):

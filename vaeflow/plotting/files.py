@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
-from vaeflow._util.files import local_or_remote, write_whole
-from vaeflow._util.optional import missing_package
+from vaeflow._util.files import local_or_remote, missing_package, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import LOCAL, Axis, row_keys
 
 Gradient = Callable[[Array, Array], Array]
 """Maps features and their codes to the codes, with a gradient with respect to the features."""

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.axis import LOCAL, Axis
-from vaeflow._util.random import row_keys
+from vaeflow._util.arrays import LOCAL, Axis, row_keys
 from vaeflow.quantizers.base import Quantized, Quantizer, check_axes
 from vaeflow.quantizers.vector import COLLECTION
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.axis import Axis
+from vaeflow._util.arrays import Axis
 from vaeflow.quantizers.base import (
     Quantizer,
     Result,

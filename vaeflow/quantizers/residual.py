@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vaeflow._util.axis import Axis
+from vaeflow._util.arrays import Axis
 from vaeflow.quantizers.base import (
     Gradient,
     Quantizer,

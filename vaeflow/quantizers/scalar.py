@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.axis import Axis
+from vaeflow._util.arrays import Axis
 from vaeflow.quantizers.base import (
     MOST_CODES,
     Quantizer,

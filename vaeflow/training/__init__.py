@@ -5,15 +5,19 @@
 """
 
 from vaeflow.training.batches import Batches, IndexBatches, UnpairedBatches
-from vaeflow.training.config import TrainConfig
-from vaeflow.training.hosts import HostsConfig, Interrupted, is_first, join_hosts
+from vaeflow.training.config import TrainConfig, make_optimizer, make_schedule
 from vaeflow.training.loop import FitResult, NonFiniteError, fit
-from vaeflow.training.optimizer import make_optimizer, make_schedule
+from vaeflow.training.parallel import (
+    HostsConfig,
+    Interrupted,
+    Strategy,
+    is_first,
+    join_hosts,
+    make_strategy,
+)
 from vaeflow.training.run_directory import RunDirectory, open_run_directory
 from vaeflow.training.state import Player, TrainState, create_train_state, variables_of
-from vaeflow.training.step import make_train_step
-from vaeflow.training.strategy import Strategy, make_strategy
-from vaeflow.training.update import make_update
+from vaeflow.training.update import make_train_step, make_update
 
 __all__ = [
     "Batches",

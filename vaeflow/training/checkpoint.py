@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vaeflow._util.optional import optional_import
-from vaeflow.training.hosts import is_first
+from vaeflow._util.files import optional_import
+from vaeflow.training.parallel import is_first
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from vaeflow._util.files import is_local, write_whole
-from vaeflow._util.optional import optional_import
+from vaeflow._util.files import is_local, optional_import, write_whole
 from vaeflow.training.run_directory import RunDirectory, finite_or_none
 
 if TYPE_CHECKING:

@@ -18,18 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow._util.optional import optional_import
+from vaeflow._util.files import optional_import
+from vaeflow.training import parallel
 from vaeflow.training.batches import BatchSource, groups, prefetch
 from vaeflow.training.checkpoint import Checkpoint, Checkpoints
-from vaeflow.training.config import TrainConfig, check_batch_size
-from vaeflow.training.hosts import Interrupted, StopRequest, agree, is_first, stop_requests
+from vaeflow.training.config import TrainConfig, check_batch_size, make_optimizer
 from vaeflow.training.logging import MetricLog
-from vaeflow.training.optimizer import make_optimizer
+from vaeflow.training.parallel import Interrupted, Strategy
 from vaeflow.training.run_directory import RunDirectory, finite_or_none
 from vaeflow.training.state import LoopState, TrainState, create_train_state, variables_of
-from vaeflow.training.step import make_train_step
-from vaeflow.training.strategy import Strategy, make_strategy, on_one_device, replicate, replicated
-from vaeflow.training.update import Loss, Metrics, Optimizers, Step, Weights
+from vaeflow.training.update import Loss, Metrics, Optimizers, Step, Weights, make_train_step
 
 if TYPE_CHECKING:
     import tqdm
@@ -117,7 +115,7 @@ def fit(
     if config.patience and best is None:
         raise ValueError(f"train.patience={config.patience} needs best, got None")
     check_batch_size(config)
-    strategy = make_strategy(config.strategy)
+    strategy = parallel.make_strategy(config.strategy)
     if optimizers is None:
         optimizers = make_optimizer(config)
         if isinstance(losses, Mapping):
@@ -129,14 +127,14 @@ def fit(
     schedule = Schedule(config, evaluates=evaluate is not None, plots=figures is not None)
 
     with contextlib.ExitStack() as stack:
-        request = stack.enter_context(stop_requests())
+        request = stack.enter_context(parallel.stop_requests())
         checkpoints = stack.enter_context(Checkpoints(directory.checkpoints))
         state = _restored_or_initial(
             initialize, optimizers, average, best is not None, strategy, checkpoints
         )
         start = int(state.train.step)
         if not schedule.ends_at(start, state.evaluated_step):
-            log = stack.enter_context(MetricLog(directory, start)) if is_first() else None
+            log = stack.enter_context(MetricLog(directory, start)) if parallel.is_first() else None
             bar = stack.enter_context(_progress_bar(config.steps, start))
             step = make_train_step(
                 model,
@@ -155,13 +153,15 @@ def fit(
             loop.run(step, calls, request)
 
         last = int(state.train.step)
-        if last < config.steps and is_first():
+        if last < config.steps and parallel.is_first():
             _say(
                 f"training ended early, after step {last}: {best} is best after step "
                 f"{state.evaluated_step}"
             )
         return FitResult(
-            variables=on_one_device(state.best if best else variables_of(state.train, average)),
+            variables=parallel.on_one_device(
+                state.best if best else variables_of(state.train, average)
+            ),
             step=state.evaluated_step if best else last,
             metrics=state.evaluation,
             state=state.train,
@@ -253,7 +253,7 @@ class Loop:
         self,
         compiled_step: Step,
         calls: Iterable[tuple[int, tuple[PyTree, ...]]],
-        request: StopRequest,
+        request: parallel.StopRequest,
     ) -> None:
         """Makes steps until the run ends or is asked to stop.
 
@@ -324,12 +324,12 @@ class Loop:
         """Evaluates, plots and saves where this is due; `last` has the metrics of the step."""
         variables = variables_of(self.state.train, bool(self.state.train.ema))
         if self.schedule.evaluates_at(step):
-            evaluation = self.evaluate(step, on_one_device(variables))
-            evaluation = agree({name: float(value) for name, value in evaluation.items()})
+            evaluation = self.evaluate(step, parallel.on_one_device(variables))
+            evaluation = parallel.agree({name: float(value) for name, value in evaluation.items()})
             self.write(step, {**last, **evaluation})
             self.choose(step, evaluation, variables)
-        if self.schedule.plots_at(step, self.state.evaluated_step) and is_first():
-            self.figures(step, on_one_device(variables))
+        if self.schedule.plots_at(step, self.state.evaluated_step) and parallel.is_first():
+            self.figures(step, parallel.on_one_device(variables))
         if self.schedule.saves_at(step, self.state.evaluated_step):
             self.save(step)
 
@@ -392,7 +392,7 @@ def _restored_or_initial(
     checkpoints: Checkpoints,
 ) -> LoopState:
     """The state of the last checkpoint, or that of step 0."""
-    everywhere = replicated(strategy.mesh)
+    everywhere = parallel.replicated(strategy.mesh)
 
     def initial_tree(variables: Variables) -> dict[str, PyTree]:
         train = create_train_state(variables, optimizers, ema=average)
@@ -422,7 +422,7 @@ def _calls(
         stream = batches.stream(start, *shard)
         yield from prefetch((size, (strategy.place(next(stream), 0),)) for size in sizes)
         return
-    examples = replicate(batches.examples(), strategy.mesh)
+    examples = parallel.replicate(batches.examples(), strategy.mesh)
     plans = groups(batches.plan(start, *shard), sizes, scan_steps)
     for size, plan in prefetch((size, strategy.place(plan, 1)) for size, plan in plans):
         yield size, (examples, plan, np.int32(size))
@@ -440,7 +440,7 @@ def _progress_bar(steps: int, start: int) -> tqdm.tqdm:
         total=steps,
         initial=start,
         desc="compiling",
-        disable=not is_first(),
+        disable=not parallel.is_first(),
         unit="step",
         mininterval=interval,
         maxinterval=2 * interval,

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from vaeflow._util.files import is_local, read_json, read_json_lines, write_json
-from vaeflow._util.optional import optional_import
+from vaeflow._util.files import is_local, optional_import, read_json, read_json_lines, write_json
 from vaeflow.sharing import save
-from vaeflow.training.hosts import is_first
+from vaeflow.training.parallel import is_first
 
 if TYPE_CHECKING:
     from etils import epath

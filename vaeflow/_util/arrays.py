@@ -1,0 +1,142 @@
+"""Arrays and the rows of a batch: checks of shapes, keys of rows, reductions over an axis.
+
+An array has shape ``[*batch, *event]``; an event is what one density or log-determinant is of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def check_event_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Checks the trailing axes of an array.
+
+    Args:
+      name: Name of the class that expects the event, for the message.
+      got: Shape of the array, ``[*batch, *event]``.
+      expected: Shape of an event.
+
+    Raises:
+      ValueError: If the trailing axes of `got` differ from `expected`; both are quoted.
+    """
+    if got[len(got) - len(expected) :] != tuple(expected):
+        raise ValueError(
+            f"{name}: expected events of shape {tuple(expected)}, got an array of shape {got}"
+        )
+
+
+def sum_event(values: Array, event_ndims: int) -> Array:
+    """Sums the trailing `event_ndims` axes in float32 or wider."""
+    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return jnp.sum(values, axis=tuple(range(values.ndim - event_ndims, values.ndim)))
+
+
+def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Returns whether an array of `shape` broadcasts to exactly `target`."""
+    try:
+        return jnp.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False
+
+
+def row_keys(rng: jax.Array, count: int) -> jax.Array:
+    """Returns one key for each row of a batch.
+
+    Noise sampled row by row doesn't depend on how the batch is divided between devices.
+
+    Args:
+      rng: One typed key, which is split, or an array of `count` typed keys, returned as it is.
+      count: Number of rows.
+
+    Returns:
+      Typed keys of shape [count].
+
+    Raises:
+      ValueError: If `rng` isn't made of typed keys, or has neither of these shapes.
+    """
+    if not jnp.issubdtype(jnp.asarray(rng).dtype, jax.dtypes.prng_key):
+        raise ValueError(f"rng must be typed keys (jax.random.key), got dtype {rng.dtype}")
+    if rng.shape == ():
+        return jax.random.split(rng, count)
+    if rng.shape == (count,):
+        return rng
+    raise ValueError(f"rng must have shape () or ({count},), one key a row; got {rng.shape}")
+
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """A batch axis that losses reduce over without knowing how it is divided.
+
+    With ``name=None`` the full batch is local and each operation is the identity. With a name,
+    the batch is divided over that mapped axis (`jax.pmap` or `jax.shard_map`), and the operations
+    are the collectives that make a term coupled over the batch equal to the undivided one.
+
+    Attributes:
+      name: Name of the mapped axis, or None for an undivided batch.
+    """
+
+    name: str | None = None
+
+    def sum(self, tree: PyTree) -> PyTree:
+        """Sums each leaf over the axis."""
+        return tree if self.name is None else jax.lax.psum(tree, self.name)
+
+    def mean(self, tree: PyTree) -> PyTree:
+        """Averages each leaf over the axis."""
+        return tree if self.name is None else jax.lax.pmean(tree, self.name)
+
+    def gather(self, tree: PyTree) -> PyTree:
+        """Concatenates each leaf's rows, shape [rows, ...], from all members of the axis."""
+        if self.name is None:
+            return tree
+        return jax.lax.all_gather(tree, self.name, axis=0, tiled=True)
+
+
+LOCAL = Axis()
+"""The axis of an undivided batch: every operation is the identity."""
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Multiplies in full precision; the bfloat16 of accelerators is too coarse to invert."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+NEEDS = {
+    "infer": "latents that are inferred",
+    "posterior": "a single posterior",
+    "log_prob": "a log-likelihood",
+    "quantize": "codes",
+    "logits": "logits of classes",
+}
+"""Descriptions of models by a method that they have."""
+
+
+def require(model: nn.Module, method: str) -> None:
+    """Checks that an objective is defined for a model.
+
+    Raises:
+      ValueError: If the model lacks a method that the objective calls.
+    """
+    if not hasattr(model, method):
+        raise ValueError(
+            f"this objective is defined for models with {NEEDS[method]} (`{method}`); "
+            f"{type(model).__name__} has none"
+        )
+
+
+def context_of(
+    batch: dict[str, jax.Array], context_key: str | tuple[str, ...] | None
+) -> jax.Array | tuple[jax.Array, ...] | None:
+    """The model's context in a batch: the array or the tuple of arrays that the key names."""
+    if isinstance(context_key, tuple):
+        return tuple(batch[name] for name in context_key)
+    return None if context_key is None else batch[context_key]
