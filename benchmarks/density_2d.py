@@ -76,7 +76,7 @@ class Config:
 def points(density: Density, count: int) -> Float32[np.ndarray, "point 2"]:
     """Draws points."""
     key = jax.random.key(0)
-    named = getattr(distributions, density)
+    named = getattr(distributions.toy, density)
     if density in ("checkerboard", "eight_gaussians"):
         return np.asarray(named().sample(seed=key, sample_shape=(count,)))
     return np.asarray(named(key, (count,)))

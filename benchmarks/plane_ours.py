@@ -27,7 +27,7 @@ class Ours:
 
     def __init__(self, size: PlaneSize):
         self.size = size
-        self.energy = getattr(vf.distributions, f"{size.energy}_energy")
+        self.energy = getattr(vf.distributions.toy, f"{size.energy}_energy")
         self.model = vf.models.FlowModel(vf.flows.PlanarFlow((2,), num_steps=size.steps))
         schedule = optax.cosine_decay_schedule(size.learning_rate, size.updates)
         self.optimizer = optax.adam(schedule)

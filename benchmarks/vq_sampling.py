@@ -27,7 +27,10 @@ class Sampling:
     def __init__(self, size: PriorSize):
         self.size = size
         self.network: nn.Module = getattr(vf.nn, size.network)(
-            (size.side, size.side), size.codes, size.channels, size.blocks
+            (size.side, size.side),
+            num_codes=size.codes,
+            channels=size.channels,
+            num_blocks=size.blocks,
         )
         self.prior = vf.models.CodePrior(self.network)
         self.ways = {

@@ -108,7 +108,8 @@ def test_round_trips_at_every_size(entry: registry.Entry) -> None:
         assert np.all(np.isfinite(back))
         # The image of what came back, as ill-conditioned maps may come back elsewhere.
         assert np.all(np.abs(again - y) <= 1e-3 * (1 + np.abs(y).max()) + 100 * spread)
-        slack = 1e-3 * (1 + np.abs(log_det)) + 100 * log_det_spread
+        # An inverse that is found by a search is off by its residual, which exceeds rounding.
+        slack = 1e-3 * (1 + np.abs(log_det)) + 300 * log_det_spread
         assert np.all(np.abs(log_det + back_log_det) <= slack)
         spoilt = run(x.at[1, 2, 0].set(bad))
         others = np.ones(BATCH, bool)

@@ -22,7 +22,9 @@ def test_a_gaussian_has_the_means_and_the_deviations():
     np.testing.assert_allclose(found.mean(), DATA.mean(0), atol=1e-5)
     np.testing.assert_allclose(found.stddev(), DATA.std(0), rtol=1e-4)
     constant = likelihood.apply({}, likelihood.initial(0 * DATA))
-    np.testing.assert_allclose(constant.stddev(), 2 * decoders.gaussian.SMALLEST_SCALE, rtol=1e-3)
+    np.testing.assert_allclose(
+        constant.stddev(), 2 * decoders.likelihoods.SMALLEST_SCALE, rtol=1e-3
+    )
 
 
 def test_a_continuous_bernoulli_has_about_the_means():

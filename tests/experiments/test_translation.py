@@ -100,7 +100,7 @@ def test_folders_of_grey_and_coloured_images_are_translated_and_exported():
 def test_domains_of_different_sizes_are_an_error(capsys):
     options = ["--data.a", "embedded:face-edges", "--data.b", "folder:b"]
     assert execute("munit_folders", "run", *options) == 1
-    assert "24x24x1 and b=folder:b is 8x8x3" in capsys.readouterr().err
+    assert "got embedded:face-edges of 24x24x1 and folder:b of 8x8x3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
