@@ -403,7 +403,7 @@ FLOWS: Sequence[Entry] = (
     _flow(_glow(num_levels=1, scan=False), "unrolled", slow=True),
     _flow(_glow(num_levels=1, backward="remat"), "remat", slow=True),
     _flow(_real_nvp(3), "vector"),
-    _flow(_real_nvp(1), "one-entry"),
+    _flow(_real_nvp(1), "one-entry", slow=True),
     _flow(_real_nvp(3, backward="reversible"), "vector-context", (2,)),
     _flow(_real_nvp(2, 2, 3, num_levels=1), "image-context", (2,), slow=True),
     _flow(_real_nvp(2, 2, 1, num_levels=1, num_steps=1), "image"),

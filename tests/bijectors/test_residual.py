@@ -64,7 +64,9 @@ def strong(channels, lipschitz=0.98):
     return bijectors.Residual(dataclasses.replace(network, variables={"params": variables}))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize(
+    "channels", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 6))]
+)
 def test_round_trip_near_the_lipschitz_bound(channels):
     bijector = strong(channels)
     x = jax.random.normal(KEY, (64, channels)) * 10.0 ** jnp.linspace(-2, 2, 64)[:, None]

@@ -62,6 +62,7 @@ def folders(here="."):
     return ["--data.a", f"folder:{here}/a", "--data.b", f"folder:{here}/b"]
 
 
+@pytest.mark.slow
 @pytest.mark.figures
 def test_digits_are_translated_scored_and_plotted():
     assert execute("munit_digits", "run", *CLASSIFIERS) == 0

@@ -93,6 +93,7 @@ def test_stages_run_at_once_or_one_by_one_with_the_same_result(name, levels, cap
             assert np.asarray(image).std() > 1
 
 
+@pytest.mark.slow
 def test_labels_condition_the_priors_and_samples_are_scored():
     options = ["--data.source", "npz:digits.npz", "--prior.classes", "4"]
     assert execute("vqvae_mnist", "run", *options) == 0

@@ -81,6 +81,7 @@ def published():
     return jnp.float32(np.log(weights))
 
 
+@pytest.mark.slow
 def test_it_is_nearer_to_the_exact_total_correlation_than_other_estimators(posterior):
     truth, found = total_correlations(posterior, ours)
     others = {

@@ -70,9 +70,22 @@ def assert_close(got, expected):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+TYPICAL = {
+    "block-autoregressive",
+    "continuous",
+    "glow-uniform",
+    "glow-variational",
+    "masked-autoregressive",
+    "mixture-base",
+    "real-nvp-reals",
+    "residual",
+    "standardized-uniform",
+}
+"""Models that differ in what an exported function is made of; the others are slow tests."""
+
+
 def marked(name):
-    """Options of a flow change nothing that an exported function is made of: slow tests."""
-    return pytest.param(name, marks=pytest.mark.slow if name.startswith("option-") else ())
+    return pytest.param(name, marks=() if name in TYPICAL else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in exported_models.MODELS])
@@ -103,7 +116,13 @@ def test_exported_functions_are_the_models(name, tmp_path):
         assert_close(loaded["sample"](numbers, np.float32(0.7)), samples[chosen])
 
 
-@pytest.mark.parametrize("case", exported_models.CONTEXTS, ids=lambda case: case[0])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case[0], marks=() if case[0] == "labels" else pytest.mark.slow)
+        for case in exported_models.CONTEXTS
+    ],
+)
 def test_conditional_models_export_too(case):
     _, model, shape, dtype = case
     generator = np.random.default_rng(0)

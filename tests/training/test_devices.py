@@ -124,7 +124,13 @@ def munit(tmp_path_factory):
 
 
 @pytest.mark.parametrize("strategy", ["jit", "pmap"])
-@pytest.mark.parametrize("preset", ["coupled", "glow", "quantizers", "munit"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "coupled",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("glow", "quantizers", "munit")),
+    ],
+)
 def test_eight_devices_equal_one(request, tmp_path, preset, strategy):
     options = ("--preset", preset, "--train.strategy", strategy)
     code, line = run(tmp_path, *options, devices=8)
@@ -142,7 +148,7 @@ def test_eight_devices_equal_one(request, tmp_path, preset, strategy):
     assert off.max() < 5e-3
 
 
-@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+@pytest.mark.parametrize("strategy", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("preset", ["coupled", pytest.param("glow", marks=pytest.mark.slow)])
 def test_two_hosts_equal_one(request, tmp_path, preset, strategy):
     ends = run_hosts(tmp_path, "--preset", preset, "--train.strategy", strategy)
@@ -152,6 +158,7 @@ def test_two_hosts_equal_one(request, tmp_path, preset, strategy):
     assert_agree(tmp_path, request.getfixturevalue(preset))
 
 
+@pytest.mark.slow
 def test_scanned_microbatches_on_several_devices_equal_one(tmp_path):
     """Steps of one call, in two parts each, on any number of devices."""
     options = ("--train.scan-steps", "4", "--train.accumulate", "2")
@@ -162,7 +169,7 @@ def test_scanned_microbatches_on_several_devices_equal_one(tmp_path):
         assert_agree(path, paths[0])
 
 
-@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+@pytest.mark.parametrize("strategy", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_run_resumes_on_other_numbers_of_devices(tmp_path, coupled, strategy):
     options = ("--train.strategy", strategy, "--kill-at", "5", "10", "15")
     for devices in (8, 2, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 
 from tests.munit_game import GAME, SHAPES, images, variables
 from vaeflow import losses, training
@@ -31,6 +32,7 @@ def constant(shape: tuple[int, int, int]) -> np.ndarray:
     return of_domain
 
 
+@pytest.mark.slow
 def test_munit_learns_noise_and_stays_finite_on_constant_images():
     steps = training.make_train_step(GAME, LOSSES, OPTIMIZERS, seed=0, scan_steps=STEPS)
     histories = {}
