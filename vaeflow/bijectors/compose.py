@@ -243,7 +243,7 @@ class Scan(Bijector):
     Backpropagation, by `backward`:
 
     * "plain" stores everything that each step computes.
-    * "remat" stores the input of each step and the outputs of its `Conditioner`s, and recomputes
+    * "remat" stores the input of each step and the outputs of each `Conditioner`, and recomputes
       their hidden layers, which is faster on CPUs than writing and reading them.
     * "reversible" stores the input of every `segment` steps and recovers those between by inverting
       one step after another; a segment that isn't recovered to a relative error of 1e-5 is
