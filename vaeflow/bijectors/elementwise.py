@@ -15,9 +15,6 @@ from vaeflow._util.arrays import check_event_shape, sum_event
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.compose import Inverse
 
-SMALLEST_DEVIATION = 1e-4
-"""Channels with a smaller standard deviation are standardised as if it were this."""
-
 SMALLEST_POSITIVE = 1e-30
 """Smaller values, zero and negative ones too, are clipped to this by `Exp` and `Softplus`."""
 

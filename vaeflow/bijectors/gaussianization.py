@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import broadcasts_to, sum_event
 from vaeflow.bijectors.base import Bijector
-from vaeflow.bijectors.elementwise import SMALLEST_DEVIATION
 from vaeflow.bijectors.numerical import solve_monotone
+from vaeflow.nn.normalization import SMALLEST_DEVIATION
 
 FAR = 5.0
 """z above which tails come from a continued fraction instead of the error function."""
