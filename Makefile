@@ -14,12 +14,13 @@ PROJECT := setup.cfg pyproject.toml constraints.txt
 run: $(VENV)/.experiments
 	$(BIN)/python -m experiments.glow_celeba $(ARGS)
 
+# The tests of a file run in one process, which keeps what they compile.
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # The tests that take minutes: before a release.
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

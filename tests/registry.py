@@ -87,14 +87,8 @@ def representatives(entries: Iterable[Entry]) -> set[str]:
 
 
 def parameters(entries: Iterable[Entry]) -> list[Any]:
-    """Entries to parametrise a test over.
-
-    One worker runs all tests of an entry, since they share what they compile.
-    """
-    return [
-        pytest.param(entry, id=entry.name, marks=_marks(entry, slow=entry.slow))
-        for entry in entries
-    ]
+    """Entries to parametrise a test over."""
+    return [pytest.param(entry, id=entry.name, marks=_marks(entry.slow)) for entry in entries]
 
 
 def laws(entries: Sequence[Entry], checks: Iterable[str], structural: set[str]) -> list[Any]:
@@ -110,18 +104,15 @@ def laws(entries: Sequence[Entry], checks: Iterable[str], structural: set[str]) 
             entry,
             check,
             id=f"{entry.name}-{check}",
-            marks=_marks(
-                entry,
-                slow=entry.slow or (check in STRUCTURAL and entry.name not in structural),
-            ),
+            marks=_marks(entry.slow or (check in STRUCTURAL and entry.name not in structural)),
         )
         for entry in entries
         for check in checks
     ]
 
 
-def _marks(entry: Entry, *, slow: bool) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xdist_group(entry.name), *([pytest.mark.slow] if slow else [])]
+def _marks(slow: bool) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if slow else []
 
 
 def public_classes() -> set[type]:

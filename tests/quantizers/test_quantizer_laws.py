@@ -14,10 +14,7 @@ import vaeflow as vf
 from tests.quantizers import quantizer_registry as registry
 from tests.quantizers.quantizer_registry import ENTRIES, FEATURES, KEY, numbers
 
-every = pytest.mark.parametrize(
-    "entry",
-    [pytest.param(e, id=e.name, marks=pytest.mark.xdist_group(e.name)) for e in ENTRIES],
-)
+every = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 RNG = jax.random.key(8)
 LEFT_OUT = -1
 
