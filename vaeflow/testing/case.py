@@ -38,7 +38,7 @@ class Outputs(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of the inner product of `Outputs` with fixed random weights.
+    """Gradients of the inner product of `Outputs` with weights of the same shapes.
 
     Attributes:
       parameters: One gradient for each floating-point leaf of the bijector.
@@ -134,32 +134,75 @@ class Case:
     # Outputs and gradients.
 
     @functools.cached_property
+    def weights(self) -> Outputs:
+        """Fixed random weights of the outputs for a batch.
+
+        Random, so that no two errors cancel and no symmetry of a bijector makes a gradient vanish.
+        """
+        shapes = (self.event_shape_out, (), self.event_shape, ())
+        keys = jax.random.split(jax.random.key(104), len(shapes))
+        return Outputs(
+            *(
+                jax.random.normal(key, (BATCH, *shape))
+                for key, shape in zip(keys, shapes, strict=True)
+            )
+        )
+
+    @functools.cached_property
     def outputs(self) -> Outputs:
         """The outputs at `x` and `y`."""
         return self.evaluate(self.batched, self.x, self.y)[0]
 
     @functools.cached_property
     def gradients(self) -> Gradients:
-        """The gradients at `x` and `y`."""
+        """The gradients at `x` and `y`, with `weights`."""
         return self.evaluate(self.batched, self.x, self.y)[1]
 
     @functools.cached_property
-    def evaluate(self) -> Callable[[distrax.Bijector, Array, Array], tuple[Outputs, Gradients]]:
-        """``evaluate(bijector, x, y)``: outputs and gradients for a batch, compiled once.
+    def jacobians(self) -> tuple[Float[Array, "batch out in"], Float[Array, "batch in out"]]:
+        """Jacobians of forward at `x` and of the inverse at `y`.
 
-        Each trace is recorded in `traces`.
+        A row of all of them at a time, with weights that are one for an entry of the output: in
+        reverse mode, since a bijector with a custom VJP has no forward mode.
         """
+        zeros = jax.tree.map(jnp.zeros_like, self.weights)
+        size = self.x[0].size
+        to_y, to_x = [], []
+        for one in jnp.eye(size):
+            weights = zeros._replace(
+                y=jnp.broadcast_to(one.reshape(self.event_shape_out), zeros.y.shape),
+                x=jnp.broadcast_to(one.reshape(self.event_shape), zeros.x.shape),
+            )
+            gradients = self.evaluate(self.batched, self.x, self.y, weights)[1]
+            to_y.append(gradients.x.reshape(BATCH, size))
+            to_x.append(gradients.y.reshape(BATCH, size))
+        return jnp.stack(to_y, axis=1), jnp.stack(to_x, axis=1)
 
+    def evaluate(
+        self, bijector: distrax.Bijector, x: Array, y: Array, weights: Outputs | None = None
+    ) -> tuple[Outputs, Gradients]:
+        """Computes outputs and gradients for a batch, by a function that is compiled once.
+
+        Args:
+          bijector: One of those that `make` returns, for the whole batch.
+          x: Inputs of forward, shape ``[batch, *event_in]``.
+          y: Inputs of the inverse, shape ``[batch, *event_out]``.
+          weights: Weights of the outputs whose gradients are computed; `weights` if None.
+        """
+        return self._evaluate(bijector, x, y, self.weights if weights is None else weights)
+
+    @functools.cached_property
+    def _evaluate(self) -> Callable[..., tuple[Outputs, Gradients]]:
+        # Each trace is recorded in `traces`.
         @jax.jit
-        def evaluate(bijector: distrax.Bijector, x: Array, y: Array) -> tuple[Outputs, Gradients]:
+        def evaluate(
+            bijector: distrax.Bijector, x: Array, y: Array, weights: Outputs
+        ) -> tuple[Outputs, Gradients]:
             self.traces.append(x.shape)
 
             def weighted_sum(parameters: list[Array], x: Array, y: Array) -> tuple[Array, Outputs]:
                 outputs = both_ways(replace_float_leaves(bijector, parameters), x, y)
-                terms = [
-                    jnp.sum(weight * values)
-                    for weight, values in zip(output_weights(outputs), outputs, strict=True)
-                ]
+                terms = map(jnp.vdot, weights, outputs)
                 return sum(terms), outputs
 
             gradient = jax.grad(weighted_sum, argnums=(0, 1, 2), has_aux=True)
@@ -169,33 +212,9 @@ class Case:
         return evaluate
 
     @functools.cached_property
-    def evaluate_single(
-        self,
-    ) -> Callable[[distrax.Bijector, Array, Array], tuple[Outputs, Array, Array]]:
-        """``evaluate_single(bijector, x, y)``: outputs and both Jacobians for one example.
-
-        Jacobians have shape ``[dimensions_out, dimensions_in]``. They are taken in reverse mode,
-        since a bijector with a custom VJP has no forward mode.
-        """
-
-        def flat_outputs(function: Callable[[Array], Array], shape: tuple[int, ...]) -> Callable:
-            return lambda flat: jnp.ravel(function(jnp.reshape(flat, shape)))
-
-        @jax.jit
-        def evaluate_single(
-            bijector: distrax.Bijector, x: Array, y: Array
-        ) -> tuple[Outputs, Array, Array]:
-            to_y = jax.jacrev(flat_outputs(lambda x: forward(bijector, x)[0], x.shape))
-            to_x = jax.jacrev(flat_outputs(lambda y: inverse(bijector, y)[0], y.shape))
-            return both_ways(bijector, x, y), to_y(jnp.ravel(x)), to_x(jnp.ravel(y))
-
-        return evaluate_single
-
-    @functools.cached_property
-    def single_outputs(self) -> list[tuple[Outputs, Array, Array]]:
-        """Outputs and Jacobians of the examples, one at a time."""
-        examples = zip(self.singles, self.x, self.y, strict=True)
-        return [self.evaluate_single(bijector, x, y) for bijector, x, y in examples]
+    def evaluate_single(self) -> Callable[[distrax.Bijector, Array, Array], Outputs]:
+        """``evaluate_single(bijector, x, y)``: outputs for one example, compiled once."""
+        return jax.jit(both_ways)
 
 
 def forward(bijector: distrax.Bijector, x: Array) -> tuple[Array, Array]:
@@ -211,16 +230,3 @@ def inverse(bijector: distrax.Bijector, y: Array) -> tuple[Array, Array]:
 def both_ways(bijector: distrax.Bijector, x: Array, y: Array) -> Outputs:
     """Applies forward to `x` and the inverse to `y`."""
     return Outputs(*forward(bijector, x), *inverse(bijector, y))
-
-
-def output_weights(outputs: Outputs) -> Outputs:
-    """Fixed random weights for all outputs.
-
-    Random, so that no two errors cancel and no symmetry of a bijector makes a gradient vanish.
-    """
-    return Outputs(
-        *(
-            jax.random.normal(jax.random.fold_in(jax.random.key(104), index), values.shape)
-            for index, values in enumerate(outputs)
-        )
-    )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vaeflow.testing.case import BATCH, Case, output_weights
+from vaeflow.testing.case import BATCH, Case
 from vaeflow.testing.pytrees import (
     expect_finite,
     float_leaves,
@@ -145,8 +145,7 @@ def _derivative(terms: Callable[[int], np.ndarray], length: float) -> tuple[floa
 def _weighted_terms(case: Case, bijector: distrax.Bijector, x: Array, y: Array) -> np.ndarray:
     # Terms are kept apart, in float64: those that don't change cancel exactly.
     outputs, _ = case.evaluate(bijector, x, y)
-    weights = output_weights(outputs)
-    parts = [to_numpy(w) * to_numpy(v) for w, v in zip(weights, outputs, strict=True)]
+    parts = [to_numpy(w) * to_numpy(v) for w, v in zip(case.weights, outputs, strict=True)]
     return np.concatenate([part.ravel() for part in parts])
 
 

@@ -17,7 +17,7 @@ def check_jit(case: Case) -> None:
     """Compiled and uncompiled calls agree, and `make` can be traced."""
     context = None if case.contexts is None else case.contexts[0]
     eager = both_ways(case.bijector(0, context), case.x[0], case.y[0])
-    compiled = case.single_outputs[0][0]
+    compiled = case.evaluate_single(case.singles[0], case.x[0], case.y[0])
     _expect_outputs(
         case, "called without jit", _stack([eager]), _stack([compiled]), case.x[:1], case.y[:1]
     )
@@ -107,7 +107,7 @@ def check_scan(case: Case) -> None:
         return jax.lax.scan(step, carried, (stacked, x, y))[1]
 
     outputs = scanned(bijectors[0], _stack(bijectors), x, y)
-    carried = _stack([case.evaluate_single(bijectors[0], x[0], one)[0] for one in y])
+    carried = _stack([case.evaluate_single(bijectors[0], x[0], one) for one in y])
     expected = Outputs(expected.y, expected.forward_log_det, carried.x, carried.inverse_log_det)
     _expect_outputs(case, "in a scan", outputs, expected, x, y)
 
@@ -118,16 +118,14 @@ def _two_bijectors(case: Case) -> tuple[list[distrax.Bijector], Array, Array, Ou
         case.bijector(1, None if case.contexts is None else case.contexts[1]),
     ]
     x = case.x[:2]
-    y = jnp.stack([case.evaluate_single(bijector, x[0], case.y[0])[0].y for bijector in bijectors])
-    outputs = [
-        case.evaluate_single(*arguments)[0] for arguments in zip(bijectors, x, y, strict=True)
-    ]
+    y = jnp.stack([case.evaluate_single(bijector, x[0], case.y[0]).y for bijector in bijectors])
+    outputs = [case.evaluate_single(*arguments) for arguments in zip(bijectors, x, y, strict=True)]
     return bijectors, x, y, _stack(outputs)
 
 
 def _one_at_a_time(case: Case, x: Array, y: Array) -> Outputs:
     return _stack(
-        [case.evaluate_single(*arguments)[0] for arguments in zip(case.singles, x, y, strict=True)]
+        [case.evaluate_single(*arguments) for arguments in zip(case.singles, x, y, strict=True)]
     )
 
 

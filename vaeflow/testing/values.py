@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import distrax
 import jax
@@ -72,16 +72,16 @@ def check_round_trip(case: Case) -> None:
 
 def check_log_det(case: Case) -> None:
     """Log-determinants are those of the Jacobian by automatic differentiation, sign included."""
-    outputs, to_y, to_x = zip(*case.single_outputs, strict=True)
-    _expect_log_det(case, "forward", [one.forward_log_det for one in outputs], to_y, case.x)
-    _expect_log_det(case, "inverse", [one.inverse_log_det for one in outputs], to_x, case.y)
+    to_y, to_x = case.jacobians
+    _expect_log_det(case, "forward", case.outputs.forward_log_det, to_y, case.x)
+    _expect_log_det(case, "inverse", case.outputs.inverse_log_det, to_x, case.y)
 
 
 def _expect_log_det(
-    case: Case, direction: str, got: Sequence[Array], jacobians: Sequence[Array], inputs: Array
+    case: Case, direction: str, got: Array, jacobians: Array, inputs: Array
 ) -> None:
-    got = np.stack([to_numpy(value) for value in got])
-    sign, expected = np.linalg.slogdet(np.stack([to_numpy(jacobian) for jacobian in jacobians]))
+    got = to_numpy(got)
+    sign, expected = np.linalg.slogdet(to_numpy(jacobians))
     what = f"{direction} log-det against the Jacobian"
     if np.any(sign == 0):
         row = int(np.argmin(np.abs(sign)))
