@@ -11,6 +11,7 @@ import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from vaeflow import bijectors
@@ -302,22 +303,26 @@ def _initialised(
 ) -> Callable[..., distrax.Bijector]:
     @functools.cache
     def variables() -> Any:
-        # Compiled, since operation by operation it takes seconds; now, even if `make` is traced.
-        with jax.ensure_compile_time_eval():
+        @jax.jit
+        def initialised() -> Any:
             keys = jax.random.split(jax.random.key(7), 3)
             data = jax.random.normal(keys[0], (ROWS, *data_shape))
             contexts = None
             if context_shape is not None:
                 contexts = jax.random.normal(keys[1], (ROWS, *context_shape))
-            return jax.jit(init)(keys[2], data, contexts)
+            return init(keys[2], data, contexts)
+
+        return initialised()
 
     @jax.jit
     def bijector(variables: Any, key: Array, context: Array | None) -> distrax.Bijector:
         leaves, structure = jax.tree.flatten(variables["params"])
-        leaf_keys = jax.random.split(key, len(leaves))
+        # Drawn at once: each draw is much to compile.
+        ends = np.cumsum([leaf.size for leaf in leaves])
+        parts = jnp.split(normal(key, ends[-1], scale=noise), ends[:-1])
         noisy = [
-            leaf + normal(leaf_key, *leaf.shape, scale=noise) * _size(leaf)
-            for leaf_key, leaf in zip(leaf_keys, leaves, strict=True)
+            leaf + part.reshape(leaf.shape) * _size(leaf)
+            for part, leaf in zip(parts, leaves, strict=True)
         ]
         return apply(variables | {"params": jax.tree.unflatten(structure, noisy)}, context)
 

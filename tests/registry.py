@@ -43,6 +43,8 @@ class Entry:
       tolerance: Of comparisons between values.
       slow: Whether its laws are left to `-m slow`: what it adds to other entries isn't worth the
         time that its programs take to compile.
+      heavy: Whether each of its programs takes seconds to compile: tests that compile more of them
+        than values and gradients take are left to `-m slow`.
     """
 
     public: type
@@ -53,6 +55,7 @@ class Entry:
     constant: tuple[str, ...] = ()
     tolerance: float = 1e-4
     slow: bool = False
+    heavy: bool = False
 
     @property
     def name(self) -> str:
@@ -86,9 +89,17 @@ def representatives(entries: Iterable[Entry]) -> set[str]:
     return {entry.name for entry in chosen.values()}
 
 
-def parameters(entries: Iterable[Entry]) -> list[Any]:
-    """Entries to parametrise a test over."""
-    return [pytest.param(entry, id=entry.name, marks=_marks(entry.slow)) for entry in entries]
+def parameters(entries: Iterable[Entry], *, light: bool = False) -> list[Any]:
+    """Entries to parametrise a test over.
+
+    Args:
+      entries: What to test.
+      light: Whether heavy entries are left to the slow tests.
+    """
+    return [
+        pytest.param(entry, id=entry.name, marks=_marks(entry.slow or (light and entry.heavy)))
+        for entry in entries
+    ]
 
 
 def laws(entries: Sequence[Entry], checks: Iterable[str], structural: set[str]) -> list[Any]:
@@ -104,7 +115,10 @@ def laws(entries: Sequence[Entry], checks: Iterable[str], structural: set[str]) 
             entry,
             check,
             id=f"{entry.name}-{check}",
-            marks=_marks(entry.slow or (check in STRUCTURAL and entry.name not in structural)),
+            marks=_marks(
+                entry.slow
+                or (check in STRUCTURAL and (entry.heavy or entry.name not in structural))
+            ),
         )
         for entry in entries
         for check in checks
@@ -233,6 +247,7 @@ BIJECTORS: Sequence[Entry] = (
         makers_monotone.block_autoregressive(2),
         (2,),
         (2,),
+        heavy=True,
     ),
     Entry(
         bijectors.MaskedAutoregressive,
@@ -277,7 +292,7 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Radial, "vector", vector_makers.radial(4), (4,)),
     Entry(bijectors.Radial, "one-entry", vector_makers.radial(1), (1,)),
     Entry(bijectors.Radial, "context", vector_makers.radial(3), (3,), (2,)),
-    Entry(bijectors.Residual, "vector", makers_residual.residual(3), (3,)),
+    Entry(bijectors.Residual, "vector", makers_residual.residual(3), (3,), heavy=True),
     Entry(bijectors.Residual, "context", makers_residual.residual(2), (2,), (2,), slow=True),
     Entry(bijectors.Residual, "one-entry", makers_residual.residual(1), (1,), slow=True),
     Entry(bijectors.Exp, "vector", lambda key: bijectors.Exp(), (4,)),
@@ -327,10 +342,13 @@ BIJECTORS: Sequence[Entry] = (
         makers_monotone.mixture_gaussianization(2),
         (2,),
         (2,),
+        heavy=True,
     ),
     Entry(bijectors.Continuous, "context", makers_continuous.continuous(2), (2,), (2,), slow=True),
     # The square of a sign is 1: for one entry the estimate is exact.
-    Entry(bijectors.Continuous, "probes", makers_continuous.continuous(1, probes=2), (1,)),
+    Entry(
+        bijectors.Continuous, "probes", makers_continuous.continuous(1, probes=2), (1,), heavy=True
+    ),
     Entry(bijectors.Continuous, "vector", makers_continuous.continuous(3), (3,), slow=True),
 )
 """Bijectors, at parameters that are random throughout."""

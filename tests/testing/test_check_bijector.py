@@ -91,7 +91,7 @@ class MeanLogDet(Sound):
         return jnp.mean(log_scale, axis=-1)
 
 
-@caught_by("log-det shape", "batch axes")
+@caught_by("log-det shape", "log-det", "batch axes")
 class ScalarLogDet(Sound):
     """One log-determinant for the whole batch: it broadcasts silently in a sum."""
 
@@ -163,7 +163,7 @@ class CallsPython(Sound):
         return y + zeros, log_det
 
 
-@caught_by("batch axes")
+@caught_by("batch axes", "log-det")
 class WrongAxis(Sound):
     """Reverses the first axis, which is that of the event only where there is no batch."""
 

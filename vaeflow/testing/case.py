@@ -202,7 +202,7 @@ class Case:
 
             def weighted_sum(parameters: list[Array], x: Array, y: Array) -> tuple[Array, Outputs]:
                 outputs = both_ways(replace_float_leaves(bijector, parameters), x, y)
-                terms = map(jnp.vdot, weights, outputs)
+                terms = [jnp.sum(w * values) for w, values in zip(weights, outputs, strict=True)]
                 return sum(terms), outputs
 
             gradient = jax.grad(weighted_sum, argnums=(0, 1, 2), has_aux=True)
