@@ -16,12 +16,11 @@ SHAPE = (4, 5)
 
 
 class Drawn(NamedTuple):
-    """A distribution and what it makes of a key: samples twice, and their densities twice."""
+    """A distribution and what it makes of a key: samples, and their densities in two ways."""
 
     distribution: distrax.Distribution
     samples: np.ndarray
     log_prob: np.ndarray
-    alone: np.ndarray
     again: np.ndarray
 
 
@@ -33,8 +32,7 @@ def drawn(make: Callable[..., distrax.Distribution], *batch: int) -> Drawn:
     def run() -> Any:
         distribution = make(*batch)
         samples, density = distribution.sample_and_log_prob(seed=KEY, sample_shape=SHAPE)
-        alone = distribution.sample(seed=KEY, sample_shape=SHAPE)
-        return distribution, (samples, density, alone, distribution.log_prob(samples))
+        return distribution, (samples, density, distribution.log_prob(samples))
 
     distribution, rest = run()
     return Drawn(distribution, *jax.device_get(rest))
@@ -51,7 +49,7 @@ def log_prob(distribution: distrax.Distribution, value: Any) -> Any:
     return distribution.log_prob(value)
 
 
-@functools.partial(jax.jit, static_argnames="count")
-def sample(distribution: distrax.Distribution, count: int) -> Any:
-    """That many samples."""
-    return distribution.sample(seed=KEY, sample_shape=count)
+@functools.partial(jax.jit, static_argnames="shape")
+def sample(distribution: distrax.Distribution, shape: tuple[int, ...]) -> Any:
+    """Samples alone."""
+    return distribution.sample(seed=KEY, sample_shape=shape)

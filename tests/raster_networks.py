@@ -15,7 +15,7 @@ CONTEXTS = {"none": None, "vectors": (3,), "maps": (3, 4, 3)}
 
 
 def gated(shape=(3, 4), codes=CODES, **options):
-    return nn.GatedPixelCNN(shape, num_codes=codes, **{"channels": 8, "num_blocks": 3} | options)
+    return nn.GatedPixelCNN(shape, num_codes=codes, **{"channels": 8, "num_blocks": 2} | options)
 
 
 def snail(shape=(3, 4), codes=CODES, **options):
@@ -45,16 +45,19 @@ def maps_of(network, rows):
 
 
 def initialised(network, context=None):
-    """Variables, which are made once for each network and shape of contexts."""
+    """Variables, which are made once for each network and shape of contexts.
+
+    Not for use in a function that is being compiled, which the cache would outlive: see
+    `noisy_variables`.
+    """
     return _initialised(network, None if context is None else context.shape[1:])
 
 
 @functools.cache
 def _initialised(network, shape):
-    def make():
-        context = None if shape is None else jnp.zeros((1, *shape))
-        return noisy(network.init(KEY, maps_of(network, 1), context))
+    example = None if shape is None else jnp.zeros((1, *shape))
+    return jax.jit(lambda example: noisy_variables(network, example))(example)
 
-    # Not as part of a function that is being compiled, which the cache would outlive.
-    with jax.ensure_compile_time_eval():
-        return jax.jit(make)()
+
+def noisy_variables(network, context=None):
+    return noisy(network.init(KEY, maps_of(network, 1), context))

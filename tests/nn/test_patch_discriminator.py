@@ -68,8 +68,9 @@ def enlarged(network, x, factor):
     return jax.device_get(run(x))
 
 
-@pytest.mark.parametrize("spectral", [False, True])
-@pytest.mark.parametrize("size", [(9, 7), (8, 8), (1, 1)])
+@pytest.mark.parametrize(
+    ("size", "spectral"), [((9, 7), False), ((8, 8), False), ((1, 1), False), ((9, 7), True)]
+)
 def test_patch_scores_equal_a_slow_reference(size, spectral):
     x = values(2, *size, 3)
     network = nn.PatchDiscriminator((4, 5), spectral)

@@ -45,9 +45,10 @@ def in_both_ways(network, variables, context, maps):
     return full, solved(network, variables, context, maps)
 
 
-@every
-def test_logits_depend_on_exactly_the_codes_before(make):
-    network = make(channels=16)
+@pytest.mark.parametrize(
+    "network", [gated(channels=16, num_blocks=3), snail(channels=16)], ids=NETWORKS
+)
+def test_logits_depend_on_exactly_the_codes_before(network):
     variables, maps = initialised(network), maps_of(network, 6)
 
     @jax.jit
@@ -68,8 +69,15 @@ def test_logits_depend_on_exactly_the_codes_before(make):
     assert (result[before] > 0).all()
 
 
-@every
-@pytest.mark.parametrize("kind", CONTEXTS)
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        # Vectors reach the loop as maps do, which it shares with all networks.
+        pytest.param(make, kind, marks=[pytest.mark.slow] if kind == "vectors" else [])
+        for make in NETWORKS.values()
+        for kind in CONTEXTS
+    ],
+)
 def test_logits_position_by_position_equal_those_of_the_map(make, kind):
     network, context = make(), context_of(kind, 2)
     variables, maps = initialised(network, context), maps_of(network, 2)
@@ -78,11 +86,14 @@ def test_logits_position_by_position_equal_those_of_the_map(make, kind):
     np.testing.assert_allclose(one_by_one, full, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(1, 4), (4, 1)])
 @pytest.mark.parametrize(
-    "network",
-    [gated(num_blocks=2, kernel_size=5), snail(num_blocks=2, kernel_size=(1, 3))],
-    ids=["gated", "snail"],
+    ("network", "shape"),
+    [
+        (gated(num_blocks=2, kernel_size=5), (1, 4)),
+        (snail(kernel_size=(1, 3)), (4, 1)),
+        pytest.param(gated(num_blocks=2, kernel_size=5), (4, 1), marks=pytest.mark.slow),
+        pytest.param(snail(num_blocks=2, kernel_size=(1, 3)), (1, 4), marks=pytest.mark.slow),
+    ],
 )
 def test_logits_position_by_position_for_narrow_maps_and_other_kernels(network, shape):
     network = network.clone(map_shape=shape)
@@ -183,7 +194,7 @@ def test_wrong_sizes_raise():
         (snail(num_heads=3), "8 and 3"),
     ):
         with pytest.raises(ValueError, match=message):
-            network.init(KEY, maps_of(network, 1))
+            jax.eval_shape(network.init, KEY, maps_of(network, 1))
 
 
 def test_codes_out_of_range_are_clipped():
