@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
+import jax.numpy as jnp
 
 from vaeflow import nn
 
@@ -12,7 +15,7 @@ CONTEXTS = {"none": None, "vectors": (3,), "maps": (3, 4, 3)}
 
 
 def gated(shape=(3, 4), codes=CODES, **options):
-    return nn.GatedPixelCNN(shape, num_codes=codes, **{"channels": 8, "num_blocks": 3} | options)
+    return nn.GatedPixelCNN(shape, num_codes=codes, **{"channels": 8, "num_blocks": 2} | options)
 
 
 def snail(shape=(3, 4), codes=CODES, **options):
@@ -23,6 +26,7 @@ def snail(shape=(3, 4), codes=CODES, **options):
 NETWORKS = {"GatedPixelCNN": gated, "PixelSNAIL": snail}
 
 
+@functools.partial(jax.jit, static_argnames="scale")
 def noisy(variables, scale=0.3):
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(jax.random.key(7), len(leaves))
@@ -35,13 +39,25 @@ def context_of(kind, rows):
     return None if event is None else jax.random.normal(KEY, (rows, *event))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def maps_of(network, rows):
     return jax.random.randint(KEY, (rows, *network.map_shape), 0, network.num_codes)
 
 
 def initialised(network, context=None):
-    return noisy(jax.jit(network.init)(KEY, maps_of(network, 1), _first(context)))
+    """Variables, which are made once for each network and shape of contexts.
+
+    Not for use in a function that is being compiled, which the cache would outlive: see
+    `noisy_variables`.
+    """
+    return _initialised(network, None if context is None else context.shape[1:])
 
 
-def _first(context):
-    return None if context is None else context[:1]
+@functools.cache
+def _initialised(network, shape):
+    example = None if shape is None else jnp.zeros((1, *shape))
+    return jax.jit(lambda example: noisy_variables(network, example))(example)
+
+
+def noisy_variables(network, context=None):
+    return noisy(network.init(KEY, maps_of(network, 1), context))

@@ -1,18 +1,19 @@
 """Code maps: sequential samples against full passes, truncation, errors."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.drawn import log_prob
 from tests.raster_networks import KEY, NETWORKS, context_of, gated, initialised, maps_of
 from vaeflow import distributions
 from vaeflow.bijectors import Conditioner
 from vaeflow.distributions.code_maps import truncated_logits
 
-every = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
 CUTS = {
     "all": {},
     "temperature": {"temperature": 0.5},
@@ -46,33 +47,43 @@ def renormalised(logits, temperature=1.0, top_k=None, top_p=None):
     return result
 
 
+def all_maps(codes, *shape):
+    """Every map, one a row."""
+    maps = itertools.product(range(codes), repeat=math.prod(shape))
+    return np.array(list(maps), np.int32).reshape(-1, *shape)
+
+
 @cuts
 def test_truncation_by_probability(options):
-    logits = 2 * jax.random.normal(KEY, (50, 6))
+    logits = 2 * np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     code_map = jax.jit(lambda x: jax.nn.softmax(truncated_logits(x, **options)))(logits)
     expected = np.array([renormalised(row, **options) for row in logits])
     np.testing.assert_allclose(code_map, expected, atol=1e-5)
 
 
 def test_ties_keep_the_first_codes():
-    logits = jnp.zeros(4)
-    for options, count in (
-        ({"top_k": 3}, 3),
-        ({"top_p": 0.4}, 2),
-        ({"top_p": 0.5}, 2),
-        ({"top_p": 1e-30}, 1),
-        ({"top_p": 1.0}, 4),
-        ({"top_k": 9}, 4),
-    ):
-        kept = truncated_logits(logits, **options) == 0
-        np.testing.assert_array_equal(kept, np.arange(4) < count)
+    logits, shares = np.zeros(4, np.float32), np.float32([0.4, 0.5, 1e-30, 1.0])
+
+    @jax.jit
+    def truncated(shares):
+        by_count = [truncated_logits(logits, top_k=count) for count in (3, 9)]
+        return jnp.stack(by_count), jax.vmap(lambda p: truncated_logits(logits, top_p=p))(shares)
+
+    for kept, counts in zip(truncated(shares), ([3, 4], [2, 2, 1, 4]), strict=True):
+        np.testing.assert_array_equal(kept == 0, np.arange(4) < np.array(counts)[:, None])
 
 
 def test_top_p_one_keeps_all_and_temperature_zero_is_finite():
-    logits = jnp.where(jnp.arange(2000) == 0, 0.0, -18.0)
-    assert (truncated_logits(logits, top_p=1.0) > -jnp.inf).all()
-    cold = truncated_logits(jnp.array([3.0, 1e6, -1e6]), 0.0)
-    np.testing.assert_array_equal(jax.nn.softmax(cold), [0, 1, 0])
+    logits = np.where(np.arange(2000) == 0, 0, np.float32(-18.0))
+
+    @jax.jit
+    def truncated():
+        cold = truncated_logits(jnp.array([3.0, 1e6, -1e6]), 0.0)
+        return truncated_logits(jnp.asarray(logits), top_p=1.0), jax.nn.softmax(cold)
+
+    kept, cold = jax.device_get(truncated())
+    assert (kept > -np.inf).all()
+    np.testing.assert_array_equal(cold, [0, 1, 0])
 
 
 @pytest.mark.parametrize(
@@ -82,60 +93,80 @@ def test_top_p_one_keeps_all_and_temperature_zero_is_finite():
 )
 def test_probabilities_of_all_maps_add_up_to_one(make, options):
     code_map = distribution(make((2, 2), 3, num_blocks=1), **options)
-    maps = jnp.array(list(itertools.product(range(3), repeat=4))).reshape(-1, 2, 2)
-    log_prob = jax.jit(lambda code_map, maps: code_map.log_prob(maps))(code_map, maps)
-    assert log_prob.shape == (81,)
-    assert jnp.exp(log_prob).sum() == pytest.approx(1, abs=1e-5)
-    assert jnp.isneginf(log_prob).any() == ("top_k" in options or "top_p" in options)
+    found = np.asarray(log_prob(code_map, all_maps(3, 2, 2)))
+    assert found.shape == (81,)
+    assert np.exp(found).sum() == pytest.approx(1, abs=1e-5)
+    assert np.isneginf(found).any() == ("top_k" in options or "top_p" in options)
+
+
+@jax.jit
+def logits_of(code_map, maps):
+    return code_map.logits(maps)
 
 
 @cuts
 def test_log_prob_is_of_renormalised_probabilities(options):
-    network = gated((2, 2), 4, num_blocks=1)
-    code_map = distribution(network, **options)
-    maps = code_map.sample(seed=KEY, sample_shape=3)
-    logits = distribution(network).logits(maps)
-    expected = np.zeros(3)
-    for row, i, j in np.ndindex(3, 2, 2):
-        expected[row] += np.log(renormalised(logits[row, i, j], **options)[maps[row, i, j]])
-    np.testing.assert_allclose(code_map.log_prob(maps), expected, rtol=1e-4)
+    network, maps = gated((2, 2), 3, num_blocks=1), all_maps(3, 2, 2)
+    logits = np.asarray(logits_of(distribution(network), maps))
+    probability = np.ones(81)
+    for row, i, j in np.ndindex(maps.shape):
+        probability[row] *= renormalised(logits[row, i, j], **options)[maps[row, i, j]]
+    with np.errstate(divide="ignore"):  # of codes that are truncated
+        expected = np.log(probability)
+    found = log_prob(distribution(network, **options), maps)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@every
-@pytest.mark.parametrize("kind", ["none", "maps"])
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (NETWORKS["GatedPixelCNN"], "none"),
+        (NETWORKS["PixelSNAIL"], "maps"),
+        # The tests of networks have these as well, without the samples.
+        pytest.param(NETWORKS["GatedPixelCNN"], "maps", marks=pytest.mark.slow),
+        pytest.param(NETWORKS["PixelSNAIL"], "none", marks=pytest.mark.slow),
+    ],
+)
 def test_samples_equal_those_of_full_passes(make, kind):
     network = make(num_blocks=1)
-    code_map = distribution(network, context_of(kind, 2), temperature=0.8, top_k=4)
+    options = {"temperature": 0.8, "top_k": 4, "top_p": 0.9}
+    code_map = distribution(network, context_of(kind, 2), **options)
     batch = () if kind == "none" else (2,)
-    samples, log_prob = code_map.sample_and_log_prob(seed=KEY, sample_shape=3)
+    samples, density = code_map.sample_and_log_prob(seed=KEY, sample_shape=3)
     assert samples.shape == (3, *batch, 3, 4)
-    keys = jax.random.split(KEY, (3, 4))
-    naive = jnp.zeros(samples.shape, jnp.int32)
-    logits = jax.jit(lambda maps: code_map.logits(maps))
+
+    @jax.jit
+    def step(code_map, maps, i, j):
+        rows = code_map.logits(maps)[..., i, j, :].reshape(-1, 5)
+        drawn = jax.random.categorical(jax.random.split(KEY, (3, 4))[i, j], rows)
+        return maps.at[..., i, j].set(drawn.reshape((3, *batch)))
+
+    naive = np.zeros(samples.shape, np.int32)
     for i, j in np.ndindex(3, 4):
-        rows = logits(naive)[..., i, j, :].reshape(-1, 5)
-        drawn = jax.random.categorical(keys[i, j], rows)
-        naive = naive.at[..., i, j].set(drawn.reshape((3, *batch)))
+        naive = step(code_map, naive, i, j)
     np.testing.assert_array_equal(samples, naive)
-    np.testing.assert_allclose(log_prob, code_map.log_prob(naive), rtol=1e-4)
+    np.testing.assert_allclose(density, log_prob(code_map, naive), rtol=1e-4)
     assert len(np.unique(samples)) > 1
 
 
 def test_temperature_zero_is_greedy():
     code_map = distribution(gated((2, 2), num_blocks=1), temperature=0.0)
-    samples, log_prob = code_map.sample_and_log_prob(seed=KEY, sample_shape=3)
-    np.testing.assert_array_equal(samples, jnp.argmax(code_map.logits(samples), axis=-1))
+    samples, density = code_map.sample_and_log_prob(seed=KEY, sample_shape=3)
+    best = np.argmax(logits_of(code_map, samples), axis=-1)
+    samples = np.asarray(samples)
+    np.testing.assert_array_equal(samples, best)
     np.testing.assert_array_equal(samples[0], samples[1])
-    np.testing.assert_array_equal(log_prob, 0)
+    np.testing.assert_array_equal(density, 0)
 
 
 def test_code_out_of_range_has_probability_zero():
     network = gated(num_blocks=1)
-    code_map, maps = distribution(network), maps_of(network, 4)
-    for bad in (-1, 5):
-        log_prob = code_map.log_prob(maps.at[1, 2, 0].set(bad))
-        np.testing.assert_array_equal(jnp.isneginf(log_prob), [False, True, False, False])
-        np.testing.assert_allclose(log_prob[2:], code_map.log_prob(maps)[2:], rtol=1e-5)
+    maps = np.stack([maps_of(network, 4)] * 3)
+    maps[1:, 1, 2, 0] = -1, 5
+    clean, *spoilt = np.asarray(log_prob(distribution(network), maps))
+    for found in spoilt:
+        np.testing.assert_array_equal(np.isneginf(found), [False, True, False, False])
+        np.testing.assert_allclose(found[2:], clean[2:], rtol=1e-5)
 
 
 def test_jit_argument_compiles_once():
@@ -147,41 +178,45 @@ def test_jit_argument_compiles_once():
         return code_map.sample_and_log_prob(seed=key, sample_shape=2)
 
     with jax.check_tracer_leaks():
-        samples, log_prob = both(code_map, KEY)
-    both(jax.tree.map(lambda leaf: leaf + 0, code_map), KEY)
+        samples, density = both(code_map, KEY)
+    both(jax.tree.map(np.array, code_map), KEY)
     assert len(traces) == 1
     np.testing.assert_array_equal(samples, code_map.sample(seed=KEY, sample_shape=2))
-    np.testing.assert_allclose(log_prob, code_map.log_prob(samples), rtol=1e-4)
+    np.testing.assert_allclose(density, log_prob(code_map, samples), rtol=1e-4)
 
 
 def test_vmap_over_keys_and_contexts_gives_each_its_own():
     context = context_of("vectors", 3)
-    code_map = distribution(gated((2, 2), num_blocks=1), context)
+    network = gated((2, 2), num_blocks=1)
+    variables = initialised(network, context)
     keys = jax.random.split(KEY, 3)
 
+    @jax.jit
     def draw(key, context):
-        return distribution(gated((2, 2), num_blocks=1), context).sample(seed=key, sample_shape=2)
+        conditioner = Conditioner(network, variables, context, 2)
+        return distributions.CodeMaps(conditioner).sample(seed=key, sample_shape=2)
 
-    together = jax.vmap(draw, in_axes=(0, None))(keys, context)
+    together = jax.jit(jax.vmap(draw, in_axes=(0, None)))(keys, context)
     for key, samples in zip(keys, together, strict=True):
-        np.testing.assert_array_equal(samples, code_map.sample(seed=key, sample_shape=2))
+        np.testing.assert_array_equal(samples, draw(key, context))
 
 
 def test_values_broadcast_against_the_contexts():
     network, context = gated(num_blocks=1), context_of("vectors", 3)
-    code_map, maps = distribution(network, context), maps_of(network, 2)
-    log_prob = code_map.log_prob(maps[:, None])
-    assert log_prob.shape == (2, 3)
-    np.testing.assert_allclose(code_map.log_prob(maps[1]), log_prob[1], rtol=1e-5)
+    code_map, maps = distribution(network, context), np.asarray(maps_of(network, 2))
+    density = np.asarray(log_prob(code_map, maps[:, None]))
+    assert density.shape == (2, 3)
+    np.testing.assert_allclose(log_prob(code_map, maps[1]), density[1], rtol=1e-5)
 
 
 def test_bfloat16_networks_have_float32_probabilities_that_add_up():
     code_map = distribution(gated((1, 2), 3, num_blocks=1, dtype=jnp.bfloat16))
-    maps = jnp.array(list(itertools.product(range(3), repeat=2))).reshape(-1, 1, 2)
-    log_prob = code_map.log_prob(maps)
-    assert log_prob.dtype == jnp.float32
-    assert jnp.exp(log_prob).sum() == pytest.approx(1, abs=1e-5)
-    _, of_samples = code_map.sample_and_log_prob(seed=KEY, sample_shape=2)
+    density = np.asarray(log_prob(code_map, all_maps(3, 1, 2)))
+    assert density.dtype == np.float32
+    assert np.exp(density).sum() == pytest.approx(1, abs=1e-5)
+    _, of_samples = jax.eval_shape(
+        lambda code_map: code_map.sample_and_log_prob(seed=KEY, sample_shape=2), code_map
+    )
     assert of_samples.dtype == jnp.float32
 
 
@@ -190,9 +225,9 @@ def test_wrong_arguments_raise():
     conditioner = Conditioner(network, initialised(network), None, 2)
     code_map = distributions.CodeMaps(conditioner)
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(2, 4, 3\)"):
-        code_map.log_prob(jnp.zeros((2, 4, 3), jnp.int32))
+        code_map.log_prob(np.zeros((2, 4, 3), np.int32))
     with pytest.raises(ValueError, match="integers, got float32"):
-        code_map.log_prob(jnp.zeros((2, 3, 4)))
+        code_map.log_prob(np.zeros((2, 3, 4), np.float32))
     with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         distributions.CodeMaps(conditioner, top_k=0)
     for top_p in (0.0, 1.5):

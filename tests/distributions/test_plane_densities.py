@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import scipy.spatial
 import scipy.stats
 
+from tests.drawn import log_prob
 from vaeflow import distributions, metrics
 
 KEY = jax.random.key(0)
@@ -16,30 +19,48 @@ WEIGHTS = np.array([[1.0, 0, 2], [3, 4, 0]])
 HISTOGRAM = distributions.toy.Histogram(WEIGHTS, [-3, 1], [3, 2])
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def drawn(draw, shape, key):
+    return draw(key, shape)
+
+
+@functools.cache
+def points_of(name):
+    return np.asarray(drawn(SAMPLERS[name], (40_000,), KEY))
+
+
 def test_histogram_is_constant_in_each_cell():
-    middles = jnp.array([[[-2, 1.25], [0, 1.25], [2, 1.25]], [[-2, 1.75], [0, 1.75], [2, 1.75]]])
-    with np.errstate(divide="ignore"):
-        expected = np.log(WEIGHTS / 10)  # each cell has area 2 * 0.5
-    np.testing.assert_allclose(HISTOGRAM.log_prob(middles), expected, rtol=1e-6)
+    middles = [[-2, 1.25], [0, 1.25], [2, 1.25], [-2, 1.75], [0, 1.75], [2, 1.75]]
     # Borders belong to the cell above, those of the rectangle to the cell inside.
-    borders = jnp.array([[-3, 1], [-1, 1.5], [1, 1], [3, 1], [-3, 2.0]])
-    found = np.exp(HISTOGRAM.log_prob(borders))
-    np.testing.assert_allclose(found, [0.1, 0.4, 0.2, 0.2, 0.3], rtol=1e-5)
-    outside = jnp.array([[-3.001, 1.2], [0, 2.001], [1e6, 1e6], [-jnp.inf, 1.2]])
-    np.testing.assert_array_equal(HISTOGRAM.log_prob(outside), -np.inf)
+    borders = [[-3, 1], [-1, 1.5], [1, 1], [3, 1], [-3, 2.0]]
+    outside = [[-3.001, 1.2], [0, 2.001], [1e6, 1e6], [-np.inf, 1.2]]
+    found = np.asarray(log_prob(HISTOGRAM, np.float32(middles + borders + outside)))
+    with np.errstate(divide="ignore"):
+        expected = np.log(WEIGHTS / 10).ravel()  # each cell has area 2 * 0.5
+    np.testing.assert_allclose(found[:6], expected, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(found[6:11]), [0.1, 0.4, 0.2, 0.2, 0.3], rtol=1e-5)
+    np.testing.assert_array_equal(found[11:], -np.inf)
+
+
+@jax.jit
+@jax.value_and_grad
+def entropy_and_gradient(histogram):
+    return histogram.entropy()
 
 
 def test_entropy_of_a_histogram_is_that_of_its_cells():
     mass = WEIGHTS[WEIGHTS > 0] / 10
-    assert HISTOGRAM.entropy() == pytest.approx(-np.sum(mass * np.log(mass)), rel=1e-6)
+    entropy, gradient = jax.device_get(entropy_and_gradient(HISTOGRAM))
+    assert entropy == pytest.approx(-np.sum(mass * np.log(mass)), rel=1e-6)
     doubled = distributions.toy.Histogram(WEIGHTS, [-3, 1], [3, 5])
-    assert doubled.entropy() == pytest.approx(float(HISTOGRAM.entropy()) + np.log(4), rel=1e-6)
-    by_quadrature = metrics.expectation(
-        HISTOGRAM.log_prob, lambda x: -HISTOGRAM.log_prob(x), [-3, 1], [3, 2], 300
-    )
-    assert by_quadrature == pytest.approx(float(HISTOGRAM.entropy()), abs=1e-4)
-    gradient = jax.grad(lambda histogram: histogram.entropy())(HISTOGRAM)
-    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+    assert entropy_and_gradient(doubled)[0] == pytest.approx(entropy + np.log(4), rel=1e-6)
+
+    def density(x):
+        return np.asarray(log_prob(HISTOGRAM, x))
+
+    by_quadrature = metrics.expectation(density, lambda x: -density(x), [-3, 1], [3, 2], 300)
+    assert by_quadrature == pytest.approx(float(entropy), abs=1e-4)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
 
 
 def cells_of(samples, edges):
@@ -54,22 +75,27 @@ def fits(counts, probabilities):
     return scipy.stats.chisquare(counts[some], expected).pvalue > 1e-3
 
 
+@functools.partial(jax.jit, static_argnames="count")
+def samples_and_densities(histogram, count=40_000):
+    samples = histogram.sample(seed=KEY, sample_shape=count)
+    return samples, histogram.log_prob(samples)
+
+
 def test_samples_of_a_histogram_fill_its_cells_evenly():
-    samples = np.asarray(HISTOGRAM.sample(seed=KEY, sample_shape=40_000))
+    samples, density = jax.device_get(samples_and_densities(HISTOGRAM))
     edges = np.linspace(1, 2, 5), np.linspace(-3, 3, 10)  # finer than the cells
     finer = np.repeat(np.repeat(WEIGHTS, 2, 0), 3, 1)
     counts = cells_of(samples, edges)
     assert counts.sum() == 40_000
     assert fits(counts, finer)
-    assert np.isfinite(HISTOGRAM.log_prob(samples)).all()
+    assert np.isfinite(density).all()
 
 
 def test_samples_never_leave_cells_with_mass():
     """Many cells, far from 0, where rounding would carry samples over."""
     weights = np.random.default_rng(0).integers(0, 2, (300, 400))
     histogram = distributions.toy.Histogram(weights, [100, -100], [104, -97])
-    samples = histogram.sample(seed=KEY, sample_shape=100_000)
-    assert np.isfinite(histogram.log_prob(samples)).all()
+    assert np.isfinite(samples_and_densities(histogram, 15_000)[1]).all()
 
 
 def test_histogram_of_wrong_shapes_raises():
@@ -78,13 +104,14 @@ def test_histogram_of_wrong_shapes_raises():
     with pytest.raises(ValueError, match=r"\(3, 3\), \(1,\) and \(2,\)"):
         distributions.toy.Histogram(np.ones((3, 3)), [0], [1, 1])
     with pytest.raises(ValueError, match=r"\(2,\), got shape \(5, 3\)"):
-        HISTOGRAM.log_prob(jnp.zeros((5, 3)))
+        HISTOGRAM.log_prob(np.zeros((5, 3)))
 
 
 def test_checkerboard():
     board = distributions.toy.checkerboard()
-    assert board.entropy() == pytest.approx(np.log(32), rel=1e-6)
-    found = np.exp(board.log_prob(jnp.array([[-3.0, -3], [-1, -3], [1, 1], [3, 1], [5, 1]])))
+    assert entropy_and_gradient(board)[0] == pytest.approx(np.log(32), rel=1e-6)
+    points = np.float32([[-3.0, -3], [-1, -3], [1, 1], [3, 1], [5, 1]])
+    found = np.exp(log_prob(board, points))
     np.testing.assert_allclose(found, [0, 1 / 32, 0, 1 / 32, 0], rtol=1e-5)
 
 
@@ -93,9 +120,14 @@ def test_eight_gaussians():
     means = 2.8 * np.stack([np.cos(angles), np.sin(angles)], -1)
     x = np.random.default_rng(0).uniform(-4, 4, (50, 2)).astype(np.float32)
     density = np.mean([scipy.stats.multivariate_normal(m, 0.35**2).pdf(x) for m in means], 0)
-    gaussians = distributions.toy.eight_gaussians()
-    np.testing.assert_allclose(gaussians.log_prob(x), np.log(density), rtol=1e-4, atol=1e-4)
-    samples = np.asarray(gaussians.sample(seed=KEY, sample_shape=20_000))
+
+    @jax.jit
+    def facts(x):
+        gaussians = distributions.toy.eight_gaussians()
+        return gaussians.log_prob(x), gaussians.sample(seed=KEY, sample_shape=20_000)
+
+    found, samples = jax.device_get(facts(x))
+    np.testing.assert_allclose(found, np.log(density), rtol=1e-4, atol=1e-4)
     radius = np.hypot(*samples.T)
     # Of |m + e|: the square has the mean 2.8^2 + 2 * 0.35^2.
     assert np.mean(radius**2) == pytest.approx(2.8**2 + 2 * 0.35**2, rel=0.01)
@@ -104,15 +136,13 @@ def test_eight_gaussians():
 def test_image_density_is_upright_within_the_square():
     brightness = np.array([[0, 0, 1, 0], [3, 0, 0, 0]])
     density = distributions.toy.image_density(brightness)
-    points = jnp.array([[1.0, 1], [-3, -1], [-3, 1], [3, -1], [1, 3]])
+    points = np.float32([[1.0, 1], [-3, -1], [-3, 1], [3, -1], [1, 3]])
     np.testing.assert_allclose(
-        np.exp(density.log_prob(points)), [0.25 / 4, 0.75 / 4, 0, 0, 0], rtol=1e-5
+        np.exp(log_prob(density, points)), [0.25 / 4, 0.75 / 4, 0, 0, 0], rtol=1e-5
     )
     tall = distributions.toy.image_density(np.ones((4, 2)))
-    np.testing.assert_array_equal(
-        np.isfinite(tall.log_prob(jnp.array([[1.9, 3.9], [-1.9, -3.9], [2.1, 0], [0, 4.1]]))),
-        [True, True, False, False],
-    )
+    found = log_prob(tall, np.float32([[1.9, 3.9], [-1.9, -3.9], [2.1, 0], [0, 4.1]]))
+    np.testing.assert_array_equal(np.isfinite(found), [True, True, False, False])
 
 
 WRONG_IMAGES = {
@@ -160,14 +190,14 @@ SAMPLERS = {
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_are_pure_functions_of_a_key_and_a_shape(name):
     draw = SAMPLERS[name]
-    points = draw(KEY, (3, 5))
+    points = drawn(draw, (3, 5), KEY)
     assert points.shape == (3, 5, 2)
     assert points.dtype == jnp.float32
-    assert draw(KEY).shape == (2,)
-    compiled = jax.jit(draw, static_argnums=1)(KEY, (3, 5))
-    np.testing.assert_allclose(points, compiled, rtol=1e-5, atol=1e-6)
-    assert np.any(points != draw(jax.random.key(1), (3, 5)))
-    many = np.asarray(draw(KEY, (20_000,)))
+    assert jax.eval_shape(draw, KEY).shape == (2,)
+    again = jax.jit(lambda key: draw(key, (3, 5)))(KEY)  # traced once more
+    np.testing.assert_allclose(points, again, rtol=1e-5, atol=1e-6)
+    assert np.any(np.asarray(points) != drawn(draw, (3, 5), jax.random.key(1)))
+    many = points_of(name)
     np.testing.assert_allclose(many.mean(0), 0, atol=0.05)
     assert 3 < np.abs(many).max() < 5
 
@@ -177,26 +207,26 @@ def test_samplers_are_pure_functions_of_a_key_and_a_shape(name):
     [("two_moons", moons_distance, 0.2), ("two_spirals", spirals_distance, 0.1)],
 )
 def test_curves_are_blurred_by_a_gaussian(name, distance, blur):
-    away = distance(np.asarray(SAMPLERS[name](KEY, (20_000,))))
+    away = distance(points_of(name))
     # Across a smooth curve the distance is |e|; beyond its ends it is larger.
     assert np.mean(away**2) == pytest.approx(blur**2, rel=0.08)
     assert away.max() < 5.5 * blur
 
 
 def test_two_moons_are_even_along_their_circles():
-    points = np.asarray(distributions.toy.two_moons(KEY, (40_000,)))
+    points = points_of("two_moons")
     # Means over t of (cos t - 0.5, sin t - 0.25) and its square, scaled; the sides cancel.
     second = 2.4**2 * np.array([0.5 + 0.25, 0.5 - 2 * 0.25 * 2 / np.pi + 0.0625]) + 0.2**2
     np.testing.assert_allclose(np.mean(points**2, 0), second, rtol=0.02)
 
 
 def test_spirals_are_as_dense_outside_as_inside():
-    radius = np.hypot(*np.asarray(distributions.toy.two_spirals(KEY, (40_000,))).T)
+    radius = np.hypot(*points_of("two_spirals").T)
     assert np.mean(radius**2) == pytest.approx(3.6**2 / 2 + 2 * 0.1**2, rel=0.02)
 
 
 def test_pinwheel_has_five_equal_arms_that_turn():
-    points = np.asarray(distributions.toy.pinwheel(KEY, (40_000,)))
+    points = points_of("pinwheel")
     radius = np.hypot(*points.T)
     assert np.mean((radius / 2) ** 2) == pytest.approx(1 + 0.3**2 + 0.1**2, rel=0.01)
     # Turned back by the angle at this radius, the arms are rays.

@@ -25,6 +25,16 @@ CASES = [
 ]
 
 
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def with_gradients(way, x, kernel):
+    """A convolution, and derivatives of a sum of its outputs by image and by kernel."""
+    y, pull_back = jax.vjp(way, x, kernel)
+    return y, pull_back(jnp.asarray(normal(*y.shape, seed=2)))
+
+
 def native(x, kernel, stride, padding):
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -33,40 +43,48 @@ def native(x, kernel, stride, padding):
 
 @pytest.mark.parametrize(("channels", "features", "size", "stride", "padding", "height"), CASES)
 def test_equals_native_convolution(channels, features, size, stride, padding, height):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (2, height, height + 1, channels))
-    kernel = jax.random.normal(keys[1], (size, size, channels, features))
-    expected, expected_pull_back = jax.vjp(lambda x, k: native(x, k, stride, padding), x, kernel)
-    y, pull_back = jax.vjp(lambda x, k: convolution(x, k, (stride, stride), padding), x, kernel)
-    dy = jax.random.normal(keys[2], expected.shape)
+    x = normal(2, height, height + 1, channels)
+    kernel = normal(size, size, channels, features, seed=1)
+
+    @jax.jit
+    def both(x, kernel):
+        ways = (
+            lambda x, k: native(x, k, stride, padding),
+            lambda x, k: convolution(x, k, (stride, stride), padding),
+        )
+        return [with_gradients(way, x, kernel) for way in ways]
+
+    (expected, wanted), (y, found) = both(x, kernel)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
-    for got, want in zip(pull_back(dy), expected_pull_back(dy), strict=True):
+    for got, want in zip(found, wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 8), (2, 2), (1, 5), (1, 1)])
 @pytest.mark.parametrize(("size", "stride"), [(7, 1), (4, 2), (3, 2)])
 def test_reflection_mirrors_at_the_outermost_pixels(size, stride, height, width):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (2, height, width, 3))
-    kernel = jax.random.normal(keys[1], (size, size, 3, 2))
+    x, kernel = normal(2, height, width, 3), normal(size, size, 3, 2, seed=1)
     rows, columns = (reflection.mirrored(length, size, stride) for length in (height, width))
-    y, pull_back = jax.vjp(lambda x, k: convolution(x, k, (stride,) * 2, "REFLECT"), x, kernel)
+
+    @jax.jit
+    def both(x, kernel):
+        ways = (
+            lambda x, k: native(x[:, rows][:, :, columns], k, stride, "VALID"),
+            lambda x, k: convolution(x, k, (stride,) * 2, "REFLECT"),
+        )
+        return [with_gradients(way, x, kernel) for way in ways]
+
+    (_, wanted), (y, found) = both(x, kernel)
     assert y.shape == (2, -(-height // stride), -(-width // stride), 2)
     np.testing.assert_allclose(
         y, reflection.reflected_convolution(x, kernel, stride), rtol=1e-5, atol=1e-4
     )
-    dy = jax.random.normal(keys[2], y.shape)
-    expected = jax.vjp(
-        lambda x, k: native(x[:, rows][:, :, columns], k, stride, "VALID"), x, kernel
-    )
-    for got, want in zip(pull_back(dy), expected[1](dy), strict=True):
+    for got, want in zip(found, wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
 
 
 def test_gradients_agree_inside_scan_and_vmap():
-    kernels = jax.random.normal(jax.random.key(0), (3, 3, 3, 4, 4)) / 6
-    x = jax.random.normal(jax.random.key(1), (5, 2, 6, 6, 4))
+    kernels, x = normal(3, 3, 3, 4, 4) / 6, normal(5, 2, 6, 6, 4, seed=1)
 
     def loss(convolve, kernels, x):
         def body(x, kernel):
@@ -85,7 +103,7 @@ def test_gradients_agree_inside_scan_and_vmap():
 @pytest.mark.parametrize("sides", [(3, 8), (8, 3)])
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_only_cpu_convolutions_are_matrix_products(platform, sides):
-    x, kernel = jnp.ones((2, 6, 6, sides[0])), jnp.ones((3, 3, *sides))
+    x, kernel = (np.ones(shape, np.float32) for shape in ((2, 6, 6, sides[0]), (3, 3, *sides)))
     gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(convolution(x, k) ** 2), (0, 1)))
     text = gradient.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
     products, convolutions = (
@@ -96,47 +114,65 @@ def test_only_cpu_convolutions_are_matrix_products(platform, sides):
 
 @pytest.mark.parametrize("sides", [(2, 40), (40, 2)])
 def test_bfloat16_is_summed_in_float32(sides):
-    keys = jax.random.split(jax.random.key(0))
-    x = jax.random.normal(keys[0], (2, 6, 6, sides[0])).astype(jnp.bfloat16)
-    kernel = jax.random.normal(keys[1], (3, 3, *sides)).astype(jnp.bfloat16)
-    exact = native(x.astype(jnp.float32), kernel.astype(jnp.float32), 1, "SAME")
-    np.testing.assert_allclose(
-        convolution(x, kernel).astype(jnp.float32), exact, rtol=2**-8, atol=1e-3
-    )
+    x, kernel = normal(2, 6, 6, sides[0]), normal(3, 3, *sides, seed=1)
+
+    @jax.jit
+    def both(x, kernel):
+        x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+        exact = native(x.astype(jnp.float32), kernel.astype(jnp.float32), 1, "SAME")
+        return convolution(x, kernel).astype(jnp.float32), exact
+
+    np.testing.assert_allclose(*both(x, kernel), rtol=2**-8, atol=1e-3)
 
 
 def test_keeps_bfloat16():
-    x, kernel = jnp.ones((1, 4, 4, 3), jnp.bfloat16), jnp.ones((3, 3, 3, 2), jnp.bfloat16)
-    gradient = jax.grad(lambda k: jnp.sum(convolution(x, k)).astype(jnp.float32))(kernel)
-    assert convolution(x, kernel).dtype == gradient.dtype == jnp.bfloat16
+    x, kernel = (
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((1, 4, 4, 3), (3, 3, 3, 2))
+    )
+
+    def total(kernel, x):
+        y = convolution(x, kernel)
+        return jnp.sum(y).astype(jnp.float32), y
+
+    gradient, y = jax.eval_shape(jax.grad(total, has_aux=True), kernel, x)
+    assert y.dtype == gradient.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(("x", "kernel"), [((4, 4, 3), (3, 3, 3, 2)), ((1, 4, 4, 3), (3, 3, 4, 2))])
 def test_wrong_shapes_raise(x, kernel):
     with pytest.raises(ValueError, match="convolution: expected") as error:
-        convolution(jnp.ones(x), jnp.ones(kernel))
+        convolution(np.ones(x, np.float32), np.ones(kernel, np.float32))
     assert str(x) in str(error.value)
     assert str(kernel) in str(error.value)
 
 
 def test_conv_adds_a_bias_and_computes_in_its_dtype():
-    x = jax.random.normal(jax.random.key(0), (2, 5, 5, 3))
     layer = nn.Conv(4, (3, 3), dtype=jnp.bfloat16)
-    variables = layer.init(jax.random.key(1), x)
+
+    @jax.jit
+    def run(x):
+        variables = layer.init(jax.random.key(1), x)
+        shifted = {"params": variables["params"] | {"bias": jnp.full(4, 8.0)}}
+        y = layer.apply(shifted, x)
+        return variables, y, y - layer.apply(variables, x)
+
+    variables, y, difference = run(normal(2, 5, 5, 3))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-    shifted = {"params": variables["params"] | {"bias": jnp.full(4, 8.0)}}
-    y = layer.apply(shifted, x)
     assert y.dtype == jnp.bfloat16
-    np.testing.assert_allclose(y - layer.apply(variables, x), 8.0, atol=0.05)
+    np.testing.assert_allclose(np.float32(difference), 8.0, atol=0.05)
 
 
 def test_zero_conv_starts_at_zero_and_scales_by_its_factor():
-    x = jax.random.normal(jax.random.key(0), (2, 5, 5, 3))
     layer = nn.ZeroConv(4)
-    variables = layer.init(jax.random.key(1), x)
-    assert not layer.apply(variables, x).any()
-    parameters = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])
-    expected = native(x, parameters["kernel"], 1, "SAME") + parameters["bias"]
-    np.testing.assert_allclose(
-        layer.apply({"params": parameters}, x), expected * np.exp(0.3), rtol=1e-5, atol=1e-5
-    )
+
+    @jax.jit
+    def run(x):
+        variables = layer.init(jax.random.key(1), x)
+        parameters = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])
+        expected = native(x, parameters["kernel"], 1, "SAME") + parameters["bias"]
+        first = layer.apply(variables, x)
+        return first, layer.apply({"params": parameters}, x), expected
+
+    first, y, expected = jax.device_get(run(normal(2, 5, 5, 3)))
+    assert not first.any()
+    np.testing.assert_allclose(y, expected * np.exp(0.3), rtol=1e-5, atol=1e-5)

@@ -43,18 +43,38 @@ def divided(kernel):
     return kernel / np.linalg.norm(np.float64(kernel).reshape(-1, kernel.shape[-1]), 2)
 
 
-def moved(variables):
-    """Biases start at zero."""
-    return jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.shape[-1])), variables)
+def moved(network, x):
+    """Variables, whose biases aren't at zero, and what the network makes of the images."""
+
+    @jax.jit
+    def run(x):
+        variables = network.init(KEY, x)
+        variables = jax.tree.map(
+            lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.shape[-1])), variables
+        )
+        return variables, network.apply(variables, x)
+
+    return jax.device_get(run(x))
 
 
-@pytest.mark.parametrize("spectral", [False, True])
-@pytest.mark.parametrize("size", [(9, 7), (8, 8), (1, 1)])
+def enlarged(network, x, factor):
+    """What the network makes of the images at the start, and with larger parameters."""
+
+    @jax.jit
+    def run(x):
+        y, variables = network.init_with_output(KEY, x)
+        return y, network.apply(jax.tree.map(lambda leaf: factor * leaf, variables), x)
+
+    return jax.device_get(run(x))
+
+
+@pytest.mark.parametrize(
+    ("size", "spectral"), [((9, 7), False), ((8, 8), False), ((1, 1), False), ((9, 7), True)]
+)
 def test_patch_scores_equal_a_slow_reference(size, spectral):
     x = values(2, *size, 3)
     network = nn.PatchDiscriminator((4, 5), spectral)
-    variables = moved(network.init(KEY, x))
-    y = network.apply(variables, x)
+    variables, y = moved(network, x)
     assert y.shape == (2, -(-size[0] // 4), -(-size[1] // 4))
     expected = judged(variables["params"], x, divided if spectral else lambda kernel: kernel)
     # The bound by which kernels are divided is up to 2% above a norm of few singular values.
@@ -64,19 +84,15 @@ def test_patch_scores_equal_a_slow_reference(size, spectral):
 def test_kernels_of_a_spectral_discriminator_have_no_size():
     x = values(2, 8, 8, 1)
     for spectral in (False, True):
-        network = nn.PatchDiscriminator((4, 5), spectral)
-        variables = network.init(KEY, x)
-        larger = jax.tree.map(lambda leaf: 3 * leaf, variables)
-        same = np.allclose(network.apply(larger, x), network.apply(variables, x), rtol=1e-4)
-        assert same == spectral
+        y, larger = enlarged(nn.PatchDiscriminator((4, 5), spectral), x, 3)
+        assert np.allclose(larger, y, rtol=1e-4) == spectral
 
 
 @pytest.mark.parametrize("size", [(27, 21), (28, 32), (9, 8), (1, 2)])
 def test_each_scale_scores_an_image_of_half_the_size(size):
     x = values(2, *size, 1)
     network = nn.MultiScaleDiscriminator(num_scales=3, channels=(2, 3))
-    variables = network.init(KEY, x)
-    maps = jax.eval_shape(network.apply, variables, x)
+    maps, variables = jax.eval_shape(network.init_with_output, KEY, x)
     expected = [tuple(-(-length // 2 ** (2 + scale)) for length in size) for scale in range(3)]
     assert [each.shape for each in maps] == [(2, *each) for each in expected]
     assert len(variables["params"]) == 3
@@ -86,8 +102,7 @@ def test_each_scale_scores_an_image_of_half_the_size(size):
 def test_pooling_ignores_the_padding(size):
     x = values(2, *size, 2)
     network = nn.MultiScaleDiscriminator(num_scales=3, channels=(2,))
-    variables = moved(network.init(KEY, x))
-    result = network.apply(variables, x)
+    variables, result = moved(network, x)
     for scale, judgement in enumerate(result):
         own = variables["params"][f"PatchDiscriminator_{scale}"]
         np.testing.assert_allclose(judgement, judged(own, x), rtol=1e-4, atol=1e-5)
@@ -99,10 +114,8 @@ def test_options_reach_every_scale():
     network = nn.MultiScaleDiscriminator(
         num_scales=2, channels=(4,), spectral=True, dtype=jnp.bfloat16
     )
-    variables = network.init(KEY, x)
-    larger = jax.tree.map(lambda leaf: 4 * leaf, variables)
-    for result, again in zip(network.apply(variables, x), network.apply(larger, x), strict=True):
-        assert result.dtype == jnp.float32
+    for result, again in zip(*enlarged(network, x, 4), strict=True):
+        assert result.dtype == np.float32
         np.testing.assert_allclose(result, again, rtol=0.02, atol=1e-3)
         # In float32 few numbers would have the eight leading bits of bfloat16 alone.
         np.testing.assert_array_equal(result, np.float32(result.astype(jnp.bfloat16)))
