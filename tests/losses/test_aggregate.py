@@ -29,7 +29,7 @@ def posterior():
     random = np.random.RandomState(1)
     means = random.normal(size=(SIZE, 2)) @ random.normal(size=(2, DIMENSIONS))
     scales = np.exp(0.3 * random.normal(size=(SIZE, DIMENSIONS)) - 0.5)
-    return normals(jnp.float32(means), jnp.float32(scales))
+    return jax.jit(normals)(np.float32(means), np.float32(scales))
 
 
 def exact_log_densities(posterior, z):
@@ -100,24 +100,34 @@ def test_it_is_nearer_to_the_exact_total_correlation_than_other_estimators(poste
 
 
 def test_with_the_whole_data_set_it_is_exact(posterior):
-    z = posterior.sample(seed=KEY)
-    found = estimators.aggregate_log_densities(posterior, z, jnp.eye(SIZE, dtype=bool), SIZE)
-    joint, entries = exact_log_densities(posterior, z)
+    @jax.jit
+    def run(posterior):
+        z = posterior.sample(seed=KEY)
+        same = jnp.eye(SIZE, dtype=bool)
+        found = estimators.aggregate_log_densities(posterior, z, same, SIZE)
+        return found, exact_log_densities(posterior, z)
+
+    found, (joint, entries) = run(posterior)
     np.testing.assert_allclose(found.joint, joint, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.dimensions["z"], entries, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.groups["z"], joint, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_of_equal_index_are_one_example(posterior):
-    rows = jnp.array([3, 1, 4, 1, 5])
-    part = jax.tree.map(lambda leaf: leaf[rows], posterior)
-    z = part.sample(seed=KEY)
+    rows, order = np.array([3, 1, 4, 1, 5]), np.array([2, 0, 1, 4, 3])
     same = rows[:, None] == rows[None, :]
-    found = estimators.aggregate_log_densities(part, z, same, SIZE)
-    order = jnp.array([2, 0, 1, 4, 3])
-    moved = jax.tree.map(lambda leaf: leaf[order], part)
-    again = estimators.aggregate_log_densities(moved, z[order], same[order][:, order], SIZE)
-    np.testing.assert_allclose(again.joint, found.joint[order], rtol=1e-5)
+
+    @jax.jit
+    def run(posterior):
+        part = jax.tree.map(lambda leaf: leaf[rows], posterior)
+        z = part.sample(seed=KEY)
+        found = estimators.aggregate_log_densities(part, z, same, SIZE)
+        moved = jax.tree.map(lambda leaf: leaf[order], part)
+        again = estimators.aggregate_log_densities(moved, z[order], same[order][:, order], SIZE)
+        return part, z, found.joint, again.joint
+
+    part, z, found, again = run(posterior)
+    np.testing.assert_allclose(again, np.asarray(found)[order], rtol=1e-5)
     with pytest.raises(ValueError, match="must hold 2 rows or more"):
         estimators.aggregate_log_densities(part, z, same[:, :1], SIZE)
 
@@ -135,11 +145,13 @@ def grouped_model(**more):
 
 
 def grouped_case(model):
-    variables = jax.jit(model.init)(KEY, exact.DATA)
-    noise = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)  # noqa: E731
+    @jax.jit
+    def make():
+        noise = lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape)  # noqa: E731
+        return jax.tree.map(lambda leaf: leaf + 0.3 * noise(leaf), model.init(KEY, exact.DATA))
+
     images = np.random.RandomState(5).normal(size=(8, *exact.SHAPE)).astype(np.float32)
-    batch = {"image": images, "index": np.arange(8)}
-    return model, jax.tree.map(noise, variables), batch
+    return model, make(), {"image": images, "index": np.arange(8)}
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +159,38 @@ def grouped():
     return grouped_case(grouped_model(digit=encoders.ConcretePosterior(4)))
 
 
+@pytest.fixture(scope="module")
+def grouped_figures(grouped):
+    """Losses and their terms, the bound on the same samples, and the latents."""
+    model, variables, batch = grouped
+    weights = {"alpha": 2.0, "beta": 12.0, "gamma": 4.0}
+
+    @jax.jit
+    def compute(variables):
+        given = (model, variables, batch, KEY)
+        hfvae = losses.hfvae(*given, dataset_size=50, **weights)
+        beta_tcvae = losses.beta_tcvae(*given, dataset_size=50, **weights)
+        latents = model.apply(variables, batch["image"], KEY, method="infer")
+        return {
+            "hfvae": (hfvae[0], hfvae[1].metrics),
+            "beta_tcvae": beta_tcvae[0],
+            "elbo": losses.elbo(*given)[1].metrics,
+            "kl": latents.kl,
+            "z": latents.z,
+        }
+
+    return jax.device_get(compute(variables))
+
+
+@functools.cache
+def continuous_case():
+    return grouped_case(grouped_model())
+
+
 @pytest.mark.parametrize("loss", [losses.hfvae, losses.beta_tcvae])
 def test_terms_sum_to_the_bound(loss):
     # Averaged over many draws, as the parts hold the KL of a sample, the bound that of q and p.
-    model, variables, batch = grouped_case(grouped_model())
+    model, variables, batch = continuous_case()
 
     @jax.jit
     @jax.vmap
@@ -158,38 +198,31 @@ def test_terms_sum_to_the_bound(loss):
         value, aux = loss(model, variables, batch, key, dataset_size=8)
         return value, aux.metrics
 
-    value, parts = run(jax.random.split(KEY, 4000))
+    value, parts = jax.device_get(run(jax.random.split(KEY, 4000)))
     assert float(value.mean()) == pytest.approx(float(parts["negative_elbo"].mean()), abs=0.05)
 
 
-def test_discrete_group_is_one_dimension(grouped):
-    model, variables, batch = grouped
-    parts = losses.hfvae(model, variables, batch, KEY, dataset_size=8)[1].metrics
+def test_discrete_group_is_one_dimension(grouped_figures):
+    _, parts = grouped_figures["hfvae"]
     within = {name for name in parts if name.startswith("total_correlation/")}
     assert within == {"total_correlation/style", "total_correlation/shape"}
-    latents = model.apply(variables, batch["image"], KEY, method="infer")
-    assert {name: value.shape for name, value in latents.kl.items()} == {
+    assert {name: value.shape for name, value in grouped_figures["kl"].items()} == {
         "style": (8, 2),
         "shape": (8, 3),
         "digit": (8, 1),
     }
-    assert latents.z.shape == (1, 8, 9)
-    np.testing.assert_allclose(latents.z[..., 5:].sum(-1), 1, rtol=1e-5)
+    assert grouped_figures["z"].shape == (1, 8, 9)
+    np.testing.assert_allclose(grouped_figures["z"][..., 5:].sum(-1), 1, rtol=1e-5)
 
 
-def test_the_samples_are_those_of_the_bound(grouped):
-    model, variables, batch = grouped
-    parts = losses.hfvae(model, variables, batch, KEY, dataset_size=8)[1].metrics
-    bound = losses.elbo(model, variables, batch, KEY)[1].metrics
+def test_the_samples_are_those_of_the_bound(grouped_figures):
+    _, parts = grouped_figures["hfvae"]
     for name in ("reconstruction", "kl", "negative_elbo", "bits_per_dim"):
-        np.testing.assert_allclose(parts[name], bound[name], rtol=1e-5)
+        np.testing.assert_allclose(parts[name], grouped_figures["elbo"][name], rtol=1e-5)
 
 
-def test_weights_multiply_the_terms(grouped):
-    model, variables, batch = grouped
-    run = functools.partial(losses.hfvae, model, variables, batch, KEY, dataset_size=50)
-    value, aux = run(alpha=2.0, beta=12.0, gamma=4.0)
-    parts = aux.metrics
+def test_weights_multiply_the_terms(grouped_figures):
+    value, parts = grouped_figures["hfvae"]
     within = parts["total_correlation/style"] + parts["total_correlation/shape"]
     expected = (
         parts["reconstruction"]
@@ -199,38 +232,38 @@ def test_weights_multiply_the_terms(grouped):
         + 2 * parts["mutual_information"]
     )
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    run = functools.partial(losses.beta_tcvae, model, variables, batch, KEY, dataset_size=50)
-    value, aux = run(alpha=2.0, beta=12.0, gamma=4.0)
     expected = (
         parts["reconstruction"]
         + 4 * parts["dimension_wise_kl"]
         + 12 * (within + parts["total_correlation"])
         + 2 * parts["mutual_information"]
     )
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(grouped_figures["beta_tcvae"], expected, rtol=1e-5)
 
 
-def test_kls_of_groups_are_those_of_the_bound(grouped):
-    model, variables, batch = grouped
-    parts = losses.hfvae(model, variables, batch, KEY, dataset_size=50)[1].metrics
-    bound = losses.elbo(model, variables, batch, KEY)[1].metrics
+def test_kls_of_groups_are_those_of_the_bound(grouped_figures):
+    _, parts = grouped_figures["hfvae"]
     names = ("kl/style", "kl/shape", "kl/digit")
     assert {name for name in parts if name.startswith("kl/")} == set(names)
     for name in names:
-        np.testing.assert_allclose(parts[name], bound[name], rtol=1e-5)
+        np.testing.assert_allclose(parts[name], grouped_figures["elbo"][name], rtol=1e-5)
 
 
 def test_one_group_is_the_total_correlation_vae():
     model = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS))
-    run = {"model": model, "variables": exact.diagonal_variables(), "batch": exact.BATCH}
-    left = losses.hfvae(**run, rng=KEY, dataset_size=9, gamma=7.0)[0]
-    right = losses.beta_tcvae(**run, rng=KEY, dataset_size=9, beta=7.0)[0]
+
+    @jax.jit
+    def run(variables):
+        given = {"model": model, "variables": variables, "batch": exact.BATCH, "rng": KEY}
+        left = losses.hfvae(**given, dataset_size=9, gamma=7.0)[0]
+        return left, losses.beta_tcvae(**given, dataset_size=9, beta=7.0)[0]
+
+    left, right = run(exact.diagonal_variables())
     np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
 def test_divided_batch_equals_undivided(grouped):
     model, variables, batch = grouped
-    keys = jax.random.split(KEY, 8)
 
     def loss(variables, batch, keys, axis=LOCAL):
         value, aux = losses.hfvae(
@@ -238,26 +271,39 @@ def test_divided_batch_equals_undivided(grouped):
         )
         return value, aux.metrics
 
-    whole, found = loss(variables, batch, keys)
-    parts = jax.tree.map(lambda leaf: jnp.reshape(leaf, (4, 2, *leaf.shape[1:])), batch)
-    divided = jax.vmap(functools.partial(loss, axis=Axis("data")), (None, 0, 0), axis_name="data")
-    values, metrics = divided(variables, parts, keys.reshape(4, 2))
+    @jax.jit
+    def run(variables):
+        keys = jax.random.split(KEY, 8)
+        parts = jax.tree.map(lambda leaf: leaf.reshape(4, 2, *leaf.shape[1:]), (batch, keys))
+        divided = jax.vmap(
+            functools.partial(loss, axis=Axis("data")), (None, 0, 0), axis_name="data"
+        )
+        return loss(variables, batch, keys), divided(variables, *parts)
+
+    (whole, found), (values, metrics) = jax.device_get(run(variables))
     np.testing.assert_allclose(values.mean(), whole, rtol=1e-5)
     for name, value in found.items():
         np.testing.assert_allclose(metrics[name].mean(), value, rtol=1e-4, atol=1e-5)
 
 
 def test_correlated_posteriors_raise():
+    loss = functools.partial(losses.hfvae, exact.model(), dataset_size=9)
     with pytest.raises(ValueError, match="same independent dimensions, normal or Concrete; got"):
-        losses.hfvae(exact.model(), exact.exact_variables(), exact.BATCH, KEY, dataset_size=9)
+        jax.eval_shape(loss, exact.exact_variables(), exact.BATCH, KEY)
 
 
 def test_kl_per_dimension():
-    q, p = normals(jnp.array([1.0, 0.0]), jnp.array([0.5, 2.0])), normals(jnp.zeros(2), jnp.ones(2))
-    found = per_dim_kl(q, p)["z"]
-    np.testing.assert_allclose(found.sum(), q.kl_divergence(p), rtol=1e-6)
-    concrete = distributions.Concrete(jnp.log(jnp.array([0.5, 0.25, 0.25])), 0.5)
-    even = distributions.Concrete(jnp.zeros(3), 0.5)
+    @jax.jit
+    def run():
+        q = normals(jnp.array([1.0, 0.0]), jnp.array([0.5, 2.0]))
+        p = normals(jnp.zeros(2), jnp.ones(2))
+        concrete = distributions.Concrete(jnp.log(jnp.array([0.5, 0.25, 0.25])), 0.5)
+        even = distributions.Concrete(jnp.zeros(3), 0.5)
+        found = per_dim_kl(q, p)["z"], per_dim_kl(concrete, even)["z"]
+        return *found, q.kl_divergence(p), per_dim_kl(q, even)
+
+    normal, concrete, whole, of_different = run()
+    np.testing.assert_allclose(np.sum(normal), whole, rtol=1e-6)
     expected = 0.5 * np.log(1.5) + 0.5 * np.log(0.75)
-    np.testing.assert_allclose(per_dim_kl(concrete, even)["z"], [expected], rtol=1e-5)
-    assert per_dim_kl(q, even) == {}
+    np.testing.assert_allclose(concrete, [expected], rtol=1e-5)
+    assert of_different == {}

@@ -7,7 +7,6 @@ import math
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -44,17 +43,29 @@ def total_correlation(mixing):
     return -0.5 * np.linalg.slogdet(covariance / np.outer(deviations, deviations))[1]
 
 
-def variables(mixing=MIXING, seed=0):
+@functools.cache
+def judge():
+    """Parameters of any discriminator."""
+
+    @jax.jit
+    def make():
+        made = MODEL.init(KEY, BATCH["image"])["params"]["discriminator"]
+        noise = lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape)  # noqa: E731
+        return jax.tree.map(lambda leaf: leaf + 0.2 * noise(leaf), made)
+
+    return jax.device_get(make())
+
+
+def variables(mixing=MIXING):
     """Posteriors N(x A, s^2), and any discriminator."""
-    made = jax.jit(MODEL.init)(jax.random.key(seed), BATCH["image"])
     posterior = exact.gaussian_variables(np.full(exact.LATENTS, SCALE))
-    posterior["mean"] = {"kernel": jnp.asarray(mixing), "bias": jnp.zeros(exact.LATENTS)}
+    posterior["mean"] = {"kernel": mixing, "bias": np.zeros(exact.LATENTS, np.float32)}
     model = {"encoder": {"posterior": posterior}, "decoder": exact.decoder_variables()}
-    noise = lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)  # noqa: E731
-    judge = jax.tree.map(noise, made["params"]["discriminator"])
-    assert set(made["params"]) == set(PLAYERS)
-    assert jax.tree.structure(made["params"]["model"]) == jax.tree.structure(model)
-    return {"params": {"model": model, "discriminator": judge}}
+    params = {"model": model, "discriminator": judge()}
+    shapes = jax.eval_shape(MODEL.init, KEY, BATCH["image"])["params"]
+    assert set(shapes) == set(PLAYERS)
+    assert jax.tree.structure(shapes) == jax.tree.structure(params)
+    return {"params": params}
 
 
 OPTIMIZERS = {
@@ -113,11 +124,17 @@ def test_independent_latents_have_no_total_correlation():
 
 def test_down_its_gradient_latents_share_less():
     params, _ = trained("correlated")
-    slope = jax.jit(jax.grad(estimate))(params)["model"]
+
+    @jax.jit
+    def descend(params):
+        before, slope = jax.value_and_grad(estimate)(params)
+        model = jax.tree.map(lambda leaf, by: leaf - 0.05 * by, params["model"], slope["model"])
+        return before, slope["model"], estimate({**params, "model": model})
+
+    before, slope, after = jax.device_get(descend(params))
     # The second latent has 0.8 of what the first latent is.
     assert slope["encoder"]["posterior"]["mean"]["kernel"][0, 1] > 0.05
-    moved = jax.tree.map(lambda leaf, by: leaf - 0.05 * by, params["model"], slope)
-    assert estimate({**params, "model": moved}) < estimate(params) - 0.01
+    assert after < before - 0.01
 
 
 def test_the_loss_is_the_negative_elbo_and_the_weighted_estimate():
@@ -126,7 +143,9 @@ def test_the_loss_is_the_negative_elbo_and_the_weighted_estimate():
     expected = parts["negative_elbo"] + 7.0 * parts["total_correlation"]
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     batch = {"image": images(10**6, 20_000)}
-    plain, aux = losses.elbo(VAE, {"params": params["model"]}, batch, KEY)
+    plain, aux = jax.jit(functools.partial(losses.elbo, VAE))(
+        {"params": params["model"]}, batch, KEY
+    )
     np.testing.assert_allclose(parts["negative_elbo"], plain, rtol=1e-5)
     assert set(parts) == {*aux.metrics, "total_correlation"}
 
@@ -135,7 +154,7 @@ def test_discriminators_loss_moves_only_the_discriminator():
     def loss(params):
         return losses.factor_vae_discriminator(MODEL, {"params": params}, BATCH, KEY)[0]
 
-    gradient = jax.jit(jax.grad(loss))(variables()["params"])
+    gradient = jax.device_get(jax.jit(jax.grad(loss))(variables()["params"]))
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient["model"]))
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["discriminator"]))
 
@@ -150,36 +169,43 @@ def test_the_discriminators_loss_is_the_cross_entropy_of_both_kinds():
 
     model = models.FactorVAE(VAE, Given())
     made = variables()
-    made["params"]["discriminator"] = {"offset": jnp.float32(1.0)}
+    made["params"]["discriminator"] = {"offset": np.float32(1.0)}
     data = images(2, 7)  # so that right and wrong can't be as many
-    value, aux = losses.factor_vae_discriminator(model, made, {"image": data}, KEY)
-    _, second = split_rows(KEY, 7)
-    own = models.submodel(model, made, "model")[1]
-    z, others = VAE.apply(own, data, second, 2, method="infer").z[..., 0]
-    joint, product = (1 / (1 + np.exp(-(3 * np.asarray(part) + 1))) for part in (z, others))
+
+    @jax.jit
+    def run(made):
+        value, aux = losses.factor_vae_discriminator(model, made, {"image": data}, KEY)
+        _, second = split_rows(KEY, 7)
+        own = models.submodel(model, made, "model")[1]
+        z = VAE.apply(own, data, second, 2, method="infer").z
+        return value, aux.metrics["accuracy"], z[..., 0]
+
+    value, accuracy, both = jax.device_get(run(made))
+    joint, product = 1 / (1 + np.exp(-(3 * both + 1)))
     expected = -0.5 * (np.log(joint).mean() + np.log(1 - product).mean())
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     right = 0.5 * ((joint > 0.5).mean() + (product <= 0.5).mean())
-    np.testing.assert_allclose(aux.metrics["accuracy"], right, rtol=1e-6)
+    np.testing.assert_allclose(accuracy, right, rtol=1e-6)
 
 
 def test_every_dimension_moves_to_another_row():
-    z = jnp.arange(24.0).reshape(8, 3)
-    found = np.asarray(permute_dimensions(z, KEY))
+    z = np.arange(24, dtype=np.float32).reshape(8, 3)
+    permute = jax.jit(permute_dimensions)
+    found = np.asarray(permute(z, KEY))
     np.testing.assert_array_equal(np.sort(found, axis=0), z)
     assert np.all(found != z)
     sources = (found // 3).astype(int)
     assert np.any(sources[:, 0] != sources[:, 1])
-    np.testing.assert_array_equal(permute_dimensions(z, KEY), found)
-    assert np.any(permute_dimensions(z, jax.random.key(1)) != found)
+    np.testing.assert_array_equal(permute(z, KEY), found)
+    assert np.any(np.asarray(permute(z, jax.random.key(1))) != found)
     with pytest.raises(ValueError, match="must hold 2 rows or more"):
         permute_dimensions(z[:1], KEY)
 
 
 def test_source_rows_are_uniform():
-    z = jnp.arange(4.0)[:, None]
-    draw = jax.jit(jax.vmap(lambda key: permute_dimensions(z, key)[:, 0]))
-    found = np.asarray(draw(jax.random.split(KEY, 3000)))
+    z = np.arange(4, dtype=np.float32)[:, None]
+    draw = jax.vmap(lambda key: permute_dimensions(z, key)[:, 0])
+    found = np.asarray(jax.jit(lambda key: draw(jax.random.split(key, 3000)))(KEY))
     for row in range(4):
         counts = np.bincount(found[:, row].astype(int), minlength=4)
         assert counts[row] == 0
@@ -193,12 +219,18 @@ def test_discrete_variable_is_one_dimension():
         "rest": encoders.FullGaussianPosterior(1),
     }
     grouped = exact.model(encoders.GroupedPosterior(groups))
-    made = jax.jit(grouped.init)(KEY, BATCH["image"])
-    posterior = grouped.apply(made, BATCH["image"], method="posterior")
-    entries = variable_of_latents(posterior)
-    np.testing.assert_array_equal(entries, [0, 1, 2, 2, 2, 3])
-    z = posterior.sample(seed=KEY)
-    found = permute_dimensions(z, KEY, entries)
+    numbers = []
+
+    @jax.jit
+    def run():
+        made = grouped.init(KEY, BATCH["image"])
+        posterior = grouped.apply(made, BATCH["image"], method="posterior")
+        numbers.append(variable_of_latents(posterior))
+        z = posterior.sample(seed=KEY)
+        return z, permute_dimensions(z, KEY, numbers[0])
+
+    z, found = jax.device_get(run())
+    np.testing.assert_array_equal(numbers[0], [0, 1, 2, 2, 2, 3])
     np.testing.assert_allclose(found[:, 2:5].sum(-1), 1, rtol=1e-5)
     assert np.all(found[:, :2] != z[:, :2])
 
@@ -251,7 +283,7 @@ def test_players_are_trained_by_either_strategy(strategy):
     before = variables()
     for name in PLAYERS:
         moved = [
-            np.any(new != old)
+            np.any(np.asarray(new) != np.asarray(old))
             for new, old in zip(
                 jax.tree.leaves(found["params"][name]),
                 jax.tree.leaves(before["params"][name]),

@@ -14,7 +14,7 @@ from vaeflow._util.arrays import Axis
 from vaeflow.losses.flow import reverse_kl_terms
 
 ROWS = 8
-BATCH = {"index": jnp.arange(ROWS)}
+BATCH = {"index": np.arange(ROWS)}
 KEY = jax.random.key(1)
 SCALE = 1.5
 """Deviation of the Gaussian target, centred at 1, in two dimensions."""
@@ -32,15 +32,21 @@ def model():
 
 @pytest.fixture(scope="module")
 def variables():
-    made = jax.jit(model().init)(KEY)
-    # Without data the flow is initialised on a draw of noise, which it standardises.
-    return jax.tree.map(jnp.zeros_like, made)
+    # Without data the flow would be initialised on a draw of noise, which it standardises.
+    shapes = jax.eval_shape(model().init, KEY)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def many(variables, beta=1.0, count=100_000):
+@functools.cache
+def large_loss():
+    """Of many rows, by any weight of the energy."""
     loss = functools.partial(losses.reverse_kl, model(), energy=energy)
-    batch = {"index": jnp.arange(count)}
-    return jax.jit(loss)(variables, batch, KEY, beta=beta)
+    batch = {"index": np.arange(100_000)}
+    return jax.jit(lambda variables, beta: loss(variables, batch, KEY, beta=beta))
+
+
+def many(variables, beta=1.0):
+    return large_loss()(variables, beta)
 
 
 def test_gaussian_against_gaussian(variables):
@@ -63,9 +69,8 @@ def test_weights_of_a_narrower_target(variables):
     # 1 / ESS = E_q (p/q)^2 = (s^2 sqrt(2/s^2 - 1))^-2.
     width = 0.8
     narrow = lambda x: jnp.sum((x / width) ** 2, axis=-1) / 2  # noqa: E731
-    _, aux = losses.reverse_kl(
-        model(), variables, {"index": jnp.arange(100_000)}, KEY, energy=narrow
-    )
+    loss = jax.jit(functools.partial(losses.reverse_kl, model(), energy=narrow))
+    _, aux = loss(variables, {"index": np.arange(100_000)}, KEY)
     share = (width**2 * np.sqrt(2 / width**2 - 1)) ** 2
     assert float(aux.metrics["effective_sample_size"]) == pytest.approx(share, abs=0.01)
     assert float(aux.metrics["log_normalizer"]) == pytest.approx(
@@ -75,7 +80,8 @@ def test_weights_of_a_narrower_target(variables):
 
 def test_a_perfect_fit_has_equal_weights(variables):
     target = lambda x: jnp.sum(x**2, axis=-1) / 2 + 3  # noqa: E731
-    value, aux = losses.reverse_kl(model(), variables, BATCH, KEY, energy=target)
+    loss = jax.jit(functools.partial(losses.reverse_kl, model(), energy=target))
+    value, aux = loss(variables, BATCH, KEY)
     log_z = np.log(2 * np.pi) - 3
     np.testing.assert_allclose(value, -log_z, rtol=1e-5)  # for any noise
     np.testing.assert_allclose(aux.metrics["log_normalizer"], log_z, rtol=1e-5)
@@ -86,7 +92,7 @@ def test_a_perfect_fit_has_equal_weights(variables):
 def test_gradients_pull_the_base_to_the_target(variables):
     def loss(base):
         merged = {"params": variables["params"] | {"base": base}}
-        batch = {"index": jnp.arange(50_000)}
+        batch = {"index": np.arange(50_000)}
         return losses.reverse_kl(model(), merged, batch, KEY, energy=energy)[0]
 
     gradient = jax.jit(jax.grad(loss))(variables["params"]["base"])
@@ -96,29 +102,35 @@ def test_gradients_pull_the_base_to_the_target(variables):
 
 
 def test_one_key_is_split_over_the_rows(variables):
-    loss = functools.partial(losses.reverse_kl, model(), variables, BATCH, energy=energy)
-    np.testing.assert_array_equal(loss(KEY)[0], loss(jax.random.split(KEY, ROWS))[0])
-    log_q, energies = reverse_kl_terms(model(), variables, BATCH, KEY, energy=energy)
+    @jax.jit
+    def run(variables):
+        loss = functools.partial(losses.reverse_kl, model(), variables, BATCH, energy=energy)
+        by_key, by_keys = loss(KEY)[0], loss(jax.random.split(KEY, ROWS))[0]
+        return by_key, by_keys, reverse_kl_terms(model(), variables, BATCH, KEY, energy=energy)
+
+    by_key, by_keys, (log_q, energies) = jax.device_get(run(variables))
+    np.testing.assert_array_equal(by_key, by_keys)
     assert log_q.shape == energies.shape == (ROWS,)
-    np.testing.assert_allclose(loss(KEY)[0], jnp.mean(log_q + energies), rtol=1e-6)
+    np.testing.assert_allclose(by_key, np.mean(log_q + energies), rtol=1e-6)
 
 
 def test_a_divided_batch_has_the_metrics_of_the_full_batch(variables):
-    keys = jax.random.split(KEY, ROWS)
-    whole, aux = losses.reverse_kl(model(), variables, BATCH, keys, energy=energy)
-    parts = {"index": BATCH["index"].reshape(4, 2)}
-    divided = functools.partial(
-        losses.reverse_kl, model(), variables, axis=Axis("data"), energy=energy
-    )
-    values, metrics = jax.vmap(
-        lambda batch, keys: (lambda loss, aux: (loss, aux.metrics))(*divided(batch, keys)),
-        axis_name="data",
-    )(parts, keys.reshape(4, 2))
-    np.testing.assert_allclose(jnp.mean(values), whole, rtol=1e-6)
+    @jax.jit
+    def run(variables):
+        keys = jax.random.split(KEY, ROWS)
+        loss = functools.partial(losses.reverse_kl, model(), variables, energy=energy)
+        parts = {"index": BATCH["index"].reshape(4, 2)}
+        divided = jax.vmap(
+            lambda batch, keys: loss(batch, keys, axis=Axis("data")), axis_name="data"
+        )
+        return loss(BATCH, keys), divided(parts, keys.reshape(4, 2))
+
+    (whole, aux), (values, of_parts) = jax.device_get(run(variables))
+    np.testing.assert_allclose(np.mean(values), whole, rtol=1e-6)
     for name, expected in aux.metrics.items():
-        np.testing.assert_allclose(jnp.mean(metrics[name]), expected, rtol=1e-5)
+        np.testing.assert_allclose(np.mean(of_parts.metrics[name]), expected, rtol=1e-5)
         if name not in ("free_energy", "entropy"):  # which training averages
-            np.testing.assert_allclose(metrics[name], expected, rtol=1e-5)
+            np.testing.assert_allclose(of_parts.metrics[name], np.full(4, expected), rtol=1e-5)
 
 
 def test_context_key_names_the_context_of_each_row():
@@ -126,15 +138,22 @@ def test_context_key_names_the_context_of_each_row():
         flows.RealNVP((2,), num_steps=1, hidden_features=4, num_blocks=1),
         base=bases.LabelledGaussianBase((2,), num_classes=3),
     )
-    labels = jnp.array([0, 1, 2, 0])
-    made = conditional.init(KEY, context=labels)
-    keys = jax.random.split(KEY, 4)
-    log_q, energies = reverse_kl_terms(
-        conditional, made, {"label": labels}, keys, energy=energy, context_key="label"
-    )
-    for row in range(4):
-        x, log_prob = conditional.apply(made, context=labels[row]).sample_and_log_prob(
-            seed=keys[row]
+    labels = np.array([0, 1, 2, 0])
+
+    @jax.jit
+    def run():
+        made = conditional.init(KEY, context=labels)
+        keys = jax.random.split(KEY, 4)
+        found = reverse_kl_terms(
+            conditional, made, {"label": labels}, keys, energy=energy, context_key="label"
         )
-        np.testing.assert_allclose(log_q[row], log_prob, rtol=1e-5)
-        np.testing.assert_allclose(energies[row], energy(x), rtol=1e-4)
+
+        def of_row(label, key):
+            x, log_prob = conditional.apply(made, context=label).sample_and_log_prob(seed=key)
+            return log_prob, energy(x)
+
+        return found, jax.vmap(of_row)(labels, keys)
+
+    (log_q, energies), (log_prob, expected) = jax.device_get(run())
+    np.testing.assert_allclose(log_q, log_prob, rtol=1e-5)
+    np.testing.assert_allclose(energies, expected, rtol=1e-4)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 from vaeflow import bases, flows, models
 
@@ -22,7 +25,8 @@ BASES = {
 
 
 def initial(model, context=None):
-    variables = jax.jit(model.init)(KEY, context=context)
+    """Variables away from their initial values."""
+    variables = model.init(KEY, context=context)
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(KEY, len(leaves))
     return jax.tree.unflatten(
@@ -37,55 +41,73 @@ def initial(model, context=None):
 @pytest.mark.parametrize("name", BASES)
 def test_density_is_that_of_the_base_at_the_noise(name):
     model = models.FlowModel(FLOW, base=BASES[name])
-    variables = initial(model)
-    x = model.apply(variables, KEY, 5, method="sample")
-    noise = model.apply(variables, x, method="encode")
-    base = model.apply(variables, method="noise")
-    _, log_det = model.apply(variables).bijector.inverse_and_log_det(x)
-    expected = base.log_prob(noise) + log_det
-    np.testing.assert_allclose(
-        model.apply(variables, x, method="log_prob"), expected, rtol=1e-4, atol=1e-4
-    )
-    np.testing.assert_allclose(model.apply(variables, noise, method="decode"), x, atol=1e-4)
+
+    @jax.jit
+    def run():
+        apply = functools.partial(model.apply, initial(model))
+        x = apply(KEY, 5, method="sample")
+        noise = apply(x, method="encode")
+        _, log_det = apply().bijector.inverse_and_log_det(x)
+        expected = apply(method="noise").log_prob(noise) + log_det
+        return x, apply(noise, method="decode"), apply(x, method="log_prob"), expected
+
+    x, again, log_prob, expected = run()
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(again, x, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_temperature_scales_deviations_from_the_mean(name):
     base = BASES[name]
-    variables = base.init(KEY)
-    cold, warm = (
-        base.apply(variables, temperature=t).sample(seed=KEY, sample_shape=(50,)) for t in (0.5, 1)
-    )
-    mean = 0 if name == "resampled" else base.apply(variables).mean()
+
+    @jax.jit
+    def run():
+        variables = base.init(KEY)
+        draw = lambda t: base.apply(variables, temperature=t).sample(seed=KEY, sample_shape=(50,))  # noqa: E731
+        distribution = base.apply(variables)
+        if name == "mixture":
+            return draw(0.5), draw(1), distribution.components_distribution.mean()
+        return draw(0.5), draw(1), 0.0 if name == "resampled" else distribution.mean()
+
+    cold, warm, mean = jax.device_get(run())
     if name == "mixture":  # each component about its own mean: the same one in both draws
-        means = base.apply(variables).components_distribution.mean()
-        shifts = (2 * cold - warm)[:, None] - means
-        np.testing.assert_allclose(jnp.min(jnp.abs(shifts).sum(-1), axis=1), 0, atol=1e-5)
+        shifts = (2 * cold - warm)[:, None] - mean
+        np.testing.assert_allclose(np.min(np.abs(shifts).sum(-1), axis=1), 0, atol=1e-5)
     else:
         np.testing.assert_allclose(cold - mean, 0.5 * (warm - mean), atol=1e-5)
 
 
 def test_a_context_of_the_flow_gives_the_base_its_batch_axes():
     model = models.FlowModel(FLOW, base=BASES["mixture"])
-    context = jax.random.normal(KEY, (4, 3))
-    variables = initial(model, context)
-    distribution = model.apply(variables, context=context)
-    assert distribution.batch_shape == (4,)
-    x, log_prob = distribution.sample_and_log_prob(seed=KEY, sample_shape=5)
+    context = np.random.RandomState(0).normal(size=(4, 3)).astype(np.float32)
+
+    @jax.jit
+    def run():
+        variables = initial(model, context)
+        distribution = model.apply(variables, context=context)
+        assert distribution.batch_shape == (4,)
+        x, log_prob = distribution.sample_and_log_prob(seed=KEY, sample_shape=5)
+        return x, log_prob, model.apply(variables, context=context[1]).log_prob(x[:, 1])
+
+    x, log_prob, one = jax.device_get(run())
     assert x.shape == (5, 4, 2)
-    one = model.apply(variables, context=context[1]).log_prob(x[:, 1])
     np.testing.assert_allclose(log_prob[:, 1], one, rtol=1e-3, atol=1e-3)
 
 
 def test_labels_reach_the_base_of_a_flow_without_classes():
     model = models.FlowModel(FLOW, base=bases.LabelledGaussianBase((2,), num_classes=3))
-    labels = jnp.array([0, 2, 1])
-    variables = initial(model, labels)
-    x = jnp.ones((3, 2))
-    by_label = model.apply(variables, x, None, labels, method="log_prob")
-    assert len(set(np.asarray(by_label).tolist())) == 3
-    noise, log_det = model.apply(variables, context=labels).bijector.inverse_and_log_det(x)
-    base = variables["params"]["base"]
+    labels = np.array([0, 2, 1])
+    x = np.ones((3, 2), np.float32)
+
+    @jax.jit
+    def run():
+        variables = initial(model, labels)
+        by_label = model.apply(variables, x, None, labels, method="log_prob")
+        bijector = model.apply(variables, context=labels).bijector
+        return by_label, bijector.inverse_and_log_det(x), variables["params"]["base"]
+
+    by_label, (noise, log_det), base = jax.device_get(run())
+    assert len(set(by_label.tolist())) == 3
     scale = np.exp(base["log_scale"][labels])
     expected = -0.5 * ((noise - base["mean"][labels]) / scale) ** 2 - np.log(scale)
     expected = np.sum(expected - 0.5 * np.log(2 * np.pi), -1) + log_det
@@ -93,21 +115,26 @@ def test_labels_reach_the_base_of_a_flow_without_classes():
     both = models.FlowModel(
         FLOW.clone(num_classes=3), base=bases.LabelledGaussianBase((2,), num_classes=3)
     )
-    assert both.apply(initial(both, labels), context=labels).batch_shape == (3,)
+    by_both = lambda: both.apply(initial(both, labels), context=labels).log_prob(x)  # noqa: E731
+    assert jax.eval_shape(by_both).shape == (3,)
 
 
 def test_labels_out_of_range_give_nan_in_their_row():
     base = bases.LabelledGaussianBase((2,), num_classes=3)
-    labels = jnp.array([0, 3, -1, 2])
-    log_prob = base.apply(base.init(KEY, labels), labels).log_prob(jnp.zeros((4, 2)))
-    np.testing.assert_array_equal(jnp.isnan(log_prob), [False, True, True, False])
+    labels = np.array([0, 3, -1, 2])
+
+    @jax.jit
+    def run():
+        return base.apply(base.init(KEY, labels), labels).log_prob(jnp.zeros((4, 2)))
+
+    np.testing.assert_array_equal(np.isnan(run()), [False, True, True, False])
 
 
 def test_a_mixture_learns_its_clusters():
     base = bases.GaussianMixtureBase((1,), num_components=2)
-    labels = jnp.arange(300) % 3 == 0
-    data = jnp.where(labels, -3.0, 2.0)[:, None] + 0.5 * jax.random.normal(KEY, (300, 1))
-    variables = base.init(jax.random.key(4))
+    labels = np.arange(300) % 3 == 0
+    noise = np.random.RandomState(0).normal(size=(300, 1))
+    data = np.float32(np.where(labels, -3.0, 2.0)[:, None] + 0.5 * noise)
     optimizer = optax.adam(0.05)
 
     def update(carry, _):
@@ -116,24 +143,33 @@ def test_a_mixture_learns_its_clusters():
         change, state = optimizer.update(gradient, state)
         return (optax.apply_updates(variables, change), state), None
 
-    start = (variables, optimizer.init(variables))
-    (variables, _), _ = jax.jit(lambda start: jax.lax.scan(update, start, length=400))(start)
-    mixture = base.apply(variables)
-    result = mixture.component_of(data)
-    assert jnp.mean(result == result[0]) == pytest.approx(1 / 3, abs=0.01)
+    @jax.jit
+    def run():
+        variables = base.init(jax.random.key(4))
+        start = (variables, optimizer.init(variables))
+        (variables, _), _ = jax.lax.scan(update, start, length=400)
+        shares = jax.nn.softmax(variables["params"]["logits"])
+        return base.apply(variables).component_of(data), shares
+
+    result, shares = jax.device_get(run())
+    assert np.mean(result == result[0]) == pytest.approx(1 / 3, abs=0.01)
     np.testing.assert_array_equal(result == result[0], labels)
-    shares = jnp.sort(jax.nn.softmax(variables["params"]["logits"]))
-    np.testing.assert_allclose(shares, [1 / 3, 2 / 3], atol=0.02)
+    np.testing.assert_allclose(np.sort(shares), [1 / 3, 2 / 3], atol=0.02)
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_bases_ignore_the_context_and_the_encoder(name):
     base = BASES[name]
-    variables = base.init(KEY)
-    x = jnp.full((3, 2), 0.3)
+    x = np.full((3, 2), 0.3, np.float32)
     options = {"batch_shape": (3,), "encoder": lambda inputs: 1 / 0}
-    log_prob = base.apply(variables, jnp.ones((3, 4)), **options).log_prob(x)
-    np.testing.assert_array_equal(log_prob, base.apply(variables, batch_shape=(3,)).log_prob(x))
+
+    @jax.jit
+    def run():
+        variables = base.init(KEY)
+        given = base.apply(variables, jnp.ones((3, 4)), **options).log_prob(x)
+        return given, base.apply(variables, batch_shape=(3,)).log_prob(x)
+
+    np.testing.assert_array_equal(*run())
 
 
 def test_a_vamp_prior_needs_an_encoder_and_takes_nothing_else():
@@ -141,9 +177,14 @@ def test_a_vamp_prior_needs_an_encoder_and_takes_nothing_else():
     encoder = lambda inputs: bases.DiagonalGaussianBase((1,), parent=None).apply(  # noqa: E731
         {"params": {"mean": jnp.zeros(1), "log_scale": jnp.zeros(1)}}, batch_shape=(len(inputs),)
     )
-    variables = prior.init(KEY, encoder=encoder)
+
+    @jax.jit
+    def run():
+        variables = prior.init(KEY, encoder=encoder)
+        return variables, prior.apply(variables, encoder=encoder).log_prob(jnp.zeros(1))
+
+    variables, log_prob = run()
     assert variables["params"]["inputs"].shape == (2, 2, 2, 1)
-    log_prob = prior.apply(variables, encoder=encoder).log_prob(jnp.zeros(1))
     np.testing.assert_allclose(log_prob, -0.5 * np.log(2 * np.pi), rtol=1e-6)
     with pytest.raises(ValueError, match="needs the encoder of its VAE, got None"):
         prior.apply(variables)
@@ -166,37 +207,49 @@ def test_wrong_bases_raise():
 def test_density_of_nonfinite_rows_is_nan_and_isolated():
     # Through a map onto an interval infinity would otherwise pass for its end.
     model = models.FlowModel(flows.BoundedFlow(FLOW, -1, 1))
-    variables = model.init(KEY)
-    rows = jax.random.uniform(jax.random.key(1), (4, 2), minval=-0.9, maxval=0.9)
-    clean = model.apply(variables, rows, method="log_prob")
-    for bad in (jnp.nan, jnp.inf, -jnp.inf):
-        result = model.apply(variables, rows.at[1, 0].set(bad), method="log_prob")
-        assert jnp.isnan(result[1])
-        np.testing.assert_array_equal(result[jnp.array([0, 2, 3])], clean[jnp.array([0, 2, 3])])
+    rows = np.random.RandomState(1).uniform(-0.9, 0.9, (4, 2)).astype(np.float32)
+    batches = np.stack([rows] * 4)
+    batches[1:, 1, 0] = np.nan, np.inf, -np.inf
+
+    @jax.jit
+    def run(batches):
+        variables = model.init(KEY)
+        return jax.vmap(lambda rows: model.apply(variables, rows, method="log_prob"))(batches)
+
+    clean, *others = np.asarray(run(batches))
+    for result in others:
+        assert np.isnan(result[1])
+        np.testing.assert_array_equal(result[[0, 2, 3]], clean[[0, 2, 3]])
 
 
 def test_a_resampled_base_learns_a_hole():
     base = bases.ResampledBase((2,), hidden_sizes=(32, 32))
-    angle = jax.random.uniform(KEY, (2000, 1), maxval=2 * jnp.pi)
-    radius = 1.6 + 0.1 * jax.random.normal(jax.random.key(1), (2000, 1))
-    data = radius * jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-    variables = jax.jit(base.init)(KEY)
+    random = np.random.RandomState(0)
+    angle = random.uniform(0, 2 * np.pi, (2000, 1))
+    radius = 1.6 + 0.1 * random.normal(size=(2000, 1))
+    data = np.float32(radius * np.concatenate([np.cos(angle), np.sin(angle)], axis=-1))
     log_likelihood = lambda variables: jnp.mean(base.apply(variables).log_prob(data))  # noqa: E731
-    normal = jnp.mean(jax.scipy.stats.norm.logpdf(data).sum(-1))
-    np.testing.assert_allclose(log_likelihood(variables), normal, rtol=1e-4)
     optimizer = optax.adam(1e-2)
 
     def update(carry, _):
         variables, state = carry
-        gradient = jax.grad(lambda variables: -log_likelihood(variables))(variables)
+        value, gradient = jax.value_and_grad(lambda v: -log_likelihood(v))(variables)
         change, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(variables, change), state), None
+        return (optax.apply_updates(variables, change), state), -value
 
-    start = (variables, optimizer.init(variables))
-    (variables, _), _ = jax.jit(lambda start: jax.lax.scan(update, start, length=300))(start)
+    @jax.jit
+    def run():
+        variables = base.init(KEY)
+        start = (variables, optimizer.init(variables))
+        (variables, _), history = jax.lax.scan(update, start, length=300)
+        samples = base.apply(variables).sample(seed=KEY, sample_shape=2000)
+        return history[0], log_likelihood(variables), samples
+
+    first, last, samples = jax.device_get(run())
+    normal = stats.norm.logpdf(data).sum(-1).mean()
+    np.testing.assert_allclose(first, normal, rtol=1e-4)
     # The ring itself has log(2 pi 1.6) + log(0.1) + log(2 pi e) / 2 = 1.42 nats of entropy.
-    assert normal + 0.7 < log_likelihood(variables) < -1.35
-    samples = base.apply(variables).sample(seed=KEY, sample_shape=2000)
+    assert normal + 0.7 < last < -1.35
     lengths = np.linalg.norm(samples, axis=-1)
     assert np.mean((lengths > 1.2) & (lengths < 2)) > 0.55  # 0.35 of a standard normal
     with pytest.raises(ValueError, match="truncation must be at least 1, got 0"):

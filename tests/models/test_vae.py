@@ -86,46 +86,47 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: next(iter(case.values())))
 def test_every_part_trains_and_samples(case):
     model = vae(**case)
-    variables = jax.jit(model.init)(KEY, IMAGES)
-    batch = {"image": IMAGES}
 
     @jax.jit
-    def step(variables, key):
+    def run(images):
+        variables = model.init(KEY, images)
         (loss, aux), gradient = jax.value_and_grad(
-            lambda variables: losses.elbo(model, variables, batch, key), has_aux=True
+            lambda variables: losses.elbo(model, variables, {"image": images}, KEY), has_aux=True
         )(variables)
-        return loss, aux.metrics, gradient
+        drawn = model.apply(variables, KEY, 4, method="sample")
+        values = model.apply(variables, images, KEY, method="observe").values
+        posterior = model.apply(variables, values, method="posterior")
+        prior = model.apply(variables, method="prior")
+        assert posterior.batch_shape == (8,)
+        assert prior.batch_shape == ()
+        assert posterior.event_shape == prior.event_shape == (LATENTS,)
+        encoded = model.apply(variables, images, KEY, method="encode")
+        assert encoded.shape == (8, LATENTS)
+        return loss, aux.metrics, gradient, drawn
 
-    loss, metrics, gradient = step(variables, KEY)
+    loss, metrics, gradient, drawn = jax.device_get(run(IMAGES))
     assert np.isfinite(loss)
     assert all(value.shape == () for value in metrics.values())
     leaves = jax.tree.leaves_with_path(gradient)
     assert all(np.all(np.isfinite(leaf)) for _, leaf in leaves)
     # A bound of the images, so far from learned, isn't far from that of independent entries.
     assert 0 < float(metrics["bits_per_dim"]) < 30
-
-    drawn = model.apply(variables, KEY, 4, method="sample")
     assert drawn.shape == (4, *SHAPE)
-    assert drawn.dtype == jnp.uint8
-    encoded = model.apply(variables, IMAGES, KEY, method="encode")
-    assert encoded.shape == (8, LATENTS)
-    posterior = model.apply(
-        variables, model.apply(variables, IMAGES, KEY, method="observe").values, method="posterior"
-    )
-    prior = model.apply(variables, method="prior")
-    assert posterior.batch_shape == (8,)
-    assert prior.batch_shape == ()
-    assert posterior.event_shape == prior.event_shape == (LATENTS,)
+    assert drawn.dtype == np.uint8
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_before_training_the_likelihood_is_that_of_the_first_batch(likelihood):
     model = vae(likelihood=likelihood)
     images = np.repeat(IMAGES, 50, axis=0)  # so that it matters little what is drawn of them
-    variables = model.init(KEY, images)
-    z = jnp.zeros((LATENTS,))
-    values = model.apply(variables, images, KEY, method="observe").values
-    mean = model.apply(variables, z, method="likelihood").mean()
+
+    @jax.jit
+    def run(images):
+        variables = model.init(KEY, images)
+        values = model.apply(variables, images, KEY, method="observe").values
+        return values, model.apply(variables, jnp.zeros((LATENTS,)), method="likelihood").mean()
+
+    values, mean = jax.device_get(run(images))
     # Entries of a categorical share their frequencies.
     expected = values.mean() if likelihood == "categorical" else values.mean(axis=0)
     # The dense network adds little at zero; a mixture's means are spread about the data's.
@@ -133,53 +134,70 @@ def test_before_training_the_likelihood_is_that_of_the_first_batch(likelihood):
     assert np.abs(mean - expected).mean() < 0.06
 
 
+@functools.cache
+def of_posterior(posterior):
+    """Evidence of a batch and of half of it, and densities of what is inferred."""
+    model = vae(posterior=posterior)
+
+    @jax.jit
+    def compute(images):
+        variables = model.init(KEY, images)
+        keys = jax.random.split(KEY, 8)
+        find = functools.partial(estimators.evidence, model, variables, num_samples=3)
+        evidence = find({"image": images}, keys), find({"image": images[4:]}, keys[4:])
+        values = model.apply(variables, images, KEY, method="observe").values
+        latents = model.apply(variables, values, KEY, 2, method="infer")
+        densities = {
+            "q": model.apply(variables, values, method="posterior").log_prob(latents.z),
+            "p": model.apply(variables, method="prior").log_prob(latents.z),
+            "of samples": sum(latents.log_q.values()),
+            "ratio": latents.log_ratio(),
+        }
+        return [(each.latents.z, each.log_weights()) for each in evidence], densities
+
+    return jax.device_get(compute(IMAGES))
+
+
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_noise_of_a_row_depends_only_on_its_key(posterior):
-    model = vae(posterior=posterior)
-    variables = model.init(KEY, IMAGES)
-    keys = jax.random.split(KEY, 8)
-    whole = estimators.evidence(model, variables, {"image": IMAGES}, keys, num_samples=3)
-    part = estimators.evidence(model, variables, {"image": IMAGES[4:]}, keys[4:], num_samples=3)
-    np.testing.assert_allclose(part.latents.z, whole.latents.z[:, 4:], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(part.log_weights(), whole.log_weights()[:, 4:], rtol=1e-4)
-    assert whole.latents.z.shape == (3, 8, LATENTS)
-    assert np.abs(whole.latents.z[0] - whole.latents.z[1]).max() > 0.01
+    (whole, of_whole), (part, of_part) = of_posterior(posterior)[0]
+    np.testing.assert_allclose(part, whole[:, 4:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(of_part, of_whole[:, 4:], rtol=1e-4)
+    assert whole.shape == (3, 8, LATENTS)
+    assert np.abs(whole[0] - whole[1]).max() > 0.01
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_densities_of_samples_are_those_of_the_posterior(posterior):
-    model = vae(posterior=posterior)
-    variables = model.init(KEY, IMAGES)
-    values = model.apply(variables, IMAGES, KEY, method="observe").values
-    latents = model.apply(variables, values, KEY, 2, method="infer")
-    distribution = model.apply(variables, values, method="posterior")
-    log_q = sum(latents.log_q.values())
-    np.testing.assert_allclose(log_q, distribution.log_prob(latents.z), rtol=1e-3, atol=1e-3)
-    prior = model.apply(variables, method="prior")
-    np.testing.assert_allclose(
-        latents.log_ratio(), prior.log_prob(latents.z) - log_q, rtol=1e-3, atol=1e-3
-    )
+    found = of_posterior(posterior)[1]
+    np.testing.assert_allclose(found["of samples"], found["q"], rtol=1e-3, atol=1e-3)
+    expected = found["p"] - found["of samples"]
+    np.testing.assert_allclose(found["ratio"], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_pseudo_inputs_mix_their_posteriors():
     model = vae(prior="vamp")
-    variables = model.init(KEY, IMAGES)
-    z = jax.random.normal(KEY, (4, LATENTS))
-    inputs = variables["params"]["prior_model"]["inputs"]
-    values = model.apply(variables, IMAGES, KEY, method="observe").values
+    z = np.random.RandomState(1).normal(size=(4, LATENTS)).astype(np.float32)
+
+    @jax.jit
+    def run(images):
+        variables = model.init(KEY, images)
+        inputs = variables["params"]["prior_model"]["inputs"]
+        each = model.apply(variables, inputs, method="posterior").log_prob(z[:, None])
+        expected = jax.nn.logsumexp(each, axis=-1) - np.log(5)
+        return variables, inputs, expected, model.apply(variables, method="prior").log_prob(z)
+
+    variables, inputs, expected, found = run(IMAGES)
     assert np.abs(inputs - np.round(inputs)).max() < 0.1  # they start as binary images
-    each = model.apply(variables, inputs, method="posterior").log_prob(z[:, None])
-    expected = jax.nn.logsumexp(each, axis=-1) - np.log(5)
-    found = model.apply(variables, method="prior").log_prob(z)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert values.shape == IMAGES.shape
+    assert inputs.shape == (5, *SHAPE)
     with pytest.raises(ValueError, match=r"temperature=0\.5"):
         model.apply(variables, temperature=0.5, method="prior")
 
 
 def test_pseudo_inputs_of_one_image_differ():
-    variables = vae(prior="vamp").init(KEY, IMAGES[:2])
-    inputs = np.asarray(variables["params"]["prior_model"]["inputs"])
+    init = jax.jit(lambda: vae(prior="vamp").init(KEY, IMAGES[:2])["params"]["prior_model"])
+    inputs = np.asarray(init()["inputs"])
     difference = np.abs(inputs[0] - inputs[2])  # both are of the first image
     assert 0 < difference.max() < 0.1
 
@@ -187,11 +205,16 @@ def test_pseudo_inputs_of_one_image_differ():
 @pytest.mark.parametrize("prior", ["standard", "mixture", "flow"])
 def test_temperature_is_a_factor_of_the_deviations_of_the_noise(prior):
     model = vae(prior=prior)
-    variables = model.init(KEY, IMAGES)
-    draw = lambda temperature: model.apply(  # noqa: E731
-        variables, temperature=temperature, method="prior"
-    ).sample(seed=KEY, sample_shape=4000)
-    cold, warm = draw(1e-6), draw(1.0)
+
+    @jax.jit
+    def run(images):
+        variables = model.init(KEY, images)
+        draw = lambda temperature: model.apply(  # noqa: E731
+            variables, temperature=temperature, method="prior"
+        ).sample(seed=KEY, sample_shape=4000)
+        return draw(1e-6), draw(1.0)
+
+    cold, warm = jax.device_get(run(IMAGES))
     if prior == "mixture":  # of each component; their means are left
         assert len(np.unique(np.round(cold, 3), axis=0)) == 4
     else:
@@ -203,9 +226,15 @@ def test_a_flow_as_prior_starts_from_the_first_posteriors():
     flow = flows.MaskedAutoregressiveFlow((exact.LATENTS,), num_steps=1, hidden_sizes=(4,))
     model = exact.model(encoders.DiagonalGaussianPosterior(exact.LATENTS), models.FlowModel(flow))
     images = 100 * np.random.RandomState(4).normal(size=(64, *exact.SHAPE)).astype(np.float32)
-    variables = model.init(KEY, images)
-    means = model.apply(variables, images, KEY, method="encode")
-    drawn = model.apply(variables, method="prior").sample(seed=KEY, sample_shape=4000)
+
+    @jax.jit
+    def run(images):
+        variables = model.init(KEY, images)
+        prior = model.apply(variables, method="prior")
+        means = model.apply(variables, images, KEY, method="encode")
+        return means, prior.sample(seed=KEY, sample_shape=4000)
+
+    means, drawn = jax.device_get(run(images))
     assert means.std(0).min() > 20
     # Noise that is standard would be left as it is; the posteriors' own deviations come on top.
     ratio = drawn.std(0) / means.std(0)
@@ -216,16 +245,24 @@ def test_a_flow_as_prior_starts_from_the_first_posteriors():
 @pytest.mark.parametrize("posterior", ["diagonal", "planar"])
 def test_encoding_maps_the_base_mean_through_the_flow(posterior):
     model = vae(posterior=posterior)
-    variables = jax.tree.map(lambda leaf: leaf + 0.2, model.init(KEY, IMAGES))
-    z = model.apply(variables, IMAGES, KEY, method="encode")
-    values = model.apply(variables, IMAGES, KEY, method="observe").values
-    found = model.apply(variables, values, method="posterior")
+
+    @jax.jit
+    def run(images):
+        variables = jax.tree.map(lambda leaf: leaf + 0.2, model.init(KEY, images))
+        z = model.apply(variables, images, KEY, method="encode")
+        values = model.apply(variables, images, KEY, method="observe").values
+        found = model.apply(variables, values, method="posterior")
+        if posterior == "planar":
+            mean = found.distribution.mean()
+            return z, mean, found.bijector.forward(mean)
+        return z, None, found.mean()
+
+    z, mean, expected = jax.device_get(run(IMAGES))
     if posterior == "planar":
-        mean = found.distribution.mean()
         assert np.abs(z - mean).max() > 1e-2
-        np.testing.assert_allclose(z, found.bijector.forward(mean), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-5)
     else:
-        np.testing.assert_allclose(z, found.mean(), rtol=1e-5)
+        np.testing.assert_allclose(z, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -249,31 +286,49 @@ def test_labels_reach_all_three_distributions(prior):
         prior,
         num_classes=3,
     )
-    labels = jnp.arange(8) % 3
-    variables = jax.jit(model.init)(KEY, IMAGES, labels)
-    values = model.apply(variables, IMAGES, KEY, method="observe").values
-    ask = lambda method, first, labels: model.apply(variables, first, labels, method=method)  # noqa: E731
-    means = ask("posterior", values, labels).mean()
-    assert np.abs(means - ask("posterior", values, (labels + 1) % 3).mean()).max() > 1e-3
-    z = jnp.zeros((8, LATENTS))
-    shown = ask("likelihood", z, labels).mean()
-    assert np.abs(shown - ask("likelihood", z, (labels + 1) % 3).mean()).max() > 1e-3
-    if model.apply(variables, labels, method="prior").batch_shape:
+    labels, by_label = np.arange(8) % 3, []
+
+    @jax.jit
+    def run(images):
+        variables = model.init(KEY, images, labels)
+        values = model.apply(variables, images, KEY, method="observe").values
+        z = jnp.zeros((8, LATENTS))
+        distribution = model.apply(variables, labels, method="prior")
+        by_label.append(bool(distribution.batch_shape))
+
+        def of_labels(labels):
+            estimate = metrics.importance_weighted_log_likelihood
+            return {
+                "mean": model.apply(variables, values, labels, method="posterior").mean(),
+                "shown": model.apply(variables, z, labels, method="likelihood").mean(),
+                "estimate": estimate(
+                    model, variables, images, KEY, num_samples=2, chunk=1, context=labels
+                ),
+            }
+
+        batch = {"image": images, "label": labels}
+        some = (functools.partial(losses.importance_weighted, num_samples=2), losses.info_vae)
+        finite = [loss(model, variables, batch, KEY, context_key="label")[0] for loss in some]
+        drawn = model.apply(variables, KEY, 2, labels, method="sample")
+        found = jax.vmap(of_labels)(np.stack([labels, (labels + 1) % 3]))
+        return found, distribution.log_prob(z), drawn, finite
+
+    found, densities, drawn, finite = jax.device_get(run(IMAGES))
+    assert np.abs(found["mean"][0] - found["mean"][1]).max() > 1e-3
+    assert np.abs(found["shown"][0] - found["shown"][1]).max() > 1e-3
+    if by_label[0]:
         assert prior is not None
-        densities = model.apply(variables, labels, method="prior").log_prob(z)
         np.testing.assert_allclose(densities[0], densities[3], rtol=1e-6)
         assert abs(densities[0] - densities[1]) > 1e-3
-    drawn = model.apply(variables, KEY, 2, labels, method="sample")
     assert drawn.shape == (2, 8, *SHAPE)
-    estimate = lambda labels: metrics.importance_weighted_log_likelihood(  # noqa: E731
-        model, variables, IMAGES, KEY, num_samples=2, chunk=1, context=labels
-    )
-    assert np.abs(estimate(labels) - estimate((labels + 1) % 3)).min() > 1e-4
-    batch = {"image": IMAGES, "label": labels}
-    for loss in (functools.partial(losses.importance_weighted, num_samples=2), losses.info_vae):
-        assert np.isfinite(loss(model, variables, batch, KEY, context_key="label")[0])
+    assert np.abs(found["estimate"][0] - found["estimate"][1]).min() > 1e-4
+    assert np.all(np.isfinite(finite))
     with pytest.raises(ValueError, match="labels of 3 classes are needed, got None"):
-        losses.elbo(model, variables, batch, KEY)
+        jax.eval_shape(
+            lambda: losses.elbo(
+                model, model.init(KEY, IMAGES, labels), {"image": IMAGES, "label": labels}, KEY
+            )
+        )
 
 
 def test_auto_encoder_reconstructs_its_input():
@@ -285,19 +340,26 @@ def test_auto_encoder_reconstructs_its_input():
         decoders.Decoder(decoders.DenseDecoder(hidden_sizes=()), head, exact.SHAPE),
         exact.Observed(),
     )
-    variables = model.init(KEY, exact.DATA)
-    identity = jnp.eye(exact.SIZE)
-    params = variables["params"]
-    params["latent"]["kernel"] = identity
-    params["decoder"]["network"]["Dense_0"]["kernel"] = identity
-    params["decoder"]["offset"] = jnp.zeros_like(params["decoder"]["offset"])
-    loss, aux = losses.reconstruction(model, variables, exact.BATCH, KEY)
+
+    @jax.jit
+    def run():
+        variables = model.init(KEY, exact.DATA)
+        identity = jnp.eye(exact.SIZE)
+        params = variables["params"]
+        params["latent"]["kernel"] = identity
+        params["decoder"]["network"]["Dense_0"]["kernel"] = identity
+        params["decoder"]["offset"] = jnp.zeros_like(params["decoder"]["offset"])
+        z = model.apply(variables, exact.DATA, KEY, method="encode")
+        loss = losses.reconstruction(model, variables, exact.BATCH, KEY)
+        return loss, z, model.apply(variables, z, method="decode")
+
+    (loss, aux), z, decoded = jax.device_get(run())
     perfect = exact.SIZE * np.log(exact.NOISE * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(loss, perfect, rtol=1e-5)
-    np.testing.assert_allclose(aux.metrics["reconstruction_per_dim"], loss / 4 / np.log(2))
-    z = model.apply(variables, exact.DATA, KEY, method="encode")
+    bits = aux.metrics["reconstruction_per_dim"]
+    np.testing.assert_allclose(bits, loss / 4 / np.log(2), rtol=1e-6)
     np.testing.assert_allclose(z, exact.DATA.reshape(3, -1), rtol=1e-6)
-    np.testing.assert_allclose(model.apply(variables, z, method="decode"), exact.DATA, rtol=1e-5)
+    np.testing.assert_allclose(decoded, exact.DATA, rtol=1e-5)
 
 
 def test_an_auto_encoder_starts_from_the_first_batch():
@@ -307,33 +369,42 @@ def test_an_auto_encoder_starts_from_the_first_batch():
         decoders.Decoder(NETWORKS["dense"][1], decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
     )
-    values = model.observation(IMAGES, jax.random.split(KEY, 8)).values
-    variables = model.init(KEY, values)
-    found = variables["params"]["decoder"]["offset"][..., 0]
-    np.testing.assert_allclose(
-        found, decoders.BernoulliLikelihood().initial(values)[..., 0], rtol=1e-5
-    )
-    one, other = (
-        model.apply(variables, IMAGES, jax.random.key(seed), method="observe").values
-        for seed in (0, 1)
-    )
+
+    @jax.jit
+    def run(images):
+        values = model.observation(images, jax.random.split(KEY, 8)).values
+        variables = model.init(KEY, values)
+        observed = [
+            model.apply(variables, images, jax.random.key(seed), method="observe").values
+            for seed in (0, 1)
+        ]
+        expected = decoders.BernoulliLikelihood().initial(values)
+        return variables["params"]["decoder"]["offset"], expected, observed
+
+    found, expected, (one, other) = jax.device_get(run(IMAGES))
+    np.testing.assert_allclose(found[..., 0], expected[..., 0], rtol=1e-5)
     assert np.any(one != other)
 
 
 def test_an_exported_model_is_the_model(tmp_path):
     model = vae()
-    variables = model.init(KEY, IMAGES)
+    variables = jax.jit(model.init)(KEY, IMAGES)
     functions = sharing.export_functions(model)
     sharing.save_exported(tmp_path / "file", functions, variables, {})
     loaded = sharing.load_exported(tmp_path / "file")
     keys = jax.random.split(jax.random.key(5, impl="threefry2x32"), 8)
-    data = jax.random.key_data(keys)
-    z = model.apply(variables, IMAGES, keys, method="encode")
+
+    @jax.jit
+    def run(variables, keys):
+        z = model.apply(variables, IMAGES, keys, method="encode")
+        evidence = estimators.evidence(model, variables, {"image": IMAGES}, keys)
+        return z, model.apply(variables, z, method="decode"), evidence.log_weights()[0]
+
+    z, shown, expected = jax.device_get(run(variables, keys))
+    data = np.asarray(jax.random.key_data(keys))
     np.testing.assert_allclose(loaded["encode"](IMAGES, data), z, rtol=1e-4, atol=1e-5)
     for count in (2, 8):
-        shown = model.apply(variables, z[:count], method="decode")
-        np.testing.assert_array_equal(loaded["decode"](z[:count]), shown)
-    expected = estimators.evidence(model, variables, {"image": IMAGES}, keys).log_weights()[0]
+        np.testing.assert_array_equal(loaded["decode"](z[:count]), shown[:count])
     np.testing.assert_allclose(loaded["elbo"](IMAGES, data), expected, rtol=1e-4)
     assert loaded["sample"](data, np.float32(0.7)).shape == (8, *SHAPE)
 
@@ -352,49 +423,63 @@ def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
     sharing.save_exported(tmp_path / "file", sharing.export_functions(model), variables, {})
     loaded = sharing.load_exported(tmp_path / "file")
     keys = jax.random.split(jax.random.key(5, impl="threefry2x32"), 8)
-    data = jax.random.key_data(keys)
-    z = model.apply(variables, IMAGES, keys, labels, method="encode")
+
+    @jax.jit
+    def run(variables, keys):
+        z = model.apply(variables, IMAGES, keys, labels, method="encode")
+        batch = {"image": IMAGES, "label": labels}
+        evidence = estimators.evidence(model, variables, batch, keys, context_key="label")
+        mean = jnp.broadcast_to(model.apply(variables, labels, method="prior").mean(), z.shape)
+        shown, cold = (model.apply(variables, each, labels, method="decode") for each in (z, mean))
+        return z, shown, cold, evidence.log_weights()[0]
+
+    z, shown, cold, expected = jax.device_get(run(variables, keys))
+    data = np.asarray(jax.random.key_data(keys))
     np.testing.assert_allclose(loaded["encode"](IMAGES, data, labels), z, rtol=1e-4, atol=1e-5)
-    shown = model.apply(variables, z, labels, method="decode")
     np.testing.assert_array_equal(loaded["decode"](z, labels), shown)
-    batch = {"image": IMAGES, "label": labels}
-    expected = estimators.evidence(
-        model, variables, batch, keys, context_key="label"
-    ).log_weights()[0]
     np.testing.assert_allclose(loaded["elbo"](IMAGES, data, labels), expected, rtol=1e-4)
-    mean = model.apply(variables, labels, method="prior").mean()
-    cold = model.apply(variables, jnp.broadcast_to(mean, z.shape), labels, method="decode")
     np.testing.assert_array_equal(loaded["sample"](data, np.float32(0), labels), cold)
 
 
 def test_binarizer_and_discretizer():
-    keys = jax.random.split(KEY, 2000)
     image = np.array([0, 64, 255], np.uint8).reshape(1, 1, 3, 1)
-    drawn = models.Binarizer()(np.repeat(image, 2000, axis=0), keys)
+    binarize = jax.jit(
+        lambda images: models.Binarizer()(images, jax.random.split(KEY, len(images)))
+    )
+    drawn = binarize(np.repeat(image, 2000, axis=0))
     share = np.asarray(drawn.values).mean(axis=0).ravel()
     np.testing.assert_allclose(share, [0, 64 / 255, 1], atol=0.04)
     np.testing.assert_array_equal(drawn.log_det, np.zeros(2000))
-    np.testing.assert_array_equal(models.Binarizer().quantize(image / 255.0), image)
-    shown = models.Binarizer().quantize(jnp.array([-0.2, 0.9 / 255, 1.3]))
-    np.testing.assert_array_equal(shown, [0, 1, 255])
+    quantize = jax.jit(models.Binarizer().quantize)
+    np.testing.assert_array_equal(quantize(np.float32(image / 255)), image)
+    shown = quantize(np.array([-0.2, 0.9 / 255, 1.3], np.float32).reshape(1, 1, 3, 1))
+    np.testing.assert_array_equal(np.ravel(shown), [0, 1, 255])
     levels = models.Discretizer(2)
-    values = levels(image, None).values
+
+    @jax.jit
+    def run(image):
+        values = levels(image, None).values
+        return values, levels.quantize(values)
+
+    values, again = run(image)
     np.testing.assert_allclose(np.ravel(values), [-0.375, -0.125, 0.375])
-    np.testing.assert_array_equal(np.ravel(levels.quantize(values)), [0, 64, 192])
+    np.testing.assert_array_equal(np.ravel(again), [0, 64, 192])
     with pytest.raises(ValueError, match="images must be uint8"):
-        models.Binarizer()(image / 255.0, keys[:1])
+        models.Binarizer()(image / 255.0, jax.random.split(KEY, 1))
 
 
 def test_mismatched_shapes_raise():
     model = vae()
-    variables = model.init(KEY, IMAGES)
-    z = jnp.zeros((4, LATENTS))
+
+    def decode(context):
+        params = model.init(KEY, IMAGES)["params"]["decoder"]
+        return model.decoder.apply({"params": params}, jnp.zeros((4, LATENTS)), context=context)
+
     with pytest.raises(ValueError, match=r"\(3, 2\).*\(4, 3\)"):
-        model.decoder.apply(
-            {"params": variables["params"]["decoder"]}, z, context=jnp.zeros((3, 2))
-        )
+        jax.eval_shape(decode, np.zeros((3, 2), np.float32))
     wrong = encoders.FlowPosterior(DIAGONAL, flows.PlanarFlow((5,), num_steps=1))
     with pytest.raises(ValueError, match=r"samples, \(3,\), got \(5,\)"):
-        wrong.init(KEY, jnp.zeros((2, 4)))
+        jax.eval_shape(wrong.init, KEY, np.zeros((2, 4), np.float32))
+    head = decoders.GaussianLikelihood(0.0)
     with pytest.raises(ValueError, match=r"scale must be above 0, got 0\.0"):
-        decoders.GaussianLikelihood(0.0).init(KEY, jnp.zeros((*SHAPE, 1)))
+        jax.eval_shape(head.init, KEY, np.zeros((*SHAPE, 1), np.float32))
