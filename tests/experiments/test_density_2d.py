@@ -7,7 +7,6 @@ import math
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,13 +86,18 @@ def test_one_dimension_is_fitted_and_plotted():
 
 def test_densities_after_each_step_follow_the_change_of_variables():
     model = density_1d.build_flow(density_1d.FlowConfig("sylvester", steps=3), (1,))
-    variables = jax.tree.map(lambda leaf: leaf + 0.3, model.init(jax.random.key(0)))
-    noise = jnp.linspace(-4, 4, 400)
-    values, densities = density_1d.states_of(model, variables, noise)
+    noise = np.linspace(-4, 4, 400, dtype=np.float32)
+
+    @jax.jit
+    def states():
+        variables = jax.tree.map(lambda leaf: leaf + 0.3, model.init(jax.random.key(0)))
+        values, densities = density_1d.states_of(model, variables, noise)
+        return values, densities, model.apply(variables, values[-1][:, None], method="log_prob")
+
+    values, densities, log_prob = jax.device_get(states())
     assert values.shape == densities.shape == (4, 400)
     np.testing.assert_array_equal(values[0], noise)
-    expected = jnp.exp(model.apply(variables, values[-1][:, None], method="log_prob"))
-    np.testing.assert_allclose(densities[-1], expected, rtol=1e-3)
+    np.testing.assert_allclose(densities[-1], np.exp(log_prob), rtol=1e-3)
     for y, density in zip(values, densities, strict=True):
         assert np.trapezoid(density, y) == pytest.approx(1, abs=1e-3)
 
@@ -102,13 +106,18 @@ def test_densities_after_each_step_follow_the_change_of_variables():
 def test_every_flow_has_a_preset_and_a_path_that_ends_in_its_samples(flow):
     assert density_2d.PRESETS[flow].config.model.flow == flow
     model = density_1d.build_flow(density_1d.FlowConfig(flow, steps=2, width=4), (2,))
-    points = distributions.toy.two_moons(jax.random.key(0), (50,))
-    variables = model.init(jax.random.key(1), points)
-    noise = jax.random.normal(jax.random.key(2), (20, 2))
-    states = density_2d.path(model, variables, noise)
+    noise = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+
+    @jax.jit
+    def both():
+        points = distributions.toy.two_moons(jax.random.key(0), (50,))
+        variables = model.init(jax.random.key(1), points)
+        samples = model.apply(variables, noise, method="decode")
+        return density_2d.path(model, variables, noise), samples
+
+    states, samples = jax.device_get(both())
     assert states.shape[0] >= 3
     np.testing.assert_array_equal(states[0], noise)
-    samples = model.apply(variables, noise, method="decode")
     np.testing.assert_allclose(states[-1], samples, rtol=1e-4, atol=1e-4)
 
 

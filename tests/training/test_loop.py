@@ -141,7 +141,7 @@ def test_scanned_run_equals_unscanned_and_traces_once(tmp_path):
     toy.equal(*results)
 
 
-@pytest.mark.parametrize("scan_steps", [1, 4])
+@pytest.mark.parametrize("scan_steps", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_early_stopping_is_the_same_after_resuming(tmp_path, capsys, scan_steps):
     """The evaluation of step 9 is the best: two later ones, at 12 and 15, are one too many."""
     config = dataclasses.replace(CONFIG, patience=2, scan_steps=scan_steps, schedule="cosine")
