@@ -55,6 +55,7 @@ def test_faces_are_trained_measured_and_plotted(capsys):
     assert "bits_per_dim: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_option_of_the_model_trains():
     options = ["--model.dequantization", "variational", "--model.backward", "reversible"]
     options += ["--model.precision", "bfloat16", "--model.bits", "5"]

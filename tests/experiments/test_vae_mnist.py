@@ -48,7 +48,9 @@ def report():
     [
         pytest.param(["--preset", "vae"], marks=pytest.mark.figures),
         ["--preset", "dreg", "--objective.samples", "3"],
-        ["--preset", "planar", "--model.posterior-steps", "2"],
+        pytest.param(
+            ["--preset", "planar", "--model.posterior-steps", "2"], marks=pytest.mark.slow
+        ),
         pytest.param(["--preset", "vamp", "--model.components", "5"], marks=pytest.mark.slow),
         pytest.param(["--preset", "iwae", "--objective.samples", "3"], marks=pytest.mark.slow),
         pytest.param(
