@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -33,17 +34,28 @@ def game(size: MunitSize) -> vf.models.MUNITGame:
     return munit_folders.build_game(munit_ours.model_config(size), SHAPES)
 
 
+@functools.cache
+def paths() -> dict[str, list[tuple[str, ...]]]:
+    """Where each player has its parameters, in the order of the calls that make them."""
+    found = {}
+
+    def initialize(key, *images):
+        parameters = game(TINY).init(key, *images)["params"]  # what leaves a trace is sorted
+        found.update({name: list(traverse_util.flatten_dict(parameters[name])) for name in PLAYERS})
+
+    images = (np.zeros((1, *shape), np.uint8) for shape in SHAPES.values())
+    jax.eval_shape(initialize, jax.random.key(0), *images)
+    return found
+
+
 def matched(network: torch.nn.Module, player: str) -> dict[tuple[str, ...], torch.Tensor]:
     """The parameters of a player of torch, by where ours has them."""
-    images = (np.zeros((1, *shape), np.uint8) for shape in SHAPES.values())
-    # Not compiled, so that layers come in the order of the calls that make them.
-    parameters = game(TINY).init(jax.random.key(0), *images)["params"][player]
-    ours = itertools.groupby(traverse_util.flatten_dict(parameters), lambda path: path[:-1])
+    ours = itertools.groupby(paths()[player], lambda path: path[:-1])
     theirs = (m for m in network.get_submodule(player).modules() if list(m.parameters(False)))
     return {
         path: getattr(layer, NAMES[path[-1]])
-        for (_, paths), layer in zip(ours, theirs, strict=True)
-        for path in paths
+        for (_, of_layer), layer in zip(ours, theirs, strict=True)
+        for path in of_layer
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,7 +33,7 @@ def test_a_step_of_our_side_by_hand():
     slope = (side.size.readout() + 0.5 * (x - chosen)) / len(x)
     np.testing.assert_allclose(gradient.reshape(-1, 5), slope, rtol=1e-4, atol=1e-6)
     counts = learned["codebook"]["counts"]
-    np.testing.assert_allclose(jnp.sum(counts), 0.99 * 4 + 0.01 * len(x), rtol=1e-5)
+    np.testing.assert_allclose(np.sum(counts), 0.99 * 4 + 0.01 * len(x), rtol=1e-5)
 
 
 def test_calls_cycle_through_the_batches_and_keep_the_state():
@@ -51,7 +50,7 @@ def test_calls_cycle_through_the_batches_and_keep_the_state():
     assert [features is side.features[1] for features, _ in taken] == [True, False, True]
     # Four batches of twelve vectors, taken into averages of four.
     total = 4 * 0.99**4 + 12 * (1 - 0.99**4)
-    np.testing.assert_allclose(jnp.sum(side.variables["codebook"]["counts"]), total, rtol=1e-5)
+    np.testing.assert_allclose(np.sum(side.variables["codebook"]["counts"]), total, rtol=1e-5)
     first, last = side.first_and_last_loss()
     assert first == pytest.approx(by_hand()[2], rel=1e-5)
     assert first != last
@@ -64,7 +63,7 @@ def test_gradients_reach_codes_that_they_teach():
     np.testing.assert_array_equal(
         learned["params"]["codebook"], QuantizerSize(**TINY).first_codes()
     )
-    assert jnp.max(jnp.abs(gradient["codebook"])) > 0
+    assert np.max(np.abs(gradient["codebook"])) > 0
 
 
 def test_codes_of_a_kind_that_has_its_own_number_of_them():
@@ -87,12 +86,13 @@ def test_both_samplers_draw_the_same_maps_from_a_sharp_prior(network):
     assert found["difference"] < 1e-5
     assert found["spread"] > 0.01
     key = jax.random.key(side.size.seed)
-    maps, logits = jax.jit(side._naive)(side.variables, key)
+    maps, logits = jax.device_get(jax.jit(side._naive)(side.variables, key))
+    given = jax.jit(lambda own, maps: side.prior.apply(own).logits(maps))
     np.testing.assert_array_equal(side.ways["naive"](side.variables, key), maps)
     # The logits are those that the codes before each position give.
     np.testing.assert_allclose(
         logits,
-        side.prior.apply(side.variables).logits(maps) + logits.max(-1, keepdims=True),
+        given(side.variables, maps) + logits.max(-1, keepdims=True),
         atol=1e-5,
     )
     assert len(np.unique(maps)) > 2

@@ -65,25 +65,38 @@ def test_a_preset_is_trained_measured_and_plotted(options):
     assert described["shape"] == [16, 16, 1]
 
 
+def compiled(function, *arguments):
+    return jax.jit(function)(*arguments)
+
+
+@pytest.mark.parametrize(
+    "compute", [jax.eval_shape, pytest.param(compiled, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", experiment.PRESETS)
-def test_every_preset_takes_a_step(name):
+def test_every_preset_takes_a_step(name, compute):
+    """In shapes; the slow tests compute it."""
     config = experiment.PRESETS[name].config
     vae = experiment.build(config, (16, 16, 1))
     assert vae.num_latents == 10
     players = experiment.make_players(config.objective, vae, config.train)
     images = np.random.RandomState(0).randint(0, 256, (8, 16, 16, 1)).astype(np.uint8)
     batch = {"image": images, "index": np.arange(8, dtype=np.int32)}
-    variables = jax.jit(players.model.init)(jax.random.key(0), images)
-    state = training.create_train_state(variables, players.optimizers)
     options = {"weights": players.weights}
-    update = jax.jit(
-        training.make_update(players.model, players.losses, players.optimizers, **options)
-    )
-    state, found = update(state, batch, jax.random.split(jax.random.key(0), 8))
-    assert bool(state.finite)
+    update = training.make_update(players.model, players.losses, players.optimizers, **options)
+
+    def step(key):
+        variables = players.model.init(key, images)
+        state = training.create_train_state(variables, players.optimizers)
+        state, found = update(state, batch, jax.random.split(key, 8))
+        own = players.vae_variables(training.variables_of(state))
+        return state.finite, found, vae.apply(own, images, key, method="encode")
+
+    finite, found, latents = compute(step, jax.random.key(0))
     assert f"{players.prefix}negative_elbo" in found
-    own = players.vae_variables(training.variables_of(state))
-    assert np.isfinite(vae.apply(own, images, jax.random.key(0), method="encode")).all()
+    assert latents.shape == (8, 10)
+    if compute is compiled:
+        assert bool(finite)
+        assert np.isfinite(latents).all()
 
 
 def test_the_subset_holds_the_rendered_images_of_its_rows():

@@ -308,33 +308,32 @@ def arrays(workdir, config):
     return restored["tree"], lines
 
 
-def test_a_killed_process_resumes_bit_for_bit():
+def test_a_killed_process_resumes_bit_for_bit(capfd):
     """The parameters are the same, and the terminal shows only our own lines."""
     import jax
 
     sys.path.insert(0, str(TOY.parent))
     try:
-        from toy_experiment import Config as ToyConfig
+        import toy_experiment
     finally:
         sys.path.remove(str(TOY.parent))
 
-    straight = process("--workdir", "straight")
-    assert straight.returncode == 0, straight.stderr
-    first, bar = straight.stderr.split("\n", 1)
-    assert first == "toy, preset small: a second; the run is kept in straight"
-    assert quiet(bar)
-    assert straight.stdout.splitlines()[-1].endswith("figures and report.json are in straight")
-    expected = arrays("straight", ToyConfig())
+    arguments = ["--workdir", "straight"]
+    assert _cli.execute("toy", toy_experiment.PRESETS, toy_experiment.run, arguments) == 0
+    capfd.readouterr()
+    expected = arrays("straight", toy_experiment.Config())
 
     options = ["--workdir", "killed", "--kill-at", "12"]
     killed = process(*options)
     assert killed.returncode == -signal.SIGKILL
     resumed = process(*options)
     assert resumed.returncode == 0, resumed.stderr
-    assert quiet(resumed.stderr.split("\n", 1)[1])
-    tree, lines = arrays("killed", ToyConfig(kill_at=12))
+    first, bar = resumed.stderr.split("\n", 1)
+    assert first == "toy, preset small: a second; the run is kept in killed"
+    assert quiet(bar)
+    assert resumed.stdout.splitlines()[-1].endswith("figures and report.json are in killed")
+    tree, lines = arrays("killed", toy_experiment.Config(kill_at=12))
     assert lines == expected[1]
     jax.tree.map(np.testing.assert_array_equal, tree, expected[0])
-    finished = process(*options)
-    assert finished.returncode == 0
-    assert finished.stderr == "killed is finished; nothing to do\n"
+    assert _cli.execute("toy", toy_experiment.PRESETS, toy_experiment.run, options) == 0
+    assert capfd.readouterr().err == "killed is finished; nothing to do\n"

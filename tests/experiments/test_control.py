@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import sys
 import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 from PIL import Image
 
 import vaeflow as vf
@@ -31,10 +32,33 @@ def _here(tmp_path, monkeypatch):
     np.savez("digits.npz", image=IMAGES)
 
 
-def write_run(module: str, config, model, labels=None) -> dict:
+@functools.cache
+def initialized(model, labelled: bool) -> dict:
+    labels = np.arange(8) % 3 if labelled else None
+    return jax.device_get(jax.jit(model.init)(jax.random.key(0), IMAGES[:8], labels))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode(model, variables, image, context=None):
+    """The latents of an image."""
+    return model.apply(variables, image[None], jax.random.key(0), context, method="encode")[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decode(model, variables, z, context=None):
+    return model.apply(variables, z, context, method="decode")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def draw(model, variables, seed):
+    """Latents from the prior."""
+    return model.apply(variables, method="prior").sample(seed=jax.random.key(seed))
+
+
+def write_run(module: str, config, model, labelled: bool = False) -> dict:
     """A run of an experiment, with variables fresh from `init`."""
     pathlib.Path("run").mkdir()
-    variables = jax.jit(model.init)(jax.random.key(0), IMAGES[:8], labels)
+    variables = initialized(model, labelled)
     described = {"experiment": module, "preset": "", "shape": list(SHAPE)}
     vf.save(
         "run/model.safetensors",
@@ -58,23 +82,20 @@ def plain_run() -> tuple[models.VAE, dict]:
 
 def grouped_run(monkeypatch) -> tuple[models.VAE, dict]:
     """A run with a group of two normals and a category of three."""
+    groups = {
+        "style": encoders.DiagonalGaussianPosterior(2),
+        "digit": encoders.ConcretePosterior(3),
+    }
+    posterior = encoders.GroupedPosterior(FrozenDict(groups))  # hashable, for jit
     model = models.VAE(
-        encoders.Encoder(
-            encoders.DenseEncoder(()),
-            encoders.GroupedPosterior(
-                {
-                    "style": encoders.DiagonalGaussianPosterior(2),
-                    "digit": encoders.ConcretePosterior(3),
-                }
-            ),
-        ),
+        encoders.Encoder(encoders.DenseEncoder(()), posterior),
         decoders.Decoder(decoders.DenseDecoder(()), decoders.BernoulliLikelihood(), SHAPE),
         models.Binarizer(),
     )
     return model, toy_run(monkeypatch, model)
 
 
-def toy_run(monkeypatch, model: models.VAE, labels=None) -> dict:
+def toy_run(monkeypatch, model: models.VAE, labelled: bool = False) -> dict:
     """A run of an experiment that builds a given model."""
     module = types.ModuleType("experiments.toy")
     module.Config = vae_mnist.Config
@@ -82,7 +103,7 @@ def toy_run(monkeypatch, model: models.VAE, labels=None) -> dict:
     monkeypatch.setitem(sys.modules, "experiments.toy", module)
     config = vae_mnist.PRESETS["vae"].config
     config = dataclasses.replace(config, data=vf.data.DataConfig("npz:digits.npz"))
-    return write_run("toy", config, model, labels)
+    return write_run("toy", config, model, labelled)
 
 
 def canvas() -> np.ndarray:
@@ -102,10 +123,9 @@ def test_original_reconstruction_and_change_are_drawn(capsys):
     assert capsys.readouterr().out == "out.png is saved\n"
     test = vf.data.open_dataset(vf.data.DataConfig("npz:digits.npz")).test
     real = test[4]["image"]
-    z = model.apply(variables, real[None], jax.random.key(0), method="encode")[0]
-    changed = z.at[1].set(2.5).at[0].set(-1.0)
-    decode = jax.jit(lambda z: model.apply(variables, z, method="decode"))
-    places = [drawn(image) for image in (real, decode(z), decode(changed))]
+    z = np.array(encode(model, variables, real))
+    changed = np.float32([-1.0, 2.5, z[2]])
+    places = [drawn(real), *map(drawn, decode(model, variables, np.stack([z, changed])))]
     assert [len(found) for found in places] == [1, 1, 1]
     assert places[0] < places[1] < places[2]
 
@@ -114,11 +134,10 @@ def test_a_sweep_goes_through_the_values_of_a_draw_of_the_prior():
     model, variables = plain_run()
     arguments = ["run", "--set", "z0=1", "--sweep", "z2", "--prior", "7", "--out", "out.png"]
     assert control.main(arguments) == 0
-    prior = model.apply(variables, method="prior")
-    z = prior.sample(seed=jax.random.key(7))
-    swept = [z.at[0].set(1.0).at[2].set(value) for value in range(-3, 4)]
-    images = model.apply(variables, jnp.stack([z, *swept]), method="decode")
-    places = [drawn(image) for image in images]
+    z = np.array(draw(model, variables, 7))
+    swept = [np.float32([1.0, z[1], value]) for value in range(-3, 4)]
+    images = decode(model, variables, np.stack([z, *swept]))
+    places = [drawn(image) for image in np.asarray(images)]
     assert [len(found) for found in places] == [1] * 8
     assert places == sorted(places)
 
@@ -128,9 +147,9 @@ def test_categories_are_set_and_swept(monkeypatch):
     arguments = ["run", "--set", "style.1=-2", "--sweep", "digit", "--out", "out.png"]
     assert control.main(arguments) == 0
     real = vf.data.open_dataset(vf.data.DataConfig("npz:digits.npz")).test[0]["image"]
-    z = model.apply(variables, real[None], jax.random.key(0), method="encode")[0]
-    corners = [z.at[1].set(-2.0).at[2:].set(jnp.eye(3)[digit]) for digit in range(3)]
-    images = np.asarray(model.apply(variables, jnp.stack(corners), method="decode"))
+    z = np.array(encode(model, variables, real))
+    corners = [np.float32([z[0], -2.0, *np.eye(3)[digit]]) for digit in range(3)]
+    images = np.asarray(decode(model, variables, np.stack(corners)))
     places = [drawn(image) for image in images]
     assert [len(found) for found in places] == [1] * 3
     assert places == sorted(places)
@@ -148,21 +167,18 @@ def test_labels_are_set_and_swept(start, monkeypatch):
         models.Binarizer(),
         num_classes=3,
     )
-    variables = toy_run(monkeypatch, model, labels[:8])
+    variables = toy_run(monkeypatch, model, labelled=True)
     test = vf.data.open_dataset(vf.data.DataConfig("npz:digits.npz")).test[1]
     if start == "image":
         options = ["--image", "1"]
-        context = test["label"][None]
-        z = model.apply(
-            variables, test["image"][None], jax.random.key(0), context, method="encode"
-        )[0]
+        z = encode(model, variables, test["image"], test["label"][None])
     else:
         options = ["--prior", "2"]
-        z = model.apply(variables, method="prior").sample(seed=jax.random.key(2))
+        z = draw(model, variables, 2)
     arguments = ["run", "--set", "z0=2", *options, "--sweep", "label", "--out", "out.png"]
     assert control.main(arguments) == 0
-    z = jnp.tile(z.at[0].set(2.0), (3, 1))
-    images = np.asarray(model.apply(variables, z, jnp.arange(3), method="decode"))
+    changed = np.tile(np.float32([2.0, z[1]]), (3, 1))
+    images = np.asarray(decode(model, variables, changed, np.arange(3)))
     places = [drawn(image) for image in images]
     assert [len(found) for found in places] == [1] * 3
     assert places == sorted(places)

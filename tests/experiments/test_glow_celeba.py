@@ -55,6 +55,7 @@ def test_faces_are_trained_measured_and_plotted(capsys):
     assert "bits_per_dim: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_option_of_the_model_trains():
     options = ["--model.dequantization", "variational", "--model.backward", "reversible"]
     options += ["--model.precision", "bfloat16", "--model.bits", "5"]
@@ -69,7 +70,8 @@ def test_bits_per_dim_does_not_depend_on_the_size_of_batches():
     dataset = data.open_dataset(config.data)
     small = glow_celeba.ModelConfig(levels=1, steps=1, width=4)
     model = glow_celeba.build(glow_celeba.Config(config.data, small, config.train), dataset.shape)
-    variables = model.init(jax.random.key(0), data.stack(dataset.train, 16)["image"])
+    images = data.stack(dataset.train, 16)["image"]
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     by_size = [
         glow_celeba.bits_per_dim(model, variables, dataset.test, batch_size=size)
         for size in (10, 4)

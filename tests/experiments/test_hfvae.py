@@ -111,11 +111,15 @@ def test_capacity_and_style_weight_are_added_to_the_objective():
         information = metrics["category_mutual_information"]
         expected = 10 * abs(float(information) - capacity) + 2 * float(metrics["kl/style"])
         assert float(more) == pytest.approx(expected, rel=1e-3)
+
     # From the probabilities of the very observation that the objective has.
-    first = jax.vmap(jax.random.split)(keys)[:, 0]
-    values = model.apply(variables, images, first, method="observe").values
-    posterior = model.apply(variables, values, method="posterior").groups["category"]
-    pi = np.asarray(posterior.mean(), np.float64)
+    @jax.jit
+    def probabilities(variables):
+        first = jax.vmap(jax.random.split)(keys)[:, 0]
+        values = model.apply(variables, images, first, method="observe").values
+        return model.apply(variables, values, method="posterior").groups["category"].mean()
+
+    pi = np.asarray(probabilities(variables), np.float64)
     entropies = [-np.sum(p * np.log(p), axis=-1).mean() for p in (pi.mean(0), pi)]
     assert float(information) == pytest.approx(entropies[0] - entropies[1], abs=1e-5)
 

@@ -67,7 +67,7 @@ def test_any_number_of_images_is_classified_as_one_is(monkeypatch):
     variables = jax.jit(model.init)(jax.random.key(0), images)
     log_probabilities, features = image_classifier.classify(model, variables, images)
     assert log_probabilities.dtype == features.dtype == np.float64
-    expected = model.apply(variables, images)
+    expected = jax.jit(model.apply)(variables, images)
     np.testing.assert_allclose(features, expected.features, rtol=1e-4, atol=1e-5)
     ratios = log_probabilities - np.asarray(expected.logits)
     np.testing.assert_allclose(ratios, ratios[:, :1] + np.zeros(4), atol=1e-5)
@@ -87,13 +87,20 @@ def test_feature_maps_are_the_outputs_of_the_layers(channels, monkeypatch):
     assert [layer.shape for layer in maps] == [(16, 5, 4, 16), (16, 3, 2, 32)]
     assert [layer.dtype for layer in maps] == [np.float32] * 2
     network = variables["params"]["ConvolutionalEncoder_0"]
-    x = np.float32(images) / 255
-    for name, layer in zip(("Conv_0", "Conv_1"), maps, strict=True):
-        x = vf.nn.relu(convolution(x, network[name]["kernel"], (2, 2)))  # biases are 0 yet
-        np.testing.assert_allclose(layer, x, rtol=1e-4, atol=1e-5)
+
+    @jax.jit
+    def by_hand(x):
+        layers = []
+        for name in ("Conv_0", "Conv_1"):
+            x = vf.nn.relu(convolution(x, network[name]["kernel"], (2, 2)))  # biases are 0 yet
+            layers.append(x)
+        return layers
+
+    for layer, expected in zip(maps, by_hand(np.float32(images) / 255), strict=True):
+        np.testing.assert_allclose(layer, expected, rtol=1e-4, atol=1e-5)
     # The last one is what the hidden layer sees.
-    dense = network["Dense_0"]
-    hidden = vf.nn.relu(maps[1].reshape(16, -1) @ dense["kernel"] + dense["bias"])
+    dense = jax.device_get(network["Dense_0"])
+    hidden = np.maximum(maps[1].reshape(16, -1) @ dense["kernel"] + dense["bias"], 0)
     _, features = image_classifier.classify(model, variables, images)
     np.testing.assert_allclose(features, hidden, rtol=1e-4, atol=1e-5)
 
@@ -107,7 +114,7 @@ def test_images_move_by_a_pixel_at_most_and_all_ways():
         for right in (-1, 0, 1)
     }
     keys = jax.random.split(jax.random.key(0), 200)
-    moved = np.asarray(jax.vmap(image_classifier.shifted, (None, 0))(image, keys))
+    moved = np.asarray(jax.jit(jax.vmap(image_classifier.shifted, (None, 0)))(image, keys))
     seen = [way for found in moved for way, e in ways.items() if np.array_equal(found, e)]
     assert len(seen) == len(moved)
     assert set(seen) == set(ways)
@@ -117,8 +124,15 @@ def test_training_sees_moved_images_and_their_labels():
     model, batch = image_classifier.Classifier(4), quadrants.draw(16)
     variables = jax.jit(model.init)(jax.random.key(0), batch["image"])
     keys = jax.random.split(jax.random.key(1), 16)
-    loss, aux = image_classifier.shifted_cross_entropy(model, variables, batch, keys, train=True)
-    moved = np.asarray(jax.vmap(image_classifier.shifted)(batch["image"], keys))
+
+    @jax.jit
+    def loss_and_moved(variables):
+        loss, aux = image_classifier.shifted_cross_entropy(
+            model, variables, batch, keys, train=True
+        )
+        return loss, aux, jax.vmap(image_classifier.shifted)(batch["image"], keys)
+
+    loss, aux, moved = jax.device_get(loss_and_moved(variables))
     log_probabilities, _ = image_classifier.classify(model, variables, moved)
     expected = image_classifier.costs(log_probabilities, batch["label"]).mean()
     assert loss == pytest.approx(expected, rel=1e-5)

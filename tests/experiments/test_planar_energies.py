@@ -13,7 +13,7 @@ from PIL import Image
 from experiments import _cli, planar_energies
 
 TINY = ["--train.steps", "4", "--train.scan-steps", "2", "--train.batch-size", "8"]
-SMALL = [*TINY, "--samples", "200", "--points", "12", "--model.depths", "1", "3"]
+SMALL = [*TINY, "--samples", "200", "--points", "12", "--model.depths", "3"]
 
 
 def execute(*arguments):
@@ -33,7 +33,7 @@ def test_flows_are_trained_measured_and_plotted(capsys):
     found = report["metrics"]
     assert all(math.isfinite(value) for value in found.values())
     assert found["log_normalizer_ring"] == pytest.approx(1.8775, abs=1e-3)
-    for model in ("planar_1", "planar_3", "spline"):
+    for model in ("planar_3", "spline"):
         for energy in ("wave", "ring"):
             assert 0 < found[f"kl_{energy}_{model}"] < 10
             assert 0 < found[f"effective_sample_size_{energy}_{model}"] < 1

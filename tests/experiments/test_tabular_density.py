@@ -76,7 +76,7 @@ def test_the_embedded_table_is_trained_measured_and_plotted(capsys):
     config = vf.sharing.from_json(tabular_density.Config, described["config"])
     model = tabular_density.build(config, tuple(described["shape"]))
     test = data.stack(data.open_table(config.data).test)["vector"]
-    values = model.apply(variables, test, method="log_prob")
+    values = jax.jit(lambda own: model.apply(own, test, method="log_prob"))(variables)
     assert np.mean(values) == pytest.approx(found["test_log_likelihood"], rel=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_the_embedded_table_is_trained_measured_and_plotted(capsys):
         "maf",
         pytest.param("real-nvp", marks=pytest.mark.slow),
         pytest.param("spline-coupling", marks=pytest.mark.slow),
-        "spline-autoregressive",
+        pytest.param("spline-autoregressive", marks=pytest.mark.slow),
     ],
 )
 def test_a_gaussian_is_learned_to_its_entropy(flow):
@@ -124,14 +124,13 @@ def test_figures_do_not_depend_on_the_size_of_batches():
     config = tabular_density.PRESETS["nuclei"].config
     table = data.open_table(config.data)
     model = tabular_density.build(config, table.shape)
-    variables = model.init(jax.random.key(0), data.stack(table.train)["vector"])
+    variables = jax.jit(model.init)(jax.random.key(0), data.stack(table.train)["vector"])
     by_size = [
         tabular_density.log_probs(model, variables, table.test, batch_size=size)
-        for size in (1024, 57, 10)
+        for size in (1024, 10)
     ]
     assert all(values.shape == (57,) for values in by_size)
     np.testing.assert_allclose(by_size[1], by_size[0], rtol=1e-5)
-    np.testing.assert_allclose(by_size[2], by_size[0], rtol=1e-5)
 
 
 KILLED = """

@@ -120,7 +120,8 @@ def test_codes_are_those_of_the_model_and_survive_a_file():
     variables = vf.sharing.load("run/auto_encoder.safetensors")[1]
     images = data.stack(dataset.train)["image"]
     both = np.concatenate([images, images[:, :, ::-1]])
-    found = model.apply(variables, both, jax.random.key(0), method="encode")
+    encode = jax.jit(lambda own: model.apply(own, both, jax.random.key(0), method="encode"))
+    found = jax.device_get(encode(variables))
     train = codes.splits["train"]
     for name, maps in zip(("top", "bottom"), found, strict=True):
         np.testing.assert_array_equal(train[name], maps)
@@ -129,8 +130,9 @@ def test_codes_are_those_of_the_model_and_survive_a_file():
 
 
 def test_another_configuration_is_an_error_once_there_are_steps(capsys):
-    assert execute("vqvae_mnist", "run", "--stage", "auto-encoder") == 0
-    assert execute("vqvae_mnist", "run", "--model.codes", "9") == 1
+    # The program that another test compiles.
+    assert execute("vqvae2_celeba", "run", "--stage", "auto-encoder", "--data.flip") == 0
+    assert execute("vqvae2_celeba", "run", "--data.flip", "--model.codes", "9") == 1
     assert "model.codes: 8 there, 9 here" in capsys.readouterr().err
 
 

@@ -24,26 +24,16 @@ EXPORTED = stored.read_arrays(EXPORTS / "outputs.npz")
 PRESETS = {path.stem: json.loads(path.read_text()) for path in sorted(CONFIGS.glob("*.json"))}
 QUICK = {
     "glow",
-    "glow-bounded",
     "real-nvp",
-    "nice",
     "spline-coupling",
     "maf",
-    "iaf",
-    "block-autoregressive",
-    "residual",
     "planar",
-    "radial",
     "sylvester-orthogonal",
     "base-mixture",
     "vae",
     "vae-vamp",
-    "vae-grouped",
-    "hierarchical-vae",
     "auto-encoder",
-    "factor-vae",
     "vqvae-average",
-    "vqvae-finite-scalar",
     "codes-snail",
 }
 """Models whose outputs are computed by the tests that aren't slow."""

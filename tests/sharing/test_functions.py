@@ -42,14 +42,13 @@ def test_every_model_flow_and_dequantizer_has_an_entry(monkeypatch):
 def initialised(model, context=None):
     """Variables with noise on all parameters, since networks start at zero."""
     data = rows(model, 8)
-    variables = jax.jit(model.init)(jax.random.key(0), data, context)
-    leaves, structure = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    leaves = [
-        leaf + 0.05 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return {**variables, "params": jax.tree.unflatten(structure, leaves)}
+    variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), data, context))
+    generator = np.random.default_rng(7)
+
+    def noisy(leaf):
+        return leaf + 0.05 * generator.normal(size=leaf.shape).astype(leaf.dtype)
+
+    return {**variables, "params": jax.tree.map(noisy, variables["params"])}
 
 
 def rows(model, count):
@@ -73,13 +72,8 @@ def assert_close(got, expected):
 TYPICAL = {
     "block-autoregressive",
     "continuous",
-    "glow-uniform",
     "glow-variational",
-    "masked-autoregressive",
     "mixture-base",
-    "real-nvp-reals",
-    "residual",
-    "standardized-uniform",
 }
 """Models that differ in what an exported function is made of; the others are slow tests."""
 
@@ -107,13 +101,13 @@ def test_exported_functions_are_the_models(name, tmp_path):
         log_prob = model.apply(variables, data, rng, method="log_prob")
         return log_prob, model.apply(variables, noise, method="decode")
 
-    log_prob, samples = directly(variables)
+    log_prob, samples = jax.device_get(directly(variables))
     # A row depends on its own key alone, so batches of all sizes hold the same rows.
-    for chosen in (slice(0, 1), slice(1, 4)):
-        numbers = np.asarray(jax.random.key_data(keys))[chosen]
-        arguments = [data[chosen]] if model.dequantizer is None else [data[chosen], numbers]
-        assert_close(loaded["log_prob"](*arguments), log_prob[chosen])
-        assert_close(loaded["sample"](numbers, np.float32(0.7)), samples[chosen])
+    chosen = slice(1, 3)
+    numbers = np.asarray(jax.random.key_data(keys))[chosen]
+    arguments = [data[chosen]] if model.dequantizer is None else [data[chosen], numbers]
+    assert_close(loaded["log_prob"](*arguments), log_prob[chosen])
+    assert_close(loaded["sample"](numbers, np.float32(0.7)), samples[chosen])
 
 
 @pytest.mark.parametrize(
@@ -217,7 +211,7 @@ def test_the_file_has_a_signature_of_its_functions(saved):
     }
     call = sharing.load_exported(path)["scaled"]
     for count in (1, 4):
-        x = jnp.ones((count, 2), jnp.bfloat16)
+        x = np.ones((count, 2), jnp.bfloat16)
         np.testing.assert_array_equal(call(x, np.float32(2)), np.full((count, 2), 2000, np.float32))
     with pytest.raises(ValueError, match="Dtype mismatch"):
         call(np.ones((3, 2), np.float32), np.float32(2))
@@ -226,7 +220,7 @@ def test_the_file_has_a_signature_of_its_functions(saved):
 def test_no_path_of_this_machine_is_in_the_file(tmp_path):
     before = jax.config.jax_traceback_in_locations_limit
     assert before != 0
-    model = exported_models.MODELS["glow-variational"]
+    model = exported_models.MODELS["mixture-base"]
     functions, variables = sharing.export_functions(model), initialised(model)
     sharing.save_exported(tmp_path / "file", functions, variables, {})
     content = (tmp_path / "file").read_bytes()

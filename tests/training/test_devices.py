@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +13,13 @@ import sys
 import numpy as np
 import pytest
 
+from experiments import _cli
+from tests.training.divided import PRESETS
+
 SCRIPT = pathlib.Path(__file__).with_name("divided.py")
+KILLED = ("--kill-at", "10")
+LARGEST = 6000
+"""Bytes that metrics take less than, and a checkpoint more."""
 
 LIMITED = """
 import resource, runpy, sys
@@ -100,6 +107,14 @@ def coupled(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run of the coupled loss on one device that was killed at step 10."""
+    path = tmp_path_factory.mktemp("killed")
+    assert run(path, *KILLED)[0] == -9
+    return path
+
+
+@pytest.fixture(scope="module")
 def glow(tmp_path_factory):
     """The Glow on one device."""
     path = tmp_path_factory.mktemp("glow")
@@ -123,12 +138,16 @@ def munit(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("strategy", ["jit", "pmap"])
 @pytest.mark.parametrize(
-    "preset",
+    ("preset", "strategy"),
     [
-        "coupled",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("glow", "quantizers", "munit")),
+        ("coupled", "pmap"),
+        *(
+            pytest.param(preset, strategy, marks=pytest.mark.slow)
+            for preset in ("coupled", "glow", "quantizers", "munit")
+            for strategy in ("jit", "pmap")
+            if (preset, strategy) != ("coupled", "pmap")
+        ),
     ],
 )
 def test_eight_devices_equal_one(request, tmp_path, preset, strategy):
@@ -148,8 +167,9 @@ def test_eight_devices_equal_one(request, tmp_path, preset, strategy):
     assert off.max() < 5e-3
 
 
-@pytest.mark.parametrize("strategy", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("preset", ["coupled", pytest.param("glow", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+@pytest.mark.parametrize("preset", ["coupled", "glow"])
 def test_two_hosts_equal_one(request, tmp_path, preset, strategy):
     ends = run_hosts(tmp_path, "--preset", preset, "--train.strategy", strategy)
     assert [code for code, _ in ends] == [0, 0], ends
@@ -169,7 +189,15 @@ def test_scanned_microbatches_on_several_devices_equal_one(tmp_path):
         assert_agree(path, paths[0])
 
 
-@pytest.mark.parametrize("strategy", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
+def test_run_resumes_on_more_devices(tmp_path, coupled, killed):
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    assert run(tmp_path, *KILLED, devices=8)[0] == 0
+    assert json.loads((tmp_path / "report.json").read_text())["metrics"]["devices"] == 8
+    assert_agree(tmp_path, coupled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
 def test_run_resumes_on_other_numbers_of_devices(tmp_path, coupled, strategy):
     options = ("--train.strategy", strategy, "--kill-at", "5", "10", "15")
     for devices in (8, 2, 1):
@@ -188,21 +216,22 @@ def test_signal_to_one_host_stops_all_and_one_resumes(tmp_path, coupled):
     assert_agree(tmp_path, coupled)
 
 
-def test_two_hosts_stop_early_together(tmp_path):
+def test_two_hosts_stop_early_together(tmp_path, coupled):
     """What the first host measures counts: it grows from the first evaluation, at step 5, on."""
     ends = run_hosts(tmp_path, "--contrary", "--train.patience", "2")
     assert [code for code, _ in ends] == [0, 0], ends
-    assert json.loads((tmp_path / "report.json").read_text())["step"] == 5
-    assert max(step for step, *_ in losses(tmp_path)) == 15
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["step"] == 5
+    assert (report["metrics"]["devices"], report["metrics"]["hosts"]) == (8, 2)
+    np.testing.assert_allclose(losses(tmp_path), losses(coupled)[:15], rtol=1e-5)
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 15
 
 
-def test_full_disk_raises_and_keeps_checkpoints(tmp_path, glow):
+def test_full_disk_raises_and_keeps_checkpoints(tmp_path, coupled, killed):
     """No file may grow beyond a size that a checkpoint needs."""
-    options = ("--preset", "glow", "--kill-at", "10")
-    assert run(tmp_path, *options)[0] == -9
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     saved = [path.name for path in (tmp_path / "checkpoints").iterdir()]
-    full = start(tmp_path, *options, largest_file=8000)
+    full = start(tmp_path, *KILLED, largest_file=LARGEST)
     _, shown = full.communicate(timeout=200)
     *before, line = shown.strip().splitlines()
     assert full.returncode == 1
@@ -211,8 +240,8 @@ def test_full_disk_raises_and_keeps_checkpoints(tmp_path, glow):
     bars = ("compiling: ", "training: ")
     assert len([part for part in before if part and not part.startswith(bars)]) == 1
     assert set(saved) <= {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert run(tmp_path, *options)[0] == 0
-    assert_agree(tmp_path, glow, 0, 0)
+    assert run(tmp_path, *KILLED)[0] == 0
+    assert_agree(tmp_path, coupled, 0, 0)
 
 
 def test_indivisible_batch_size_raises(tmp_path):
@@ -223,12 +252,16 @@ def test_indivisible_batch_size_raises(tmp_path):
     )
 
 
-def test_invalid_hosts_raise(tmp_path):
-    for options, expected in (
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
         (("--hosts.count", "2"), "hosts.coordinator must be ADDRESS:PORT for 2 hosts"),
         (("--hosts.count", "0"), "hosts.count must be at least 1, got 0"),
         (("--hosts.index", "1"), "hosts.index must be in 0..0, got 1"),
-    ):
-        code, line = run(tmp_path, *options)
-        assert code == 2
-        assert expected in line
+    ],
+)
+def test_invalid_hosts_raise(tmp_path, capsys, options, expected):
+    with pytest.raises(SystemExit) as stop:
+        _cli.execute("divided", PRESETS, None, ["--workdir", str(tmp_path), *options])
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err

@@ -25,17 +25,31 @@ class Killed(Exception):
     """Stands for the end of a process."""
 
 
+STEPS = {}
+"""The compiled step of each configuration: runs of one configuration compile it once."""
+
+
 def fit(path, config=CONFIG, loss=toy.loss, **hooks):
     directory = training.open_run_directory(str(path), config)
-    return training.fit(
-        toy.Model(),
-        loss,
-        toy.batches(config),
-        config,
-        directory,
-        initialize=toy.initialize,
-        **hooks,
-    )
+    make = training.loop.make_train_step
+    key = (dataclasses.replace(config, patience=0), loss, *hooks.get("weights", {}).items())
+
+    def compiled(*arguments, **options):
+        if key not in STEPS:
+            STEPS[key] = make(*arguments, **options)
+        return STEPS[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.loop, "make_train_step", compiled)
+        return training.fit(
+            toy.Model(),
+            loss,
+            toy.batches(config),
+            config,
+            directory,
+            initialize=toy.initialize,
+            **hooks,
+        )
 
 
 def lines(path, config=CONFIG):
@@ -108,6 +122,7 @@ def test_best_variables_are_those_of_the_best_step(tmp_path):
         fit(tmp_path / "none", best="loss")
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_scanned_run_equals_unscanned_and_traces_once(tmp_path):
     traces = []
@@ -126,7 +141,7 @@ def test_scanned_run_equals_unscanned_and_traces_once(tmp_path):
     toy.equal(*results)
 
 
-@pytest.mark.parametrize("scan_steps", [1, 4])
+@pytest.mark.parametrize("scan_steps", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_early_stopping_is_the_same_after_resuming(tmp_path, capsys, scan_steps):
     """The evaluation of step 9 is the best: two later ones, at 12 and 15, are one too many."""
     config = dataclasses.replace(CONFIG, patience=2, scan_steps=scan_steps, schedule="cosine")
@@ -204,7 +219,8 @@ def test_default_optimizer_and_initial_variables(tmp_path):
     batches = toy.batches(config)
 
     def initialize():
-        return Linear().init(jax.random.key(4), next(batches.stream(0))["image"])
+        images = next(batches.stream(0))["image"]
+        return jax.jit(Linear().init)(jax.random.key(4), images)
 
     options = {"initialize": initialize, "optimizers": training.make_optimizer(config)}
     results = []

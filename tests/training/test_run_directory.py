@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import ClassVar
 
 import fsspec
@@ -174,6 +175,7 @@ def test_lock_excludes_a_second_process(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=os.getcwd()) as first:
         while (tmp_path / "run" / "lock").read_text() != f"{first.pid}\n":
             assert first.poll() is None
+            time.sleep(0.01)
         for _ in range(2):
             raises = pytest.raises(ValueError, match=f"run is in use by process {first.pid}; wait")
             with raises, run_lock(path):
