@@ -375,9 +375,9 @@ def _basis(basis, channels, context_shape=None) -> Entry:
     return Entry(type(basis), "sylvester", make, (channels,), context_shape)
 
 
-def _stack(variant, **options) -> Entry:
+def _stack(variant, *, slow=False, **options) -> Entry:
     module = flows.StackedFlow(StepOf(_real_nvp(3)), num_steps=3, **options)
-    return Entry(flows.StackedFlow, variant, makers.flow(module), (3,))
+    return Entry(flows.StackedFlow, variant, makers.flow(module), (3,), slow=slow)
 
 
 def _glow(**options) -> flows.Glow:
@@ -411,7 +411,7 @@ FLOWS: Sequence[Entry] = (
     _flow(_glow(num_levels=1, plu=True), "plu-context", (2,), constant=_FACTORS, slow=True),
     _flow(_glow(num_levels=1, scan=False), "unrolled", slow=True),
     _flow(_glow(num_levels=1, backward="remat"), "remat", slow=True),
-    _flow(_real_nvp(3), "vector"),
+    _flow(_real_nvp(3), "vector", slow=True),
     _flow(_real_nvp(1), "one-entry", slow=True),
     _flow(_real_nvp(3, backward="reversible"), "vector-context", (2,)),
     _flow(_real_nvp(2, 2, 3, num_levels=1), "image-context", (2,), slow=True),
@@ -428,7 +428,7 @@ FLOWS: Sequence[Entry] = (
         slow=True,
     ),
     _flow(_neural_spline(3, autoregressive=True), "autoregressive", (2,), constant=_FACTORS),
-    _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 3), "vector"),
+    _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 3), "vector", slow=True),
     _flow(
         _autoregressive(flows.MaskedAutoregressiveFlow, 2, backward="reversible"), "context", (2,)
     ),
@@ -459,7 +459,7 @@ FLOWS: Sequence[Entry] = (
         slow=True,
     ),
     _step(flows.ResidualFlow((2,), hidden_sizes=(4,)), "vector"),
-    _flow(flows.PlanarFlow((3,), num_steps=2), "flow"),
+    _flow(flows.PlanarFlow((3,), num_steps=2), "flow", slow=True),
     _flow(flows.PlanarFlow((2,), num_steps=2, negative_slope=0.1), "flow-leaky-context", (2,)),
     _step(flows.PlanarFlow((2,)), "context", (2,)),
     _flow(flows.RadialFlow((3,), num_steps=2), "flow"),
@@ -475,7 +475,7 @@ FLOWS: Sequence[Entry] = (
     _flow(
         flows.ContinuousFlow((2,), num_steps=2, hidden_sizes=(4,)), "flow-context", (2,), slow=True
     ),
-    _stack("plain"),
+    _stack("plain", slow=True),
     _stack("reversible", backward="reversible"),
     _step(_glow(event_shape=(2, 2, 3)), "image"),
     _step(_glow(event_shape=(2, 2, 4), plu=True), "plu-context", (2,), constant=_FACTORS),

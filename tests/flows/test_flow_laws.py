@@ -30,7 +30,13 @@ def test_law(entry: Entry, check: str) -> None:
     run_check(check, entry.case)
 
 
-@pytest.mark.parametrize("name", AT_INITIALISATION)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "residual" else [])
+        for name in AT_INITIALISATION
+    ],
+)
 def test_law_at_initialisation(name: str) -> None:
     """Values and gradients are sound where training begins, with layers that are zero."""
     module = AT_INITIALISATION[name]

@@ -83,7 +83,23 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: next(iter(case.values())))
+SLOW = {
+    "full",
+    "shared-flow",
+    "mixture",
+    "continuous-bernoulli",
+    "gaussian-shared",
+    "logistic",
+    "residual",
+}
+"""Parts that others are like, and that have tests of their own."""
+
+
+def named(name, value):
+    return pytest.param(value, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+@pytest.mark.parametrize("case", [named(*case.values(), case) for case in CASES])
 def test_every_part_trains_and_samples(case):
     model = vae(**case)
 
@@ -158,7 +174,7 @@ def of_posterior(posterior):
     return jax.device_get(compute(IMAGES))
 
 
-@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("posterior", [named(name, name) for name in POSTERIORS])
 def test_noise_of_a_row_depends_only_on_its_key(posterior):
     (whole, of_whole), (part, of_part) = of_posterior(posterior)[0]
     np.testing.assert_allclose(part, whole[:, 4:], rtol=1e-4, atol=1e-5)
@@ -167,7 +183,7 @@ def test_noise_of_a_row_depends_only_on_its_key(posterior):
     assert np.abs(whole[0] - whole[1]).max() > 0.01
 
 
-@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("posterior", [named(name, name) for name in POSTERIORS])
 def test_densities_of_samples_are_those_of_the_posterior(posterior):
     found = of_posterior(posterior)[1]
     np.testing.assert_allclose(found["of samples"], found["q"], rtol=1e-3, atol=1e-3)

@@ -126,6 +126,22 @@ class Entry:
         return jax.jit(train)
 
     @functools.cached_property
+    def gradient(self) -> Callable:
+        """Losses and values of each row, and the gradients of the sum of those that aren't NaN."""
+
+        def total(params, variables, features):
+            result = self.quantizer.apply({**variables, "params": params}, features)
+            terms = sum(result.losses.values()) + jnp.sum(result.values, axis=(1, 2, 3))
+            return jnp.nansum(terms), terms
+
+        def gradient(variables, features):
+            slope = jax.grad(total, (0, 2), has_aux=True)
+            gradients, terms = slope(variables.get("params", {}), variables, features)
+            return terms, gradients
+
+        return jax.jit(gradient)
+
+    @functools.cached_property
     def lookup(self) -> Callable:
         return jax.jit(lambda *arguments: self.quantizer.apply(*arguments, method="lookup"))
 
@@ -192,6 +208,11 @@ ENTRIES = (
     Entry(GumbelQuantizer, "hard", GUMBEL, of_relaxed_sample),
     Entry(GumbelQuantizer, "relaxed", GUMBEL.copy(hard=False), of_relaxed_sample, exact=False),
 )
+
+FIRST = [
+    entry for i, entry in enumerate(ENTRIES) if entry.public not in {e.public for e in ENTRIES[:i]}
+]
+"""One entry of each class."""
 
 
 def missing() -> set[type]:
