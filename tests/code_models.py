@@ -60,7 +60,7 @@ def vqvae2(levels: int) -> models.VQVAE2:
     )
 
 
-SLOW = {"rotated", "residual", "grouped", "finite scalar", "1 levels", "3 levels"}
+SLOW = {"rotated", "residual", "grouped", "finite scalar", "gumbel", "1 levels", "3 levels"}
 """Whose tests are left to the slow ones: quantizers have laws of their own, two levels stay."""
 CODERS = {name: vqvae(make()) for name, make in QUANTIZERS.items()} | {
     f"{levels} levels": vqvae2(levels) for levels in (1, 2, 3)

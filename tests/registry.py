@@ -229,11 +229,25 @@ BIJECTORS: Sequence[Entry] = (
         constant=("*.kernel_0",),
     ),
     Entry(bijectors.BernsteinPolynomial, "vector", makers_monotone.bernstein(3), (3,), slow=True),
-    Entry(bijectors.BernsteinPolynomial, "context", makers_monotone.bernstein(2), (2,), (2,)),
+    Entry(
+        bijectors.BernsteinPolynomial,
+        "context",
+        makers_monotone.bernstein(2),
+        (2,),
+        (2,),
+        heavy=True,
+    ),
     Entry(
         bijectors.MonotoneNetwork, "vector", makers_monotone.monotone_network(3), (3,), slow=True
     ),
-    Entry(bijectors.MonotoneNetwork, "context", makers_monotone.monotone_network(2), (2,), (2,)),
+    Entry(
+        bijectors.MonotoneNetwork,
+        "context",
+        makers_monotone.monotone_network(2),
+        (2,),
+        (2,),
+        heavy=True,
+    ),
     Entry(
         bijectors.BlockAutoregressive,
         "vector",

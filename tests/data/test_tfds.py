@@ -218,6 +218,7 @@ def test_missing_packages_are_named_with_the_extra(monkeypatch, module, package,
         use(dataset)
 
 
+@pytest.mark.slow
 def test_importing_and_reading_load_only_the_packages_needed(prepare, tmp_path):
     prepare()
     program = f"""

@@ -169,6 +169,7 @@ def test_code_out_of_range_has_probability_zero():
         np.testing.assert_allclose(found[2:], clean[2:], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_jit_argument_compiles_once():
     code_map, traces = distribution(gated((2, 2), num_blocks=1), top_k=3), []
 
@@ -185,6 +186,7 @@ def test_jit_argument_compiles_once():
     np.testing.assert_allclose(density, log_prob(code_map, samples), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_vmap_over_keys_and_contexts_gives_each_its_own():
     context = context_of("vectors", 3)
     network = gated((2, 2), num_blocks=1)
@@ -201,6 +203,7 @@ def test_vmap_over_keys_and_contexts_gives_each_its_own():
         np.testing.assert_array_equal(samples, draw(key, context))
 
 
+@pytest.mark.slow
 def test_values_broadcast_against_the_contexts():
     network, context = gated(num_blocks=1), context_of("vectors", 3)
     code_map, maps = distribution(network, context), np.asarray(maps_of(network, 2))

@@ -228,6 +228,7 @@ def test_jit_takes_the_distribution_as_an_argument_and_compiles_once(make):
 
 
 @structural
+@pytest.mark.slow
 def test_tracers_do_not_leak(make):
     with jax.check_tracer_leaks():
         jax.jit(lambda key: make().sample_and_log_prob(seed=key)).trace(KEY)

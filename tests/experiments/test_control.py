@@ -142,6 +142,7 @@ def test_a_sweep_goes_through_the_values_of_a_draw_of_the_prior():
     assert places == sorted(places)
 
 
+@pytest.mark.slow
 def test_categories_are_set_and_swept(monkeypatch):
     model, variables = grouped_run(monkeypatch)
     arguments = ["run", "--set", "style.1=-2", "--sweep", "digit", "--out", "out.png"]

@@ -65,6 +65,7 @@ def test_every_option_of_the_model_trains():
     assert report["expected"] == {}  # of fewer steps, and of other data
 
 
+@pytest.mark.slow
 def test_bits_per_dim_does_not_depend_on_the_size_of_batches():
     config = glow_celeba.PRESETS["faces"].config
     dataset = data.open_dataset(config.data)

@@ -109,6 +109,7 @@ def test_a_gaussian_is_learned_to_its_entropy(flow):
     assert error == pytest.approx(2 * math.sqrt(1.5 / 1000), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_units_of_a_file_shift_the_figure_exactly():
     """A power of two scales without rounding: the same run, log 1024 a column lower."""
     for name, scale in (("plain", 1.0), ("scaled", 1024.0)):
@@ -176,6 +177,7 @@ def test_a_killed_run_stops_early_at_the_same_step(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_published_presets_need_their_file_and_name_their_figures(capfd):
     assert execute("--preset", "miniboone", "--workdir", "run") == 1
     *_, line = capfd.readouterr().err.splitlines()
@@ -220,6 +222,7 @@ def test_bad_input_is_one_clear_line(case, capfd):
     assert message in errors[0]
 
 
+@pytest.mark.slow
 def test_one_column_is_enough_where_the_flow_allows_it():
     np.savez("there.npz", **{name: table[:, :1] for name, table in GOOD.items()})
     options = ["--data.source", "npz:there.npz", "--model.flow", "maf"]

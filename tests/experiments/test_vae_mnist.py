@@ -142,6 +142,7 @@ def test_schedules_of_the_kl():
     np.testing.assert_allclose([float(beta(step)) for step in (0, 10, 20, 99)], [0, 0.5, 1, 1])
 
 
+@pytest.mark.slow
 def test_clusters_of_a_mixture_are_compared_with_labels():
     options = ["--preset", "mixture", "--model.components", "4", *SMALL, "npz:digits.npz"]
     assert execute("--workdir", "run", *options, "--model.latents", "2") == 0
@@ -153,6 +154,7 @@ def test_clusters_of_a_mixture_are_compared_with_labels():
 
 
 @pytest.mark.figures
+@pytest.mark.slow
 def test_an_auto_encoder_is_compared_with_a_vae(capsys):
     options = ["--preset", "ae", *SMALL, "npz:digits.npz"]
     assert execute("--workdir", "run", *options) == 0
@@ -172,6 +174,7 @@ def test_an_auto_encoder_is_compared_with_a_vae(capsys):
     assert capsys.readouterr().err.splitlines()[-1] == message
 
 
+@pytest.mark.slow
 def test_the_last_line_reports_collapse(capsys):
     options = ["--preset", "beta", "--objective.beta", "100", *SMALL, "npz:digits.npz"]
     options += ["--train.steps", "150", "--train.learning-rate", "0.03"]

@@ -109,7 +109,7 @@ def test_a_divided_batch_trains_as_the_full_batch(name):
             np.testing.assert_allclose(part, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("levels", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_bound_is_one_term_of_the_likelihood(levels):
     """All codes of small maps are gone through: p(x) = sum_c P(c) p(x | c)."""
     model = code_model(levels)
@@ -140,6 +140,7 @@ def test_the_bound_is_one_term_of_the_likelihood(levels):
     assert np.all(total < np.logaddexp.reduce(joints[1:]))
 
 
+@pytest.mark.slow
 def test_labels_reach_the_priors_of_a_bound():
     model = code_model(2, num_classes=2)
 

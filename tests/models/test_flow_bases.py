@@ -222,6 +222,7 @@ def test_density_of_nonfinite_rows_is_nan_and_isolated():
         np.testing.assert_array_equal(result[[0, 2, 3]], clean[[0, 2, 3]])
 
 
+@pytest.mark.slow
 def test_a_resampled_base_learns_a_hole():
     base = bases.ResampledBase((2,), hidden_sizes=(32, 32))
     random = np.random.RandomState(0)

@@ -147,7 +147,7 @@ def test_sample_and_log_prob_agree():
     np.testing.assert_allclose(found, log_prob, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["labels", "vectors"])
+@pytest.mark.parametrize("kind", [pytest.param("labels", marks=pytest.mark.slow), "vectors"])
 def test_context_conditions_the_density_and_the_samples(kind):
     if kind == "labels":
         model, context, other = glow(1, num_classes=3), np.arange(6) % 3, (np.arange(6) + 1) % 3
@@ -268,7 +268,12 @@ def slopes(**options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"scan": False}, {"backward": "remat"}, {"backward": "reversible"}, {"plu": True}],
+    [
+        pytest.param({"scan": False}, marks=pytest.mark.slow),
+        pytest.param({"backward": "remat"}, marks=pytest.mark.slow),
+        {"backward": "reversible"},
+        pytest.param({"plu": True}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_options_change_the_cost_and_not_the_result(options):
@@ -285,6 +290,7 @@ def test_options_change_the_cost_and_not_the_result(options):
         )
 
 
+@pytest.mark.slow
 def test_distribution_crosses_jit_without_retracing(initial):
     traces = []
 

@@ -270,7 +270,9 @@ def test_free_bits_hold_for_the_latents_of_each_level(made):
     assert float(expected) > float(found["kl"][0]) + 0.01
 
 
-@pytest.mark.parametrize("loss", [losses.elbo, losses.info_vae])
+@pytest.mark.parametrize(
+    "loss", [losses.elbo, pytest.param(losses.info_vae, marks=pytest.mark.slow)]
+)
 def test_divided_batch_equals_undivided(made, loss):
     model, variables = made
 
@@ -301,6 +303,7 @@ def test_every_level_learns(made):
         assert np.any(leaf != 0), path
 
 
+@pytest.mark.slow
 def test_labels_reach_every_network():
     model = ladder((4, 2), num_classes=3)
 
@@ -339,6 +342,7 @@ def test_labels_reach_every_network():
         jax.eval_shape(lambda: encode(None))
 
 
+@pytest.mark.slow
 def test_an_exported_ladder_is_the_ladder(made, tmp_path):
     model, variables = made
     sharing.save_exported(tmp_path / "file", sharing.export_functions(model), variables, {})

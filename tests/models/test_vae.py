@@ -284,15 +284,25 @@ def test_encoding_maps_the_base_mean_through_the_flow(posterior):
 @pytest.mark.parametrize(
     "prior",
     [
-        None,
-        bases.LabelledGaussianBase((LATENTS,), num_classes=3),
-        models.FlowModel(flows.NICE((LATENTS,), num_steps=1, hidden_sizes=(4,))),
-        models.FlowModel(
-            flows.NICE((LATENTS,), num_steps=1, hidden_sizes=(4,)),
-            base=bases.LabelledGaussianBase((LATENTS,), num_classes=3),
+        pytest.param(None, id="standard"),
+        pytest.param(
+            bases.LabelledGaussianBase((LATENTS,), num_classes=3),
+            id="labelled",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            models.FlowModel(flows.NICE((LATENTS,), num_steps=1, hidden_sizes=(4,))),
+            id="flow",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            models.FlowModel(
+                flows.NICE((LATENTS,), num_steps=1, hidden_sizes=(4,)),
+                base=bases.LabelledGaussianBase((LATENTS,), num_classes=3),
+            ),
+            id="flow-of-labelled",
         ),
     ],
-    ids=["standard", "labelled", "flow", "flow-of-labelled"],
 )
 def test_labels_reach_all_three_distributions(prior):
     model = models.VAE(
@@ -426,6 +436,7 @@ def test_an_exported_model_is_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("prior", [None, bases.LabelledGaussianBase((LATENTS,), num_classes=3)])
+@pytest.mark.slow
 def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
     model = models.VAE(
         encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),

@@ -73,8 +73,14 @@ def test_logits_depend_on_exactly_the_codes_before(network):
     ("make", "kind"),
     [
         # Vectors reach the loop as maps do, which it shares with all networks.
-        pytest.param(make, kind, marks=[pytest.mark.slow] if kind == "vectors" else [])
-        for make in NETWORKS.values()
+        pytest.param(
+            make,
+            kind,
+            marks=[]
+            if (name, kind) in (("GatedPixelCNN", "maps"), ("PixelSNAIL", "none"))
+            else [pytest.mark.slow],
+        )
+        for name, make in NETWORKS.items()
         for kind in CONTEXTS
     ],
 )
@@ -95,6 +101,7 @@ def test_logits_position_by_position_equal_those_of_the_map(make, kind):
         pytest.param(snail(num_blocks=2, kernel_size=(1, 3)), (1, 4), marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_logits_position_by_position_for_narrow_maps_and_other_kernels(network, shape):
     network = network.clone(map_shape=shape)
     full, one_by_one = in_both_ways(network, initialised(network), None, maps_of(network, 2))
@@ -160,6 +167,7 @@ def test_dropout_needs_an_rng(make):
 
 
 @every
+@pytest.mark.slow
 def test_vmap_over_parameters(make):
     network = make((2, 2), 3, num_blocks=1)
     maps, variables = maps_of(network, 2), jax.device_get(initialised(network))

@@ -187,7 +187,7 @@ def test_values_and_gradients_are_finite_far_out(entry):
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(result)), edge
 
 
-@every
+@structural
 def test_a_divided_batch_equals_the_full_batch(entry):
     """Learned codes, and terms that couple rows, under a named axis."""
     features, keys = numbers(6, 3, 2, 4, seed=9), jax.random.split(RNG, 6)

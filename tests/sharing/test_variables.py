@@ -246,6 +246,7 @@ def log_prob(variables):
 """
 
 
+@pytest.mark.slow
 def test_another_process_computes_the_same_bits(tmp_path):
     names = {}
     exec(MODEL, names)
