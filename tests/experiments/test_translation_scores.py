@@ -78,6 +78,7 @@ class OneStyle(Perfect):
         return type(one)(*(np.repeat(entry, count) for entry in one))
 
 
+@pytest.mark.slow
 def test_the_classifiers_know_digits_and_styles(scorer, pair):
     found = scorer.references
     assert found["classifier_accuracy/a"] > 0.95
@@ -113,6 +114,7 @@ def test_perfect_translations_score_as_true_ones(scorer, pair):
     assert found["frechet_ratio/b_to_a"] == pytest.approx(ratio, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_single_style_lowers_diversity(scorer, pair):
     single = OneStyle(scorer, pair[1].truth)
     found = scorer.report(single.to_b, single.to_a)
@@ -122,6 +124,7 @@ def test_a_single_style_lowers_diversity(scorer, pair):
     assert found["frechet_distance/a_to_b"] > 3 * found["frechet_distance/a_to_b/held_out"]
 
 
+@pytest.mark.slow
 def test_other_digits_lower_content_agreement(scorer, pair):
     perfect, images = Perfect(scorer, pair[1].truth), scorer.inputs["a"]
     others = np.roll(images, 1, axis=0)  # in random order: a third of them agree
@@ -134,6 +137,7 @@ def test_other_digits_lower_content_agreement(scorer, pair):
     assert scorer.frechet_distance(wrong, "b") < 2 * held_out
 
 
+@pytest.mark.slow
 def test_references_are_those_of_real_and_untranslated_images(scorer, pair):
     found, (a, b) = scorer.references, pair
     assert found["diversity/real"] > found["diversity/true_styles"] > 0.1
@@ -160,6 +164,7 @@ def opened(name):
     return run.module.build(run.config, run.shape), run.variables
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_metrics(scorer, pair):
     assert export.open_run("run/classifier_style").config == image_classifier.Config(
         data.DataConfig("embedded:drawings"), TRAIN, 18
@@ -196,6 +201,7 @@ def test_the_scores_are_those_of_the_metrics(scorer, pair):
     assert scorer.conditional_inception_score(samples) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_classifiers(scorer, pair):
     directory = run_directory()
     paths = [directory.path / f"classifier_{name}/metrics.jsonl" for name in ("a", "b", "style")]
@@ -205,6 +211,7 @@ def test_a_run_keeps_its_classifiers(scorer, pair):
     assert again.references == pytest.approx(scorer.references, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_images_that_do_not_fit_raise_value_error(scorer, pair):
     digits, drawings = scorer.inputs["a"], scorer.inputs["b"]
     several = drawings[:20].reshape(2, 10, *drawings.shape[1:])
@@ -228,6 +235,7 @@ def test_images_that_do_not_fit_raise_value_error(scorer, pair):
         scorer.report(lambda images, samples: perfect.to_b(images, samples - 1), perfect.to_a)
 
 
+@pytest.mark.slow
 def test_other_pairs_raise_value_error(pair):
     a, b = pair
     for wrong, message in (

@@ -70,8 +70,6 @@ def assert_close(got, expected):
 
 
 TYPICAL = {
-    "block-autoregressive",
-    "continuous",
     "glow-variational",
     "mixture-base",
 }

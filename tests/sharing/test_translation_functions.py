@@ -43,6 +43,7 @@ def within_a_level(found, expected):
     assert difference.mean() < 0.02
 
 
+@pytest.mark.slow
 def test_every_platform_has_every_function(path):
     with zipfile.ZipFile(path) as archive:
         signature = json.loads(archive.read("signature.json"))

@@ -227,6 +227,7 @@ def test_two_hosts_stop_early_together(tmp_path, coupled):
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 15
 
 
+@pytest.mark.slow
 def test_full_disk_raises_and_keeps_checkpoints(tmp_path, coupled, killed):
     """No file may grow beyond a size that a checkpoint needs."""
     shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
@@ -244,6 +245,7 @@ def test_full_disk_raises_and_keeps_checkpoints(tmp_path, coupled, killed):
     assert_agree(tmp_path, coupled, 0, 0)
 
 
+@pytest.mark.slow
 def test_indivisible_batch_size_raises(tmp_path):
     code, line = run(tmp_path, "--train.accumulate", "4", devices=8)
     assert code == 1

@@ -264,7 +264,7 @@ def test_metrics_are_read_one_step_late(tmp_path, monkeypatch):
     assert order == ["dispatch", "dispatch", "read", "dispatch", "read", "dispatch", "read", "read"]
 
 
-@pytest.mark.parametrize("scan_steps", [1, 4])
+@pytest.mark.parametrize("scan_steps", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_non_finite_loss_raises_and_saves_the_last_good_state(tmp_path, scan_steps):
     config = training.TrainConfig(
         steps=20, batch_size=8, scan_steps=scan_steps, checkpoint_every=5, log_every=1
