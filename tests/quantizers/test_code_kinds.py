@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 
 import jax
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 import vaeflow as vf
-from tests.quantizers.quantizer_registry import numbers
 from vaeflow.quantizers import (
     FiniteScalarQuantizer,
     GroupedQuantizer,
@@ -27,43 +25,52 @@ KEY = jax.random.key(2)
 FIXED = MovingAverage(restart_below=0)
 
 
+def numbers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
 def test_residuals_are_quantised_stage_by_stage():
     features = numbers(6, 5, 3)
     quantizer = ResidualQuantizer(4, num_stages=3, average=None)
-    variables = jax.jit(quantizer.init)(KEY, features)
-    codes = variables["params"]["codebook"]
+
+    @jax.jit
+    def evaluate(features):
+        variables = quantizer.init(KEY, features)
+        result = quantizer.apply(variables, features)
+        stages = [result.indices[..., : stage + 1] for stage in range(3)]
+        few = [quantizer.apply(variables, indices, method="lookup") for indices in stages]
+        return variables["params"]["codebook"], result, few
+
+    codes, result, few = jax.device_get(evaluate(features))
     assert codes.shape == (3, 4, 3)
-    result = quantizer.apply(variables, features)
-    left, losses = features, 0.0
+    left, losses, errors = features, 0.0, []
     for stage in range(3):
-        squares = jnp.sum((left[..., None, :] - codes[stage]) ** 2, axis=-1)
-        index = jnp.argmin(squares, axis=-1)
+        squares = np.sum((left[..., None, :] - codes[stage]) ** 2, axis=-1)
+        index = np.argmin(squares, axis=-1)
         np.testing.assert_array_equal(result.indices[..., stage], index)
         left = left - codes[stage][index]
-        losses += jnp.mean(jnp.min(squares, axis=-1), axis=1)
-        few = quantizer.apply(variables, result.indices[..., : stage + 1], method="lookup")
-        np.testing.assert_allclose(few, features - left, rtol=1e-5, atol=1e-5)
+        losses += np.mean(np.min(squares, axis=-1), axis=1)
+        np.testing.assert_allclose(few[stage], features - left, rtol=1e-5, atol=1e-5)
+        errors.append(np.mean((few[stage] - features) ** 2))
     for name in ("commitment", "codebook"):
         np.testing.assert_allclose(result.losses[name], losses, rtol=1e-5)
     # What enters later stages was clustered too: each explains some of what is left.
-    errors = [
-        float(
-            jnp.mean(
-                (quantizer.apply(variables, result.indices[..., :n], method="lookup") - features)
-                ** 2
-            )
-        )
-        for n in (1, 2, 3)
-    ]
     assert errors[0] > errors[1] > errors[2]
 
 
 def test_dropout_leaves_out_later_stages():
     features = numbers(64, 2, 3)
     quantizer = ResidualQuantizer(4, num_stages=3, average=None, dropout=True)
-    variables = jax.jit(quantizer.init)(KEY, features)
-    whole = quantizer.apply(variables, features)
-    result = quantizer.apply(variables, features, jax.random.key(1), train=True)
+
+    @jax.jit
+    def evaluate(features):
+        variables = quantizer.init(KEY, features)
+        whole = quantizer.apply(variables, features)
+        result = quantizer.apply(variables, features, jax.random.key(1), train=True)
+        first = quantizer.apply(variables, whole.indices[..., :1], method="lookup")
+        return whole, result, first
+
+    whole, result, first = jax.device_get(evaluate(features))
     used = result.indices >= 0
     numbers_used = used.sum(-1)
     assert np.all(numbers_used == numbers_used[:, :1])
@@ -71,14 +78,11 @@ def test_dropout_leaves_out_later_stages():
     np.testing.assert_array_equal(used, np.arange(3) < numbers_used[..., None])
     np.testing.assert_array_equal(result.indices, np.where(used, whole.indices, -1))
     np.testing.assert_array_equal(result.counts.sum(-1), used.sum((0, 1)))
-    first = quantizer.apply(variables, whole.indices[..., :1], method="lookup")
     one = numbers_used[:, 0] == 1
     np.testing.assert_allclose(result.values[one], first[one], rtol=1e-6)
-    error = jnp.mean(jnp.sum((features - first) ** 2, axis=-1), axis=1)
+    error = np.mean(np.sum((features - first) ** 2, axis=-1), axis=1)
     for name in ("commitment", "codebook"):
         np.testing.assert_allclose(result.losses[name][one], error[one], rtol=1e-5)
-    with pytest.raises(ValueError, match="rng must be given for dropout, got None"):
-        quantizer.apply(variables, features, train=True)
 
 
 def test_a_stage_left_out_learns_nothing():
@@ -86,12 +90,16 @@ def test_a_stage_left_out_learns_nothing():
     quantizer = ResidualQuantizer(
         4, num_stages=3, average=MovingAverage(0.5, restart_below=0), dropout=True
     )
-    variables = jax.jit(quantizer.init)(KEY, features)
-    result, state = quantizer.apply(
-        variables, features, jax.random.key(1), train=True, mutable=["codebook"]
-    )
-    expected = 0.5 * variables["codebook"]["counts"] + 0.5 * result.counts
-    np.testing.assert_allclose(state["codebook"]["counts"], expected, rtol=1e-6)
+
+    @jax.jit
+    def learn(features):
+        before = quantizer.init(KEY, features)
+        key = jax.random.key(1)
+        result, after = quantizer.apply(before, features, key, train=True, mutable=["codebook"])
+        return before["codebook"]["counts"], result, after["codebook"]["counts"]
+
+    before, result, after = jax.device_get(learn(features))
+    np.testing.assert_allclose(after, 0.5 * before + 0.5 * result.counts, rtol=1e-6)
     assert np.any(result.indices == -1)
 
 
@@ -99,17 +107,24 @@ def test_groups_are_quantizers_of_their_channels():
     features = numbers(6, 5, 4)
     one = VectorQuantizer(3, average=FIXED)
     grouped = GroupedQuantizer(one, num_groups=2)
-    variables = jax.jit(grouped.init)(KEY, features)
-    result, state = grouped.apply(variables, features, train=True, mutable=["codebook"])
-    losses = 0.0
-    for group in range(2):
-        own = jax.tree.map(lambda leaf, g=group: leaf[g], variables["codebook"]["quantizer"])
-        channels = features[..., 2 * group : 2 * group + 2]
-        alone, after = one.apply({"codebook": own}, channels, train=True, mutable=["codebook"])
+
+    def learn(quantizer, variables, features):
+        return quantizer.apply(variables, features, train=True, mutable=["codebook"])
+
+    @jax.jit
+    def evaluate(features):
+        variables = grouped.init(KEY, features)
+        apart = []
+        for group, channels in enumerate(jnp.split(features, 2, axis=-1)):
+            own = jax.tree.map(lambda leaf, g=group: leaf[g], variables["codebook"]["quantizer"])
+            apart.append(learn(one, {"codebook": own}, channels))
+        return learn(grouped, variables, features), apart
+
+    (result, state), apart = jax.device_get(evaluate(features))
+    for group, (alone, after) in enumerate(apart):
         np.testing.assert_allclose(result.values[..., 2 * group : 2 * group + 2], alone.values)
         np.testing.assert_array_equal(result.indices[..., group], alone.indices)
         np.testing.assert_array_equal(result.counts[group], alone.counts)
-        losses += alone.losses["commitment"]
         jax.tree.map(
             lambda leaf, expected, g=group: np.testing.assert_allclose(
                 leaf[g], expected, rtol=1e-6
@@ -117,14 +132,19 @@ def test_groups_are_quantizers_of_their_channels():
             state["codebook"]["quantizer"],
             after["codebook"],
         )
+    losses = sum(alone.losses["commitment"] for alone, _ in apart)
     np.testing.assert_allclose(result.losses["commitment"], losses, rtol=1e-5)
 
 
 def test_groups_sample_with_their_own_keys():
-    features = jnp.zeros((50, 4))
     grouped = GroupedQuantizer(GumbelQuantizer(8), num_groups=2)
-    variables = jax.jit(grouped.init)(KEY, features)
-    indices = grouped.apply(variables, features, KEY, train=True, temperature=0.5).indices
+
+    @jax.jit
+    def sample(features):
+        variables = grouped.init(KEY, features)
+        return grouped.apply(variables, features, KEY, train=True, temperature=0.5).indices
+
+    indices = np.asarray(sample(np.zeros((50, 4), np.float32)))
     assert np.mean(indices[:, 0] == indices[:, 1]) < 0.4
 
 
@@ -135,7 +155,14 @@ def test_levels_are_reached_numbered_and_even(levels):
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[None].astype(np.float32)
     if len(levels) == 3:
         grid = grid[:, ::6, ::6, ::6]
-    result = jax.jit(quantizer.apply)({}, grid)
+
+    @jax.jit
+    def evaluate(grid):
+        codes = quantizer.apply({}, jnp.arange(quantizer.num_codes), method="lookup")
+        zero = quantizer.apply({}, jnp.zeros((1, len(levels)))).values
+        return quantizer.apply({}, grid), codes, zero
+
+    result, codes, zero = jax.device_get(evaluate(grid))
     assert quantizer.num_codes == np.prod(levels)
     assert np.all(result.counts > 0)
     expected = []
@@ -146,10 +173,9 @@ def test_levels_are_reached_numbered_and_even(levels):
                 for digit, count in zip(reversed(digits), levels, strict=True)
             ]
         )
-    codes = quantizer.apply({}, jnp.arange(quantizer.num_codes), method="lookup")
     np.testing.assert_allclose(codes, expected, rtol=1e-6)
     assert result.losses == {}
-    np.testing.assert_array_equal(quantizer.apply({}, jnp.zeros((1, len(levels)))).values, 0)
+    np.testing.assert_array_equal(zero, 0)
     # A level takes the features whose bounded value rounds to it.
     x = np.asarray(grid[0, ..., 0], np.float64)
     half = 1.001 * (levels[0] - 1) / 2
@@ -174,16 +200,20 @@ def test_entropies_are_those_over_every_corner(bits):
     features = numbers(6, 4, bits)
     quantizer = LookupFreeQuantizer(bits, 3.0)
 
-    def mean(features):
-        return jnp.mean(quantizer.apply({}, features).losses["entropy"])
+    def losses(features):
+        return quantizer.apply({}, features).losses["entropy"]
 
-    result = jax.jit(jax.value_and_grad(mean))(features)
-    expected = jax.jit(jax.value_and_grad(entropies), static_argnums=(1, 2))(features, bits, 3.0)
+    @jax.jit
+    def evaluate(features):
+        ours = jax.value_and_grad(lambda x: jnp.mean(losses(x)))(features)
+        theirs = jax.value_and_grad(entropies)(features, bits, 3.0)
+        bad = losses(features.at[2].set(jnp.nan))
+        return ours, theirs, bad, entropies(jnp.delete(features, 2, axis=0), bits, 3.0)
+
+    result, expected, bad, of_others = jax.device_get(evaluate(features))
     for ours, theirs in zip(result, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    bad = quantizer.apply({}, features.at[2].set(jnp.nan)).losses["entropy"]
-    others = jnp.delete(features, 2, axis=0)
-    np.testing.assert_allclose(jnp.nanmean(bad), entropies(others, bits, 3.0), rtol=1e-4)
+    np.testing.assert_allclose(np.nanmean(bad), of_others, rtol=1e-4)
 
 
 def test_entropy_gradient_of_a_divided_batch_is_that_of_the_full_batch():
@@ -194,16 +224,20 @@ def test_entropy_gradient_of_a_divided_batch_is_that_of_the_full_batch():
     def mean(features, axis):
         return jnp.mean(quantizer.apply({}, features, axis=axis).losses["entropy"])
 
-    whole = jax.jit(jax.grad(lambda x: mean(x, vf.LOCAL)))(features)
-    # Training averages the gradients of parts.
-    gradient = jax.vmap(jax.grad(lambda x: mean(x, axis)), axis_name="data")
-    parts = jax.jit(gradient)(features.reshape(3, 2, 2, 3))
-    np.testing.assert_allclose(parts.reshape(6, 2, 3) / 3, whole, rtol=1e-4, atol=1e-7)
+    @jax.jit
+    def gradients(features):
+        whole = jax.grad(lambda x: mean(x, vf.LOCAL))(features)
+        # Training averages the gradients of parts.
+        gradient = jax.vmap(jax.grad(lambda x: mean(x, axis)), axis_name="data")
+        return whole, gradient(features.reshape(3, 2, 2, 3)).reshape(6, 2, 3) / 3
+
+    whole, parts = gradients(features)
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-7)
 
 
 def test_signs_are_bits():
-    features = jnp.array([[-0.5, 0.0, 2.0], [1e-30, -1.0, -1.0]])
-    result = LookupFreeQuantizer(3).apply({}, features)
+    features = np.float32([[-0.5, 0.0, 2.0], [1e-30, -1.0, -1.0]])
+    result = jax.jit(LookupFreeQuantizer(3).apply)({}, features)
     np.testing.assert_array_equal(result.indices, [4, 1])
     np.testing.assert_array_equal(result.values, [[-1, -1, 1], [1, -1, -1]])
     expected = [0.25 + 1 + 1, 1]
@@ -218,57 +252,67 @@ def test_eighteen_bits_take_little_memory():
 
 
 def test_codes_are_sampled_with_their_probabilities():
-    features = jnp.broadcast_to(numbers(3), (4000, 5, 3))
+    features = np.broadcast_to(numbers(3), (4000, 5, 3))
     quantizer = GumbelQuantizer(4)
-    variables = jax.jit(quantizer.init)(KEY, features)
-    logits = np.asarray(features[0, 0] @ variables["params"]["logits"]["kernel"], np.float64)
+
+    @jax.jit
+    def evaluate(features):
+        variables = quantizer.init(KEY, features)
+        best = quantizer.apply(variables, features[:1]).indices
+        return variables, quantizer.apply(variables, features, KEY, train=True), best
+
+    variables, result, best = jax.device_get(evaluate(features))
+    kernel = np.float64(variables["params"]["logits"]["kernel"])
+    logits = features[0, 0] @ kernel
     probability = np.exp(logits) / np.exp(logits).sum()
-    result = jax.jit(lambda *a: quantizer.apply(*a, train=True))(variables, features, KEY)
     error = np.sqrt(probability * (1 - probability) / 20_000)
     assert np.all(np.abs(result.counts / 20_000 - probability) < 4.5 * error)
     kl = np.sum(probability * np.log(4 * probability))
     np.testing.assert_allclose(result.losses["kl"], 5 * kl, rtol=1e-4)
-    best = quantizer.apply(variables, features[:1]).indices
     np.testing.assert_array_equal(best, np.argmax(logits))
 
 
 def test_relaxed_samples_approach_their_codes():
-    features = numbers(40, 3)
-    hard, relaxed = GumbelQuantizer(4), GumbelQuantizer(4, hard=False)
-    variables = jax.jit(hard.init)(KEY, features)
+    quantizers = {"hard": GumbelQuantizer(4), "relaxed": GumbelQuantizer(4, hard=False)}
 
-    def values(quantizer, temperature):
-        call = jax.jit(functools.partial(quantizer.apply, train=True))
-        return call(variables, features, KEY, temperature=temperature).values
+    @jax.jit
+    def evaluate(features, temperature):
+        variables = quantizers["hard"].init(KEY, features)
+
+        def values(features, name):
+            options = {"train": True, "temperature": temperature}
+            return quantizers[name].apply(variables, features, KEY, **options).values
+
+        codes = values(features, "hard")
+        # In training the gradient of the code is that of the relaxed sample.
+        own = jax.grad(lambda x: jnp.sum(values(x, "hard") ** 3))
+        expected = jax.grad(lambda x: jnp.sum(3 * codes**2 * values(x, "relaxed")))
+        return codes, values(features, "relaxed"), own(features), expected(features)
+
+    features = numbers(40, 3)
+    codes = np.asarray(evaluate(features, 1.0)[0])
 
     def distance(temperature):
-        return float(jnp.mean(jnp.abs(values(relaxed, temperature) - values(hard, 1.0))))
+        return np.mean(np.abs(np.asarray(evaluate(features, temperature)[1]) - codes))
 
     assert distance(1.0) > 3 * distance(0.1) > 0
     assert distance(1e-4) < 1e-3
-
-    # In training the gradient of the code is that of the relaxed sample.
-    def total(features, quantizer):
-        return jnp.sum(
-            quantizer.apply(variables, features, KEY, train=True, temperature=0.7).values ** 3
-        )
-
-    def of_relaxed(features):
-        soft = relaxed.apply(variables, features, KEY, train=True, temperature=0.7).values
-        return jnp.sum(3 * values(hard, 0.7) ** 2 * soft)
-
-    np.testing.assert_allclose(
-        jax.grad(total)(features, hard), jax.grad(of_relaxed)(features), rtol=1e-4, atol=1e-5
-    )
+    _, _, own, expected = evaluate(features, 0.7)
+    np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rotations_are_defined_at_opposite_and_zero_vectors():
-    x = jnp.array([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0], [1e-30, 0.0], [1.0, 1e-4]])
-    codes = jnp.array([[-0.5, -1.0], [1.0, 0.0], [0.0, 0.0], [2.0, 1.0], [-1.0, 0.0]])
-    values, pull = jax.vjp(lambda x: rotation_trick(x, codes), x)
+    x = np.float32([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0], [1e-30, 0.0], [1.0, 1e-4]])
+    codes = np.float32([[-0.5, -1.0], [1.0, 0.0], [0.0, 0.0], [2.0, 1.0], [-1.0, 0.0]])
+    cotangent = np.ones_like(x)
+
+    @jax.jit
+    def rotate(x):
+        values, pull = jax.vjp(lambda x: rotation_trick(x, codes), x)
+        return values, pull(cotangent)[0]
+
+    values, gradient = jax.device_get(rotate(x))
     np.testing.assert_array_equal(values, codes)
-    cotangent = jnp.ones_like(x)
-    gradient = pull(cotangent)[0]
     assert np.all(np.isfinite(gradient))
     np.testing.assert_array_equal(gradient[1:3], cotangent[1:3])
     lengths = np.linalg.norm(np.asarray(gradient, np.float64), axis=1) / np.sqrt(2)
@@ -298,20 +342,29 @@ BATCH = numbers(5, 4)
 )
 def test_fields_out_of_range_raise(quantizer, message):
     with pytest.raises(ValueError, match=message):
-        quantizer.init(KEY, BATCH)
+        jax.eval_shape(quantizer.init, KEY, BATCH)
+
+
+def evaluate_shapes(quantizer, *rng, **options):
+    def evaluate():
+        variables = quantizer.init(KEY, BATCH)
+        return quantizer.apply(variables, BATCH, *rng, mutable=["codebook"], **options)
+
+    jax.eval_shape(evaluate)
 
 
 def test_missing_rng_raises():
+    dropped = ResidualQuantizer(3, num_stages=2, average=None, dropout=True)
     for quantizer, message in (
         (VectorQuantizer(3), "VectorQuantizer: rng must be given for restarts of codes, got None"),
         (ResidualQuantizer(3, num_stages=2), "rng must be given for restarts of codes"),
+        (dropped, "rng must be given for dropout, got None"),
         (GumbelQuantizer(3), "rng must be given for samples in training"),
     ):
-        variables = jax.jit(quantizer.init)(KEY, BATCH)
         with pytest.raises(ValueError, match=message):
-            quantizer.apply(variables, BATCH, train=True, mutable=["codebook"])
+            evaluate_shapes(quantizer, train=True)
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
-        quantizer.apply(variables, BATCH, KEY, temperature=0)
+        evaluate_shapes(GumbelQuantizer(3), KEY, temperature=0)
     for field, value in (("decay", 1.0), ("restart_below", -0.1), ("epsilon", 0.0)):
         with pytest.raises(ValueError, match=f"MovingAverage: {field} must be .*, got {value}"):
             MovingAverage(**{field: value})

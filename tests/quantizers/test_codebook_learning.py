@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.quantizers.quantizer_registry import numbers
 from vaeflow._util.arrays import Axis
 from vaeflow.quantizers import MovingAverage, ResidualQuantizer, VectorQuantizer
 
 CODES, ROWS, POSITIONS, CHANNELS = 7, 5, 4, 3
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def codes_by_hand(average, counts, sums):
@@ -22,9 +25,18 @@ def codes_by_hand(average, counts, sums):
     return sums / smooth[:, None]
 
 
+@jax.jit
+def keys_of(step):
+    return jax.random.split(jax.random.key(step), ROWS)
+
+
+@jax.jit
+def bits_of(keys):
+    return jax.vmap(lambda key: jax.random.bits(key, (POSITIONS,)))(keys)
+
+
 def noise_of(keys):
-    bits = [np.asarray(jax.random.bits(key, (POSITIONS,))) for key in keys]
-    return np.concatenate(bits).astype(np.int64)
+    return np.asarray(bits_of(keys)).reshape(-1).astype(np.int64)
 
 
 def search(vectors, codes):
@@ -68,10 +80,10 @@ def batches(count, seed=1):
     """Features whose distribution moves, so that codes die, the second with bad latents."""
     for step in range(count):
         features = numbers(ROWS, POSITIONS, CHANNELS, seed=seed + step)
-        features = features.at[..., 0].add(3.0 * step)
+        features[..., 0] += 3.0 * step
         if step == 1:
-            features = features.at[1, 2, 0].set(jnp.nan).at[3].set(jnp.inf)
-        yield features, jax.random.split(jax.random.key(100 + step), ROWS)
+            features[1, 2, 0], features[3] = np.nan, np.inf
+        yield features, keys_of(100 + step)
 
 
 def usable(features, keys):
@@ -102,48 +114,61 @@ def test_averages_and_restarts_are_those_of_the_formulas(average):
     assert (len(reference.restarts) > 3) == (average.restart_below > 0)
 
 
-def test_a_restarted_code_is_a_vector_of_the_batch():
+@jax.jit
+def restart(sums, features, keys):
+    """Counts and codes after a step in which every code that no latent uses restarts."""
     quantizer = VectorQuantizer(CODES, average=MovingAverage(0.9, restart_below=0.99))
-    features, keys = next(batches(1))
-    variables = jax.jit(quantizer.init)(jax.random.key(0), features)
-    # All but one code are far off, and so unused.
-    far = jnp.arange(CODES)[:, None] > 0
-    sums = jnp.where(far, 1e3, variables["codebook"]["sums"])
-    variables = {"codebook": {**variables["codebook"], "sums": sums}}
+    variables = {"codebook": {"counts": jnp.ones(CODES), "sums": sums}}
     _, variables = train(quantizer)(variables, features, keys)
     codes = quantizer.apply(variables, jnp.arange(CODES), method="lookup")
+    return variables["codebook"]["counts"], codes
+
+
+def far_codes(first):
+    """Codes that are all far off, and so unused, but for the first."""
+    codes = np.full((CODES, CHANNELS), 1e3, np.float32)
+    codes[0] = first
+    return codes
+
+
+def test_a_restarted_code_is_a_vector_of_the_batch():
+    features, keys = next(batches(1))
+    counts, codes = jax.device_get(restart(far_codes(features[0, 0]), features, keys))
     vectors, _, order = usable(features, keys)
     np.testing.assert_allclose(codes[1:], vectors[order[: CODES - 1]], rtol=1e-5)
-    np.testing.assert_allclose(variables["codebook"]["counts"][1:], 0.1 * 20 / 7 + 0.9, rtol=1e-5)
+    np.testing.assert_allclose(counts[1:], 0.1 * 20 / 7 + 0.9, rtol=1e-5)
 
 
 def test_more_dead_codes_than_latents_restart_as_far_as_these_go():
-    quantizer = VectorQuantizer(CODES, average=MovingAverage(0.9, restart_below=0.99))
     features, keys = next(batches(1))
-    variables = jax.jit(quantizer.init)(jax.random.key(0), features)
-    sums = jnp.full((CODES, CHANNELS), 1e3).at[0].set(0)
-    variables = {"codebook": {**variables["codebook"], "sums": sums}}
-    few = features[:, :2].at[2:].set(jnp.nan)
-    _, variables = train(quantizer)(variables, few, keys)
-    codes = np.asarray(quantizer.apply(variables, jnp.arange(CODES), method="lookup"))
+    features[2:] = features[:, 2:] = np.nan
+    _, codes = jax.device_get(restart(far_codes(0), features, keys))
     assert np.all(np.isfinite(codes))
     np.testing.assert_allclose(
-        np.sort(codes[1:5], axis=0), np.sort(few[:2].reshape(4, CHANNELS), axis=0), rtol=1e-4
+        np.sort(codes[1:5], axis=0),
+        np.sort(features[:2, :2].reshape(4, CHANNELS), axis=0),
+        rtol=1e-4,
     )
     np.testing.assert_allclose(codes[5:], 1e3, rtol=1e-4)
 
 
+@jax.jit
+def start(features):
+    """Codes before the first iteration of clustering and after the third."""
+    quantizers = (
+        VectorQuantizer(CODES, average=None, k_means_iterations=iterations) for iterations in (0, 3)
+    )
+    return [
+        quantizer.init(jax.random.key(0), features)["params"]["codebook"]
+        for quantizer in quantizers
+    ]
+
+
 def test_codes_start_at_distinct_rows_and_become_means_of_clusters():
-    features = numbers(ROWS, POSITIONS, CHANNELS).at[0, 0].set(jnp.nan)
+    features = numbers(ROWS, POSITIONS, CHANNELS)
+    features[0, 0] = np.nan
     vectors = np.asarray(features, np.float64).reshape(-1, CHANNELS)[1:]
-
-    def start(iterations):
-        quantizer = VectorQuantizer(CODES, average=None, k_means_iterations=iterations)
-        return np.asarray(
-            jax.jit(quantizer.init)(jax.random.key(0), features)["params"]["codebook"], np.float64
-        )
-
-    means = start(0)
+    means, found = (np.asarray(codes, np.float64) for codes in start(features))
     rows = [int(np.flatnonzero(np.all(np.float32(vectors) == row, axis=1))[0]) for row in means]
     assert len(set(rows)) == CODES
     for _ in range(3):
@@ -154,56 +179,63 @@ def test_codes_start_at_distinct_rows_and_become_means_of_clusters():
                 for code in range(CODES)
             ]
         )
-    np.testing.assert_allclose(start(3), means, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, means, rtol=1e-5, atol=1e-6)
 
 
 def test_rows_that_count_are_taken_again_where_others_do_not():
-    features = numbers(ROWS, POSITIONS, CHANNELS).at[1:].set(jnp.nan)
-    quantizer = VectorQuantizer(CODES, average=None, k_means_iterations=0)
-    codes = jax.jit(quantizer.init)(jax.random.key(0), features)["params"]["codebook"]
-    assert {tuple(row) for row in np.asarray(codes)} == {
-        tuple(row) for row in np.asarray(features[0])
-    }
+    features = numbers(ROWS, POSITIONS, CHANNELS)
+    features[1:] = np.nan
+    codes = np.asarray(start(features)[0])
+    assert {tuple(row) for row in codes} == {tuple(row) for row in features[0]}
 
 
 def test_directions_are_clustered_on_the_sphere():
-    features = jnp.exp(numbers(ROWS, POSITIONS, 1)) * numbers(ROWS, POSITIONS, CHANNELS, seed=1)
+    features = np.exp(numbers(ROWS, POSITIONS, 1)) * numbers(ROWS, POSITIONS, CHANNELS, seed=1)
     quantizer = VectorQuantizer(CODES, average=MovingAverage(0.5), cosine=True)
-    variables = jax.jit(quantizer.init)(jax.random.key(0), features)
-    np.testing.assert_allclose(np.linalg.norm(variables["codebook"]["sums"], axis=1), 1, rtol=1e-5)
-    found = quantizer.apply(variables, features)
-    direction = features / jnp.linalg.norm(features, axis=-1, keepdims=True)
-    codes = quantizer.apply(variables, jnp.arange(CODES), method="lookup")
-    np.testing.assert_array_equal(found.indices, jnp.argmax(direction @ codes.T, axis=-1))
-    expected = jnp.mean(2 - 2 * jnp.sum(found.values * direction, axis=-1), axis=1)
+
+    @jax.jit
+    def evaluate(features):
+        variables = quantizer.init(jax.random.key(0), features)
+        codes = quantizer.apply(variables, jnp.arange(CODES), method="lookup")
+        return variables["codebook"]["sums"], codes, quantizer.apply(variables, features)
+
+    sums, codes, found = jax.device_get(evaluate(features))
+    np.testing.assert_allclose(np.linalg.norm(sums, axis=1), 1, rtol=1e-5)
+    direction = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    np.testing.assert_array_equal(found.indices, np.argmax(direction @ codes.T, axis=-1))
+    expected = np.mean(2 - 2 * np.sum(found.values * direction, axis=-1), axis=1)
     np.testing.assert_allclose(found.losses["commitment"], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_losses_are_squared_distances_of_each_example():
     features = numbers(ROWS, 2, 2, CHANNELS)
     quantizer = VectorQuantizer(3, average=None)
-    variables = jax.jit(quantizer.init)(jax.random.key(0), features)
 
-    def loss(variables, features, name):
-        return quantizer.apply(variables, features).losses[name]
+    @jax.jit
+    def evaluate(features):
+        variables = quantizer.init(jax.random.key(0), features)
 
-    codes = variables["params"]["codebook"]
-    indices = quantizer.apply(variables, features).indices
-    difference = features - codes[indices]
+        def total(variables, features, name):
+            return jnp.sum(quantizer.apply(variables, features).losses[name])
+
+        gradients = {
+            name: jax.grad(total, (0, 1))(variables, features, name)
+            for name in ("commitment", "codebook")
+        }
+        return variables, quantizer.apply(variables, features), gradients
+
+    variables, found, gradients = jax.device_get(evaluate(features))
+    difference = features - variables["params"]["codebook"][found.indices]
     expected = np.mean(np.sum(np.square(difference), axis=-1), axis=(1, 2))
-    toward_code = {}
     for name in ("commitment", "codebook"):
-        np.testing.assert_allclose(loss(variables, features, name), expected, rtol=1e-5)
-        toward_code[name] = jax.grad(lambda *a, n=name: loss(*a, n).sum(), (0, 1))(
-            variables, features
-        )
-    gradient, features_gradient = toward_code["commitment"]
+        np.testing.assert_allclose(found.losses[name], expected, rtol=1e-5)
+    gradient, features_gradient = gradients["commitment"]
     np.testing.assert_allclose(features_gradient, 2 * difference / 4, rtol=1e-4, atol=1e-6)
     assert not np.any(gradient["params"]["codebook"])
-    gradient, features_gradient = toward_code["codebook"]
+    gradient, features_gradient = gradients["codebook"]
     assert not np.any(features_gradient)
     by_code = np.zeros((3, CHANNELS))
-    np.add.at(by_code, np.asarray(indices), -2 * np.asarray(difference) / 4)
+    np.add.at(by_code, found.indices, -2 * difference / 4)
     np.testing.assert_allclose(gradient["params"]["codebook"], by_code, rtol=1e-4, atol=1e-5)
 
 
@@ -236,20 +268,17 @@ def test_shared_codes_learn_from_all_stages():
 
 def test_training_uses_codes_that_would_have_died():
     """Two far clusters, all codes at one of them: restarts reach the other."""
-    features = jnp.where(jnp.arange(ROWS)[:, None, None] < 2, 5.0, -5.0)
+    features = np.where(np.arange(ROWS)[:, None, None] < 2, np.float32(5), np.float32(-5))
     features = features + 0.1 * numbers(ROWS, POSITIONS, CHANNELS)
+    sums = np.full((4, CHANNELS), 5.0, np.float32)
+    sums[1:] += 100.0
     used = {}
     for share in (0.0, 0.2):
         step = train(VectorQuantizer(4, average=MovingAverage(0.5, restart_below=share)))
-        variables = {
-            "codebook": {
-                "counts": jnp.ones(4),
-                "sums": jnp.full((4, CHANNELS), 5.0).at[1:].add(100.0),
-            }
-        }
+        variables = {"codebook": {"counts": np.ones(4, np.float32), "sums": sums}}
         for count in range(8):
             found, variables = step(variables, features, jax.random.key(count))
-        used[share] = int(np.sum(found.counts > 0))
+        used[share] = int(np.sum(np.asarray(found.counts) > 0))
     assert used == {0.0: 1, 0.2: 4}
 
 
@@ -259,13 +288,18 @@ def test_training_uses_codes_that_would_have_died():
     ids=["one", "stages"],
 )
 def test_codes_start_from_all_of_a_divided_batch(quantizer):
-    features, key = numbers(4, POSITIONS, CHANNELS), jax.random.key(0)
-    init = functools.partial(quantizer.init, axis=Axis("data"))
-    parts = features.reshape(2, 2, POSITIONS, CHANNELS)
-    found = jax.jit(jax.vmap(init, (None, 0), axis_name="data"))(key, parts)
+    @jax.jit
+    def initial(features):
+        key = jax.random.key(0)
+        init = functools.partial(quantizer.init, axis=Axis("data"))
+        parts = features.reshape(2, 2, POSITIONS, CHANNELS)
+        divided = jax.vmap(init, (None, 0), axis_name="data")(key, parts)
+        return divided, quantizer.init(key, features)
+
+    divided, whole = jax.device_get(initial(numbers(4, POSITIONS, CHANNELS)))
     for index in range(2):
         jax.tree.map(
             lambda leaf, expected, i=index: np.testing.assert_allclose(leaf[i], expected),
-            found,
-            jax.jit(quantizer.init)(key, features),
+            divided,
+            whole,
         )
