@@ -307,6 +307,6 @@ def test_probes_belong_to_rows_and_to_both_directions():
     np.testing.assert_allclose(alone, log_det[1, 2], rtol=1e-4)
     network = strong(3).network
     with pytest.raises(ValueError, match=r"probes of shape \(1, 4, 3\) .* shape \(2, 3\)"):
-        bijectors.Residual(network, probes[0], roulette[0]).forward(x[0, :2])
+        jax.eval_shape(bijectors.Residual(network, probes[0], roulette[0]).forward, x[0, :2])
     with pytest.raises(ValueError, match="together, got probes alone"):
         bijectors.Residual(network, probes[0])

@@ -40,7 +40,7 @@ def test_residual_flow_initially_standardises_the_first_batch():
     np.testing.assert_allclose(log_det, np.full(50, -np.log(data.std(0)).sum()), rtol=1e-4)
 
 
-@pytest.mark.parametrize("dimension", [1, 2])
+@pytest.mark.parametrize("dimension", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_density_integrates_to_one(dimension):
     flow = flows.ResidualFlow((dimension,), num_steps=3, hidden_sizes=(4, 4), lipschitz=0.97)
     make = make_flow(flow, noise=0.5)
@@ -73,7 +73,7 @@ def test_density_depends_on_the_label():
 
 def test_probes_need_an_rng_and_are_unbiased():
     data = normal(0, 6, 3)
-    exact_flow = flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(8, 8))
+    exact_flow = flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(8,))
     flow = exact_flow.clone(num_probes=1)
     variables = noisy(flow, data, scale=1.0)
 
@@ -90,7 +90,7 @@ def test_probes_need_an_rng_and_are_unbiased():
     exact, alone, never = jax.device_get(run(KEY))
     np.testing.assert_array_equal(alone, exact)
     np.testing.assert_array_equal(never, exact)
-    keys = jax.random.split(KEY, 4000)
+    keys = jax.jit(jax.random.split, static_argnums=1)(KEY, 4000)
     estimates = np.asarray(jax.jit(jax.vmap(lambda key: log_prob(flow, key)))(keys))
     deviations = estimates.std(axis=0)
     assert deviations.min() > 0.01
@@ -100,9 +100,7 @@ def test_probes_need_an_rng_and_are_unbiased():
     # Rows have probes of their own. The lengths of the series, which they share, matter little.
     correlations = np.corrcoef(estimates.T) - np.eye(len(data))
     assert np.abs(correlations).max() < 0.5
-    more = np.asarray(
-        jax.jit(jax.vmap(lambda key: log_prob(flow.clone(num_probes=4), key)))(keys[:1000])
-    )
+    more = np.asarray(jax.jit(jax.vmap(lambda key: log_prob(flow.clone(num_probes=4), key)))(keys))
     assert np.all(more.std(axis=0) < 0.8 * deviations)
 
 
@@ -128,9 +126,10 @@ def test_draws_have_axes_for_steps_probes_and_rows():
         flow.clone(num_probes=-1).init(KEY)
 
 
-def test_backward_options_have_the_same_gradients_of_estimates():
+@pytest.mark.parametrize("backward", [pytest.param("remat", marks=pytest.mark.slow), "reversible"])
+def test_backward_options_have_the_same_gradients_of_estimates(backward):
     data = normal(0, 5, 2)
-    flow = flows.ResidualFlow((2,), num_steps=3, hidden_sizes=(4, 4), num_probes=1)
+    flow = flows.ResidualFlow((2,), num_steps=2, hidden_sizes=(4,), num_probes=1)
     variables = noisy(flow, data)
 
     def loss(module, variables):
@@ -140,10 +139,9 @@ def test_backward_options_have_the_same_gradients_of_estimates():
 
     @jax.jit
     def run(variables):
-        options = ({}, {"backward": "remat"}, {"backward": "reversible"})
-        return [jax.grad(loss, 1)(flow.clone(**each), variables) for each in options]
+        gradient = jax.grad(loss, 1)
+        return gradient(flow.clone(backward=backward), variables), gradient(flow, variables)
 
-    expected, *others = jax.device_get(run(variables))
-    for got in others:
-        for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    got, expected = jax.device_get(run(variables))
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
