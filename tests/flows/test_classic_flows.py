@@ -116,7 +116,7 @@ def test_density_integrates_to_one(name, dimension):
 
     @jax.jit
     def run(grid):
-        return far_from_identity(flow, 3).inverse_and_log_det(grid)
+        return far_from_identity(flow, 4).inverse_and_log_det(grid)
 
     noise, log_det = jax.device_get(run(grid))
     log_density = np.sum(-(noise**2) / 2 - np.log(2 * np.pi) / 2, axis=-1) + log_det
