@@ -1,7 +1,6 @@
 """Continuous flows: initial state, densities, estimated traces, contexts and errors."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,48 +11,55 @@ def small(channels, **options):
     return flows.ContinuousFlow((channels,), **({"hidden_sizes": (8,)} | options))
 
 
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
 def noisy(module, data, context=None, scale=0.5):
-    variables = module.init(jax.random.key(0), context, data=data)
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [
-        leaf + scale * jax.random.normal(key, leaf.shape)
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, leaves)
+    """Variables initialised on data, with noise on all of them; in `jax.jit`, where it is
+    constant."""
+    random = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda leaf: leaf + scale * np.float32(random.normal(size=leaf.shape)),
+        module.init(jax.random.key(0), context, data=data),
+    )
 
 
 def test_continuous_flow_initially_standardises_the_first_batch():
-    data = 3 + 2 * jax.random.normal(jax.random.key(1), (50, 3))
-    module = small(3, num_steps=2)
-    variables = module.init(jax.random.key(0), data=data)
-    bijector = module.apply(variables)
-    kinds = [type(part) for part in bijector.bijectors]
-    assert kinds == [bijectors.Inverse, bijectors.Continuous, bijectors.Continuous]
-    noise, log_det = jax.jit(bijector.inverse_and_log_det)(data)
+    data = 3 + 2 * normal(1, 50, 3)
+    module = small(3)
+
+    @jax.jit
+    def run(data):
+        return module.apply(module.init(jax.random.key(0), data=data)).inverse_and_log_det(data)
+
+    noise, log_det = run(data)
     np.testing.assert_allclose(noise, (data - data.mean(0)) / data.std(0), atol=1e-5)
-    np.testing.assert_allclose(log_det, -jnp.sum(jnp.log(data.std(0))), atol=1e-5)
+    np.testing.assert_allclose(log_det, np.full(50, -np.sum(np.log(data.std(0)))), atol=1e-5)
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_density_integrates_to_one(channels):
     module = small(channels)
-    variables = noisy(module, jax.random.normal(jax.random.key(2), (32, channels)))
-    density = distributions.Transformed(
-        distributions.standard_normal((channels,)), module.apply(variables)
-    )
-    side = jnp.linspace(-12, 12, 4001 if channels == 1 else 161)
-    grid = jnp.stack(jnp.meshgrid(*[side] * channels), axis=-1).reshape(-1, channels)
-    cell = float(side[1] - side[0]) ** channels
-    total = np.sum(np.exp(jax.jit(density.log_prob)(grid))) * cell
+    data = normal(2, 32, channels)
+
+    @jax.jit
+    def log_prob(data, grid):
+        noise = distributions.standard_normal((channels,))
+        bijector = module.apply(noisy(module, data))
+        return distributions.Transformed(noise, bijector).log_prob(grid)
+
+    side = np.linspace(-12, 12, 4001 if channels == 1 else 161, dtype=np.float32)
+    grid = np.stack(np.meshgrid(*[side] * channels), axis=-1).reshape(-1, channels)
+    total = np.sum(np.exp(log_prob(data, grid))) * (side[1] - side[0]) ** channels
     np.testing.assert_allclose(total, 1, atol=1e-3)
 
 
 def test_probes_need_an_rng():
-    data = jax.random.normal(jax.random.key(2), (256, 3))
-    model = models.FlowModel(small(3, num_probes=2, num_steps=2))
-    variables = {"params": {"flow": noisy(model.flow, data)["params"]}}
-    exact_model = models.FlowModel(small(3, num_steps=2))
+    data = normal(2, 256, 3)
+    model = models.FlowModel(small(3, num_probes=2))
+    exact_model = models.FlowModel(small(3))
+    variables = {"params": {"flow": jax.jit(noisy, static_argnums=0)(model.flow, data)["params"]}}
 
     @jax.jit
     def run(key):
@@ -68,7 +74,7 @@ def test_probes_need_an_rng():
             log_prob(exact_model, rngs={"probe": key}),
         )
 
-    alone, exact, estimated, never = run(jax.random.key(3))
+    alone, exact, estimated, never = jax.device_get(run(jax.random.key(3)))
     np.testing.assert_array_equal(alone, exact)
     np.testing.assert_array_equal(never, exact)
     difference = estimated - exact
@@ -76,17 +82,31 @@ def test_probes_need_an_rng():
     assert abs(np.mean(difference)) < 4 * np.std(difference) / np.sqrt(len(data))
     # Every example has signs of its own.
     assert len(np.unique(np.round(difference, 4))) > 64
-    again = run(jax.random.key(4))[2]
+    again = jax.device_get(run(jax.random.key(4)))[2]
     assert np.std(again - estimated) > 0.01
+
+
+def test_steps_are_equations_with_probes_of_their_own():
+    flow = small(3, num_probes=2, num_steps=3)
+
+    @jax.jit
+    def draws(key):
+        variables = flow.init(key)
+        actnorm, *steps = flow.apply(variables, rngs={"probe": key}).bijectors
+        assert isinstance(actnorm, bijectors.Inverse)
+        assert [type(step) for step in steps] == [bijectors.Continuous] * 3
+        return [jax.random.bits(step.probe_key) for step in steps]
+
+    assert len(set(map(int, draws(jax.random.key(0))))) == 3
 
 
 def test_density_depends_on_the_label():
     module = small(2, num_classes=2)
-    labels = jnp.array([0, 1])
-    data = jnp.ones((2, 2)) * jnp.array([0.5, -0.5])
-    variables = noisy(module, jax.random.normal(jax.random.key(2), (2, 2)), labels)
-    both = jax.jit(lambda labels: module.apply(variables, labels).inverse(data))(labels)
-    swapped = jax.jit(lambda labels: module.apply(variables, labels).inverse(data))(1 - labels)
+    labels = np.array([0, 1])
+    data = np.float32([[0.5, -0.5]] * 2)
+    variables = jax.jit(noisy, static_argnums=0)(module, normal(2, 2, 2), labels)
+    run = jax.jit(lambda labels: module.apply(variables, labels).inverse(data))
+    both, swapped = jax.device_get((run(labels), run(1 - labels)))
     np.testing.assert_allclose(both, swapped[::-1], atol=1e-5)
     assert np.max(np.abs(both[0] - both[1])) > 1e-3
 
