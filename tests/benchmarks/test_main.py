@@ -99,6 +99,7 @@ def test_density_2d(capsys):
     assert found[1][4] != found[2][4]
 
 
+@pytest.mark.slow
 def test_plane(capsys):
     config = plane.Config(
         energies=("ring",), steps=2, updates=300, seeds=2, repeats=1, threads=2, peer=False

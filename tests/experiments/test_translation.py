@@ -77,6 +77,7 @@ def test_digits_are_translated_scored_and_plotted():
             assert np.asarray(image).std() > 1
 
 
+@pytest.mark.slow
 def test_folders_of_grey_and_coloured_images_are_translated():
     assert execute("munit_folders", "run", *folders(), "--loss.cycle", "1") == 0
     found = report("run")["metrics"]

@@ -19,8 +19,8 @@ class Config:
     train: training.TrainConfig
 
 
-def run_directory():
-    return training.open_run_directory("run", Config(TRAIN), experiment="any", preset="one")
+def run_directory(name="run", train=TRAIN):
+    return training.open_run_directory(name, Config(train), experiment="any", preset="one")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,6 +78,18 @@ class OneStyle(Perfect):
         return type(one)(*(np.repeat(entry, count) for entry in one))
 
 
+def test_ratios_are_to_the_distances_of_untranslated_images(pair):
+    """By classifiers that have hardly learned: ratios don't depend on that."""
+    train = dataclasses.replace(TRAIN, steps=2, scan_steps=2)
+    scorer = _scores.open_translation_scorer(pair, run_directory("untrained", train), train=train)
+    perfect = Perfect(scorer, pair[1].truth)
+    found = scorer.report(perfect.to_b, perfect.to_a)
+    for way in ("a_to_b", "b_to_a"):
+        distance = f"frechet_distance/{way}"
+        ratio = found[distance] / found[f"{distance}/untranslated"]
+        assert found[f"frechet_ratio/{way}"] == pytest.approx(ratio, rel=1e-12)
+
+
 @pytest.mark.slow
 def test_the_classifiers_know_digits_and_styles(scorer, pair):
     found = scorer.references
@@ -90,6 +102,7 @@ def test_the_classifiers_know_digits_and_styles(scorer, pair):
     assert _scores.of_styles(pair[1]).num_classes == 18
 
 
+@pytest.mark.slow
 def test_perfect_translations_score_as_true_ones(scorer, pair):
     perfect = Perfect(scorer, pair[1].truth)
     found = scorer.report(perfect.to_b, perfect.to_a)

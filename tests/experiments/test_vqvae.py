@@ -66,11 +66,9 @@ def report(workdir):
     return json.loads(pathlib.Path(workdir, "report.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.figures
-@pytest.mark.parametrize(
-    ("name", "levels"),
-    [pytest.param("vqvae_mnist", 1, marks=pytest.mark.slow), ("vqvae2_celeba", 2)],
-)
+@pytest.mark.parametrize(("name", "levels"), [("vqvae_mnist", 1), ("vqvae2_celeba", 2)])
 def test_stages_run_at_once_or_one_by_one_with_the_same_result(name, levels, capsys):
     names = _evaluation.level_names(levels)
     for number, stage in enumerate(vqvae_mnist.STAGES):
