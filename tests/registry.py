@@ -89,17 +89,9 @@ def representatives(entries: Iterable[Entry]) -> set[str]:
     return {entry.name for entry in chosen.values()}
 
 
-def parameters(entries: Iterable[Entry], *, light: bool = False) -> list[Any]:
-    """Entries to parametrise a test over.
-
-    Args:
-      entries: What to test.
-      light: Whether heavy entries are left to the slow tests.
-    """
-    return [
-        pytest.param(entry, id=entry.name, marks=_marks(entry.slow or (light and entry.heavy)))
-        for entry in entries
-    ]
+def parameters(entries: Iterable[Entry]) -> list[Any]:
+    """Entries to parametrise a test over."""
+    return [pytest.param(entry, id=entry.name, marks=_marks(entry.slow)) for entry in entries]
 
 
 def laws(entries: Sequence[Entry], checks: Iterable[str], structural: set[str]) -> list[Any]:
@@ -207,6 +199,7 @@ BIJECTORS: Sequence[Entry] = (
         makers.transformed_coupling(4, 2, bijectors.SplineTransformer(num_bins=3)),
         (4,),
         (2,),
+        heavy=True,
     ),
     Entry(
         bijectors.MaskedAutoregressive,
@@ -220,6 +213,7 @@ BIJECTORS: Sequence[Entry] = (
         makers_autoregressive.masked_autoregressive(3, bijectors.SplineTransformer(num_bins=3)),
         (3,),
         (2,),
+        heavy=True,
     ),
     Entry(
         bijectors.MaskedAutoregressive,
@@ -268,12 +262,14 @@ BIJECTORS: Sequence[Entry] = (
         "monotone",
         makers_autoregressive.masked_autoregressive(2, bijectors.MonotoneTransformer(3)),
         (2,),
+        slow=True,
     ),
     Entry(
         bijectors.TransformedCoupling,
         "bernstein",
         makers.transformed_coupling(3, 1, bijectors.BernsteinTransformer(4)),
         (3,),
+        slow=True,
     ),
     Entry(bijectors.Permute, "vector", lambda key: bijectors.Permute((2, 0, 3, 1)), (4,)),
     Entry(bijectors.Permute, "image", lambda key: bijectors.Permute((2, 0, 1), 3), (2, 2, 3)),
@@ -339,6 +335,7 @@ BIJECTORS: Sequence[Entry] = (
         makers_linear.sylvester(3, 3, makers_linear.householder),
         (3,),
         (2,),
+        heavy=True,
     ),
     Entry(bijectors.Sylvester, "one-entry", makers_linear.sylvester(1, 1, None), (1,)),
     Entry(bijectors.Householder, "vector", makers_linear.reflections(3, 2), (3,)),
@@ -382,11 +379,11 @@ def _step(flow, variant, context_shape=None, **fields) -> Entry:
     return Entry(type(flow), variant, make, flow.event_shape, context_shape, slow=True, **fields)
 
 
-def _basis(basis, channels, context_shape=None) -> Entry:
+def _basis(basis, channels, context_shape=None, **fields) -> Entry:
     make = makers.flow(
         flows.SylvesterFlow((channels,), num_steps=2, basis=basis), context_shape=context_shape
     )
-    return Entry(type(basis), "sylvester", make, (channels,), context_shape)
+    return Entry(type(basis), "sylvester", make, (channels,), context_shape, **fields)
 
 
 def _stack(variant, *, slow=False, **options) -> Entry:
@@ -433,7 +430,7 @@ FLOWS: Sequence[Entry] = (
     _flow(flows.BoundedFlow(_real_nvp(3), -8, 8), "vector"),
     _flow(flows.StandardizedFlow(_real_nvp(3)), "vector"),
     _flow(flows.StandardizedFlow(_real_nvp(3), learned=False), "fixed-vector", slow=True),
-    _flow(_neural_spline(3), "vector", constant=_FACTORS),
+    _flow(_neural_spline(3), "vector", constant=_FACTORS, slow=True),
     _flow(
         _neural_spline(2, backward="reversible"),
         "vector-context",
@@ -460,7 +457,10 @@ FLOWS: Sequence[Entry] = (
         constant=_FACTORS,
     ),
     _flow(
-        flows.BlockAutoregressiveFlow((2,), num_steps=2, hidden_sizes=(3,)), "flow-context", (2,)
+        flows.BlockAutoregressiveFlow((2,), num_steps=2, hidden_sizes=(3,)),
+        "flow-context",
+        (2,),
+        slow=True,
     ),
     _step(flows.BlockAutoregressiveFlow((3,), hidden_sizes=(3,)), "vector"),
     _flow(flows.NICE((3,), num_steps=2, hidden_sizes=(4,)), "vector-context", (2,)),
@@ -480,12 +480,12 @@ FLOWS: Sequence[Entry] = (
     _step(flows.RadialFlow((2,)), "context", (2,)),
     _flow(flows.SylvesterFlow((3,), num_steps=2), "flow"),
     _step(flows.SylvesterFlow((2,), basis=flows.OrthogonalBasis(2)), "context", (2,)),
-    _basis(flows.OrthogonalBasis(2), 3, (2,)),
+    _basis(flows.OrthogonalBasis(2), 3, (2,), slow=True),
     _basis(flows.HouseholderBasis(2), 2),
-    _basis(flows.IdentityBasis(), 2, (2,)),
+    _basis(flows.IdentityBasis(), 2, (2,), slow=True),
     _flow(flows.GaussianizationFlow((2,), num_steps=2, num_components=3), "flow", slow=True),
     _step(flows.GaussianizationFlow((2,), num_components=3, num_reflections=1), "context", (2,)),
-    _flow(flows.ContinuousFlow((2,), hidden_sizes=(4,)), "flow"),
+    _flow(flows.ContinuousFlow((2,), hidden_sizes=(4,)), "flow", slow=True),
     _flow(
         flows.ContinuousFlow((2,), num_steps=2, hidden_sizes=(4,)), "flow-context", (2,), slow=True
     ),

@@ -80,15 +80,8 @@ def test_the_embedded_table_is_trained_measured_and_plotted(capsys):
     assert np.mean(values) == pytest.approx(found["test_log_likelihood"], rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "flow",
-    [
-        "maf",
-        pytest.param("real-nvp", marks=pytest.mark.slow),
-        pytest.param("spline-coupling", marks=pytest.mark.slow),
-        pytest.param("spline-autoregressive", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("flow", ["maf", "real-nvp", "spline-coupling", "spline-autoregressive"])
 def test_a_gaussian_is_learned_to_its_entropy(flow):
     """The excess over the exact density is estimated on the same rows, without their noise."""
     test = save_gaussian()

@@ -84,7 +84,9 @@ CASES = [
 
 
 SLOW = {
+    "diagonal",
     "full",
+    "gated",
     "shared-flow",
     "mixture",
     "continuous-bernoulli",
