@@ -37,6 +37,7 @@ def process(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_and_computes_as_its_model(tmp_path):
     options = ["--preset", "mnist", "--workdir", "run", *TINY]
     assert _cli.execute("glow_celeba", glow_celeba.PRESETS, glow_celeba.run, options) == 0

@@ -24,6 +24,7 @@ def tables(text: str) -> list[list[list[str]]]:
     return found
 
 
+@pytest.mark.slow
 def test_glow_speed_and_peak(capsys):
     config = glow.Config(
         only=("peer", "peak"),

@@ -90,6 +90,7 @@ def parameters_by_hand() -> dict[str, int]:
     return {"generator": sum(coder.values()), "discriminator": sum(judge.values())}
 
 
+@pytest.mark.slow
 def test_parameters_of_each_player():
     side = munit_ours.make(**TINY)
     found = side.initialize()

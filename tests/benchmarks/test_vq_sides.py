@@ -79,6 +79,7 @@ def test_codes_of_a_kind_that_has_its_own_number_of_them():
 @pytest.mark.parametrize(
     "network", [pytest.param("PixelSNAIL", marks=pytest.mark.slow), "GatedPixelCNN"]
 )
+@pytest.mark.slow
 def test_both_samplers_draw_the_same_maps_from_a_sharp_prior(network):
     side = vq_sampling.make(network=network, side=3, codes=5, channels=8, blocks=1, count=4)
     parameters = side.initialize()

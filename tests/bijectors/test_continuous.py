@@ -185,6 +185,7 @@ def test_nan_parameters_end_the_solver():
     assert np.all(np.isnan(log_det))
 
 
+@pytest.mark.slow
 def test_forward_and_inverse_compute_no_trace():
     bijector = bijectors.Chain([bijectors.Inverse(continuous(3)(jax.random.key(0)))])
     x = rows(3)

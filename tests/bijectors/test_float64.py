@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("which", ["exact", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_maps_are_as_exact_as_float64(which: str) -> None:
     """Round trips and log-determinants, to 1e-9 but where a search or a network is coarser."""
     command = [sys.executable, "-m", "tests.float64", which]

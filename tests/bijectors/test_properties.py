@@ -86,6 +86,7 @@ def test_there_are_two_thousand_cases() -> None:
         for entry in ENTRIES
     ],
 )
+@pytest.mark.slow
 def test_round_trips_at_every_size(entry: registry.Entry) -> None:
     """Images are finite and invert, and a bad example is isolated."""
     cases = []

@@ -127,6 +127,7 @@ def test_draws_have_axes_for_steps_probes_and_rows():
 
 
 @pytest.mark.parametrize("backward", [pytest.param("remat", marks=pytest.mark.slow), "reversible"])
+@pytest.mark.slow
 def test_backward_options_have_the_same_gradients_of_estimates(backward):
     data = normal(0, 5, 2)
     flow = flows.ResidualFlow((2,), num_steps=2, hidden_sizes=(4,), num_probes=1)

@@ -116,6 +116,7 @@ def assert_terms(found, expected):
         np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_generator_loss_equals_a_plain_computation():
     value, metrics, _ = evaluated("munit")
     # A traced weight may be anything, so its term is there.
@@ -155,6 +156,7 @@ def test_discriminators_loss_moves_only_the_discriminators():
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["discriminator"]))
 
 
+@pytest.mark.slow
 def test_the_generators_loss_reaches_every_part_of_both_auto_encoders():
     gradient = evaluated("munit")[2]
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient["generator"]))
@@ -163,6 +165,7 @@ def test_the_generators_loss_reaches_every_part_of_both_auto_encoders():
 
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("part", ["content", "style", "decoder"])
+@pytest.mark.slow
 def test_gradients_of_the_generator_are_slopes_of_its_loss(domain, part):
     params = variables()["params"]
     slope = evaluated("munit")[2]["generator"][domain][part]
@@ -182,7 +185,9 @@ def test_gradients_of_the_generator_are_slopes_of_its_loss(domain, part):
 
 
 @pytest.mark.parametrize("fill", CONSTANT)
-@pytest.mark.parametrize("name", ["munit", "munit_discriminator"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("munit", marks=pytest.mark.slow), "munit_discriminator"]
+)
 def test_white_and_black_images_have_finite_losses_and_gradients(name, fill):
     value, metrics, gradient = evaluated(name, batch=CONSTANT[fill])
     assert np.isfinite(value)
@@ -195,8 +200,9 @@ def test_white_and_black_images_have_finite_losses_and_gradients(name, fill):
 
 
 def test_noise_follows_the_keys():
-    metrics, keys = evaluated("munit")[1], jax.random.split(jax.random.key(6), ROWS)
-    other = compiled("munit")(variables()["params"], BATCH, keys, WEIGHTS)[0][1].metrics
+    loss = jax.jit(lambda variables, keys: losses.munit(GAME, variables, BATCH, keys)[1].metrics)
+    metrics = loss(variables(), KEYS)
+    other = loss(variables(), jax.random.split(jax.random.key(6), ROWS))
     for name in NAMES:
         assert metrics[name] != other[name], name
 

@@ -66,7 +66,9 @@ def test_each_level_has_its_own_prior():
     np.testing.assert_allclose(bottom, of_bottom, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("levels", "classes"), [(1, None), (2, 2)])
+@pytest.mark.parametrize(
+    ("levels", "classes"), [(1, None), pytest.param(2, 2, marks=pytest.mark.slow)]
+)
 def test_samples_are_decoded_codes_of_the_priors(levels, classes):
     model, variables = example(levels, classes)
     labels = None if classes is None else LABELS

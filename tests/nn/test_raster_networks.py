@@ -18,7 +18,11 @@ from tests.raster_networks import (
     snail,
 )
 
-every = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+every = pytest.mark.parametrize(
+    "make",
+    [gated, pytest.param(snail, marks=pytest.mark.slow)],
+    ids=NETWORKS,
+)
 
 
 def solved(network, variables, context, maps):

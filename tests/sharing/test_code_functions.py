@@ -16,6 +16,7 @@ NAMES = {1: ("codes",), 2: ("top", "bottom")}
 @pytest.mark.parametrize(
     ("levels", "classes"), [pytest.param(2, None, marks=pytest.mark.slow), (1, 2)]
 )
+@pytest.mark.slow
 def test_exported_functions_are_the_models(levels, classes, tmp_path):
     model = code_model(levels, classes)
     labels = () if classes is None else (LABELS,)

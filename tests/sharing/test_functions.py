@@ -115,6 +115,7 @@ def test_exported_functions_are_the_models(name, tmp_path):
         for case in exported_models.CONTEXTS
     ],
 )
+@pytest.mark.slow
 def test_conditional_models_export_too(case):
     _, model, shape, dtype = case
     generator = np.random.default_rng(0)

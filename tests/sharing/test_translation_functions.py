@@ -63,6 +63,7 @@ def test_every_platform_has_every_function(path):
 
 
 @pytest.mark.parametrize("domain", ["a", pytest.param("b", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_loaded_functions_are_the_models(loaded, domain):
     to = OTHER[domain]
     images = IMAGES[domain]
