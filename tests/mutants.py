@@ -913,7 +913,7 @@ MUTANTS = [
         "sharing/exported-flow-ignores-temperature",
         'model.apply(variables, temperature=temperature, method="noise")',
         'model.apply(variables, method="noise")',
-        "tests/sharing/test_functions.py -k 'exported_functions and vectors'",
+        "tests/sharing/test_functions.py -k 'exported_functions and mixture'",
     ),
     Mutant(
         "sharing/exported-vae-ignores-temperature",

@@ -116,7 +116,6 @@ def assert_terms(found, expected):
         np.testing.assert_allclose(value, expected[name], rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.slow
 def test_generator_loss_equals_a_plain_computation():
     value, metrics, _ = evaluated("munit")
     # A traced weight may be anything, so its term is there.

@@ -438,7 +438,6 @@ def test_an_exported_model_is_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("prior", [None, bases.LabelledGaussianBase((LATENTS,), num_classes=3)])
-@pytest.mark.slow
 def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
     model = models.VAE(
         encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),
