@@ -16,7 +16,7 @@ SHAPE = (4, 5)
 
 
 class Drawn(NamedTuple):
-    """A distribution and what it makes of a key: samples, and their densities in two ways."""
+    """A distribution, samples of it, and their densities computed in two ways."""
 
     distribution: distrax.Distribution
     samples: np.ndarray

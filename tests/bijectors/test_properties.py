@@ -23,8 +23,6 @@ ENTRIES = [
     for entry in registry.BIJECTORS
     if len(entry.event_shape) == 1 and not entry.public.__name__.startswith("Scan")
 ]
-QUICK = registry.representatives(ENTRIES)
-"""One entry of each class; the others are left to the slow tests."""
 BATCH = (2, 3)
 BOUND = ("basis", "*.basis")
 """Leaves whose size isn't free: orthonormal columns."""
@@ -70,23 +68,13 @@ def compiled(entry: registry.Entry):
 
 
 def test_there_are_two_thousand_cases() -> None:
-    """Over all bijectors of vectors, those included that are left to the slow tests."""
+    """The entries and the cases of each make 2,000 or more."""
     assert EXAMPLES * len(ENTRIES) >= 2000
     assert len({entry.public for entry in ENTRIES}) >= 20
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [
-        pytest.param(
-            entry,
-            id=entry.name,
-            marks=[] if entry.name in QUICK and not entry.heavy else [pytest.mark.slow],
-        )
-        for entry in ENTRIES
-    ],
-)
 @pytest.mark.slow
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_round_trips_at_every_size(entry: registry.Entry) -> None:
     """Images are finite and invert, and a bad example is isolated."""
     cases = []

@@ -209,9 +209,7 @@ ENTRIES = (
     Entry(GumbelQuantizer, "relaxed", GUMBEL.copy(hard=False), of_relaxed_sample, exact=False),
 )
 
-FIRST = [
-    entry for i, entry in enumerate(ENTRIES) if entry.public not in {e.public for e in ENTRIES[:i]}
-]
+FIRST = tuple({entry.public: entry for entry in reversed(ENTRIES)}.values())
 """One entry of each class."""
 
 
