@@ -94,6 +94,15 @@ def inexact_variables(made: models.VAE) -> dict:
     return {"params": {**variables["params"], "decoder": decoder_variables()}}
 
 
+def noisy(variables: dict, scale: float) -> dict:
+    """Variables with normal noise, by a key of each leaf's size."""
+
+    def moved(leaf: jax.Array) -> jax.Array:
+        return leaf + scale * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
+
+    return jax.tree.map(moved, variables)
+
+
 def log_likelihood() -> np.ndarray:
     """Computes log p(x) of `DATA`, in nats."""
     covariance = WEIGHTS.T @ WEIGHTS + NOISE**2 * np.eye(SIZE)

@@ -147,8 +147,7 @@ def grouped_model(**more):
 def grouped_case(model):
     @jax.jit
     def make():
-        noise = lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape)  # noqa: E731
-        return jax.tree.map(lambda leaf: leaf + 0.3 * noise(leaf), model.init(KEY, exact.DATA))
+        return exact.noisy(model.init(KEY, exact.DATA), 0.3)
 
     images = np.random.RandomState(5).normal(size=(8, *exact.SHAPE)).astype(np.float32)
     return model, make(), {"image": images, "index": np.arange(8)}

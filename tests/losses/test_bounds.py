@@ -103,12 +103,7 @@ def test_gradients_of_less_variance_have_the_same_mean(name, samples):
     # Near the exact posterior, where the plain gradient is mostly noise.
     model = exact.model()
 
-    @jax.jit
-    def move(variables):
-        noise = lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape)  # noqa: E731
-        return jax.tree.map(lambda leaf: leaf + 0.05 * noise(leaf), variables)
-
-    variables = move(exact.exact_variables())
+    variables = jax.jit(exact.noisy)(exact.exact_variables(), 0.05)
     plain = gradients("importance_weighted", model, variables, 4000, samples)
     ours = gradients(name, model, variables, 4000, samples)
     for part, (long, short) in enumerate(zip(plain, ours, strict=True)):

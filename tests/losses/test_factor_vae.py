@@ -50,8 +50,7 @@ def judge():
     @jax.jit
     def make():
         made = MODEL.init(KEY, BATCH["image"])["params"]["discriminator"]
-        noise = lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape)  # noqa: E731
-        return jax.tree.map(lambda leaf: leaf + 0.2 * noise(leaf), made)
+        return exact.noisy(made, 0.2)
 
     return jax.device_get(make())
 
