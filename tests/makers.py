@@ -312,7 +312,9 @@ def _initialised(
                 contexts = jax.random.normal(keys[1], (ROWS, *context_shape))
             return init(keys[2], data, contexts)
 
-        return initialised()
+        # Kept, so not a tracer where `make` is compiled.
+        with jax.ensure_compile_time_eval():
+            return initialised()
 
     @jax.jit
     def bijector(variables: Any, key: Array, context: Array | None) -> distrax.Bijector:

@@ -45,6 +45,7 @@ def deep_variables(depth=5):
     return {"params": parameters}
 
 
+@pytest.mark.slow
 def test_deep_wide_stack_inverts_like_full_passes():
     variables = jax.device_get(jax.jit(deep_variables)())
     stack = bijectors.Scan(Step(), variables)
@@ -117,6 +118,7 @@ def test_nonfinite_row_is_isolated(direction, bad):
         np.testing.assert_array_equal(log_det[row], expected_log_det[row])
 
 
+@pytest.mark.slow
 def test_bfloat16_network_round_trips_to_its_own_precision():
     conditioner = network(jax.random.key(2), 6, 2, hidden_sizes=(16, 16))
     module = conditioner.module.clone(dtype=jnp.bfloat16)

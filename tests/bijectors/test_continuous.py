@@ -109,7 +109,8 @@ def test_gradients_are_those_of_the_solution():
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
-@pytest.mark.parametrize("probes", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("probes", [1, 4])
+@pytest.mark.slow
 def test_probes_estimate_the_trace_without_bias(probes):
     count = 4096
     x = np.broadcast_to(rows(1)[0], (count, 3))

@@ -60,6 +60,7 @@ def test_values_and_slopes_equal_the_formula():
     np.testing.assert_allclose(log_det, np.log(slope), atol=5e-6)
 
 
+@pytest.mark.slow
 def test_tails_have_the_slope_of_the_widest_kernel():
     x = np.array([-1e6, -1e3, 1e3, 1e6, 1e18], np.float32)
     widest = np.exp(-LOG_SCALES.max())

@@ -99,6 +99,7 @@ def test_round_trip_near_the_lipschitz_bound(channels):
     assert np.abs(log_det).max() > 0.1  # it isn't all but the identity
 
 
+@pytest.mark.slow
 def test_gradients_of_the_inverse_are_those_of_its_unrolled_iteration():
     y, weight = normal(0, 2, 5, 2)
 
@@ -245,6 +246,7 @@ def test_estimate_has_the_mean_of_the_exact_log_det():
     assert_unbiased(gradients, expected, 0.02)
 
 
+@pytest.mark.slow
 def test_estimate_and_gradients_of_a_network_have_the_means_of_the_exact():
     x = normal(0, 2, 3)
 

@@ -77,7 +77,7 @@ def distance(a, b):
 @pytest.mark.parametrize(
     ("direction", "scale"),
     [
-        ("density", 2.0),
+        pytest.param("density", 2.0, marks=pytest.mark.slow),
         pytest.param("density", 1.0, marks=AS_USERS_COMPILE),
         pytest.param("density", 2.0, marks=AS_USERS_COMPILE, id="density-2.0-optimized"),
         pytest.param("sample", 1.0, marks=AS_USERS_COMPILE),
@@ -123,6 +123,7 @@ def test_temporary_memory_hardly_grows_with_depth():
     assert temporaries(16, backward="remat") <= plain / 2
 
 
+@pytest.mark.slow
 def test_program_does_not_grow_with_depth():
     def sizes(steps, *options):
         variables = jax.eval_shape(lambda: glow(steps).init(jax.random.key(0), data=IMAGES))

@@ -44,6 +44,7 @@ def strength(image: np.ndarray) -> np.ndarray:
     return (255 - image[..., 1].astype(float)) / (255 - 12.75)
 
 
+@pytest.mark.slow
 def test_images_are_the_digits_rendered_in_their_styles(dataset):
     digits = data.open_dataset(data.DataConfig("embedded:digits"))
     assert dataset.truth == COLORED

@@ -88,7 +88,10 @@ def test_top_p_one_keeps_all_and_temperature_zero_is_finite():
 
 @pytest.mark.parametrize(
     ("make", "options"),
-    [(NETWORKS["PixelSNAIL"], {}), *((gated, options) for options in CUTS.values())],
+    [
+        pytest.param(NETWORKS["PixelSNAIL"], {}, marks=pytest.mark.slow),
+        *((gated, options) for options in CUTS.values()),
+    ],
     ids=["PixelSNAIL", *CUTS],
 )
 def test_probabilities_of_all_maps_add_up_to_one(make, options):
@@ -121,8 +124,8 @@ def test_log_prob_is_of_renormalised_probabilities(options):
     ("make", "kind"),
     [
         (NETWORKS["GatedPixelCNN"], "none"),
-        (NETWORKS["PixelSNAIL"], "maps"),
         # The tests of networks have these as well, without the samples.
+        pytest.param(NETWORKS["PixelSNAIL"], "maps", marks=pytest.mark.slow),
         pytest.param(NETWORKS["GatedPixelCNN"], "maps", marks=pytest.mark.slow),
         pytest.param(NETWORKS["PixelSNAIL"], "none", marks=pytest.mark.slow),
     ],
@@ -212,6 +215,7 @@ def test_values_broadcast_against_the_contexts():
     np.testing.assert_allclose(log_prob(code_map, maps[1]), density[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_have_float32_probabilities_that_add_up():
     code_map = distribution(gated((1, 2), 3, num_blocks=1, dtype=jnp.bfloat16))
     density = np.asarray(log_prob(code_map, all_maps(3, 1, 2)))

@@ -85,6 +85,7 @@ def test_contrast_and_brightness_are_style_and_not_content(channels):
     assert np.abs(content(-x) - content(x)).max() > 0.3 * spread
 
 
+@pytest.mark.slow
 def test_networks_compute_in_bfloat16_and_return_float32():
     x = values(2, 8, 8, 1)
     for network in (CONTENT, STYLE):

@@ -308,6 +308,7 @@ def arrays(workdir, config):
     return restored["tree"], lines
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_bit_for_bit(capfd):
     """The parameters are the same, and the terminal shows only our own lines."""
     import jax

@@ -130,6 +130,7 @@ def test_original_reconstruction_and_change_are_drawn(capsys):
     assert places[0] < places[1] < places[2]
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_through_the_values_of_a_draw_of_the_prior():
     model, variables = plain_run()
     arguments = ["run", "--set", "z0=1", "--sweep", "z2", "--prior", "7", "--out", "out.png"]

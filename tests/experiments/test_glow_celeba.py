@@ -142,6 +142,7 @@ def _not_found(name):
     raise importlib.metadata.PackageNotFoundError(name)
 
 
+@pytest.mark.slow
 def test_no_traceback_reaches_the_terminal(tmp_path):
     command = [sys.executable, "-m", "experiments.glow_celeba", "--data.source", "npz:none.npz"]
     command += ["--workdir", str(tmp_path / "run")]

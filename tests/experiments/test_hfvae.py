@@ -159,6 +159,7 @@ def test_information_and_accuracy_of_the_category():
     assert "cluster_accuracy" not in hfvae_mnist.category_metrics(posterior, None)
 
 
+@pytest.mark.slow
 def test_measures_cover_every_example_once(monkeypatch):
     config = hfvae_mnist.Config(
         data.DataConfig("npz:digits.npz"),

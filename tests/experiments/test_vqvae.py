@@ -127,6 +127,7 @@ def test_codes_are_those_of_the_model_and_survive_a_file():
     assert len(codes.splits["test"]["top"]) == len(dataset.test)
 
 
+@pytest.mark.slow
 def test_another_configuration_is_an_error_once_there_are_steps(capsys):
     # The program that another test compiles.
     assert execute("vqvae2_celeba", "run", "--stage", "auto-encoder", "--data.flip") == 0

@@ -53,7 +53,10 @@ def test_each_flow_is_cheap_in_its_direction(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("transformer", [None, bijectors.SplineTransformer(num_bins=3)])
+@pytest.mark.parametrize(
+    "transformer",
+    [None, pytest.param(bijectors.SplineTransformer(num_bins=3), marks=pytest.mark.slow)],
+)
 def test_density_depends_on_the_label_in_one_dimension(kind, transformer):
     options = {} if transformer is None else {"transformer": transformer}
     module = small(KINDS[kind], 1, num_classes=2, **options)
@@ -75,6 +78,7 @@ def test_density_depends_on_the_label_in_one_dimension(kind, transformer):
     assert jnp.trapezoid(density, grid[:, 0]) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_one_channel_suits_autoregressive_splines_and_not_couplings():
     options = {"num_steps": 2, "num_bins": 3, "hidden_sizes": (4,)}
     module = flows.NeuralSplineFlow((1,), autoregressive=True, **options)

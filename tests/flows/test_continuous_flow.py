@@ -55,6 +55,7 @@ def test_density_integrates_to_one(channels):
     np.testing.assert_allclose(total, 1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_probes_need_an_rng():
     data = normal(2, 256, 3)
     model = models.FlowModel(small(3, num_probes=2))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 from vaeflow import distributions, flows
@@ -30,6 +31,7 @@ def test_initial_flow_makes_data_nearly_normal():
     assert log_prob.mean() > moments.logpdf(data).mean() + 0.2
 
 
+@pytest.mark.slow
 def test_density_integrates_to_one():
     module = flows.GaussianizationFlow((2,), num_steps=2, num_components=4)
     bijector = module.apply(module.init(jax.random.key(1), data=ring(64)))

@@ -55,6 +55,7 @@ def test_density_integrates_to_one(dimension):
     assert np.std(log_det) > 0.02  # it isn't affine
 
 
+@pytest.mark.slow
 def test_density_depends_on_the_label():
     labels = np.array([0, 1, 0, 1])
     flow = flows.ResidualFlow((2,), num_steps=2, hidden_sizes=(8, 8), num_classes=2)

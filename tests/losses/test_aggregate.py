@@ -201,6 +201,7 @@ def test_terms_sum_to_the_bound(loss):
     assert float(value.mean()) == pytest.approx(float(parts["negative_elbo"].mean()), abs=0.05)
 
 
+@pytest.mark.slow
 def test_discrete_group_is_one_dimension(grouped_figures):
     _, parts = grouped_figures["hfvae"]
     within = {name for name in parts if name.startswith("total_correlation/")}

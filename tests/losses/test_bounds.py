@@ -97,7 +97,11 @@ def gradients(name, model, variables, count, samples):
 
 
 @pytest.mark.parametrize(
-    ("name", "samples"), [("sticking_the_landing", 1), ("doubly_reparameterized", 4)]
+    ("name", "samples"),
+    [
+        pytest.param("sticking_the_landing", 1, marks=pytest.mark.slow),
+        ("doubly_reparameterized", 4),
+    ],
 )
 def test_gradients_of_less_variance_have_the_same_mean(name, samples):
     # Near the exact posterior, where the plain gradient is mostly noise.
@@ -120,6 +124,7 @@ def test_no_gradient_reaches_the_exact_posterior():
     assert np.abs(found).max() < 1e-3 < 0.1 < np.abs(plain).max()
 
 
+@pytest.mark.slow
 def test_gradients_are_defined_for_posteriors_that_are_flows():
     flow = flows.PlanarFlow((exact.LATENTS,), num_steps=2)
     posterior = encoders.FlowPosterior(encoders.DiagonalGaussianPosterior(exact.LATENTS), flow)

@@ -211,6 +211,7 @@ def test_source_rows_are_uniform():
         np.testing.assert_allclose(np.delete(counts, row) / 3000, 1 / 3, atol=0.03)
 
 
+@pytest.mark.slow
 def test_discrete_variable_is_one_dimension():
     groups = {
         "style": encoders.DiagonalGaussianPosterior(2),
@@ -261,7 +262,7 @@ def test_divided_batch_equals_undivided(name):
         np.testing.assert_allclose(a.mean(0), b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+@pytest.mark.parametrize("strategy", [pytest.param("jit", marks=pytest.mark.slow), "pmap"])
 def test_players_are_trained_by_either_strategy(strategy):
     optimizers = {"model": optax.adam(1e-2), "discriminator": optax.adam(1e-2)}
     step = training.make_train_step(

@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vaeflow import flows, losses, models
 
@@ -116,6 +117,7 @@ def test_context_key_names_the_entry_of_the_batch():
     assert found["bits_per_dim"][1] != found["bits_per_dim"][0]
 
 
+@pytest.mark.slow
 def test_log_dets_are_estimated_only_in_training():
     model = models.FlowModel(
         flows.ResidualFlow((3,), num_steps=2, hidden_sizes=(4, 4), num_probes=1)

@@ -198,6 +198,7 @@ def test_white_and_black_images_have_finite_losses_and_gradients(name, fill):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_noise_follows_the_keys():
     loss = jax.jit(lambda variables, keys: losses.munit(GAME, variables, BATCH, keys)[1].metrics)
     metrics = loss(variables(), KEYS)

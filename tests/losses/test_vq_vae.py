@@ -36,6 +36,7 @@ def gradient(name):
 
 
 @every_coder()
+@pytest.mark.slow
 def test_every_parameter_is_trained(name):
     (loss, aux), found = gradient(name)
     assert jnp.isfinite(loss)
@@ -85,7 +86,7 @@ def test_codes_are_learned_only_in_training(name):
         assert np.any(np.asarray(old) != np.asarray(new))
 
 
-@pytest.mark.parametrize("name", ["lookup-free", "2 levels"])
+@pytest.mark.parametrize("name", [pytest.param("lookup-free", marks=pytest.mark.slow), "2 levels"])
 def test_a_divided_batch_trains_as_the_full_batch(name):
     @jax.jit
     def run(variables):

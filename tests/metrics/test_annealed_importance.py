@@ -64,6 +64,7 @@ def test_few_temperatures_leave_the_mean_weight_unbiased():
         np.testing.assert_allclose(result, exact.log_likelihood(), atol=0.1)
 
 
+@pytest.mark.slow
 def test_step_sizes_follow_the_scale_of_a_labelled_prior():
     # Wide latents in one class, narrow ones in the other, and a shift of the images for each.
     model = exact.model(

@@ -107,6 +107,7 @@ def test_upper_codes_are_kept_and_the_rest_sampled_given_them():
     assert np.abs(expected[0] - expected[1]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_options_of_sampling_reach_every_level():
     model, variables = example()
 

@@ -110,6 +110,7 @@ def test_contexts_and_samples_have_any_batch_axes():
     np.testing.assert_allclose(single[:, :, 1], every[:, :, 1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_options_of_sampling_reach_the_distribution():
     model, variables, _ = prepared("nothing")
     options = {"temperature": 0.5, "top_k": 3, "top_p": 0.5}
@@ -154,6 +155,7 @@ def test_prior_starts_at_the_frequencies_of_the_first_maps():
     jax.tree.map(np.testing.assert_array_equal, variables, without)
 
 
+@pytest.mark.slow
 def test_maximum_likelihood_starts_at_the_bits_of_a_code():
     options, context = CASES["labels and codes above"]
     model = prior(**options)
@@ -179,6 +181,7 @@ def test_maximum_likelihood_starts_at_the_bits_of_a_code():
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_channels_are_dropped_only_in_training():
     model = models.CodePrior(gated(num_blocks=1, dropout=0.5))
 

@@ -38,7 +38,13 @@ def initial(model, context=None):
     )
 
 
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("mixture", "resampled") else [pytest.mark.slow])
+        for name in BASES
+    ],
+)
 def test_density_is_that_of_the_base_at_the_noise(name):
     model = models.FlowModel(FLOW, base=BASES[name])
 
@@ -77,6 +83,7 @@ def test_temperature_scales_deviations_from_the_mean(name):
         np.testing.assert_allclose(cold - mean, 0.5 * (warm - mean), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_context_of_the_flow_gives_the_base_its_batch_axes():
     model = models.FlowModel(FLOW, base=BASES["mixture"])
     context = np.random.RandomState(0).normal(size=(4, 3)).astype(np.float32)

@@ -239,6 +239,7 @@ def test_density_integrates_to_one(shape):
     np.testing.assert_allclose(mass, 1, atol=0.06)
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_keep_float32_densities():
     model, exact = glow(dtype=jnp.bfloat16), figures()["log_prob"]
 
@@ -272,7 +273,7 @@ def slopes(**options):
     [
         pytest.param({"scan": False}, marks=pytest.mark.slow),
         pytest.param({"backward": "remat"}, marks=pytest.mark.slow),
-        {"backward": "reversible"},
+        pytest.param({"backward": "reversible"}, marks=pytest.mark.slow),
         pytest.param({"plu": True}, marks=pytest.mark.slow),
     ],
     ids=str,

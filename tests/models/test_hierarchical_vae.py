@@ -294,6 +294,7 @@ def test_divided_batch_equals_undivided(made, loss):
         np.testing.assert_allclose(measured[name].mean(), value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_level_learns(made):
     model, variables = made
     batch = {"image": IMAGES}

@@ -87,6 +87,8 @@ SLOW = {
     "diagonal",
     "full",
     "gated",
+    "grouped",
+    "logistic-mixture",
     "shared-flow",
     "mixture",
     "continuous-bernoulli",
@@ -303,6 +305,7 @@ def test_encoding_maps_the_base_mean_through_the_flow(posterior):
                 base=bases.LabelledGaussianBase((LATENTS,), num_classes=3),
             ),
             id="flow-of-labelled",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -438,6 +441,7 @@ def test_an_exported_model_is_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("prior", [None, bases.LabelledGaussianBase((LATENTS,), num_classes=3)])
+@pytest.mark.slow
 def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
     model = models.VAE(
         encoders.Encoder(NETWORKS["dense"][0], DIAGONAL),

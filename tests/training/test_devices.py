@@ -189,6 +189,7 @@ def test_scanned_microbatches_on_several_devices_equal_one(tmp_path):
         assert_agree(path, paths[0])
 
 
+@pytest.mark.slow
 def test_run_resumes_on_more_devices(tmp_path, coupled, killed):
     shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     assert run(tmp_path, *KILLED, devices=8)[0] == 0
@@ -206,6 +207,7 @@ def test_run_resumes_on_other_numbers_of_devices(tmp_path, coupled, strategy):
     assert_agree(tmp_path, coupled)
 
 
+@pytest.mark.slow
 def test_signal_to_one_host_stops_all_and_one_resumes(tmp_path, coupled):
     options = ("--stop-at", "5")
     for code, line in run_hosts(tmp_path, *options):

@@ -196,6 +196,7 @@ def test_update_over_a_named_axis_equals_undivided_update():
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_scanned_steps_equal_single_steps():
     optimizer = optax.adam(1e-2)
     options = {"seed": 0, "weights": {"weight": lambda step: 1.0 + step}}
@@ -248,6 +249,7 @@ def test_unknown_player_names_raise():
         training.make_update(None, {"a": toy.loss}, {"a": optax.sgd(1.0)}, weights={"b": {}})
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_keep_float32_state():
     flow = vf.flows.Glow(
         (4, 4, 1), num_levels=1, num_steps=2, hidden_features=8, dtype=jnp.bfloat16

@@ -90,9 +90,20 @@ class Case:
     # Bijectors and inputs.
 
     def bijector(self, seed: int = 0, context: Array | None = None) -> distrax.Bijector:
-        """Makes the bijector whose parameters have this number."""
+        """Makes the bijector whose parameters have this number, as users without jit do."""
+        return self.make(*self._arguments(seed, context))
+
+    def compiled_bijector(self, seed: int = 0, context: Array | None = None) -> distrax.Bijector:
+        """Makes the same bijector by a function that is compiled once."""
+        return self._make(*self._arguments(seed, context))
+
+    def _arguments(self, seed: int, context: Array | None) -> tuple[Array, ...]:
         key = jax.random.key(seed)
-        return self.make(key) if self.context_shape is None else self.make(key, context)
+        return (key,) if self.context_shape is None else (key, context)
+
+    @functools.cached_property
+    def _make(self) -> Callable[..., distrax.Bijector]:
+        return jax.jit(self.make)
 
     @functools.cached_property
     def contexts(self) -> Float[Array, "batch *context"] | None:
@@ -104,14 +115,14 @@ class Case:
     @functools.cached_property
     def batched(self) -> distrax.Bijector:
         """The bijector, given the contexts of the whole batch."""
-        return self.bijector(0, self.contexts)
+        return self.compiled_bijector(0, self.contexts)
 
     @functools.cached_property
     def singles(self) -> list[distrax.Bijector]:
         """The same bijector, given the context of one example at a time."""
         if self.context_shape is None:
             return [self.batched] * BATCH
-        return [self.bijector(0, context) for context in self.contexts]
+        return [self.compiled_bijector(0, context) for context in self.contexts]
 
     @functools.cached_property
     def x(self) -> Float[Array, "batch *event_in"]:

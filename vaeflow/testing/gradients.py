@@ -158,7 +158,7 @@ def check_context(case: Case) -> None:
     """Another context gives another result, and gradients reach the context."""
     if case.context_shape is None:
         return
-    other = case.bijector(0, case.contexts + 1.0)
+    other = case.compiled_bijector(0, case.contexts + 1.0)
     outputs, _ = case.evaluate(other, case.x, case.y)
     changed = [
         not np.array_equal(to_numpy(a), to_numpy(b))
