@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
+from tests.variables import drawn_variables
 from vaeflow import decoders, encoders, models
 from vaeflow.models.preprocessing import Dequantized
 
@@ -90,17 +90,8 @@ def constant(bias: np.ndarray) -> dict:
 
 def inexact_variables(made: models.VAE) -> dict:
     """The exact model, and any encoder."""
-    variables = jax.jit(made.init)(jax.random.key(3), DATA)
+    variables = drawn_variables(made.init, DATA, seed=3)
     return {"params": {**variables["params"], "decoder": decoder_variables()}}
-
-
-def noisy(variables: dict, scale: float) -> dict:
-    """Variables with normal noise, by a key of each leaf's size."""
-
-    def moved(leaf: jax.Array) -> jax.Array:
-        return leaf + scale * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
-
-    return jax.tree.map(moved, variables)
 
 
 def log_likelihood() -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,19 @@ from vaeflow.bijectors.linear import plu_factors
 from vaeflow.flows.base import StepOf
 
 
-def normal(key: Array, *shape: int, scale: float = 0.5) -> Array:
-    """Normal numbers, small enough that exponentials stay tame."""
-    return scale * jax.random.normal(key, shape)
+def numbers(key: Array, *shape: int, scale: float = 0.5) -> Array:
+    """Uniform numbers of mean 0 and this deviation, by a hash: a draw of JAX's is much to compile.
+
+    Small enough that exponentials stay tame.
+    """
+    first, second = jax.random.key_data(key)
+    bits = jnp.arange(1, math.prod(shape) + 1, dtype=jnp.uint32).reshape(shape) * np.uint32(
+        0x9E3779B9
+    )
+    bits = bits + first
+    for constant in (0x85EBCA6B, 0xC2B2AE35):
+        bits = (bits ^ (bits >> 15)) * np.uint32(constant) + second
+    return scale * math.sqrt(3) * ((bits ^ (bits >> 16)).astype(jnp.float32) / 2.0**31 - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +46,9 @@ class Network:
         """Random variables for so many inputs and so many entries of context."""
         keys = jax.random.split(key, 3)
         return {
-            "first": normal(keys[0], inputs + context + 1, self.hidden),
-            "second": normal(keys[1], self.hidden, self.outputs),
-            "bias": normal(keys[2], self.outputs),
+            "first": numbers(keys[0], inputs + context + 1, self.hidden),
+            "second": numbers(keys[1], self.hidden, self.outputs),
+            "bias": numbers(keys[2], self.outputs),
         }
 
     def apply(self, variables: dict[str, Array], x: Array, context: Array | None) -> Array:
@@ -65,7 +76,7 @@ def affine(event_ndims: int, *shape: int) -> Callable[[Array], bijectors.Element
     def make(key: Array) -> bijectors.ElementwiseAffine:
         shift, log_scale = jax.random.split(key)
         return bijectors.ElementwiseAffine(
-            normal(shift, *shape), normal(log_scale, *shape), event_ndims
+            numbers(shift, *shape), numbers(log_scale, *shape), event_ndims
         )
 
     return make
@@ -74,7 +85,7 @@ def affine(event_ndims: int, *shape: int) -> Callable[[Array], bijectors.Element
 def amortised_affine(key: Array, context: Array) -> bijectors.ElementwiseAffine:
     """An affine map whose parameters depend on the example."""
     keys = jax.random.split(key)
-    weights = [normal(key, context.shape[-1], 4) for key in keys]
+    weights = [numbers(key, context.shape[-1], 4) for key in keys]
     return bijectors.ElementwiseAffine(context @ weights[0], context @ weights[1])
 
 
@@ -83,7 +94,9 @@ def actnorm(event_ndims: int, channels: int) -> Callable[[Array], bijectors.ActN
 
     def make(key: Array) -> bijectors.ActNorm:
         shift, log_scale = jax.random.split(key)
-        return bijectors.ActNorm(normal(shift, channels), normal(log_scale, channels), event_ndims)
+        return bijectors.ActNorm(
+            numbers(shift, channels), numbers(log_scale, channels), event_ndims
+        )
 
     return make
 
@@ -92,7 +105,7 @@ def convolution(event_ndims: int, channels: int) -> Callable[[Array], distrax.Bi
     """Makes 1x1 convolutions with a determinant of either sign."""
 
     def make(key: Array) -> bijectors.Invertible1x1Convolution:
-        weight = jax.random.orthogonal(key, channels) + normal(key, channels, channels, scale=0.2)
+        weight = jax.random.orthogonal(key, channels) + numbers(key, channels, channels, scale=0.2)
         return bijectors.Invertible1x1Convolution(weight, event_ndims)
 
     return make
@@ -142,7 +155,7 @@ def spline(
         keys = jax.random.split(key, 3)
         sizes = (bins, bins, bins if circular else bins - 1)
         parameters = [
-            normal(part, *shape, size, scale=1.0) for part, size in zip(keys, sizes, strict=True)
+            numbers(part, *shape, size, scale=1.0) for part, size in zip(keys, sizes, strict=True)
         ]
         return bijectors.RationalQuadraticSpline(*parameters, 3.0, event_ndims, circular)
 
@@ -153,7 +166,7 @@ def amortised_spline(key: Array, context: Array) -> bijectors.RationalQuadraticS
     """A spline whose parameters depend on the example."""
     keys = jax.random.split(key, 3)
     parameters = [
-        jnp.tensordot(context, normal(part, context.shape[-1], 4, size), 1)
+        jnp.tensordot(context, numbers(part, context.shape[-1], 4, size), 1)
         for part, size in zip(keys, (3, 3, 2), strict=True)
     ]
     return bijectors.RationalQuadraticSpline(*parameters)
@@ -196,7 +209,7 @@ class CouplingStep:
         keys = jax.random.split(key, 3)
         split = self.channels // 2
         return {
-            "affine": (normal(keys[0], self.channels), normal(keys[1], self.channels)),
+            "affine": (numbers(keys[0], self.channels), numbers(keys[1], self.channels)),
             "coupling": self.network.init(keys[2], split, context),
         }
 
@@ -253,7 +266,7 @@ def numerical_inverse(key: Array, context: Array | None = None) -> bijectors.Num
     """A bend with the inverse that it lacks."""
     keys = jax.random.split(key)
     shape = (3,) if context is None else (context.shape[-1], 3)
-    parameters = [normal(key, *shape) for key in keys]
+    parameters = [numbers(key, *shape) for key in keys]
     if context is not None:
         parameters = [context @ weight for weight in parameters]
     return bijectors.NumericalInverse(Bend(*parameters))
@@ -321,7 +334,7 @@ def _initialised(
         leaves, structure = jax.tree.flatten(variables["params"])
         # Drawn at once: each draw is much to compile.
         ends = np.cumsum([leaf.size for leaf in leaves])
-        parts = jnp.split(normal(key, ends[-1], scale=noise), ends[:-1])
+        parts = jnp.split(numbers(key, ends[-1], scale=noise), ends[:-1])
         noisy = [
             leaf + part.reshape(leaf.shape) * _size(leaf)
             for part, leaf in zip(parts, leaves, strict=True)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from tests.makers import normal
+from tests.makers import numbers
 from vaeflow import bijectors, nn
 
 
@@ -31,7 +31,7 @@ def network(
     variables = jax.eval_shape(module.init, key, jnp.zeros((1, dimension)), example)
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(key, len(leaves))
-    drawn = [normal(part, *leaf.shape) for part, leaf in zip(keys, leaves, strict=True)]
+    drawn = [numbers(part, *leaf.shape) for part, leaf in zip(keys, leaves, strict=True)]
     return bijectors.Conditioner(module, jax.tree.unflatten(structure, drawn), context)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from tests.makers import normal
+from tests.makers import numbers
 from vaeflow import bijectors, nn
 
 
@@ -23,7 +23,7 @@ def velocity(
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(key, len(leaves))
     leaves = [
-        normal(part, *leaf.shape, scale=scale) for part, leaf in zip(keys, leaves, strict=True)
+        numbers(part, *leaf.shape, scale=scale) for part, leaf in zip(keys, leaves, strict=True)
     ]
     return bijectors.Conditioner(network, jax.tree.unflatten(structure, leaves), context)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array
 
-from tests.makers import convolution, normal
+from tests.makers import convolution, numbers
 from tests.vector_makers import amortised
 from vaeflow import bijectors
 from vaeflow.bijectors.linear import plu_factors
@@ -23,7 +23,7 @@ def lu_linear(dimension: int, pivoted: bool) -> Callable[[Array], bijectors.LULi
         keys = jax.random.split(key, 3)
         square = (dimension, dimension)
         return bijectors.LULinear(
-            normal(keys[0], *square), normal(keys[1], *square), normal(keys[2], dimension)
+            numbers(keys[0], *square), numbers(keys[1], *square), numbers(keys[2], dimension)
         )
 
     return make
@@ -35,9 +35,9 @@ def qr_linear(dimension: int, reflections: int) -> Callable[[Array], bijectors.Q
     def make(key: Array) -> bijectors.QRLinear:
         keys = jax.random.split(key, 3)
         return bijectors.QRLinear(
-            normal(keys[0], reflections, dimension),
-            normal(keys[1], dimension, dimension),
-            normal(keys[2], dimension),
+            numbers(keys[0], reflections, dimension),
+            numbers(keys[1], dimension, dimension),
+            numbers(keys[2], dimension),
         )
 
     return make

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array
 
-from tests.makers import normal
+from tests.makers import numbers
 from tests.vector_makers import amortised
 from vaeflow import bijectors, flows
 from vaeflow.flows.base import StepOf
@@ -55,7 +55,7 @@ def block_autoregressive(
         variables = step.init(key, rows, None if context is None else context.reshape(-1, 2)[:1])
         leaves, structure = jax.tree.flatten(variables)
         keys = jax.random.split(key, len(leaves))
-        leaves = [leaf + normal(k, *leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+        leaves = [leaf + numbers(k, *leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
         return step(jax.tree.unflatten(structure, leaves), context).bijectors[1]
 
     return make

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from tests.makers import numbers
 from vaeflow import bijectors, nn
 
 
@@ -27,7 +28,7 @@ def contraction(
     leaves, structure = jax.tree.flatten(variables)
     keys = jax.random.split(key, len(leaves))
     drawn = [
-        scale * jax.random.normal(part, leaf.shape) for part, leaf in zip(keys, leaves, strict=True)
+        numbers(part, *leaf.shape, scale=scale) for part, leaf in zip(keys, leaves, strict=True)
     ]
     return bijectors.Conditioner(module, jax.tree.unflatten(structure, drawn), context)
 

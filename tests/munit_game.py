@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 
 import flax.linen as nn
-import jax
 import numpy as np
 
+from tests.variables import drawn_variables
 from vaeflow import decoders, encoders, models
 from vaeflow.nn import MultiScaleDiscriminator
 
@@ -51,7 +51,7 @@ GAME = game()
 
 def initialize(posterior: type[nn.Module] = encoders.PointMassPosterior) -> dict:
     """Makes variables of `game(posterior)`."""
-    return jax.jit(game(posterior).init)(jax.random.key(0), IMAGES["a"], IMAGES["b"])
+    return drawn_variables(game(posterior).init, IMAGES["a"], IMAGES["b"])
 
 
 variables = functools.cache(initialize)

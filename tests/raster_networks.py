@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from tests.variables import drawn_variables, noisy
 from vaeflow import nn
 
 KEY = jax.random.key(5)
@@ -24,14 +25,6 @@ def snail(shape=(3, 4), codes=CODES, **options):
 
 
 NETWORKS = {"GatedPixelCNN": gated, "PixelSNAIL": snail}
-
-
-@functools.partial(jax.jit, static_argnames="scale")
-def noisy(variables, scale=0.3):
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    noise = [scale * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, [a + b for a, b in zip(leaves, noise, strict=True)])
 
 
 def context_of(kind, rows):
@@ -56,8 +49,8 @@ def initialised(network, context=None):
 @functools.cache
 def _initialised(network, shape):
     example = None if shape is None else jnp.zeros((1, *shape))
-    return jax.jit(lambda example: noisy_variables(network, example))(example)
+    return noisy(drawn_variables(network.init, maps_of(network, 1), example), 0.3)
 
 
 def noisy_variables(network, context=None):
-    return noisy(network.init(KEY, maps_of(network, 1), context))
+    return noisy(network.init(KEY, maps_of(network, 1), context), 0.3)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 from jaxtyping import Array
 
-from tests.makers import normal
+from tests.makers import numbers
 from vaeflow import bijectors
 
 
@@ -18,9 +18,9 @@ def amortised(
     parameters = []
     for part, shape in zip(jax.random.split(key, len(shapes)), shapes, strict=True):
         keys = jax.random.split(part)
-        value = normal(keys[0], *shape, scale=scale)
+        value = numbers(keys[0], *shape, scale=scale)
         if context is not None:
-            weight = normal(keys[1], context.shape[-1], *shape, scale=scale)
+            weight = numbers(keys[1], context.shape[-1], *shape, scale=scale)
             value = value + jax.numpy.tensordot(context, weight, 1)
         parameters.append(value)
     return parameters

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.reflection import reflected_convolution, valid_convolution
+from tests.variables import drawn_variables
 from vaeflow import decoders, encoders
 
 KEY = jax.random.key(0)
@@ -26,11 +27,7 @@ CONTENT, STYLES = normal(2, 3, 2, 5), normal(2, 4, seed=1)
 
 @functools.cache
 def parameters():
-    init = jax.jit(functools.partial(DECODER.init, shape=SHAPE))
-    made = jax.device_get(init(KEY, CONTENT, STYLES)["params"])
-    return jax.tree.map(
-        lambda leaf: leaf + 0.1 * np.cos(np.arange(leaf.shape[-1], dtype=np.float32)), made
-    )
+    return drawn_variables(functools.partial(DECODER.init, shape=SHAPE), CONTENT, STYLES)["params"]
 
 
 @jax.jit

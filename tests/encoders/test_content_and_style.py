@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.reflection import reflected_convolution
+from tests.variables import drawn_variables
 from vaeflow import decoders, encoders, models
 from vaeflow.distributions.transformed import sample_per_example
 
@@ -23,11 +24,8 @@ def values(*shape):
 
 
 def fitted(network, x):
-    """Apply with variables whose biases aren't zero."""
-    variables = jax.tree.map(
-        lambda leaf: leaf + 0.1 * np.cos(np.arange(leaf.shape[-1], dtype=np.float32)),
-        jax.device_get(jax.jit(network.init)(KEY, x)),
-    )
+    """Parameters, and the network with them."""
+    variables = drawn_variables(network.init, x)
     apply = jax.jit(lambda x: network.apply(variables, x))
     return variables["params"], lambda x: np.asarray(apply(x))
 
@@ -79,7 +77,7 @@ def test_contrast_and_brightness_are_style_and_not_content(channels):
     content, style = fitted(CONTENT, x)[1], fitted(STYLE, x)[1]
     spread = np.std(content(x))
     assert np.abs(content(other) - content(x)).max() < 2e-3 * spread
-    assert np.abs(style(other) - style(x)).max() > 0.05
+    assert np.abs(style(other) - style(x)).max() > 0.3 * np.abs(style(x)).max()
     # Content isn't blind: what is shown elsewhere, or inverted, is another.
     assert np.abs(content(x[:, ::-1]) - content(x)).max() > 0.3 * spread
     assert np.abs(content(-x) - content(x)).max() > 0.3 * spread

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.makers import flow as make_flow
+from tests.variables import noisy
 from vaeflow import bijectors, flows
 
 KINDS = {
@@ -63,9 +64,7 @@ def test_density_depends_on_the_label_in_one_dimension(kind, transformer):
     labels = jnp.array([0, 1, 0, 1])
     data = jnp.linspace(-1, 1, 4)[:, None]
     variables = module.init(jax.random.key(0), labels, data=data)
-    variables = jax.tree.map(
-        lambda leaf: leaf + 0.5 * jax.random.normal(jax.random.key(1), leaf.shape), variables
-    )
+    variables = noisy(variables, 0.3)
     bijector = module.apply(variables, labels)
     x = bijector.forward(jnp.ones((4, 1)))
     np.testing.assert_allclose(bijector.inverse(x), 1, atol=1e-4)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests import linear_gaussian as exact
+from tests.variables import noisy
 from vaeflow import distributions, encoders, estimators, losses
 from vaeflow._util.arrays import LOCAL, Axis
 from vaeflow.distributions.grouped import per_dim_kl
@@ -147,7 +148,7 @@ def grouped_model(**more):
 def grouped_case(model):
     @jax.jit
     def make():
-        return exact.noisy(model.init(KEY, exact.DATA), 0.3)
+        return noisy(model.init(KEY, exact.DATA), 0.3)
 
     images = np.random.RandomState(5).normal(size=(8, *exact.SHAPE)).astype(np.float32)
     return model, make(), {"image": images, "index": np.arange(8)}

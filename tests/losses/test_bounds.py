@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import linear_gaussian as exact
+from tests.variables import noisy
 from vaeflow import encoders, estimators, flows, losses, metrics
 from vaeflow._util.arrays import LOCAL, Axis
 
@@ -107,7 +108,7 @@ def test_gradients_of_less_variance_have_the_same_mean(name, samples):
     # Near the exact posterior, where the plain gradient is mostly noise.
     model = exact.model()
 
-    variables = jax.jit(exact.noisy)(exact.exact_variables(), 0.05)
+    variables = noisy(exact.exact_variables(), 0.05)
     plain = gradients("importance_weighted", model, variables, 4000, samples)
     ours = gradients(name, model, variables, 4000, samples)
     for part, (long, short) in enumerate(zip(plain, ours, strict=True)):

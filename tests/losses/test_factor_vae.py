@@ -13,6 +13,7 @@ import pytest
 
 from tests import linear_chain as chain
 from tests import linear_gaussian as exact
+from tests.variables import drawn_variables
 from vaeflow import encoders, losses, models, training
 from vaeflow._util.arrays import LOCAL, Axis
 from vaeflow.estimators import split_rows
@@ -46,13 +47,7 @@ def total_correlation(mixing):
 @functools.cache
 def judge():
     """Parameters of any discriminator."""
-
-    @jax.jit
-    def make():
-        made = MODEL.init(KEY, BATCH["image"])["params"]["discriminator"]
-        return exact.noisy(made, 0.2)
-
-    return jax.device_get(make())
+    return drawn_variables(MODEL.init, BATCH["image"])["params"]["discriminator"]
 
 
 def variables(mixing=MIXING):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.code_models import CODERS, IMAGES, code_model, every_coder, waved
+from tests.variables import drawn_variables
 from vaeflow import losses, models
 from vaeflow._util.arrays import Axis
 from vaeflow.losses.vq_vae import code_evidence
@@ -21,7 +22,7 @@ BATCH = {"image": IMAGES, "label": np.arange(8, dtype=np.int32) % 2}
 
 @functools.cache
 def variables_of(name):
-    return jax.jit(CODERS[name].init)(KEY, IMAGES)
+    return drawn_variables(CODERS[name].init, IMAGES)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.code_models import CODERS, IMAGES, SHAPE, average, coder, decoder, every_coder, vqvae2
+from tests.variables import drawn_variables
 from vaeflow import models
 
 KEY = jax.random.key(0)
@@ -15,7 +16,7 @@ KEY = jax.random.key(0)
 
 @functools.cache
 def variables_of(name):
-    return jax.jit(CODERS[name].init)(KEY, IMAGES)
+    return drawn_variables(CODERS[name].init, IMAGES)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.code_models import CODERS, IMAGES, code_model, prior, waved
+from tests.variables import drawn_variables
 from vaeflow import models
 
 KEY = jax.random.key(0)
@@ -17,13 +18,8 @@ LABELS = np.arange(8, dtype=np.int32) % 2
 @functools.cache
 def example(levels=2, classes=None):
     model = code_model(levels, classes)
-
-    @jax.jit
-    def make():
-        variables = model.init(KEY, IMAGES, None if classes is None else LABELS)
-        return variables | {"params": waved(variables["params"])}
-
-    return model, make()
+    variables = drawn_variables(model.init, IMAGES, None if classes is None else LABELS, seed=1)
+    return model, variables | {"params": waved(variables["params"])}
 
 
 def test_submodels_split_and_merge():

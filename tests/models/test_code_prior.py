@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import scipy.special
 
-from tests.raster_networks import KEY, gated, noisy, snail
+from tests.raster_networks import KEY, gated, snail
+from tests.variables import noisy
 from vaeflow import losses, models, nn
 from vaeflow.distributions.code_maps import truncated_logits
 
@@ -169,7 +170,7 @@ def test_maximum_likelihood_starts_at_the_bits_of_a_code():
     @jax.jit
     def run():
         variables = model.init(KEY, None, context)
-        trained = noisy(variables)
+        trained = noisy(variables, 0.3)
         of_trained = jax.value_and_grad(lambda variables: loss(variables)[0])(trained)
         return loss(variables), of_trained, log_prob(model, trained, context)
 
@@ -187,7 +188,7 @@ def test_channels_are_dropped_only_in_training():
 
     @jax.jit
     def run():
-        variables = noisy(model.init(KEY))
+        variables = noisy(model.init(KEY), 0.3)
 
         def nats(key, **options):
             loss = losses.negative_log_likelihood

@@ -11,6 +11,7 @@ import optax
 import pytest
 from scipy import stats
 
+from tests.variables import noisy
 from vaeflow import bases, flows, models
 
 KEY = jax.random.key(0)
@@ -27,15 +28,7 @@ BASES = {
 def initial(model, context=None):
     """Variables away from their initial values."""
     variables = model.init(KEY, context=context)
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(KEY, len(leaves))
-    return jax.tree.unflatten(
-        structure,
-        [
-            leaf + 0.2 * jax.random.normal(k, leaf.shape)
-            for leaf, k in zip(leaves, keys, strict=True)
-        ],
-    )
+    return noisy(variables, 0.2)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from tests import linear_chain as chain
 from tests import linear_gaussian as exact
+from tests.variables import drawn_variables
 from vaeflow import decoders, encoders, estimators, losses, metrics, models, sharing
 from vaeflow._util.arrays import LOCAL, Axis
 from vaeflow.encoders.posteriors import positive
@@ -33,19 +34,6 @@ def ladder(sizes=LEVELS, **more):
     )
 
 
-def noisy(model, *arguments):
-    """Variables away from their initial values, so that no part is idle."""
-
-    @jax.jit
-    def make(*arguments):
-        return jax.tree.map(
-            lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
-            model.init(KEY, *arguments),
-        )
-
-    return make(*arguments)
-
-
 def call(model, method, *static, **more):
     """A compiled method of a model, of its variables and arguments; some may be fixed."""
     return jax.jit(functools.partial(model.apply, method=method, **more), static_argnums=static)
@@ -54,7 +42,7 @@ def call(model, method, *static, **more):
 @pytest.fixture(scope="module")
 def made():
     model = ladder()
-    return model, noisy(model, IMAGES)
+    return model, drawn_variables(model.init, IMAGES)
 
 
 @pytest.mark.parametrize("levels", [1, 3])
@@ -310,7 +298,7 @@ def test_labels_reach_every_network():
 
     @jax.jit
     def run():
-        variables = noisy(model, IMAGES, LABELS)
+        variables = drawn_variables(model.init, IMAGES, LABELS)
 
         def find(labels):
             batch = {"image": IMAGES, "label": labels}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.raster_networks import noisy
+from tests.variables import noisy
 from vaeflow import nn
 from vaeflow.nn.causal import CausalAttention, CausalConv
 
@@ -36,7 +36,7 @@ def convolved(size, ahead):
 
     @jax.jit
     def run():
-        variables = noisy(layer.init(KEY, X))
+        variables = noisy(layer.init(KEY, X), 0.3)
         whole, none = layer.apply(variables, X)
         cache, rows = layer.empty_cache(2, (3, 4), 3), []
         for row in range(3):
@@ -86,7 +86,7 @@ def attention():
 
     @jax.jit
     def run(queries, content):
-        variables = noisy(LAYER.init(KEY, queries, content))
+        variables = noisy(LAYER.init(KEY, queries, content), 0.3)
         return variables, *LAYER.apply(variables, queries, content)
 
     return jax.device_get(run(np.float32(QUERIES), np.float32(CONTENT)))
@@ -138,7 +138,7 @@ def test_upsampled_conditioner_repeats_features():
 
     @jax.jit
     def run(above):
-        variables = noisy(network.init(KEY, above))
+        variables = noisy(network.init(KEY, above), 0.3)
         features = network.apply(variables, above)
         coarse = network.clone(map_shape=(2, 2)).apply(variables, above)
         other = network.apply(variables, (above + 1) % 5)

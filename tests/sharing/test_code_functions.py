@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.code_models import IMAGES, code_model, waved
+from tests.variables import drawn_variables
 from vaeflow import losses, sharing
 
 KEY = jax.random.key(0)
@@ -20,13 +21,8 @@ NAMES = {1: ("codes",), 2: ("top", "bottom")}
 def test_exported_functions_are_the_models(levels, classes, tmp_path):
     model = code_model(levels, classes)
     labels = () if classes is None else (LABELS,)
-
-    @jax.jit
-    def initialize():
-        variables = model.init(KEY, IMAGES, *labels)
-        return variables | {"params": waved(variables["params"])}
-
-    variables = initialize()
+    variables = drawn_variables(model.init, IMAGES, *labels)
+    variables |= {"params": waved(variables["params"])}
     functions = sharing.export_functions(model, level_names=NAMES[levels])
     sharing.save_exported(tmp_path / "file", functions, variables, {})
     loaded = sharing.load_exported(tmp_path / "file")
