@@ -325,9 +325,8 @@ def _initialised(
                 contexts = jax.random.normal(keys[1], (ROWS, *context_shape))
             return init(keys[2], data, contexts)
 
-        # Kept, so not a tracer where `make` is compiled.
-        with jax.ensure_compile_time_eval():
-            return initialised()
+        # Compiled ahead of the call, so that what is kept holds no tracers where `make` has them.
+        return initialised.lower().compile()()
 
     @jax.jit
     def bijector(variables: Any, key: Array, context: Array | None) -> distrax.Bijector:

@@ -29,7 +29,10 @@ def indices(dataset: data.Dataset, split: str) -> set[int]:
         ("embedded:faces", (24, 24, 1), None, (80, 10, 10)),
         ("embedded:face-edges", (24, 24, 1), None, (80, 10, 10)),
         ("embedded:digits", (28, 28, 1), 10, (4000, 500, 500)),
-        ("embedded:drawings", (28, 28, 3), 10, (4000, 500, 500)),
+        # Drawing takes seconds, and has tests of its own.
+        pytest.param(
+            "embedded:drawings", (28, 28, 3), 10, (4000, 500, 500), marks=pytest.mark.slow
+        ),
         ("embedded:sprites", (64, 64, 1), None, (589824, 73728, 73728)),
     ],
 )

@@ -44,7 +44,15 @@ def test_other_faces_need_a_file(capsys):
     assert "npz:PATH" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("likelihood", sorted(vae_mnist.LIKELIHOODS))
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        pytest.param(
+            name, marks=[] if name in ("bernoulli", "discretized-logistic") else [pytest.mark.slow]
+        )
+        for name in sorted(vae_mnist.LIKELIHOODS)
+    ],
+)
 def test_every_likelihood_has_plausible_bits_per_dim(likelihood):
     sizes = vae_mnist.ModelConfig(latents=2, likelihood=likelihood)
     config = dataclasses.replace(vae_faces.PRESETS["faces"].config, model=sizes)

@@ -47,7 +47,7 @@ def report():
     "options",
     [
         pytest.param(["--preset", "vae"], marks=pytest.mark.figures),
-        ["--preset", "dreg", "--objective.samples", "3"],
+        pytest.param(["--preset", "dreg", "--objective.samples", "3"], marks=pytest.mark.slow),
         pytest.param(
             ["--preset", "planar", "--model.posterior-steps", "2"], marks=pytest.mark.slow
         ),

@@ -69,15 +69,8 @@ def assert_close(got, expected):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
-TYPICAL = {
-    "glow-variational",
-    "mixture-base",
-}
-"""Models that differ in what an exported function is made of; the others are slow tests."""
-
-
 def marked(name):
-    return pytest.param(name, marks=() if name in TYPICAL else pytest.mark.slow)
+    return pytest.param(name, marks=() if name == "mixture-base" else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in exported_models.MODELS])
