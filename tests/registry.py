@@ -74,7 +74,10 @@ class Entry:
         )
 
 
-STRUCTURAL = frozenset({"batch axes", "low precision", "pytree", "scan", "vmap"})
+UNCOMPILED = frozenset({"jit", "pytree"})
+"""Checks that make or call a bijector without `jax.jit`, where each operation is a program."""
+
+STRUCTURAL = frozenset({"batch axes", "low precision", "scan", "vmap"})
 """Checks of what JAX does to a class rather than of its mathematics: they follow the code of the
 class, not the shape of the event, and compile programs of their own."""
 
@@ -109,7 +112,7 @@ def laws(entries: Sequence[Entry], checks: Iterable[str], structural: set[str]) 
             id=f"{entry.name}-{check}",
             marks=_marks(
                 entry.slow
-                or check == "jit"  # each operation of an uncompiled call is a program
+                or check in UNCOMPILED
                 or (check in STRUCTURAL and (entry.heavy or entry.name not in structural))
             ),
         )

@@ -95,7 +95,8 @@ def assert_same_lines(path, expected):
         assert line == pytest.approx(of_step, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", [marked(name, run.slow) for name, run in golden_runs.RUNS.items()])
+@pytest.mark.parametrize("name", golden_runs.RUNS)
+@pytest.mark.slow
 def test_stored_runs_go_on_to_where_they_would_have_got(name, tmp_path):
     run = copied(name, tmp_path)
     assert golden_runs.execute(run, tmp_path) == 0

@@ -94,6 +94,7 @@ class Entry:
       idempotent: Whether quantised values are their own codes.
       exact: Whether values in training are those of single codes.
       coupled: Names of losses that depend on other rows.
+      slow: Whether its laws are left to `-m slow`, since those of other entries imply them.
     """
 
     public: type
@@ -103,6 +104,7 @@ class Entry:
     idempotent: bool = False
     exact: bool = True
     coupled: tuple[str, ...] = ()
+    slow: bool = False
 
     @property
     def name(self) -> str:
@@ -170,7 +172,10 @@ ENTRIES = (
         ResidualQuantizer, "dropout", ResidualQuantizer(6, num_stages=3, average=EVEN, dropout=True)
     ),
     Entry(
-        ResidualQuantizer, "shared", ResidualQuantizer(6, num_stages=3, average=EVEN, shared=True)
+        ResidualQuantizer,
+        "shared",
+        ResidualQuantizer(6, num_stages=3, average=EVEN, shared=True),
+        slow=True,
     ),
     Entry(
         ResidualQuantizer,
@@ -190,6 +195,7 @@ ENTRIES = (
         GroupedQuantizer(
             ResidualQuantizer(6, num_stages=2, average=EVEN, dropout=True), num_groups=2
         ),
+        slow=True,
     ),
     Entry(
         GroupedQuantizer,

@@ -14,7 +14,10 @@ import vaeflow as vf
 from tests.quantizers import quantizer_registry as registry
 from tests.quantizers.quantizer_registry import ENTRIES, FEATURES, KEY, numbers
 
-every = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+every = pytest.mark.parametrize(
+    "entry",
+    [pytest.param(e, id=e.name, marks=[pytest.mark.slow] if e.slow else []) for e in ENTRIES],
+)
 structural = pytest.mark.parametrize(
     "entry",
     [
