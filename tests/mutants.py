@@ -71,7 +71,7 @@ MUTANTS = [
         "bijectors/affine-inverse-log-det-sign",
         "(y - shift) * jnp.exp(-log_scale), -sum_event(",
         "(y - shift) * jnp.exp(-log_scale), sum_event(",
-        f"{LAWS} 'ElementwiseAffine and vector'",
+        f"{LAWS} 'ElementwiseAffine and image'",
     ),
     Mutant(
         "bijectors/coupling-inverse-order",
@@ -83,13 +83,13 @@ MUTANTS = [
         "bijectors/spline-slope-once",
         "2 * jnp.log(s / denominator)",
         "jnp.log(s / denominator)",
-        f"{LAWS} 'RationalQuadraticSpline and vector'",
+        f"{LAWS} 'RationalQuadraticSpline and scalar'",
     ),
     Mutant(
         "bijectors/spline-softmax-gradient",
         "jnp.where(at, dat, 0.0)) - mean)",
         "jnp.where(at, dat, 0.0)))",
-        f"{LAWS} 'RationalQuadraticSpline and vector'",
+        f"{LAWS} 'RationalQuadraticSpline and scalar'",
     ),
     Mutant(
         "bijectors/spline-forgets-turns",
@@ -107,7 +107,7 @@ MUTANTS = [
         "bijectors/radial-one-direction-too-many",
         "(self.center.shape[-1] - 1) * tangential",
         "self.center.shape[-1] * tangential",
-        f"{LAWS} 'Radial and vector'",
+        f"{LAWS} 'Radial and context'",
     ),
     Mutant(
         "bijectors/sylvester-diagonal-reaches-one",
@@ -125,7 +125,7 @@ MUTANTS = [
         "bijectors/contraction-gradient-sign",
         "dx - pull_back(w)[0]",
         "dx + pull_back(w)[0]",
-        "tests/bijectors/test_residual.py -k unrolled",
+        f"{LAWS} 'Residual and vector'",
     ),
     Mutant(
         "bijectors/roulette-unweighted",
@@ -191,7 +191,7 @@ MUTANTS = [
         "bijectors/scan-inverts-first-step-first",
         "jax.lax.scan(body, start, self.variables, reverse=inverse, unroll=self.unroll)[0]",
         "jax.lax.scan(body, start, self.variables, unroll=self.unroll)[0]",
-        f"{LAWS} 'Scan and plain'",
+        f"{LAWS} 'Scan and context'",
     ),
     Mutant(
         "bijectors/sigmoid-no-edge",

@@ -77,7 +77,7 @@ def distance(a, b):
 @pytest.mark.parametrize(
     ("direction", "scale"),
     [
-        pytest.param("density", 2.0, marks=pytest.mark.slow),
+        ("density", 2.0),
         pytest.param("density", 1.0, marks=AS_USERS_COMPILE),
         pytest.param("density", 2.0, marks=AS_USERS_COMPILE, id="density-2.0-optimized"),
         pytest.param("sample", 1.0, marks=AS_USERS_COMPILE),

@@ -71,15 +71,13 @@ class Run:
       options: Its command line, but for the directory.
       folder: Where its checkpoints are, within the directory.
       later: Files and folders that it makes after its second step.
-      slow: Whether going on is left to the slow tests.
-      slow_start: Whether even getting to the checkpoint is.
+      slow_start: Whether getting to the checkpoint is left to the slow tests; going on is.
     """
 
     experiment: str
     options: tuple[str, ...]
     folder: str = ""
     later: tuple[str, ...] = ()
-    slow: bool = True
     slow_start: bool = False
 
 
@@ -158,7 +156,6 @@ RUNS = {
             *("--model.bins", "3", "--no-baselines", "--train.evaluate-every", "2"),
             *_train("train"),
         ),
-        slow=False,
     ),
 }
 
