@@ -211,7 +211,7 @@ MUTANTS = [
         "flows/glow-starts-without-rotation",
         "jnp.exp(log_scale) @ weight",
         "jnp.exp(log_scale)",
-        "tests/models/test_flow_model.py tests/flows -k 'standardised or (Glow and initial)'",
+        "tests/flows/test_initial_steps.py",
     ),
     Mutant(
         "flows/multiscale-starts-from-other-channels",
@@ -248,13 +248,13 @@ MUTANTS = [
         "flows/planes-miss-the-data",
         "bias = -jnp.sum(weight * jax.random.choice(keys[2], data))",
         "bias = jnp.sum(weight * jax.random.choice(keys[2], data))",
-        "tests/flows -k 'planar or Planar'",
+        "tests/flows/test_initial_steps.py",
     ),
     Mutant(
         "flows/bounded-starts-from-bounded-data",
         "data = bound.inverse(data)",
         "data = data",
-        "tests/flows tests/models/test_flow_model.py -k 'bounded or Bounded'",
+        "tests/flows/test_initial_steps.py",
     ),
     # Distributions: densities, samples, temperatures.
     Mutant(
@@ -421,7 +421,7 @@ MUTANTS = [
         "encoders/context-is-lost",
         "jnp.concatenate([x, maps], axis=-1)",
         "x if x.ndim > 2 else jnp.concatenate([x, maps], axis=-1)",
-        "tests/models/test_vae.py -k labels_reach",
+        "tests/encoders/test_posteriors.py",
     ),
     Mutant(
         "encoders/factor-above-the-diagonal",
@@ -439,13 +439,13 @@ MUTANTS = [
         "encoders/groups-ignore-temperature",
         "group.standard(temperature)",
         "group.standard()",
-        "tests/models/test_vae.py -k 'temperature or grouped'",
+        "tests/encoders/test_posteriors.py",
     ),
     Mutant(
         "encoders/shared-flow-reads-the-image",
         "features if self.amortised else None",
         "features",
-        "tests/models/test_vae.py -k shared",
+        "tests/encoders/test_posteriors.py",
     ),
     Mutant(
         "decoders/gaussian-starts-at-other-deviation",

@@ -480,7 +480,8 @@ def test_binarizer_and_discretizer():
     )
     drawn = binarize(np.repeat(image, 2000, axis=0))
     share = np.asarray(drawn.values).mean(axis=0).ravel()
-    np.testing.assert_allclose(share, [0, 64 / 255, 1], atol=0.04)
+    np.testing.assert_allclose(share[1], 64 / 255, atol=0.04)
+    np.testing.assert_array_equal(share[[0, 2]], [0, 1])  # these are sure
     np.testing.assert_array_equal(drawn.log_det, np.zeros(2000))
     quantize = jax.jit(models.Binarizer().quantize)
     np.testing.assert_array_equal(quantize(np.float32(image / 255)), image)
