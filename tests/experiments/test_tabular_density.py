@@ -64,6 +64,7 @@ def test_the_embedded_table_is_trained_measured_and_plotted(capsys):
     assert found["test_log_likelihood_diagonal_gaussian"] == pytest.approx(12.97, abs=0.02)
     assert found["test_log_likelihood_shrunk_gaussian"] == pytest.approx(26.69, abs=0.02)
     assert found["test_log_likelihood"] > 8
+    assert found["validation_log_likelihood"] > 8
     assert 0.5 < found["test_log_likelihood_two_standard_errors"] < 10
     assert found["round_trip_error"] < 1e-3
     for figure in ("training_curve", "pairs"):

@@ -45,6 +45,9 @@ def test_a_step_of_glow_starts_from_rotated_data():
     pixels = data.reshape(50, 4)  # the order of pixels within a block doesn't matter here
     np.testing.assert_allclose(np.exp(actnorm["log_scale"][0]), 1 / pixels.std(0), rtol=1e-3)
     rotated = (pixels + actnorm["shift"][0]) * np.exp(actnorm["log_scale"][0]) @ weight[0]
-    # The coupling leaves the first half as it is.
+    # The coupling leaves the first half as it is, and its network starts from it.
     scale = np.exp(actnorm["log_scale"][1])
     np.testing.assert_allclose(scale[:2], 1 / rotated.std(0)[:2], rtol=1e-3)
+    first = jax.tree.map(lambda leaf: leaf[0], steps["coupling"]["NormalizedConv_0"])
+    convolved = rotated[:, :2] @ first["kernel"][1, 1]  # a map of one position
+    np.testing.assert_allclose(np.exp(first["log_scale"]), 1 / convolved.std(0), rtol=1e-3)

@@ -429,10 +429,12 @@ def test_an_exported_model_is_the_model(tmp_path):
     def run(variables, keys):
         z = model.apply(variables, IMAGES, keys, method="encode")
         evidence = estimators.evidence(model, variables, {"image": IMAGES}, keys)
-        return z, model.apply(variables, z, method="decode"), evidence.log_weights()[0]
+        shown, cold = (model.apply(variables, each, method="decode") for each in (z, 0 * z))
+        return z, shown, cold, evidence.log_weights()[0]
 
-    z, shown, expected = jax.device_get(run(variables, keys))
+    z, shown, cold, expected = jax.device_get(run(variables, keys))
     data = np.asarray(jax.random.key_data(keys))
+    np.testing.assert_array_equal(loaded["sample"](data, np.float32(0)), cold)
     np.testing.assert_allclose(loaded["encode"](IMAGES, data), z, rtol=1e-4, atol=1e-5)
     for count in (2, 8):
         np.testing.assert_array_equal(loaded["decode"](z[:count]), shown[:count])

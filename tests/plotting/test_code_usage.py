@@ -15,8 +15,10 @@ def test_shares_fall_from_the_most_used_code_on():
     assert title == "top: 75% of 4 codes used, perplexity 3"
     assert second.get_title(loc="left") == "bottom: 100% of 2 codes used, perplexity 2"
     (area,) = first.collections
-    heights = area.get_paths()[0].vertices[:, 1]
+    places, heights = area.get_paths()[0].vertices.T
     assert set(np.round(heights, 6)) == {0.5, 0.375, 0.125, 0.0}
+    tops = [heights[(places >= code) & (places < code + 1)].max() for code in range(4)]
+    assert tops == sorted(tops, reverse=True)
     assert first.lines[0].get_ydata()[0] == 0.25
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import jax
@@ -68,6 +69,24 @@ def test_step_is_one_gradient_update():
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     assert state.state["statistics"]["count"] == 1
+
+
+@pytest.mark.parametrize("step", [0, 500])
+def test_average_follows_the_parameters_by_its_decay(step):
+    optimizer, decay = optax.sgd(0.5), 0.9
+    (batch,) = stream(1)
+    before = start(optimizer)
+    before = dataclasses.replace(before, step=jnp.int32(step))
+    update = training.make_train_step(toy.Model(), toy.loss, optimizer, seed=0, ema_decay=decay)
+    initial = jax.device_get(before.ema["model"])
+    after = jax.device_get(update(before, batch)[0])
+    kept = min(decay, (1 + step) / (10 + step))
+
+    def expected(old, new):
+        return kept * old + (1 - kept) * new
+
+    found = after.ema["model"], jax.tree.map(expected, initial, after.players["model"].parameters)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *found)
 
 
 def test_noise_depends_on_seed_and_step():
