@@ -61,3 +61,24 @@ def test_inverse_of_a_bijector_has_its_log_det():
 def test_changing_rank_raises():
     with pytest.raises(ValueError, match="rank 1 to rank 2"):
         bijectors.NumericalInverse(bijectors.Reshape((4,), (2, 2)))
+
+
+def test_searches_of_single_numbers_never_fail():
+    """Each search is a loop that runs alone, where rounding decides when it ends."""
+    random = np.random.default_rng(0)
+    increments = np.float32(random.normal(size=(1000, 1, 5)))
+    targets = np.float32(random.normal(size=(1000, 1)))
+
+    @jax.jit
+    @jax.vmap
+    def inverse(increments, y):
+        return bijectors.BernsteinPolynomial(increments).inverse(y)
+
+    @jax.jit
+    @jax.vmap
+    def forward(increments, x):
+        return bijectors.BernsteinPolynomial(increments).forward(x)
+
+    found = [inverse(increments[i : i + 1], targets[i : i + 1]) for i in range(len(targets))]
+    again = forward(increments, np.concatenate(found))
+    np.testing.assert_allclose(again, targets, atol=1e-5)

@@ -65,50 +65,52 @@ def _solve(function, parameters, target, tolerance):
     def residual(x):
         return function(parameters, x) - target
 
+    def is_bracketed(lower, upper):
+        return residual(lower) * residual(upper) <= 0
+
+    # Both loops carry what they have decided. A decision that was computed again might be rounded
+    # the other way: compilers copy computations into each place that uses them.
     def spread(state):
-        lower, upper, width, count = state
-        bracketed = residual(lower) * residual(upper) <= 0
-        lower, upper = (
-            jnp.where(bracketed, lower, lower - width),
-            jnp.where(bracketed, upper, upper + width),
-        )
-        return lower, upper, 2 * width, count + 1
+        lower, upper, bracketed, width, count = state
+        lower = jnp.where(bracketed, lower, lower - width)
+        upper = jnp.where(bracketed, upper, upper + width)
+        return lower, upper, is_bracketed(lower, upper), 2 * width, count + 1
 
     def not_bracketed(state):
-        lower, upper, _, count = state
-        return jnp.any(~(residual(lower) * residual(upper) <= 0)) & (count < LARGEST_DOUBLINGS)
+        return ~jnp.all(state[2]) & (state[4] < LARGEST_DOUBLINGS)
 
     one = jnp.ones_like(target)
-    lower, upper, _, _ = jax.lax.while_loop(
-        not_bracketed, spread, (target - one, target + one, one, 0)
+    lower, upper = target - one, target + one
+    lower, upper, bracketed, _, _ = jax.lax.while_loop(
+        not_bracketed, spread, (lower, upper, is_bracketed(lower, upper), one, 0)
     )
-    increasing = residual(upper) >= residual(lower)
+    direction = jnp.where(residual(upper) >= residual(lower), one, -one)
 
     def is_done(x, value, lower, upper):
         exhausted = ((x <= lower) | (x >= upper)) & (jnp.nextafter(lower, jnp.inf) >= upper)
         return (jnp.abs(value) <= tolerance * (1 + jnp.abs(target))) | exhausted
 
     def refine(state):
-        x, lower, upper, done, count = state
-        value, slope = value_and_slope(x)
-        done = done | is_done(x, value, lower, upper)
-        above = (value > 0) == increasing
+        x, value, slope, lower, upper, done, count = state
+        above = value * direction > 0
         upper = jnp.where(done | ~above, upper, x)
         lower = jnp.where(done | above, lower, x)
         newton = x - value / slope
         middle = lower / 2 + upper / 2
         # Every third step bisects: Newton's steps alone may approach one end ever more slowly.
         inside = (newton > lower) & (newton < upper) & (count % 3 != 2)
-        following = jnp.where(inside, newton, middle)
-        return jnp.where(done, x, following), lower, upper, done, count + 1
+        x = jnp.where(done, x, jnp.where(inside, newton, middle))
+        value, slope = value_and_slope(x)
+        return x, value, slope, lower, upper, done | is_done(x, value, lower, upper), count + 1
 
     def not_done(state):
-        return ~jnp.all(state[3]) & (state[4] < LARGEST_ITERATIONS)
+        return ~jnp.all(state[5]) & (state[6] < LARGEST_ITERATIONS)
 
-    start = lower / 2 + upper / 2
-    bracketed = residual(lower) * residual(upper) <= 0
-    state = (start, lower, upper, jnp.zeros(target.shape, bool), 0)
-    x, _, _, done, _ = jax.lax.while_loop(not_done, refine, state)
+    # A value that isn't known yet: the first step bisects, and leaves the bracket as it is.
+    unknown = jnp.full_like(target, jnp.nan)
+    undone = jnp.zeros(target.shape, bool)
+    state = (lower, unknown, one, lower, upper, undone, -1)
+    x, _, _, _, _, done, _ = jax.lax.while_loop(not_done, refine, state)
     x = jnp.where(done & bracketed, x, jnp.nan)
     return x, (parameters, x)
 
