@@ -1,7 +1,10 @@
 """The base class against the distrax that is installed."""
 
 import distrax
+import jax
+import jax.numpy as jnp
 
+from vaeflow import bijectors
 from vaeflow.bijectors.base import DISTRAX_FIELDS
 
 
@@ -18,3 +21,16 @@ class Identity(distrax.Bijector):
 def test_fields_of_distrax_are_known():
     """A field that distrax adds would become a leaf of every pytree: list it in `base.py`."""
     assert set(vars(Identity(1))) == set(DISTRAX_FIELDS)
+
+
+def test_same_as_compares_static_parts_and_arrays_by_identity():
+    scale = jnp.ones(3)
+    affine = bijectors.ElementwiseAffine(scale, scale)
+    assert affine.same_as(affine)
+    assert affine.same_as(bijectors.ElementwiseAffine(scale, scale))
+    assert not affine.same_as(bijectors.ElementwiseAffine(scale, jnp.ones(3)))
+    assert not affine.same_as(bijectors.ElementwiseAffine(scale, scale, 0))
+    assert bijectors.Reverse().same_as(bijectors.Reverse())
+    assert not bijectors.Reverse().same_as(bijectors.Reverse(3))
+    assert not bijectors.Reverse().same_as(bijectors.Exp())
+    jax.eval_shape(lambda x: jnp.float32(affine.same_as(bijectors.ElementwiseAffine(x, x))), scale)

@@ -100,3 +100,37 @@ def test_uniform_box():
     np.testing.assert_allclose(variance, [4 / 12, 16 / 12], rtol=1e-6)
     np.testing.assert_allclose(np.asarray(of_corner)[2], [1 / 2, 1 / 4])
     np.testing.assert_array_equal(np.asarray(of_corner)[3], 0)
+
+
+def test_continuous_bernoulli_keeps_its_digits_near_logit_zero():
+    logits = np.concatenate([sign * np.geomspace(1e-3, 80, 60) for sign in (-1, 1)])
+    exact = 0.5 / np.tanh(logits / 2) - 1 / logits
+
+    @jax.jit
+    def run(logits):
+        distribution = distributions.ContinuousBernoulli(logits, 0)
+
+        def density(logit):
+            return distributions.ContinuousBernoulli(logit, 0).log_prob(jnp.float32(0.25))
+
+        return distribution.mean(), jax.vmap(jax.grad(density))(logits)
+
+    mean, slope = jax.device_get(run(np.float32(logits)))
+    np.testing.assert_allclose(mean, exact, rtol=2e-5)
+    # d/dl of l x - log(sinh(l / 2) / (l / 2)) is x less the mean.
+    np.testing.assert_allclose(slope, 0.25 - exact, rtol=2e-5, atol=2e-7)
+    assert run(np.zeros(2, np.float32))[0].tolist() == [0, 0]
+
+
+def test_continuous_bernoulli_samples_by_its_distribution_function():
+    logits = np.float32([-60, -2, -0.99, -1e-3, 0, 1e-3, 0.5, 1.01, 60])
+
+    @jax.jit
+    def run(logits):
+        distribution = distributions.ContinuousBernoulli(logits, 0)
+        return distribution.sample(seed=jax.random.key(0), sample_shape=20_000)
+
+    samples = np.asarray(run(logits), np.float64)
+    for logit, column in zip(logits.astype(float), samples.T, strict=True):
+        below = column + 0.5 if logit == 0 else np.expm1(logit * (column + 0.5)) / np.expm1(logit)
+        assert scipy.stats.kstest(below, "uniform").pvalue > 1e-3

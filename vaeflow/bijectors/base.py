@@ -97,6 +97,14 @@ class Bijector(distrax.Bijector):
         x, log_det = self._inverse(y)
         return x, self._checked(log_det, y, self.event_ndims_out)
 
+    def same_as(self, other: distrax.Bijector) -> bool:
+        """Whether both have equal static parts and the very same arrays.
+
+        Values aren't compared, so that it can be asked while a function is traced.
+        """
+        mine, theirs = jax.tree.flatten(self), jax.tree.flatten(other)
+        return mine[1] == theirs[1] and all(a is b for a, b in zip(mine[0], theirs[0], strict=True))
+
     def _check_forward_input_shape(self, x: Array) -> None:
         self._check_rank(x, self.event_ndims_in)
 

@@ -5,6 +5,7 @@ With `FactorizedLogits`, the base class of distributions that have logits for ea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import distrax
@@ -14,8 +15,12 @@ from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import check_event_shape, sum_event
 
-SMALL_LOGIT = 0.05
-"""Absolute value of a logit below which series replace quotients of small numbers."""
+SMALL_LOGIT = 1.0
+"""Absolute value of a logit below which series replace differences of large numbers."""
+
+MEAN_SERIES = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000)
+"""Coefficients of l, l^3, l^5, ... in the mean of a continuous Bernoulli: B_2k l^(2k - 1) / (2k)!
+with the Bernoulli numbers B_2k, which converges for |l| < 2 pi."""
 
 
 class FactorizedLogits(distrax.Distribution):
@@ -132,7 +137,8 @@ class ContinuousBernoulli(FactorizedLogits):
         """The mean of each dimension: coth(l / 2) / 2 - 1 / l."""
         small = jnp.abs(self._logits) < SMALL_LOGIT
         safe = jnp.where(small, 1.0, self._logits)
-        series = self._logits / 12 * (1 - self._logits**2 / 60)
+        inside = jnp.where(small, self._logits, 0.0)
+        series = inside * _horner(MEAN_SERIES, inside**2)
         return jnp.where(small, series, 0.5 / jnp.tanh(safe / 2) - 1 / safe)
 
     def _sample_n(self, key: Array, n: int) -> Array:
@@ -142,8 +148,11 @@ class ContinuousBernoulli(FactorizedLogits):
         safe = jnp.where(small, 1.0, self._logits)
         # The inverse of the distribution function, (exp(l x) - exp(-l / 2)) / (2 sinh(l / 2)).
         sum_of_ends = jnp.logaddexp(jnp.log1p(-uniform) - safe / 2, jnp.log(uniform) + safe / 2)
-        series = uniform - 0.5 + self._logits / 2 * uniform * (1 - uniform)
-        return jnp.clip(jnp.where(small, series, sum_of_ends / safe), -0.5, 0.5)
+        # The same from the lower end on, log(1 + u (exp(l) - 1)) / l, which is u at l = 0.
+        zero = self._logits == 0
+        inside = jnp.where(small & ~zero, self._logits, 1.0)
+        from_end = jnp.where(zero, uniform, jnp.log1p(uniform * jnp.expm1(inside)) / inside)
+        return jnp.clip(jnp.where(small, from_end - 0.5, sum_of_ends / safe), -0.5, 0.5)
 
 
 def _log_normalizer(logits: Array) -> Array:
@@ -151,8 +160,18 @@ def _log_normalizer(logits: Array) -> Array:
     small = jnp.abs(logits) < SMALL_LOGIT
     size = jnp.where(small, 1.0, jnp.abs(logits))
     square = jnp.where(small, logits, 0.0) ** 2
+    # The integral of the mean.
+    series = [coefficient / (2 * k) for k, coefficient in enumerate(MEAN_SERIES, 1)]
     return jnp.where(
         small,
-        square / 24 * (1 - square / 120),
+        square * _horner(series, square),
         size / 2 + jnp.log(-jnp.expm1(-size)) - jnp.log(size),
     )
+
+
+def _horner(coefficients: Sequence[float], x: Array) -> Array:
+    """Computes the polynomial whose coefficients are given from the constant on."""
+    value = jnp.zeros_like(x)
+    for coefficient in reversed(coefficients):
+        value = value * x + coefficient
+    return value
