@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 from tests import linear_gaussian as exact
@@ -62,6 +63,21 @@ def test_few_temperatures_leave_the_mean_weight_unbiased():
             num_leapfrog_steps=1,
         )
         np.testing.assert_allclose(result, exact.log_likelihood(), atol=0.1)
+
+
+def test_the_chain_that_tunes_step_sizes_is_not_counted():
+    # One chain for each of many copies of an image: the mean of their weights is unbiased.
+    copies = np.tile(exact.DATA[:1], (40_000, 1, 1, 1))
+    result = estimate(
+        DIAGONAL,
+        exact.diagonal_variables(),
+        copies,
+        num_chains=1,
+        num_temperatures=1,
+        num_leapfrog_steps=1,
+    )
+    mean = scipy.special.logsumexp(np.float64(result)) - np.log(len(copies))
+    assert mean == pytest.approx(exact.log_likelihood()[0], abs=0.2)  # twice would be 0.69 more
 
 
 @pytest.mark.slow
