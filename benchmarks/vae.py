@@ -79,7 +79,7 @@ class Config:
         """Sizes of one table."""
         return VaeSize(
             self.flax_hidden if kind == "flax" else self.hidden,
-            self.flax_latents if kind == "flax" else self.num_latents,
+            self.flax_latents if kind == "flax" else self.latents,
             self.samples if kind == "importance" else 1,
             self.batch_size,
             self.images,
