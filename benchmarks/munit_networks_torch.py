@@ -122,7 +122,7 @@ class Coder(nn.Module):
 
     def __init__(self, size: MunitSize, images: int):
         super().__init__()
-        self.content = ContentEncoder(size, num_blocks=images)
+        self.content = ContentEncoder(size, images)
         self.style = StyleEncoder(size, images)
         self.decoder = Decoder(size, images)
 

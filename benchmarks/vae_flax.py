@@ -35,8 +35,8 @@ class Network(nn.Module):
     def __call__(self, images: jax.Array, key: jax.Array) -> tuple[jax.Array, ...]:
         features = nn.relu(nn.Dense(self.hidden)(images))
         mean, log_variance = (
-            nn.Dense(self.num_latents)(features),
-            nn.Dense(self.num_latents)(features),
+            nn.Dense(self.latents)(features),
+            nn.Dense(self.latents)(features),
         )
         z = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
         logits = nn.Dense(math.prod(SHAPE))(nn.relu(nn.Dense(self.hidden)(z)))
