@@ -17,7 +17,7 @@ def noisy(variables: Any, scale: float, seed: int = 0) -> Any:
     """Adds normal noise of this deviation to every leaf."""
     generator = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: leaf + np.float32(scale * generator.normal(size=leaf.shape)), variables
+        lambda leaf: leaf + scale * np.float32(generator.normal(size=leaf.shape)), variables
     )
 
 
