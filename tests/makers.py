@@ -32,7 +32,9 @@ def numbers(key: Array, *shape: int, scale: float = 0.5) -> Array:
     bits = bits + first
     for constant in (0x85EBCA6B, 0xC2B2AE35):
         bits = (bits ^ (bits >> 15)) * np.uint32(constant) + second
-    return scale * math.sqrt(3) * ((bits ^ (bits >> 16)).astype(jnp.float32) / 2.0**31 - 1)
+    return (
+        scale * math.sqrt(3) * ((bits ^ (bits >> 16)).astype(jnp.result_type(float)) / 2.0**31 - 1)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
