@@ -1,6 +1,6 @@
-"""Variables of models under test, drawn by numpy: JAX takes long to compile what draws them.
+"""Variables of models under test, drawn by numpy: draws by JAX take long to compile.
 
-Both functions may be called in a function that is being compiled, where what they draw is constant.
+In a function that is being compiled, the numbers drawn are constants.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What reaches networks and posteriors: contexts, features, temperatures."""
+"""Contexts reach networks; features and temperatures reach posteriors, where they should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flows take from the first batch, step by step."""
+"""Initial parameters of single steps, which follow the first batch."""
 
 from __future__ import annotations
 

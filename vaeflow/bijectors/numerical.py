@@ -77,7 +77,8 @@ def _solve(function, parameters, target, tolerance):
         return lower, upper, is_bracketed(lower, upper), 2 * width, count + 1
 
     def not_bracketed(state):
-        return ~jnp.all(state[2]) & (state[4] < LARGEST_DOUBLINGS)
+        _, _, bracketed, _, count = state
+        return ~jnp.all(bracketed) & (count < LARGEST_DOUBLINGS)
 
     one = jnp.ones_like(target)
     lower, upper = target - one, target + one
@@ -104,13 +105,14 @@ def _solve(function, parameters, target, tolerance):
         return x, value, slope, lower, upper, done | is_done(x, value, lower, upper), count + 1
 
     def not_done(state):
-        return ~jnp.all(state[5]) & (state[6] < LARGEST_ITERATIONS)
+        *_, done, count = state
+        return ~jnp.all(done) & (count < LARGEST_ITERATIONS)
 
     # A value that isn't known yet: the first step bisects, and leaves the bracket as it is.
     unknown = jnp.full_like(target, jnp.nan)
     undone = jnp.zeros(target.shape, bool)
     state = (lower, unknown, one, lower, upper, undone, -1)
-    x, _, _, _, _, done, _ = jax.lax.while_loop(not_done, refine, state)
+    x, *_, done, _ = jax.lax.while_loop(not_done, refine, state)
     x = jnp.where(done & bracketed, x, jnp.nan)
     return x, (parameters, x)
 

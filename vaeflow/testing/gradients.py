@@ -170,10 +170,12 @@ def check_context(case: Case) -> None:
             f"log-determinants for contexts of shape {case.contexts.shape}"
         )
 
+    def leaves(contexts: Array) -> list[Array]:
+        return float_leaves(case.bijector(0, contexts))
+
     # The gradient to the leaves is known; pull it back from them to the context.
     @jax.jit
     def pull_back(contexts: Array, gradients: list[Array]) -> Array:
-        leaves = lambda contexts: float_leaves(case.bijector(0, contexts))  # noqa: E731
         return jax.vjp(leaves, contexts)[1](gradients)[0]
 
     gradients = pull_back(case.contexts, case.gradients.parameters)
