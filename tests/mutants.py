@@ -195,10 +195,15 @@ MUTANTS = [
     ),
     Mutant(
         "bijectors/sigmoid-no-edge",
-        "(self.upper - self.lower), EDGE, 1 - EDGE)",
-        "(self.upper - self.lower), 0, 1)",
-        "tests/bijectors/test_exact_values.py tests/bijectors/test_positive.py "
-        "-k 'sigmoid or clipped'",
+        "near, far = END_OF_INTERVAL * width, (1 - END_OF_INTERVAL) * width",
+        "near, far = 0.0 * width, width",
+        "tests/bijectors/test_positive.py",
+    ),
+    Mutant(
+        "bijectors/density-outside-the-range",
+        "jnp.where(jnp.any(outside, axis=axes), -jnp.inf, sum_event(log_slopes, event_ndims))",
+        "sum_event(log_slopes, event_ndims)",
+        "tests/bijectors/test_positive.py",
     ),
     # Flows: what they start from, and what reaches each step.
     Mutant(

@@ -6,20 +6,22 @@ y_i = f(x_i), so log|det dy/dx| is the sum of log|f'(x_i)|.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import check_event_shape, sum_event
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.compose import Inverse
 
-SMALLEST_POSITIVE = 1e-30
-"""Smaller values, zero and negative ones too, are clipped to this by `Exp` and `Softplus`."""
+END_OF_POSITIVE = 1e-30
+"""Zero itself is evaluated here by the inverses of `Exp` and `Softplus`."""
 
-EDGE = 1e-6
-"""Positions in the unit interval are clipped to this distance from its ends by `Sigmoid`."""
+END_OF_INTERVAL = 1e-6
+"""The ends of an interval are evaluated at this fraction of its length from them, by `Sigmoid`."""
 
 
 class ElementwiseAffine(Bijector):
@@ -114,10 +116,11 @@ class ActNorm(Bijector):
 class Exp(Bijector):
     """Exponential of each dimension, onto the positive numbers: y = exp(x).
 
-    log|det dy/dx| = sum of x over the event. Inverse is the logarithm of values clipped to at
-    least 1e-30: it is finite everywhere, and takes values outside the domain to -69, where noise
-    has next to no density. Forward is clipped to at most 1e30. Both directions cost the same and
-    return float32 or wider.
+    log|det dy/dx| = sum of x over the event. The log-determinant of the inverse is -inf outside the
+    range, at negative numbers, and so is the density of whatever passes. Zero is evaluated at
+    1e-30, since data may have been rounded to it. Forward is clipped to normal numbers of its type:
+    in float32 an x beyond 87 counts as 87, of either sign. Both directions cost the same and return
+    float32 or wider.
 
     Shapes: ``[*batch, *event]`` both ways.
     """
@@ -132,20 +135,21 @@ class Exp(Bijector):
 
     def _forward(self, x):
         x = _wide(x)
-        y = jnp.exp(jnp.minimum(x, -math.log(SMALLEST_POSITIVE)))
-        return y, sum_event(x, self.event_ndims_in)
+        x = jnp.clip(x, -_largest_logarithm(x.dtype), _largest_logarithm(x.dtype))
+        return jnp.exp(x), sum_event(x, self.event_ndims_in)
 
     def _inverse(self, y):
-        x = jnp.log(jnp.maximum(_wide(y), SMALLEST_POSITIVE))
-        return x, -sum_event(x, self.event_ndims_in)
+        y, outside = _positive(y)
+        x = jnp.log(y)
+        return x, _in_range(-x, outside, self.event_ndims_in)
 
 
 class Softplus(Bijector):
     """Softplus of each dimension, onto the positive numbers: y = log(1 + exp(x)).
 
     log|det dy/dx| = sum of log sigmoid(x) over the event. Far above zero y nears x. Inverse
-    is log(exp(y) - 1) of values clipped to at least 1e-30, as by `Exp`. Both directions cost the
-    same and return float32 or wider.
+    is log(exp(y) - 1). Values at the end of the range, beyond it, and too small for their type are
+    treated as by `Exp`. Both directions cost the same and return float32 or wider.
 
     Shapes: ``[*batch, *event]`` both ways.
     """
@@ -160,21 +164,26 @@ class Softplus(Bijector):
 
     def _forward(self, x):
         x = _wide(x)
+        x = jnp.maximum(x, -_largest_logarithm(x.dtype))
         return jax.nn.softplus(x), sum_event(jax.nn.log_sigmoid(x), self.event_ndims_in)
 
     def _inverse(self, y):
-        y = jnp.maximum(_wide(y), SMALLEST_POSITIVE)
+        y, outside = _positive(y)
         # exp(y) - 1 would overflow above 88, and cancel near zero.
         x = y + jnp.log(-jnp.expm1(-y))
-        return x, -sum_event(jax.nn.log_sigmoid(x), self.event_ndims_in)
+        return x, _in_range(-jax.nn.log_sigmoid(x), outside, self.event_ndims_in)
 
 
 class Sigmoid(Bijector):
     """Sigmoid of each dimension, onto an interval: y = lower + (upper - lower) sigmoid(x).
 
-    log|det dy/dx| = sum of log(upper - lower) + log sigmoid(x) + log sigmoid(-x) over the event.
-    Inverse is the logit of the relative position in the interval, clipped to a distance of 1e-6
-    from its ends, so it is finite everywhere. Both directions cost the same.
+    log|det dy/dx| = sum of log(y - lower) + log(upper - y) - log(upper - lower) over the event. The
+    log-determinant of the inverse is -inf outside the interval, and so is the density of whatever
+    passes. An end itself is evaluated at a millionth of the interval's length from it, since data
+    may have been rounded to it, such as the black of images. Forward is clipped to the numbers of
+    its type that are nearest to the ends, and x to match: where an end isn't zero, float32 can't
+    tell an x beyond about 17 from its neighbours. Both directions cost the same and return float32
+    or wider.
 
     Shapes: ``[*batch, *event]`` both ways.
 
@@ -192,36 +201,58 @@ class Sigmoid(Bijector):
           event_ndims: Number of trailing axes that make an event.
 
         Raises:
-          ValueError: If `upper` isn't above `lower`.
+          ValueError: If the ends aren't finite, or have no float32 number between them.
         """
-        if not lower < upper:
-            raise ValueError(f"upper must be above lower={lower}, got {upper}")
         super().__init__(event_ndims_in=event_ndims)
         self.lower = float(lower)
         self.upper = float(upper)
+        if not math.isfinite(self.lower) or not math.isfinite(self.upper):
+            raise ValueError(f"lower and upper must be finite, got {lower} and {upper}")
+        lower, first, last, upper = self._ends(np.float32)
+        if not lower < first <= last < upper:
+            raise ValueError(f"upper must be above lower={self.lower}, got {self.upper}")
 
-    def _log_det(self, x):
-        slope = jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x) + math.log(self.upper - self.lower)
-        return sum_event(slope, self.event_ndims_in)
+    def _ends(self, dtype: Any) -> tuple[Any, Any, Any, Any]:
+        """The ends in a type, with the numbers next to them: lower, first, last, upper."""
+        lower, upper = np.asarray([self.lower, self.upper], dtype)
+        # Processors may treat smaller numbers as zero.
+        tiny = np.finfo(dtype).tiny
+        first = max(np.nextafter(lower, upper), lower + tiny)
+        last = min(np.nextafter(upper, lower), upper - tiny)
+        return lower, first, last, upper
 
     def _forward(self, x):
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        y = self.lower + (self.upper - self.lower) * jax.nn.sigmoid(x)
-        return y, self._log_det(x)
+        x = _wide(x)
+        lower, first, last, upper = self._ends(x.dtype)
+        width = upper - lower
+        smallest = np.log(first - lower) - np.log(upper - first)
+        largest = np.log(last - lower) - np.log(upper - last)
+        x = jnp.clip(x, smallest, largest)
+        # From the nearer end, for the last digits.
+        y = jnp.where(x < 0, lower + width * jax.nn.sigmoid(x), upper - width * jax.nn.sigmoid(-x))
+        slope = jax.nn.log_sigmoid(x) + jax.nn.log_sigmoid(-x) + np.log(width)
+        return jnp.clip(y, first, last), sum_event(slope, self.event_ndims_in)
 
     def _inverse(self, y):
-        # A narrower type can't resolve values near an end.
-        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-        position = jnp.clip((y - self.lower) / (self.upper - self.lower), EDGE, 1 - EDGE)
-        x = jnp.log(position) - jnp.log1p(-position)
-        return x, -self._log_det(x)
+        y = _wide(y)
+        lower, _, _, upper = self._ends(y.dtype)
+        width = upper - lower
+        outside = (y < lower) | (y > upper)
+        near, far = END_OF_INTERVAL * width, (1 - END_OF_INTERVAL) * width
+        from_lower = jnp.where(y <= lower, near, jnp.where(y >= upper, far, y - lower))
+        from_upper = jnp.where(y >= upper, near, jnp.where(y <= lower, far, upper - y))
+        tiny = np.finfo(y.dtype).tiny
+        below = jnp.log(jnp.maximum(from_lower, tiny))
+        above = jnp.log(jnp.maximum(from_upper, tiny))
+        log_det = _in_range(np.log(width) - below - above, outside, self.event_ndims_in)
+        return below - above, log_det
 
 
 class Logit(Inverse):
     """Logit of each dimension, from an interval onto the reals: y = log(p) - log(1 - p).
 
-    p = (x - lower) / (upper - lower). The inverse of `Sigmoid`: p is clipped to a distance of
-    1e-6 from 0 and 1. Both directions cost the same.
+    p = (x - lower) / (upper - lower). The inverse of `Sigmoid`, which says how the ends of the
+    interval and numbers beyond them are treated. Both directions cost the same.
 
     Shapes: ``[*batch, *event]`` both ways.
     """
@@ -235,10 +266,29 @@ class Logit(Inverse):
           event_ndims: Number of trailing axes that make an event.
 
         Raises:
-          ValueError: If `upper` isn't above `lower`.
+          ValueError: If the ends aren't finite, or have no float32 number between them.
         """
         super().__init__(Sigmoid(lower, upper, event_ndims))
 
 
 def _wide(values: Array) -> Array:
     return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
+def _largest_logarithm(dtype: Any) -> float:
+    """Largest x with exp(x) and exp(-x) normal numbers of a type."""
+    return -math.log(np.finfo(dtype).tiny) - 0.25
+
+
+def _positive(y: Array) -> tuple[Array, Array]:
+    """Values as positive normal numbers, float32 or wider, and which of them were negative."""
+    y = _wide(y)
+    # The comparison keeps NaN.
+    positive = jnp.where(y <= 0, END_OF_POSITIVE, y)
+    return jnp.maximum(positive, np.finfo(y.dtype).tiny), y < 0
+
+
+def _in_range(log_slopes: Array, outside: Array, event_ndims: int) -> Array:
+    """Log-determinant of an inverse: -inf for events with an element outside the range."""
+    axes = tuple(range(outside.ndim - event_ndims, outside.ndim))
+    return jnp.where(jnp.any(outside, axis=axes), -jnp.inf, sum_event(log_slopes, event_ndims))

@@ -24,6 +24,7 @@ CHECKS: Mapping[str, Callable[[Case], None]] = MappingProxyType(
         "batch axes": transformations.check_batch_axes,
         "vmap": transformations.check_vmap,
         "scan": transformations.check_scan,
+        "range": values.check_range,
         "edges": gradients.check_edges,
         "parameter gradients": gradients.check_parameter_gradients,
         "finite differences": gradients.check_finite_differences,
@@ -75,8 +76,9 @@ def check_bijector(
     differentiation, sign included, their antisymmetry, their shape, and their precision for
     bfloat16 input; agreement between compiled and uncompiled calls, between batches of any number
     of axes and single examples, under `jax.vmap` and in `jax.lax.scan`; that new parameters don't
-    retrace; finite values and gradients at the edges; gradients to every leaf, also against finite
-    differences; that the context matters; that wrong shapes raise errors.
+    retrace; finite values and gradients at the edges, and no density outside the range of forward;
+    gradients to every leaf, also against finite differences; that the context matters; that wrong
+    shapes raise errors.
 
     It takes any `distrax.Bijector`, whose parameters are its floating-point leaves as a pytree::
 

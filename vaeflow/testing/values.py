@@ -16,6 +16,12 @@ from vaeflow.testing.pytrees import expect_close, to_numpy
 ROUNDED_TOLERANCE = 0.1
 """Tolerance of log-determinants, in nats, where values are rounded to bfloat16 on the way."""
 
+RETURN_TOLERANCE = 0.5
+"""Relative error of a point that comes back: generous, since far out rounding is magnified."""
+
+NEGLIGIBLE = -10.0
+"""Log-determinant, in nats, below which a point may be rounded away."""
+
 
 def check_log_det_shape(case: Case) -> None:
     """Log-determinants have the batch shape of their input, and both directions agree on events."""
@@ -139,3 +145,24 @@ def check_low_precision(case: Case) -> None:
             tolerance,
             inputs=inputs,
         )
+
+
+def check_range(case: Case) -> None:
+    """An input of the inverse comes back by forward, or the log-determinant of the inverse is -inf.
+
+    Otherwise a clipped value would pass for a density outside the range of forward. A point of so
+    small a density that forward rounds it away passes too.
+    """
+    for edge in case.inverse_edges:
+        y = jnp.broadcast_to(jnp.asarray(edge, case.y.dtype), case.y.shape)
+        outputs, _ = case.evaluate(case.batched, case.x, y)
+        returned = case.evaluate(case.batched, outputs.x, y)[0].y
+        off = to_numpy(jnp.abs(returned - y) / (1 + jnp.abs(y))).reshape(BATCH, -1)
+        log_det = to_numpy(outputs.inverse_log_det)
+        wrong = ~np.all(off <= RETURN_TOLERANCE, axis=1) & ~(log_det < NEGLIGIBLE)
+        if np.any(wrong):
+            row = int(np.argmax(wrong))
+            raise AssertionError(
+                f"expected forward to return {to_numpy(y[row]).ravel()[:6]}, or an inverse "
+                f"log-det of -inf; got {to_numpy(returned[row]).ravel()[:6]} and {log_det[row]}"
+            )
