@@ -148,7 +148,7 @@ def test_labels_reach_the_priors_of_a_bound():
 
     @jax.jit
     def run(labels):
-        variables = model.init(KEY, IMAGES, labels[0])
+        variables = model.init(KEY, IMAGES, context=labels[0])
         # Priors start alike for all labels: move them.
         moved = variables | {"params": waved(variables["params"])}
         find = lambda labels: losses.code_bound(model, moved, BATCH | {"label": labels}, KEYS)  # noqa: E731
