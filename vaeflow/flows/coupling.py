@@ -172,7 +172,7 @@ class NICE(VectorFlow, kw_only=True):
         self, *, context: Array | None = None, data: Float[Array, "batch channel"] | None = None
     ) -> Bijector:
         """Builds the bijector, forward from noise to data; arguments as for other flows."""
-        couplings = super().__call__(context, data=data)
+        couplings = super().__call__(context=context, data=data)
         if self.is_initializing() and data is None:
             log_scale = self.param("log_scale", nn.initializers.zeros, self.event_shape)
         else:
