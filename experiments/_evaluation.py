@@ -204,7 +204,9 @@ def posterior_mean(model: LatentModel, variables: PyTree, batch: PyTree) -> jax.
     method = "shifts" if isinstance(model, vf.models.HierarchicalVAE) else "encode"
     key = context_key_of(model)
     context = None if key is None else batch[key]
-    return model.apply(variables, batch["image"], example_keys(batch), context, method=method)
+    return model.apply(
+        variables, batch["image"], example_keys(batch), context=context, method=method
+    )
 
 
 @_of_model

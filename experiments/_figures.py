@@ -78,14 +78,14 @@ def compiled(model: Any, method: str, static: int | tuple[int, ...] = ()) -> Cal
     return jax.jit(functools.partial(model.apply, method=method), static_argnums=static)
 
 
-def sample(model: Any, variables: PyTree, key: jax.Array, count: int, *labels: Any) -> np.ndarray:
+def sample(model: Any, variables: PyTree, key: jax.Array, count: int, **context: Any) -> np.ndarray:
     """Samples images of a latent-variable model."""
-    return np.asarray(compiled(model, "sample", 2)(variables, key, count, *labels))
+    return np.asarray(compiled(model, "sample", 2)(variables, key, count, **context))
 
 
-def decode(model: Any, variables: PyTree, latents: Any, *labels: Any) -> np.ndarray:
+def decode(model: Any, variables: PyTree, latents: Any, **context: Any) -> np.ndarray:
     """Decodes latents, or codes, to images."""
-    return np.asarray(compiled(model, "decode")(variables, latents, *labels))
+    return np.asarray(compiled(model, "decode")(variables, latents, **context))
 
 
 # Latent-variable models
@@ -115,7 +115,8 @@ def sample_table(model: LatentModel, variables: PyTree) -> np.ndarray:
         images = sample(model, variables, key, COLUMNS * COLUMNS)
         return images.reshape(COLUMNS, COLUMNS, *images.shape[1:])
     labels = np.arange(model.num_classes, dtype=np.int32)
-    return np.stack([sample(model, variables, key, COLUMNS, label) for label in labels], axis=1)
+    columns = [sample(model, variables, key, COLUMNS, context=label) for label in labels]
+    return np.stack(columns, axis=1)
 
 
 def samples(model: LatentModel, variables: PyTree, rows: int = COLUMNS) -> Figure:
@@ -126,29 +127,30 @@ def samples(model: LatentModel, variables: PyTree, rows: int = COLUMNS) -> Figur
 
 def _encoded(
     model: Any, variables: PyTree, dataset: data.Dataset
-) -> tuple[np.ndarray, jax.Array, list[np.ndarray]]:
-    """Returns eight test images, their latents, and their labels if the model takes them."""
+) -> tuple[np.ndarray, jax.Array, dict[str, np.ndarray]]:
+    """Returns eight test images, their latents, and labels as "context" if it takes them."""
     batch = data.stack(dataset.test, COLUMNS)
-    labels = [] if getattr(model, "num_classes", None) is None else [batch["label"]]
-    z = compiled(model, "encode")(variables, batch["image"], jax.random.key(2), *labels)
-    return batch["image"], z, labels
+    labelled = getattr(model, "num_classes", None) is not None
+    context = {"context": batch["label"]} if labelled else {}
+    z = compiled(model, "encode")(variables, batch["image"], jax.random.key(2), **context)
+    return batch["image"], z, context
 
 
 def reconstructions(model: Any, variables: PyTree, dataset: data.Dataset) -> Figure:
     """Plots test images and their reconstructions."""
-    real, z, labels = _encoded(model, variables, dataset)
-    return plotting.reconstructions(real, decode(model, variables, z, *labels))
+    real, z, context = _encoded(model, variables, dataset)
+    return plotting.reconstructions(real, decode(model, variables, z, **context))
 
 
 def interpolations(model: Any, variables: PyTree, dataset: data.Dataset) -> Figure:
     """Plots paths between test images: along lines, and below each along a great circle."""
-    real, z, labels = _encoded(model, variables, dataset)
+    real, z, context = _encoded(model, variables, dataset)
     paths, names = [], []
     for first in range(0, min(len(real) - 1, 6), 2):
         # Labels don't mix: that of the second image takes over half-way.
-        between = [np.repeat(each[first : first + 2], PATH // 2) for each in labels]
+        between = {key: np.repeat(of[first : first + 2], PATH // 2) for key, of in context.items()}
         for name, path in (("linear", vf.linear_path), ("spherical", vf.spherical_path)):
-            steps = decode(model, variables, path(z[first], z[first + 1], PATH), *between)
+            steps = decode(model, variables, path(z[first], z[first + 1], PATH), **between)
             paths.append(np.concatenate([real[first, None], steps, real[first + 1, None]]))
             names.append(name)
     return plotting.interpolations(np.stack(paths), names)
@@ -198,18 +200,18 @@ def traversals(
     units, kl = ranked_units(model, variables, dataset)
     units, kl = units[:LATENTS], None if kl is None else kl[:LATENTS]
     standard = has_standard_prior(model)
-    _, z, labels = _encoded(model, variables, dataset)
+    _, z, context = _encoded(model, variables, dataset)
     sampled = _posterior_samples(model, variables, dataset)
 
     def moved(deviations: np.ndarray) -> np.ndarray:
         """Images ``[latent, value, ...]``."""
-        label = [np.repeat(each[:1], len(deviations)) for each in labels]
+        label = {key: np.repeat(of[:1], len(deviations)) for key, of in context.items()}
         images = []
         for unit in units:
             of_unit = sampled[:, unit.start]
             values = deviations if standard else of_unit.mean() + deviations * of_unit.std()
             latents = jnp.tile(z[0], (len(deviations), 1)).at[:, unit.start].set(values)
-            images.append(decode(model, variables, latents, *label))
+            images.append(decode(model, variables, latents, **label))
         return np.stack(images)
 
     names = [unit.name for unit in units]
@@ -345,7 +347,9 @@ def code_samples(
 ) -> np.ndarray:
     """Samples images of a model of codes."""
     labels = labels_for(model, count)
-    return np.asarray(compiled(model, "sample", 2)(variables, key, count, labels, **options))
+    return np.asarray(
+        compiled(model, "sample", 2)(variables, key, count, context=labels, **options)
+    )
 
 
 def code_figures(
@@ -425,7 +429,11 @@ def code_reconstructions(
         upper = " + ".join(names[:level])
         rows[f"{upper},\nmeans below"] = _with_means_below(coder, params, codes, level, counts)
         rows[f"{upper},\ndrawn below"] = compiled(model, "sample", 2)(
-            variables, jax.random.key(3), len(images), labels, upper_codes=tuple(codes[:level])
+            variables,
+            jax.random.key(3),
+            len(images),
+            context=labels,
+            upper_codes=tuple(codes[:level]),
         )
     rows[" + ".join(names)] = full
     return plotting.image_table(np.stack([*rows.values()]), [*rows])

@@ -86,9 +86,9 @@ def plot(options: argparse.Namespace) -> None:
         headings = [f"{swept.name} = {value:g}" for value in values]
         side = [f"with\n{caption}"] if caption else []
     states = [start, *rows]
-    labels = [] if start.label is None else [jnp.array([state.label for state in states])]
+    labels = None if start.label is None else jnp.array([state.label for state in states])
     z = jnp.stack([state.z for state in states])
-    decoded = np.asarray(model.apply(opened.variables, z, *labels, method="decode"))
+    decoded = np.asarray(model.apply(opened.variables, z, context=labels, method="decode"))
     columns = np.concatenate([*images, decoded])[None]
     plotting.save_figure(options.out, plotting.image_table(columns, side, [*captions, *headings]))
 
@@ -102,8 +102,8 @@ def _start(
         if not hasattr(model, "prior"):
             raise CommandError(f"--prior: the model of {options.run} has no prior; use --image")
         label = None if classes is None else 0
-        context = [] if label is None else [jnp.asarray(label)]
-        prior = model.apply(opened.variables, *context, method="prior")
+        context = None if label is None else jnp.asarray(label)
+        prior = model.apply(opened.variables, context=context, method="prior")
         z = prior.sample(seed=jax.random.key(options.prior))
         caption = "from the prior" if label is None else f"from the prior,\nlabel = {label}"
         return State(z, label), [], [caption]
@@ -111,10 +111,10 @@ def _start(
     if not 0 <= options.image < len(test):
         raise CommandError(f"--image {options.image}: the test images are 0 to {len(test) - 1}")
     batch = test.gather(np.array([options.image]))
-    context = [] if classes is None else [batch["label"]]
+    context = None if classes is None else batch["label"]
     key, image = jax.random.key(0), batch["image"]
-    z = model.apply(opened.variables, image, key, *context, method="encode")[0]
-    label = int(context[0][0]) if context else None
+    z = model.apply(opened.variables, image, key, context=context, method="encode")[0]
+    label = None if context is None else int(context[0])
     return State(z, label), [image], ["original", "decoded"]
 
 

@@ -351,7 +351,9 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),
         train,
         directory,
-        initialize=lambda: jax.jit(model.init)(jax.random.key(train.seed), first["image"], labels),
+        initialize=lambda: jax.jit(model.init)(
+            jax.random.key(train.seed), first["image"], context=labels
+        ),
         weights=weights,
         figures=figures,
         evaluate=evaluate,

@@ -390,7 +390,7 @@ def fit_prior(
     @jax.jit
     def log_prob(variables: PyTree, batch: PyTree) -> jax.Array:
         context = estimators.context_of(batch, context_key)
-        return prior.apply(variables, batch[name], None, context, method="log_prob")
+        return prior.apply(variables, batch[name], None, context=context, method="log_prob")
 
     def evaluate(step: int, variables: PyTree) -> dict[str, float]:
         return {CODE_NATS: -np.mean(measure(log_prob, variables, validation))}
@@ -401,7 +401,9 @@ def fit_prior(
         training.Batches(source, train.batch_size, train.seed),
         train,
         directory,
-        initialize=lambda: jax.jit(prior.init)(jax.random.key(train.seed), first[name], context),
+        initialize=lambda: jax.jit(prior.init)(
+            jax.random.key(train.seed), first[name], context=context
+        ),
         evaluate=evaluate,
         best=CODE_NATS,
     )

@@ -294,9 +294,12 @@ def flow(
     shape = module.event_shape if hasattr(module, "event_shape") else module.step.flow.event_shape
 
     def init(key: Array, data: Array, context: Array | None) -> Any:
-        return module.init(key, context, data=data)
+        return module.init(key, context=context, data=data)
 
-    return _initialised(init, module.apply, shape, noise, context_shape)
+    def apply(variables: Any, context: Array | None) -> distrax.Bijector:
+        return module.apply(variables, context=context)
+
+    return _initialised(init, apply, shape, noise, context_shape)
 
 
 def flow_step(

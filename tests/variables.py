@@ -21,8 +21,10 @@ def noisy(variables: Any, scale: float, seed: int = 0) -> Any:
     )
 
 
-def drawn_variables(init: Callable[..., Any], *arguments: Any, seed: int = 0) -> dict[str, Any]:
-    """Makes variables of the shapes of ``init(key, *arguments)``, away from special values.
+def drawn_variables(
+    init: Callable[..., Any], *arguments: Any, seed: int = 0, **keywords: Any
+) -> dict[str, Any]:
+    """Makes variables of the shapes that `init` returns, away from special values.
 
     Kernels have entries of variance 1 / (number of inputs), scales are near one and all else is
     near zero. Collections other than the parameters are those of `init`.
@@ -36,10 +38,14 @@ def drawn_variables(init: Callable[..., Any], *arguments: Any, seed: int = 0) ->
             return np.float32(normal / math.sqrt(math.prod(leaf.shape[:-1])))
         return np.float32(0.1 * normal + (path[-1].key == "scale"))
 
-    parameters = jax.eval_shape(init, key, *arguments)["params"]
+    parameters = jax.eval_shape(init, key, *arguments, **keywords)["params"]
 
     def others(*arguments: Any) -> dict[str, Any]:
-        return {name: tree for name, tree in init(key, *arguments).items() if name != "params"}
+        return {
+            name: tree
+            for name, tree in init(key, *arguments, **keywords).items()
+            if name != "params"
+        }
 
     rest = jax.jit(others)(*arguments)
     return {"params": jax.tree_util.tree_map_with_path(draw, parameters), **rest}

@@ -1,7 +1,7 @@
 """Base distributions of flows and priors of latents, as Flax modules with learned parameters.
 
-Every one is called as ``base(context, batch_shape=..., temperature=..., encoder=...)`` and returns
-a distribution: uniform, Gaussian, mixture and resampled bases, and the VampPrior.
+Every one is called as ``base(context=..., batch_shape=..., temperature=..., encoder=...)`` and
+returns a distribution: uniform, Gaussian, mixture and resampled bases, and the VampPrior.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Base(nn.Module):
     @nn.compact
     def __call__(
         self,
-        context: Array | None = None,
         *,
+        context: Array | None = None,
         batch_shape: tuple[int, ...] = (),
         temperature: float = 1.0,
         encoder: Callable[[Array], distrax.Distribution] | None = None,
@@ -71,7 +71,7 @@ class Base(nn.Module):
         del encoder
         return self.build(context, tuple(batch_shape), temperature)
 
-    def initialize(self, values: Array, latents: Array, context: Array | None) -> None:
+    def initialize(self, values: Array, latents: Array, *, context: Array | None) -> None:
         """Does nothing: no parameter is initialised from the first batch of a VAE."""
 
     def build(
@@ -294,8 +294,8 @@ class VampPrior(nn.Module, kw_only=True):
 
     def __call__(
         self,
-        context: Any = None,
         *,
+        context: Any = None,
         batch_shape: tuple[int, ...] = (),
         temperature: float = 1.0,
         encoder: Callable[[Array], distrax.Distribution] | None = None,
@@ -324,6 +324,7 @@ class VampPrior(nn.Module, kw_only=True):
         self,
         values: Float[Array, "batch height width channel"],
         latents: Float[Array, "batch latent"],
+        *,
         context: Array | None,
     ) -> None:
         """Starts the pseudo-inputs from the values; `init` of a `vaeflow.models.VAE` calls it."""

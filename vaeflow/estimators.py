@@ -62,7 +62,7 @@ def infer(
     context = context_of(batch, context_key)
     observation, latents = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, observation, method="observe")
-    latents = model.apply(variables, values, latents, num_samples, context, method="infer")
+    latents = model.apply(variables, values, latents, num_samples, context=context, method="infer")
     return Inference(latents, values, log_det)
 
 
@@ -112,7 +112,7 @@ def evidence(
         model, variables, batch, rng, num_samples=num_samples, context_key=context_key
     )
     context = context_of(batch, context_key)
-    likelihood = model.apply(variables, inference.latents.z, context, method="likelihood")
+    likelihood = model.apply(variables, inference.latents.z, context=context, method="likelihood")
     log_likelihood = likelihood.log_prob(inference.values) + inference.log_det
     return Evidence(*inference, log_likelihood)
 

@@ -47,7 +47,7 @@ class Flow(Protocol):
     context_ndims: int
 
     def __call__(
-        self, context: Array | None = None, *, data: Float[Array, "batch *event"] | None = None
+        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
     ) -> distrax.Bijector:
         """Builds the bijector, forward from noise to data, with the batch axes of the context.
 
@@ -205,6 +205,7 @@ class Prior(Protocol):
         self,
         values: Float[Array, "batch height width channel"],
         latents: Float[Array, "batch latent"],
+        *,
         context: Array | None,
     ) -> None:
         """Creates data-dependent parameters, if any; `init` of a `vaeflow.models.VAE` calls it.

@@ -85,10 +85,10 @@ def learned(base):
 
     def make(*batch):
         context = jnp.ones(batch, jnp.int32) if base.needs_labels else None
-        variables = base.init(KEY, context)
+        variables = base.init(KEY, context=context)
         leaves, structure = jax.tree.flatten(variables)
         leaves = [leaf + 0.3 * numbers(*leaf.shape, seed=9) for leaf in leaves]
-        return base.apply(jax.tree.unflatten(structure, leaves), context, batch_shape=batch)
+        return base.apply(jax.tree.unflatten(structure, leaves), context=context, batch_shape=batch)
 
     return make
 

@@ -21,9 +21,11 @@ NETWORKS = {
 def test_features_depend_on_the_context(name):
     network = NETWORKS[name]
     contexts = np.float32([[1, 0, 0], [0, 1, 0]])
-    variables = drawn_variables(network.init, IMAGES, contexts)
+    variables = drawn_variables(network.init, IMAGES, context=contexts)
     apply = jax.jit(network.apply)
-    features, others = (apply(variables, IMAGES, given) for given in (contexts, contexts[::-1]))
+    features, others = (
+        apply(variables, IMAGES, context=given) for given in (contexts, contexts[::-1])
+    )
     assert np.abs(features - others).max() > 1e-3
 
 

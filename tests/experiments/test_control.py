@@ -35,18 +35,20 @@ def _here(tmp_path, monkeypatch):
 @functools.cache
 def initialized(model, labelled: bool) -> dict:
     labels = np.arange(8) % 3 if labelled else None
-    return jax.device_get(jax.jit(model.init)(jax.random.key(0), IMAGES[:8], labels))
+    return jax.device_get(jax.jit(model.init)(jax.random.key(0), IMAGES[:8], context=labels))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def encode(model, variables, image, context=None):
     """The latents of an image."""
-    return model.apply(variables, image[None], jax.random.key(0), context, method="encode")[0]
+    return model.apply(variables, image[None], jax.random.key(0), context=context, method="encode")[
+        0
+    ]
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def decode(model, variables, z, context=None):
-    return model.apply(variables, z, context, method="decode")
+    return model.apply(variables, z, context=context, method="decode")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))

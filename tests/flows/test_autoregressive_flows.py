@@ -20,8 +20,8 @@ def small(kind, channels=3, **options):
 
 
 def initialised(module, data, context=None):
-    variables = module.init(jax.random.key(0), context, data=data)
-    return variables, module.apply(variables, context)
+    variables = module.init(jax.random.key(0), context=context, data=data)
+    return variables, module.apply(variables, context=context)
 
 
 def test_masked_flow_initially_standardises_the_first_batch():
@@ -67,10 +67,10 @@ def test_density_depends_on_the_label_in_one_dimension(kind, transformer):
 
     @jax.jit
     def run(grid):
-        variables = noisy(module.init(jax.random.key(0), labels, data=data), 0.3)
-        bijector = module.apply(variables, labels)
+        variables = noisy(module.init(jax.random.key(0), context=labels, data=data), 0.3)
+        bijector = module.apply(variables, context=labels)
         x = bijector.forward(jnp.ones((4, 1)))
-        of_first = module.apply(variables, jnp.zeros(len(grid), int))
+        of_first = module.apply(variables, context=jnp.zeros(len(grid), int))
         return x, bijector.inverse(x), of_first.inverse_and_log_det(grid)
 
     x, back, (noise, log_det) = jax.device_get(run(grid))

@@ -63,10 +63,10 @@ def test_every_parameter_depends_on_the_context(name):
 
     @jax.jit
     def run(contexts):
-        variables = flow.init(jax.random.key(1), contexts)
+        variables = flow.init(jax.random.key(1), context=contexts)
 
         def loss(variables, contexts):
-            y, log_det = flow.apply(variables, contexts).forward_and_log_det(x)
+            y, log_det = flow.apply(variables, context=contexts).forward_and_log_det(x)
             return jnp.sum(y**3) + jnp.sum(log_det)
 
         return variables, jax.grad(loss, (0, 1))(variables, contexts)
@@ -83,8 +83,8 @@ def test_labels_are_one_hot_contexts():
 
     @jax.jit
     def run(labels):
-        variables = flow.init(jax.random.key(0), labels)
-        return flow.apply(variables, labels).forward(jnp.ones((3, 3)))
+        variables = flow.init(jax.random.key(0), context=labels)
+        return flow.apply(variables, context=labels).forward(jnp.ones((3, 3)))
 
     y = jax.device_get(run(np.array([0, 3, 3])))
     np.testing.assert_array_equal(y[1], y[2])
@@ -96,8 +96,8 @@ def test_another_context_than_in_init_raises():
     context = np.ones((4, 2), np.float32)
 
     def run(at_init, later):
-        variables = flow.init(jax.random.key(0), at_init)
-        return flow.apply(variables, later).forward(jnp.ones((4, 3)))
+        variables = flow.init(jax.random.key(0), context=at_init)
+        return flow.apply(variables, context=later).forward(jnp.ones((4, 3)))
 
     with pytest.raises(ValueError, match=r"None, got 2 in shape \(4, 2\)"):
         jax.eval_shape(run, None, context)

@@ -21,7 +21,7 @@ def noisy(module, data, context=None, scale=0.5):
     random = np.random.default_rng(1)
     return jax.tree.map(
         lambda leaf: leaf + scale * np.float32(random.normal(size=leaf.shape)),
-        module.init(jax.random.key(0), context, data=data),
+        module.init(jax.random.key(0), context=context, data=data),
     )
 
 
@@ -106,7 +106,7 @@ def test_density_depends_on_the_label():
     labels = np.array([0, 1])
     data = np.float32([[0.5, -0.5]] * 2)
     variables = jax.jit(noisy, static_argnums=0)(module, normal(2, 2, 2), labels)
-    run = jax.jit(lambda labels: module.apply(variables, labels).inverse(data))
+    run = jax.jit(lambda labels: module.apply(variables, context=labels).inverse(data))
     both, swapped = jax.device_get((run(labels), run(1 - labels)))
     np.testing.assert_allclose(both, swapped[::-1], atol=1e-5)
     assert np.max(np.abs(both[0] - both[1])) > 1e-3

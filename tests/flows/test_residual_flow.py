@@ -23,7 +23,7 @@ def noisy(module, data, context=None, scale=0.5):
     random = np.random.default_rng(1)
     return jax.tree.map(
         lambda leaf: leaf + scale * np.float32(random.normal(size=leaf.shape)),
-        module.init(KEY, context, data=data),
+        module.init(KEY, context=context, data=data),
     )
 
 
@@ -62,7 +62,7 @@ def test_density_depends_on_the_label():
 
     @jax.jit
     def run(data, labels):
-        bijector = flow.apply(noisy(flow, data, labels), labels)
+        bijector = flow.apply(noisy(flow, data, labels), context=labels)
         x = bijector.forward(jnp.ones((4, 2)))
         return x, bijector.inverse(x)
 

@@ -43,16 +43,19 @@ class Golden:
       outputs: Computes from the model and its variables what is stored beside the file: reals are
         compared to rounding, images to one level, other integers exactly.
       slow: Whether it is left to the slow tests.
+      context: What `init` takes as a context, or None.
     """
 
     build: Callable[[], Any]
     inputs: tuple[Any, ...]
     outputs: Callable[[Any, Any], Outputs]
     slow: bool = False
+    context: np.ndarray | None = None
 
     def init(self) -> Any:
         """The variables that the model has at first."""
-        return self.build().init(jax.random.key(2), *self.inputs)
+        keywords = {} if self.context is None else {"context": self.context}
+        return self.build().init(jax.random.key(2), *self.inputs, **keywords)
 
 
 # Flows.
@@ -76,14 +79,14 @@ def _flow(
         keys = None if dequantizer is None else KEY
         start = 0.5 * _normal(ROWS, *model.flow.noise_shape, seed=5)
         return {
-            "log_prob": model.apply(variables, data[:ROWS], keys, given, method="log_prob"),
-            "decode": model.apply(variables, start, given, method="decode"),
+            "log_prob": model.apply(variables, data[:ROWS], keys, context=given, method="log_prob"),
+            "decode": model.apply(variables, start, context=given, method="decode"),
         }
 
     def build() -> models.FlowModel:
         return models.FlowModel(make(), dequantizer and dequantizer(), base and base())
 
-    return Golden(build, (data, context), outputs, slow)
+    return Golden(build, (data,), outputs, slow, context)
 
 
 LABELS = np.arange(8, dtype=np.int32) % 3
@@ -240,20 +243,20 @@ def _latent(
         loss, aux = losses.elbo(model, variables, batch, KEY, context_key=condition)
         z = jax.nn.softmax(_normal(ROWS, model.num_latents, seed=4))
         values = model.apply(variables, some, KEY, method="observe").values
-        likelihood = model.apply(variables, z, given, method="likelihood")
+        likelihood = model.apply(variables, z, context=given, method="likelihood")
         found = {
             "loss": loss,
-            "encode": model.apply(variables, some, KEY, given, method="encode"),
+            "encode": model.apply(variables, some, KEY, context=given, method="encode"),
             "log_likelihood": likelihood.log_prob(values),
         }
         found |= {name.replace("/", "_"): value for name, value in aux.metrics.items()}
         if not isinstance(getattr(model, "encoder", None), encoders.Encoder) or not isinstance(
             model.encoder.posterior, encoders.GroupedPosterior
         ):
-            found["log_prior"] = model.apply(variables, given, method="prior").log_prob(z)
+            found["log_prior"] = model.apply(variables, context=given, method="prior").log_prob(z)
         return found
 
-    return Golden(build, (images, labels), outputs, slow)
+    return Golden(build, (images,), outputs, slow, labels)
 
 
 def _auto_encoder() -> Golden:
@@ -511,7 +514,7 @@ def _code_model(build: Callable[[], Any], classes: int | None = None, slow: bool
         priors = {f"log_prior_{level}": part for level, part in enumerate(found.log_prior)}
         return {"log_likelihood": found.log_likelihood, **priors}
 
-    return Golden(build, (images, labels), outputs, slow)
+    return Golden(build, (images,), outputs, slow, labels)
 
 
 CODES = {

@@ -101,7 +101,7 @@ def test_context_key_names_the_context_of_each_row():
     def run():
         variables = model.init(KEY, context=labels)
         loss = losses.forward_kl(model, variables, batch, KEY, energy=energy, context_key="label")
-        log_q = model.apply(variables, batch["image"], None, labels, method="log_prob")
+        log_q = model.apply(variables, batch["image"], None, context=labels, method="log_prob")
         return loss, log_q, energy(batch["image"])
 
     (value, aux), log_q, energies = jax.device_get(run())

@@ -103,14 +103,14 @@ def test_context_key_names_the_entry_of_the_batch():
 
     @jax.jit
     def compute():
-        variables = moved(model.init(KEY, IMAGES, labels))
+        variables = moved(model.init(KEY, IMAGES, context=labels))
 
         def metrics(labels):
             loss = functools.partial(losses.negative_log_likelihood, context_key="label")
             return loss(model, variables, BATCH | {"label": labels}, KEY)[1].metrics
 
         found = jax.vmap(metrics)(np.stack([labels, (labels + 1) % 3]))
-        return found, model.apply(variables, IMAGES, KEY, labels, method="log_prob")
+        return found, model.apply(variables, IMAGES, KEY, context=labels, method="log_prob")
 
     found, log_prob = jax.device_get(compute())
     np.testing.assert_allclose(found["negative_log_likelihood"][0], -log_prob.mean(), rtol=1e-5)

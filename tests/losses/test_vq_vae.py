@@ -148,7 +148,7 @@ def test_labels_reach_the_priors_of_a_bound():
 
     @jax.jit
     def run(labels):
-        variables = model.init(KEY, IMAGES, labels[0])
+        variables = model.init(KEY, IMAGES, context=labels[0])
         # Priors start alike for all labels: move them.
         moved = variables | {"params": waved(variables["params"])}
         find = lambda labels: losses.code_bound(model, moved, BATCH | {"label": labels}, KEYS)  # noqa: E731
@@ -163,7 +163,7 @@ def test_labels_reach_the_priors_of_a_bound():
 
 def test_a_bound_by_labels_needs_them():
     model = code_model(1, num_classes=2)
-    variables = jax.eval_shape(model.init, KEY, IMAGES, BATCH["label"])
+    variables = jax.eval_shape(model.init, KEY, IMAGES, context=BATCH["label"])
     with pytest.raises(ValueError, match=r"an entry 'label' for priors of 2 classes, got \['image"):
         losses.code_bound(model, variables, {"image": IMAGES}, KEYS)
 

@@ -54,7 +54,7 @@ def test_each_level_has_its_own_prior():
         of_first, of_second = ({"params": variables["params"][f"priors_{i}"]} for i in range(2))
         return found, (
             first.apply(of_first, codes[0], method="log_prob"),
-            second.apply(of_second, codes[1], None, codes[0], method="log_prob"),
+            second.apply(of_second, codes[1], None, context=codes[0], method="log_prob"),
         )
 
     (top, bottom), (of_top, of_bottom) = run(variables)
@@ -71,7 +71,7 @@ def test_samples_are_decoded_codes_of_the_priors(levels, classes):
 
     @jax.jit
     def run(variables):
-        apply = functools.partial(model.apply, variables, KEY, 8, labels)
+        apply = functools.partial(model.apply, variables, KEY, 8, context=labels)
         codes = apply(method="sample_codes")
         decode = lambda model, codes: model.auto_encoder.decode(codes)  # noqa: E731
         return codes, apply(method="sample"), model.apply(variables, codes, method=decode)
@@ -92,7 +92,7 @@ def test_upper_codes_are_kept_and_the_rest_sampled_given_them():
         prior, own = model.priors[1], {"params": variables["params"]["priors_1"]}
         # The first code's frequencies are its probabilities, given the map above it.
         none = jnp.zeros((2, 4, 3), jnp.int32)
-        logits = prior.apply(own, none, top[:2]).logits(none)[:, 0, 0]
+        logits = prior.apply(own, none, context=top[:2]).logits(none)[:, 0, 0]
         return codes, jax.nn.softmax(logits)
 
     codes, expected = jax.device_get(run(variables))
@@ -162,7 +162,7 @@ def test_mismatched_sampling_arguments_raise(classes, arguments, message):
     labels = None if classes is None else LABELS
 
     def draw():
-        variables = model.init(KEY, IMAGES, labels)
+        variables = model.init(KEY, IMAGES, context=labels)
         return model.apply(variables, KEY, 8, method="sample_codes", **arguments)
 
     with pytest.raises(ValueError, match=message):

@@ -47,14 +47,14 @@ def prepared(name, make=gated):
     """A model, variables that are drawn rather than initialised, and a context."""
     options, context = CASES[name]
     model = prior(make, **options)
-    shapes = jax.eval_shape(model.init, KEY, MAPS, context)
+    shapes = jax.eval_shape(model.init, KEY, MAPS, context=context)
     random = np.random.RandomState(7)
     draw = lambda leaf: np.float32(random.normal(0, 0.4, leaf.shape))  # noqa: E731
     return model, jax.tree.map(draw, shapes), context
 
 
 def log_prob(model, variables, context, maps=MAPS):
-    return model.apply(variables, maps, None, context, method="log_prob")
+    return model.apply(variables, maps, None, context=context, method="log_prob")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_contexts_and_samples_have_any_batch_axes():
 
     @jax.jit
     def run(variables):
-        samples = model.apply(variables, KEY, 2, context, top_k=3, method="sample")
+        samples = model.apply(variables, KEY, 2, context=context, top_k=3, method="sample")
         single = model.apply(variables, context=(labels[1], top[1])).log_prob(samples)
         return samples, single, model.apply(variables, context=context).log_prob(samples)
 
@@ -137,8 +137,8 @@ def test_prior_starts_at_the_frequencies_of_the_first_maps():
 
     @jax.jit
     def run():
-        variables = model.init(KEY, beyond, LABELS)
-        drawn = model.apply(variables, None, np.arange(3))
+        variables = model.init(KEY, beyond, context=LABELS)
+        drawn = model.apply(variables, None, context=np.arange(3))
         return variables, model.init(KEY, context=jnp.int32(1)), drawn.logits(MAPS)
 
     variables, without, logits = jax.device_get(run())
@@ -169,7 +169,7 @@ def test_maximum_likelihood_starts_at_the_bits_of_a_code():
 
     @jax.jit
     def run():
-        variables = model.init(KEY, None, context)
+        variables = model.init(KEY, None, context=context)
         trained = noisy(variables, 0.3)
         of_trained = jax.value_and_grad(lambda variables: loss(variables)[0])(trained)
         return loss(variables), of_trained, log_prob(model, trained, context)
@@ -230,7 +230,7 @@ def test_channels_are_dropped_only_in_training():
 def test_other_contexts_raise(options, context, message):
     model = prior(**options)
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda: log_prob(model, model.init(KEY, MAPS, context), context))
+        jax.eval_shape(lambda: log_prob(model, model.init(KEY, MAPS, context=context), context))
 
 
 def test_maps_of_other_shapes_or_dtypes_raise():

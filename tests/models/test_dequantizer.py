@@ -20,7 +20,7 @@ class PixelFlow(nn.Module):
     noise_shape = (1,)
     event_shape = (1, 1, 1)
 
-    def __call__(self, context=None, *, data=None):
+    def __call__(self, *, context=None, data=None):
         shift = jnp.full((1, 1, 1), self.shift)
         if context is not None:
             shift = shift + context

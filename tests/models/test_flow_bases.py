@@ -102,7 +102,7 @@ def test_labels_reach_the_base_of_a_flow_without_classes():
     @jax.jit
     def run():
         variables = initial(model, labels)
-        by_label = model.apply(variables, x, None, labels, method="log_prob")
+        by_label = model.apply(variables, x, None, context=labels, method="log_prob")
         bijector = model.apply(variables, context=labels).bijector
         return by_label, bijector.inverse_and_log_det(x), variables["params"]["base"]
 
@@ -125,7 +125,9 @@ def test_labels_out_of_range_give_nan_in_their_row():
 
     @jax.jit
     def run():
-        return base.apply(base.init(KEY, labels), labels).log_prob(jnp.zeros((4, 2)))
+        return base.apply(base.init(KEY, context=labels), context=labels).log_prob(
+            jnp.zeros((4, 2))
+        )
 
     np.testing.assert_array_equal(np.isnan(run()), [False, True, True, False])
 
@@ -166,7 +168,7 @@ def test_bases_ignore_the_context_and_the_encoder(name):
     @jax.jit
     def run():
         variables = base.init(KEY)
-        given = base.apply(variables, jnp.ones((3, 4)), **options).log_prob(x)
+        given = base.apply(variables, context=jnp.ones((3, 4)), **options).log_prob(x)
         return given, base.apply(variables, batch_shape=(3,)).log_prob(x)
 
     np.testing.assert_array_equal(*run())
@@ -197,7 +199,7 @@ def test_wrong_bases_raise():
     with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
         wide.init(KEY)
     with pytest.raises(ValueError, match="integer labels of 3 classes, got None"):
-        bases.LabelledGaussianBase((2,), num_classes=3).init(KEY, None)
+        bases.LabelledGaussianBase((2,), num_classes=3).init(KEY, context=None)
     with pytest.raises(ValueError, match="low must be below high, got 1 and 1"):
         bases.BoxBase((2,), low=1, high=1).init(KEY)
     with pytest.raises(ValueError, match=r"\(dimension,\), got \(2, 2\)"):

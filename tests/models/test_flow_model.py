@@ -155,13 +155,18 @@ def test_context_conditions_the_density_and_the_samples(kind):
 
     @jax.jit
     def run():
-        variables = perturb(model.init(KEY, IMAGES, context), 0.05)
-        find = lambda context: model.apply(variables, IMAGES, KEY, context, method="log_prob")  # noqa: E731
+        variables = perturb(model.init(KEY, IMAGES, context=context), 0.05)
+        find = functools.partial(model.apply, variables, IMAGES, KEY, method="log_prob")
         distribution = model.apply(variables, context=context)
         assert distribution.batch_shape == (6,)
         one = model.apply(variables, context=context[2]).log_prob(x[:, 2])
-        samples = model.apply(variables, KEY, 5, context, method="sample")
-        return jax.vmap(find)(np.stack([context, other])), samples, distribution.log_prob(x), one
+        samples = model.apply(variables, KEY, 5, context=context, method="sample")
+        return (
+            jax.vmap(lambda given: find(context=given))(np.stack([context, other])),
+            samples,
+            distribution.log_prob(x),
+            one,
+        )
 
     (log_prob, of_other), samples, every, one = jax.device_get(run())
     assert np.abs(of_other - log_prob).min() > 0
@@ -174,11 +179,11 @@ def test_wrong_contexts_raise(initial):
     with pytest.raises(ValueError, match="labels of 3 classes are needed"):
         init()
     with pytest.raises(ValueError, match="integer labels where num_classes is given"):
-        init(np.ones((6, 3), np.float32))
+        init(context=np.ones((6, 3), np.float32))
     with pytest.raises(ValueError, match="integer labels where num_classes is given"):
         jax.eval_shape(lambda: glow().apply(initial, context=np.arange(6)))
     with pytest.raises(ValueError, match="batch axis"):
-        init(np.arange(4) % 3)
+        init(context=np.arange(4) % 3)
 
 
 def test_another_backward_option_raises_with_the_allowed_ones():

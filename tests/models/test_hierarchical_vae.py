@@ -298,7 +298,7 @@ def test_labels_reach_every_network():
 
     @jax.jit
     def run():
-        variables = drawn_variables(model.init, IMAGES, LABELS)
+        variables = drawn_variables(model.init, IMAGES, context=LABELS)
 
         def find(labels):
             batch = {"image": IMAGES, "label": labels}
@@ -306,11 +306,11 @@ def test_labels_reach_every_network():
 
         found = jax.vmap(find)(np.stack([LABELS, (LABELS + 1) % 3]))
         one = jax.tree.map(lambda leaf: leaf[0], found.latents)
-        prior = model.apply(variables, LABELS, method="prior")
+        prior = model.apply(variables, context=LABELS, method="prior")
         assert prior.batch_shape == (8,)
         densities = prior.log_prob(jnp.ones(6)), prior.log_prob(one.z), sum(one.log_p.values())
         options = {"temperature": 0.7, "method": "sample"}
-        drawn = model.apply(variables, KEY, 2, LABELS, **options)
+        drawn = model.apply(variables, KEY, 2, context=LABELS, **options)
         return found.log_likelihood, densities, drawn
 
     (one, other), (densities, of_samples, expected), drawn = jax.device_get(run())
@@ -321,10 +321,10 @@ def test_labels_reach_every_network():
     assert drawn.shape == (2, 8, *SHAPE)
 
     def encode(labels):
-        variables = model.init(KEY, IMAGES, LABELS)
+        variables = model.init(KEY, IMAGES, context=LABELS)
         if labels is None:
             return losses.elbo(model, variables, {"image": IMAGES}, KEY)
-        return model.apply(variables, IMAGES, KEY, labels, method="encode")
+        return model.apply(variables, IMAGES, KEY, context=labels, method="encode")
 
     assert jax.eval_shape(lambda: encode(LABELS)).shape == (8, 6)
     with pytest.raises(ValueError, match="labels of 3 classes are needed, got None"):

@@ -321,17 +321,17 @@ def test_labels_reach_all_three_distributions(prior):
 
     @jax.jit
     def run(images):
-        variables = model.init(KEY, images, labels)
+        variables = model.init(KEY, images, context=labels)
         values = model.apply(variables, images, KEY, method="observe").values
         z = jnp.zeros((8, LATENTS))
-        distribution = model.apply(variables, labels, method="prior")
+        distribution = model.apply(variables, context=labels, method="prior")
         by_label.append(bool(distribution.batch_shape))
 
         def of_labels(labels):
             estimate = metrics.importance_weighted_log_likelihood
             return {
-                "mean": model.apply(variables, values, labels, method="posterior").mean(),
-                "shown": model.apply(variables, z, labels, method="likelihood").mean(),
+                "mean": model.apply(variables, values, context=labels, method="posterior").mean(),
+                "shown": model.apply(variables, z, context=labels, method="likelihood").mean(),
                 "estimate": estimate(
                     model, variables, images, KEY, num_samples=2, chunk=1, context=labels
                 ),
@@ -340,7 +340,7 @@ def test_labels_reach_all_three_distributions(prior):
         batch = {"image": images, "label": labels}
         some = (functools.partial(losses.importance_weighted, num_samples=2), losses.info_vae)
         finite = [loss(model, variables, batch, KEY, context_key="label")[0] for loss in some]
-        drawn = model.apply(variables, KEY, 2, labels, method="sample")
+        drawn = model.apply(variables, KEY, 2, context=labels, method="sample")
         found = jax.vmap(of_labels)(np.stack([labels, (labels + 1) % 3]))
         return found, distribution.log_prob(z), drawn, finite
 
@@ -357,7 +357,10 @@ def test_labels_reach_all_three_distributions(prior):
     with pytest.raises(ValueError, match="labels of 3 classes are needed, got None"):
         jax.eval_shape(
             lambda: losses.elbo(
-                model, model.init(KEY, IMAGES, labels), {"image": IMAGES, "label": labels}, KEY
+                model,
+                model.init(KEY, IMAGES, context=labels),
+                {"image": IMAGES, "label": labels},
+                KEY,
             )
         )
 
@@ -453,18 +456,22 @@ def test_an_exported_model_takes_labels_where_it_has_classes(prior, tmp_path):
         num_classes=3,
     )
     labels = np.arange(8, dtype=np.int32) % 3
-    variables = jax.jit(model.init)(KEY, IMAGES, labels)
+    variables = jax.jit(model.init)(KEY, IMAGES, context=labels)
     sharing.save_exported(tmp_path / "file", sharing.export_functions(model), variables, {})
     loaded = sharing.load_exported(tmp_path / "file")
     keys = jax.random.split(jax.random.key(5, impl="threefry2x32"), 8)
 
     @jax.jit
     def run(variables, keys):
-        z = model.apply(variables, IMAGES, keys, labels, method="encode")
+        z = model.apply(variables, IMAGES, keys, context=labels, method="encode")
         batch = {"image": IMAGES, "label": labels}
         evidence = estimators.evidence(model, variables, batch, keys, context_key="label")
-        mean = jnp.broadcast_to(model.apply(variables, labels, method="prior").mean(), z.shape)
-        shown, cold = (model.apply(variables, each, labels, method="decode") for each in (z, mean))
+        mean = jnp.broadcast_to(
+            model.apply(variables, context=labels, method="prior").mean(), z.shape
+        )
+        shown, cold = (
+            model.apply(variables, each, context=labels, method="decode") for each in (z, mean)
+        )
         return z, shown, cold, evidence.log_weights()[0]
 
     z, shown, cold, expected = jax.device_get(run(variables, keys))

@@ -20,8 +20,8 @@ NAMES = {1: ("codes",), 2: ("top", "bottom")}
 @pytest.mark.slow
 def test_exported_functions_are_the_models(levels, classes, tmp_path):
     model = code_model(levels, classes)
-    labels = () if classes is None else (LABELS,)
-    variables = drawn_variables(model.init, IMAGES, *labels)
+    labels = None if classes is None else LABELS
+    variables = drawn_variables(model.init, IMAGES, context=labels)
     variables |= {"params": waved(variables["params"])}
     functions = sharing.export_functions(model, level_names=NAMES[levels])
     sharing.save_exported(tmp_path / "file", functions, variables, {})
@@ -36,7 +36,7 @@ def test_exported_functions_are_the_models(levels, classes, tmp_path):
     def directly(variables):
         batch = {"image": IMAGES, "label": LABELS}
         bound = losses.code_bound(model, variables, batch, keys).total()
-        codes = model.apply(variables, IMAGES, *labels, rngs={"sample": KEY})
+        codes = model.apply(variables, IMAGES, context=labels, rngs={"sample": KEY})
         images = model.apply(variables, codes, method=lambda m, codes: m.auto_encoder.decode(codes))
         return bound, codes, images
 

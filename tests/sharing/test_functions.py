@@ -42,7 +42,7 @@ def test_every_model_flow_and_dequantizer_has_an_entry(monkeypatch):
 def initialised(model, context=None):
     """Variables with noise on all parameters, since networks start at zero."""
     data = rows(model, 8)
-    variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), data, context))
+    variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), data, context=context))
     generator = np.random.default_rng(7)
 
     def noisy(leaf):
@@ -125,9 +125,9 @@ def test_conditional_models_export_too(case):
 
     def both(variables, data, keys, context, noise):
         typed = jax.random.wrap_key_data(keys)
-        log_prob = model.apply(variables, data, typed, context, method="log_prob")
-        decoded = model.apply(variables, noise, context, method="decode")
-        encoded = model.apply(variables, data, typed, context, method="encode")
+        log_prob = model.apply(variables, data, typed, context=context, method="log_prob")
+        decoded = model.apply(variables, noise, context=context, method="decode")
+        encoded = model.apply(variables, data, typed, context=context, method="encode")
         parts = [log_prob[:, None], encoded, decoded.reshape(decoded.shape[0], -1)]
         return jnp.concatenate([part.astype(jnp.float32) for part in parts], axis=1)
 

@@ -33,9 +33,9 @@ class Decoder(nn.Module):
     whose published code sets the biases of the output so.
 
     Attributes:
-      network: ``network(latents, context, shape=(height, width, feature))`` from ``[rows, latent]``
-        to ``[rows, height, width, feature]``, such as `DenseDecoder`; or from maps, such as
-        `MapDecoder`.
+      network: ``network(latents, context=..., shape=(height, width, feature))`` from
+        ``[rows, latent]`` to ``[rows, height, width, feature]``, such as `DenseDecoder`; or from
+        maps, such as `MapDecoder`.
       likelihood: ``likelihood(numbers)`` from ``[*batch, height, width, channel, parameter]`` to a
         distribution, such as `BernoulliLikelihood`.
       image_shape: Height, width and channels of an image.
@@ -51,8 +51,8 @@ class Decoder(nn.Module):
     def __call__(
         self,
         latents: Float[Array, "*batch_and_positions latent"],
-        context: Float[Array, "*batch condition"] | None = None,
         *,
+        context: Float[Array, "*batch condition"] | None = None,
         data: Float[Array, "rows height width channel"] | None = None,
     ) -> distrax.Distribution:
         """Builds the distributions.
@@ -85,7 +85,7 @@ class Decoder(nn.Module):
             context = context.reshape(rows.shape[0], -1)
         *positions, channels = self.image_shape
         parameters = self.likelihood.num_parameters
-        numbers = self.network(rows, context, shape=(*positions, channels * parameters))
+        numbers = self.network(rows, context=context, shape=(*positions, channels * parameters))
         numbers = numbers.reshape(*batch, *self.image_shape, parameters)
         numbers = numbers.astype(jnp.promote_types(numbers.dtype, jnp.float32))
 
@@ -104,8 +104,8 @@ class _ImageDecoder(nn.Module):
     def __call__(
         self,
         latents: Float[Array, "batch *positions latent"],
-        context: Float[Array, "batch condition"] | None = None,
         *,
+        context: Float[Array, "batch condition"] | None = None,
         shape: tuple[int, int, int],
     ) -> Float[Array, "batch height width feature"]:
         """Maps latents to images of `shape`: height, width and features.

@@ -75,7 +75,7 @@ class StyleEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, values: Float[Array, "batch height width channel"], context: None = None
+        self, values: Float[Array, "batch height width channel"], *, context: None = None
     ) -> Float[Array, "batch feature"]:
         """Maps images with values from -1 to 1 to features; there is no context."""
         x = values.astype(self.dtype)

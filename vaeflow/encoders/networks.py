@@ -21,7 +21,7 @@ class Encoder(nn.Module):
     """q(z | x): a network from x to features, and a posterior head from features to q.
 
     Attributes:
-      network: ``network(values, context)`` from ``[batch, height, width, channel]`` to features
+      network: ``network(values, context=...)`` from ``[batch, height, width, channel]`` to features
         ``[batch, feature]``, such as `DenseEncoder`.
       posterior: ``posterior(features)`` to a distribution with the batch axis of the features, such
         as `DiagonalGaussianPosterior`.
@@ -33,10 +33,11 @@ class Encoder(nn.Module):
     def __call__(
         self,
         values: Float[Array, "batch height width channel"],
+        *,
         context: Float[Array, "batch condition"] | None = None,
     ) -> distrax.Distribution:
         """Builds the distributions of the latents, ``[batch]`` of them."""
-        return self.posterior(self.network(values, context))
+        return self.posterior(self.network(values, context=context))
 
 
 class DenseEncoder(nn.Module):
@@ -56,6 +57,7 @@ class DenseEncoder(nn.Module):
     def __call__(
         self,
         values: Float[Array, "batch height width channel"],
+        *,
         context: Float[Array, "batch condition"] | None = None,
     ) -> Float[Array, "batch feature"]:
         """Maps images to features."""
@@ -83,6 +85,7 @@ class _ImageEncoder(nn.Module):
     def __call__(
         self,
         values: Float[Array, "batch height width channel"],
+        *,
         context: Float[Array, "batch condition"] | None = None,
     ) -> Float[Array, "batch *positions feature"]:
         """Maps images to features, float32 or wider; a context is added as constant channels."""

@@ -217,4 +217,4 @@ class FlowPosterior(_Head):
                 f"flow must have noise of the shape of the base's samples, {base.event_shape}, got "
                 f"{tuple(self.flow.noise_shape)}"
             )
-        return Transformed(base, self.flow(features if self.amortised else None))
+        return Transformed(base, self.flow(context=features if self.amortised else None))

@@ -122,7 +122,7 @@ class Flow(nn.Module):
 
     @nn.compact
     def __call__(
-        self, context: Array | None = None, *, data: Float[Array, "batch *event"] | None = None
+        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
     ) -> Bijector:
         """Builds the bijector, forward from noise to data.
 
@@ -183,8 +183,8 @@ class StackedFlow(nn.Module):
     @nn.compact
     def __call__(
         self,
-        context: Float[Array, "*batch_and_context"] | None = None,
         *,
+        context: Float[Array, "*batch_and_context"] | None = None,
         data: Float[Array, "batch *event"] | None = None,
         draws: PyTree | None = None,
     ) -> Scan:
@@ -338,7 +338,7 @@ class VectorFlow(SteppedFlow, kw_only=True):
         draws = self.draws(batch_shape)
         if data is not None and not self.to_noise:
             data = initial_data(self, None, self.event_shape, data.shape[:-1])
-        stack = self.stack("steps")(context, data=data, draws=draws)
+        stack = self.stack("steps")(context=context, data=data, draws=draws)
         return Inverse(stack) if self.to_noise else stack
 
 

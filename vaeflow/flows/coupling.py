@@ -75,7 +75,7 @@ class RealNVP(MultiscaleFlow, kw_only=True):
     def build(self, context, data, batch_shape) -> Bijector:
         """Builds the bijector inside the compact call; arguments as in `Flow.build`."""
         if len(self.event_shape) == 1:
-            return Inverse(self.stack("steps")(context, data=data))
+            return Inverse(self.stack("steps")(context=context, data=data))
         return super().build(context, data, batch_shape)
 
     def level(self, index, channels, context, data) -> Chain:
@@ -85,7 +85,7 @@ class RealNVP(MultiscaleFlow, kw_only=True):
             if kind == "channels":
                 parts.append(Permute(_checkerboard_to_rows(channels), event_ndims=3))
             transformed = None if data is None else Chain(parts[::-1]).forward(data)
-            parts.append(self.stack(f"level_{index}_{kind}")(context, data=transformed))
+            parts.append(self.stack(f"level_{index}_{kind}")(context=context, data=transformed))
         return Chain(parts[::-1])
 
     @nn.nowrap
@@ -169,10 +169,10 @@ class NICE(VectorFlow, kw_only=True):
 
     @nn.compact
     def __call__(
-        self, context: Array | None = None, *, data: Float[Array, "batch channel"] | None = None
+        self, *, context: Array | None = None, data: Float[Array, "batch channel"] | None = None
     ) -> Bijector:
         """Builds the bijector, forward from noise to data; arguments as for other flows."""
-        couplings = super().__call__(context, data=data)
+        couplings = super().__call__(context=context, data=data)
         if self.is_initializing() and data is None:
             log_scale = self.param("log_scale", nn.initializers.zeros, self.event_shape)
         else:

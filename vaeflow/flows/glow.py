@@ -65,7 +65,7 @@ class Glow(MultiscaleFlow, kw_only=True):
         del channels
         squeeze = Squeeze()
         squeezed = None if data is None else squeeze.forward(data)
-        return Chain([self.stack(f"level_{index}")(context, data=squeezed), squeeze])
+        return Chain([self.stack(f"level_{index}")(context=context, data=squeezed), squeeze])
 
     @property
     def step_collections(self) -> tuple[str, ...]:

@@ -60,13 +60,13 @@ class BoundedFlow(Wrapped):
     upper: float
 
     def __call__(
-        self, context: Array | None = None, *, data: Float[Array, "batch *event"] | None = None
+        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
     ) -> Bijector:
         """Builds the bijector, forward from noise to data; arguments as the flow inside."""
         bound = Sigmoid(self.lower, self.upper, event_ndims=len(self.event_shape))
         if data is not None:
             data = bound.inverse(data)
-        return Chain([bound, self.flow(context, data=data)])
+        return Chain([bound, self.flow(context=context, data=data)])
 
 
 class StandardizedFlow(Wrapped):
@@ -92,7 +92,7 @@ class StandardizedFlow(Wrapped):
 
     @nn.compact
     def __call__(
-        self, context: Array | None = None, *, data: Float[Array, "batch *event"] | None = None
+        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
     ) -> Bijector:
         """Builds the bijector, forward from noise to data; arguments as the flow inside."""
         if self.is_initializing():
@@ -110,7 +110,7 @@ class StandardizedFlow(Wrapped):
         affine = ElementwiseAffine(shift, log_scale, event_ndims=len(self.event_shape))
         if data is not None:
             data = affine.inverse(data)
-        return Chain([affine, self.flow(context, data=data)])
+        return Chain([affine, self.flow(context=context, data=data)])
 
     def _initial(self, data: Array | None) -> tuple[Array, Array]:
         if data is None:

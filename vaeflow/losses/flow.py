@@ -57,7 +57,7 @@ def negative_log_likelihood(
     context = context_of(batch, context_key)
     # Flax folds a number into the key before it draws, so rows may draw from theirs as well.
     rngs = dict.fromkeys(("probe", "dropout"), rng.reshape(-1)[0]) if train else {}
-    log_prob = model.apply(variables, examples, rng, context, method="log_prob", rngs=rngs)
+    log_prob = model.apply(variables, examples, rng, context=context, method="log_prob", rngs=rngs)
     nats = -jnp.mean(log_prob)
     dimensions = math.prod(examples.shape[1:])
     metrics = {
@@ -173,7 +173,7 @@ def forward_kl(
     require(model, "log_prob")
     samples = batch[data]
     context = context_of(batch, context_key)
-    log_q = model.apply(variables, samples, None, context, method="log_prob")
+    log_q = model.apply(variables, samples, None, context=context, method="log_prob")
     log_weights = -energy(samples) - log_q
     metrics = {
         "negative_log_likelihood": -jnp.mean(log_q),

@@ -167,7 +167,7 @@ def _bound(
 def _log_weights(model: nn.Module, z: Array, operands: PyTree) -> tuple[Array, Array]:
     """Computes log w and log p(x | z) as functions of z, ``[sample, batch]``."""
     variables, prior, posterior, values, log_det, context = operands
-    likelihood = model.apply(variables, z, context, method="likelihood")
+    likelihood = model.apply(variables, z, context=context, method="likelihood")
     log_likelihood = likelihood.log_prob(values) + log_det
     return log_likelihood + prior.log_prob(z) - posterior.log_prob(z), log_likelihood
 

@@ -115,7 +115,7 @@ def info_vae(
     z = axis.gather(terms.latents.z[0])
 
     def sample(key: Array, context: Array | None) -> Array:
-        prior = model.apply(variables, context, method="prior")
+        prior = model.apply(variables, context=context, method="prior")
         return prior.sample(seed=jax.random.fold_in(key, PRIOR))
 
     # From the keys of the rows, so that samples are the same however the batch is divided.

@@ -175,5 +175,5 @@ def code_bound(
     codes = code_evidence(auto_encoder, auto_encoder_variables, batch, rng)
     indices = tuple(level.indices for level in codes.levels)
     labels = None if model.num_classes is None else batch["label"]
-    log_prior = model.apply(variables, indices, labels, method="log_prior")
+    log_prior = model.apply(variables, indices, context=labels, method="log_prior")
     return CodeBound(codes.log_likelihood, log_prior)

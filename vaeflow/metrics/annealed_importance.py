@@ -99,16 +99,16 @@ def annealed_importance_log_likelihood(
         )
     keys = row_keys(rng, images.shape[0])
     values, log_det = model.apply(variables, images, numbered_keys(keys, 0), method="observe")
-    prior = model.apply(variables, context, method="prior")
+    prior = model.apply(variables, context=context, method="prior")
     if any(isinstance(part, Concrete) for part in groups_of(prior).values()):
         raise ValueError("latents must be continuous for AIS, got Concrete ones")
 
     def start(key: Array, label: Array | None) -> Array:
-        of_row = model.apply(variables, label, method="prior")
+        of_row = model.apply(variables, context=label, method="prior")
         return of_row.sample(seed=key, sample_shape=num_chains + 1)
 
     def densities(z: Array) -> tuple[Array, Array]:
-        likelihood = model.apply(variables, z, context, method="likelihood")
+        likelihood = model.apply(variables, z, context=context, method="likelihood")
         return prior.log_prob(z), likelihood.log_prob(values)
 
     def anneal(state: _State, now: tuple[Array, Array, Array]) -> tuple[_State, None]:

@@ -104,9 +104,9 @@ def importance_weighted_log_likelihood(
 
     def add(total: Array, number: Array) -> tuple[Array, None]:
         latents = model.apply(
-            variables, values, numbered_keys(keys, number), chunk, context, method="infer"
+            variables, values, numbered_keys(keys, number), chunk, context=context, method="infer"
         )
-        likelihood = model.apply(variables, latents.z, context, method="likelihood")
+        likelihood = model.apply(variables, latents.z, context=context, method="likelihood")
         log_weights = likelihood.log_prob(values) + latents.log_ratio()
         return jnp.logaddexp(total, jax.nn.logsumexp(log_weights, axis=0)), None
 
@@ -172,9 +172,9 @@ def latent_information(
     count = images.shape[0]
     first, second = split_rows(rng, count)
     values, _ = model.apply(variables, images, first, method="observe")
-    posterior = model.apply(variables, values, context, method="posterior")
-    prior = model.apply(variables, context, method="prior")
-    z = model.apply(variables, values, second, 1, context, method="infer").z[0]
+    posterior = model.apply(variables, values, context=context, method="posterior")
+    prior = model.apply(variables, context=context, method="prior")
+    z = model.apply(variables, values, second, 1, context=context, method="infer").z[0]
     rows = jnp.arange(count)
 
     def log_aggregate(row: Array) -> Array:

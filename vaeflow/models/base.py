@@ -81,17 +81,17 @@ class LatentVariableModel(nn.Module):
         return self.observation(images, row_keys(rng, images.shape[0]))
 
     def likelihood(
-        self, z: Float[Array, "*batch latent"], context: Array | None = None
+        self, z: Float[Array, "*batch latent"], *, context: Array | None = None
     ) -> distrax.Distribution:
         """Builds p(x | z), one distribution of observed values for each z."""
-        return self.decoder(z, prepare_context(context, self.num_classes))
+        return self.decoder(z, context=prepare_context(context, self.num_classes))
 
     def sample(
         self,
         rng: Array,
         num_samples: int,
-        context: Array | None = None,
         *,
+        context: Array | None = None,
         temperature: float = 1.0,
     ) -> UInt8[Array, "num_samples *batch height width channel"]:
         """Samples z from the prior and returns the means of p(x | z) as images.
@@ -102,17 +102,17 @@ class LatentVariableModel(nn.Module):
           context: Labels ``[*batch]``, or None.
           temperature: As for `prior`.
         """
-        prior = self.prior(context, temperature=temperature)
+        prior = self.prior(context=context, temperature=temperature)
         # A prior without the labels is sampled once for each of them.
         labels = jnp.shape(context)[len(prior.batch_shape) :] if context is not None else ()
         z = prior.sample(seed=rng, sample_shape=(num_samples, *labels))
-        return self.decode(z, context)
+        return self.decode(z, context=context)
 
     def decode(
-        self, z: Float[Array, "*batch latent"], context: Array | None = None
+        self, z: Float[Array, "*batch latent"], *, context: Array | None = None
     ) -> UInt8[Array, "*batch height width channel"]:
         """Returns the means of p(x | z) as images."""
-        return self.observation.quantize(self.likelihood(z, context).mean())
+        return self.observation.quantize(self.likelihood(z, context=context).mean())
 
 
 def submodel(

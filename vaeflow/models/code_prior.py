@@ -49,8 +49,8 @@ class CodePrior(nn.Module):
     def __call__(
         self,
         maps: Int[Array, "batch height width"] | None = None,
-        context: Context = None,
         *,
+        context: Context = None,
         temperature: float | Float[Array, ""] = 1.0,
         top_k: int | None = None,
         top_p: float | Float[Array, ""] | None = None,
@@ -89,6 +89,7 @@ class CodePrior(nn.Module):
         self,
         maps: Int[Array, "batch height width"],
         rng: Array | None = None,
+        *,
         context: Context = None,
     ) -> Float[Array, " batch"]:
         """Computes the log-probability of each map in nats.
@@ -117,8 +118,8 @@ class CodePrior(nn.Module):
         self,
         rng: Array,
         num_samples: int,
-        context: Context = None,
         *,
+        context: Context = None,
         temperature: float | Float[Array, ""] = 1.0,
         top_k: int | None = None,
         top_p: float | Float[Array, ""] | None = None,
@@ -191,6 +192,7 @@ class CodeModel(nn.Module):
     def __call__(
         self,
         images: UInt8[Array, "batch height width channel"],
+        *,
         context: Int[Array, " batch"] | None = None,
     ) -> Codes:
         """Encodes images and builds the priors of the codes; `init` calls it with the first batch.
@@ -219,11 +221,11 @@ class CodeModel(nn.Module):
         rng = self.make_rng("params" if self.is_initializing() else "sample")
         codes = self.auto_encoder.encode(images, rng)
         for level, (prior, maps) in enumerate(zip(self.priors, codes, strict=True)):
-            prior(maps, context_of_level(prior, codes[:level], context))
+            prior(maps, context=context_of_level(prior, codes[:level], context))
         return codes
 
     def log_prior(
-        self, codes: Codes, context: Int[Array, " batch"] | None = None
+        self, codes: Codes, *, context: Int[Array, " batch"] | None = None
     ) -> tuple[Float[Array, " batch"], ...]:
         """Computes log P of the codes of each level given those above, in nats, from the top.
 
@@ -232,7 +234,7 @@ class CodeModel(nn.Module):
           context: Labels, one for each image, where the priors take them.
         """
         return tuple(
-            prior.log_prob(maps, None, context_of_level(prior, codes[:level], context))
+            prior.log_prob(maps, None, context=context_of_level(prior, codes[:level], context))
             for level, (prior, maps) in enumerate(zip(self.priors, codes, strict=True))
         )
 
@@ -240,8 +242,8 @@ class CodeModel(nn.Module):
         self,
         rng: Array,
         num_samples: int,
-        context: Int[Array, " num_samples"] | None = None,
         *,
+        context: Int[Array, " num_samples"] | None = None,
         upper_codes: Codes = (),
         temperature: float | Float[Array, ""] = 1.0,
         top_k: int | None = None,
@@ -286,7 +288,12 @@ class CodeModel(nn.Module):
             of_level = context_of_level(prior, codes, context)
             per_context = num_samples if of_level is None else 1
             maps = prior.sample(
-                key, per_context, of_level, temperature=temperature, top_k=top_k, top_p=top_p
+                key,
+                per_context,
+                context=of_level,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
             )
             codes += (maps.reshape(num_samples, *maps.shape[-2:]),)
         return codes
@@ -295,11 +302,14 @@ class CodeModel(nn.Module):
         self,
         rng: Array,
         num_samples: int,
+        *,
         context: Int[Array, " num_samples"] | None = None,
         **options: Any,
     ) -> UInt8[Array, "num_samples height width channel"]:
         """Samples codes and returns the means of p(x | c) as images; see `sample_codes`."""
-        return self.auto_encoder.decode(self.sample_codes(rng, num_samples, context, **options))
+        return self.auto_encoder.decode(
+            self.sample_codes(rng, num_samples, context=context, **options)
+        )
 
 
 def context_of_level(

@@ -42,8 +42,8 @@ class FlowModel(nn.Module):
     def __call__(
         self,
         data: Array | None = None,
-        context: Array | None = None,
         *,
+        context: Array | None = None,
         batch_shape: tuple[int, ...] = (),
         temperature: float = 1.0,
         encoder: Callable[[Array], distrax.Distribution] | None = None,
@@ -69,7 +69,7 @@ class FlowModel(nn.Module):
         if self.is_initializing() and data is not None and self.dequantizer is not None:
             data = self.dequantizer(data, row_keys(self.make_rng("params"), len(data))).values
         bijector = self._bijector(context, data)
-        noise = self.noise(context, batch_shape=batch_shape, temperature=temperature)
+        noise = self.noise(context=context, batch_shape=batch_shape, temperature=temperature)
         return Transformed(noise, bijector)
 
     @property
@@ -79,16 +79,16 @@ class FlowModel(nn.Module):
         return of_base or self.flow.num_classes is not None
 
     def initialize(
-        self, values: Array, latents: Float[Array, "batch latent"], context: Array | None
+        self, values: Array, latents: Float[Array, "batch latent"], *, context: Array | None
     ) -> None:
         """Starts the flow of a prior from latents; `init` of a `vaeflow.models.VAE` calls it."""
         del values
-        self(latents, context)
+        self(latents, context=context)
 
     def noise(
         self,
-        context: Array | None = None,
         *,
+        context: Array | None = None,
         batch_shape: tuple[int, ...] = (),
         temperature: float = 1.0,
     ) -> distrax.Distribution:
@@ -96,7 +96,7 @@ class FlowModel(nn.Module):
         batch = batch_shape if context is None else _batch_of(self.flow, context)
         if self.base is None:
             return standard_normal(self.flow.noise_shape, batch, temperature)
-        noise = self.base(context, batch_shape=batch, temperature=temperature)
+        noise = self.base(context=context, batch_shape=batch, temperature=temperature)
         if noise.event_shape != tuple(self.flow.noise_shape):
             raise ValueError(
                 f"base must have events of the shape of the flow's noise, {self.flow.noise_shape}, "
@@ -108,10 +108,10 @@ class FlowModel(nn.Module):
         for_base = (
             self.base is not None and self.base.needs_labels and self.flow.num_classes is None
         )
-        return self.flow(None if for_base else context, data=data)
+        return self.flow(context=None if for_base else context, data=data)
 
     def log_prob(
-        self, data: Array, rng: Array | None = None, context: Array | None = None
+        self, data: Array, rng: Array | None = None, *, context: Array | None = None
     ) -> Float[Array, " batch"]:
         """Computes the log-likelihood of each example in nats.
 
@@ -129,15 +129,15 @@ class FlowModel(nn.Module):
         """
         values, log_det = self._values(data, rng)
         # A flow that estimates its log-determinants draws noise for each row of the data.
-        density = Transformed(self.noise(context), self._bijector(context, values))
+        density = Transformed(self.noise(context=context), self._bijector(context, values))
         return density.log_prob(values) + log_det
 
     def sample(
         self,
         rng: Array,
         num_samples: int,
-        context: Array | None = None,
         *,
+        context: Array | None = None,
         temperature: float = 1.0,
     ) -> Array:
         """Samples examples: uint8 images with a dequantizer, real-valued data without.
@@ -155,13 +155,13 @@ class FlowModel(nn.Module):
         return self._quantized(distribution.sample(seed=rng, sample_shape=num_samples))
 
     def encode(
-        self, data: Array, rng: Array | None = None, context: Array | None = None
+        self, data: Array, rng: Array | None = None, *, context: Array | None = None
     ) -> Float[Array, "batch *noise"]:
         """Maps examples to noise; arguments and errors as in `log_prob`."""
         values, _ = self._values(data, rng)
         return self._bijector(context).inverse(values)
 
-    def decode(self, noise: Float[Array, "batch *noise"], context: Array | None = None) -> Array:
+    def decode(self, noise: Float[Array, "batch *noise"], *, context: Array | None = None) -> Array:
         """Maps noise to examples: uint8 images with a dequantizer, real-valued data without."""
         return self._quantized(self._bijector(context).forward(noise))
 

@@ -141,7 +141,7 @@ class HierarchicalVAE(LatentVariableModel):
         ]
 
     def __call__(
-        self, images: UInt8[Array, "batch height width channel"], context: Array | None = None
+        self, images: UInt8[Array, "batch height width channel"], *, context: Array | None = None
     ) -> Latents:
         """Runs inference and the decoder once; `init` calls it with the first batch.
 
@@ -153,7 +153,7 @@ class HierarchicalVAE(LatentVariableModel):
         values = self.observe(images, keys).values
         latents = self.infer(values, keys, context=context)
         labels = prepare_context(context, self.num_classes)
-        self.decoder(self.split(latents.z)["level_1"], labels, data=values)
+        self.decoder(self.split(latents.z)["level_1"], context=labels, data=values)
         return latents
 
     @property
@@ -176,7 +176,7 @@ class HierarchicalVAE(LatentVariableModel):
         ends = list(itertools.accumulate(self.latent_sizes))[:-1]
         return dict(zip(self.levels, jnp.split(z, ends, axis=-1), strict=True))
 
-    def prior(self, context: Array | None = None, *, temperature: float = 1.0) -> HierarchicalPrior:
+    def prior(self, *, context: Array | None = None, temperature: float = 1.0) -> HierarchicalPrior:
         """Builds p(z) of all levels as one distribution.
 
         Args:
@@ -196,16 +196,17 @@ class HierarchicalVAE(LatentVariableModel):
         )
 
     def likelihood(
-        self, z: Float[Array, "*batch latent"], context: Array | None = None
+        self, z: Float[Array, "*batch latent"], *, context: Array | None = None
     ) -> distrax.Distribution:
         """Builds p(x | z_1), one distribution of observed values for each z."""
-        return super().likelihood(self.split(z)["level_1"], context)
+        return super().likelihood(self.split(z)["level_1"], context=context)
 
     def infer(
         self,
         values: Float[Array, "batch height width channel"],
         rng: Array,
         num_samples: int = 1,
+        *,
         context: Array | None = None,
     ) -> Latents:
         """Samples from the top down, with the densities under q and p.
@@ -239,6 +240,7 @@ class HierarchicalVAE(LatentVariableModel):
         self,
         images: UInt8[Array, "batch height width channel"],
         rng: Array,
+        *,
         context: Array | None = None,
     ) -> Float[Array, "batch latent"]:
         """Computes the posterior means of all levels, each given the mean above it."""
@@ -250,6 +252,7 @@ class HierarchicalVAE(LatentVariableModel):
         self,
         images: UInt8[Array, "batch height width channel"],
         rng: Array,
+        *,
         context: Array | None = None,
     ) -> Float[Array, "batch latent"]:
         """Computes the difference of posterior and prior mean in deviations of the prior.
@@ -277,7 +280,7 @@ class HierarchicalVAE(LatentVariableModel):
           choose: Computes the values of a level from its number, from 0 on, and its posterior.
         """
         labels = prepare_context(context, self.num_classes)
-        features = self.network(values, labels)
+        features = self.network(values, context=labels)
         messages = [self.messages[0](features)]
         for up, message in zip(self.up, self.messages[1:], strict=True):
             features = up(features)

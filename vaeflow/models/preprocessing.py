@@ -102,7 +102,7 @@ class VariationalDequantizer(_Cells):
         context = (levels + 0.5) / 2**self.bits - 0.5
         shape = self.flow.noise_shape
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        logits, log_det = self.flow(context).forward_and_log_det(noise)
+        logits, log_det = self.flow(context=context).forward_and_log_det(noise)
         log_sigmoid_slope = jax.nn.log_sigmoid(logits) + jax.nn.log_sigmoid(-logits)
         log_q = (
             standard_normal(shape).log_prob(noise)

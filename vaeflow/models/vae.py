@@ -48,7 +48,7 @@ class VAE(LatentVariableModel):
     num_classes: int | None = None
 
     def __call__(
-        self, images: UInt8[Array, "batch height width channel"], context: Array | None = None
+        self, images: UInt8[Array, "batch height width channel"], *, context: Array | None = None
     ) -> Latents:
         """Runs inference and the decoder once; `init` calls it with the first batch.
 
@@ -64,22 +64,23 @@ class VAE(LatentVariableModel):
         )
         values = self.observe(images, keys).values
         if self.is_initializing() and self.prior_model is not None:
-            first = self.posterior(values, context).sample(seed=keys[0])
-            self.prior_model.initialize(values, first, self._prior_context(context))
+            first = self.posterior(values, context=context).sample(seed=keys[0])
+            self.prior_model.initialize(values, first, context=self._prior_context(context))
         latents = self.infer(values, keys, context=context)
-        self.decoder(latents.z, prepare_context(context, self.num_classes), data=values)
+        self.decoder(latents.z, context=prepare_context(context, self.num_classes), data=values)
         return latents
 
     def posterior(
         self,
         values: Float[Array, "batch height width channel"],
+        *,
         context: Array | None = None,
     ) -> distrax.Distribution:
         """Builds q(z | x), ``[batch]`` distributions of latents, for observed values."""
-        return self.encoder(values, prepare_context(context, self.num_classes))
+        return self.encoder(values, context=prepare_context(context, self.num_classes))
 
     def prior(
-        self, context: Array | None = None, *, temperature: float = 1.0
+        self, *, context: Array | None = None, temperature: float = 1.0
     ) -> distrax.Distribution:
         """Builds p(z).
 
@@ -110,6 +111,7 @@ class VAE(LatentVariableModel):
         values: Float[Array, "batch height width channel"],
         rng: Array,
         num_samples: int = 1,
+        *,
         context: Array | None = None,
     ) -> Latents:
         """Samples q(z | x), with densities under q and p; the flow of a posterior isn't inverted.
@@ -129,7 +131,7 @@ class VAE(LatentVariableModel):
                 "a posterior must have a density for there to be a bound, got a "
                 f"{type(head).__name__}; an AutoEncoder takes single values"
             )
-        posterior, prior = self.posterior(values, context), self.prior(context)
+        posterior, prior = self.posterior(values, context=context), self.prior(context=context)
         z, log_q = sample_per_example(posterior, row_keys(rng, values.shape[0]), num_samples)
         if groups_of(posterior).keys() & groups_of(prior).keys() - {WHOLE}:
             densities = _log_prob_by_group(posterior, z), _log_prob_by_group(prior, z)
@@ -141,10 +143,11 @@ class VAE(LatentVariableModel):
         self,
         images: UInt8[Array, "batch height width channel"],
         rng: Array,
+        *,
         context: Array | None = None,
     ) -> Float[Array, "batch latent"]:
         """Computes the posterior mean, or of a flow posterior the image of its base's mean."""
-        posterior = self.posterior(self.observe(images, rng).values, context)
+        posterior = self.posterior(self.observe(images, rng).values, context=context)
         return self.encoder.posterior.location(posterior)
 
 
@@ -225,7 +228,7 @@ class FactorVAE(nn.Module):
     discriminator: nn.Module
 
     def __call__(
-        self, images: UInt8[Array, "batch height width channel"], context: Array | None = None
+        self, images: UInt8[Array, "batch height width channel"], *, context: Array | None = None
     ) -> Float[Array, " batch"]:
         """Computes the logits once; `init` calls it with the first batch, as it does a `VAE`.
 
@@ -233,4 +236,4 @@ class FactorVAE(nn.Module):
           images: A batch of images.
           context: Labels ``[batch]``, or None.
         """
-        return self.discriminator(self.model(images, context).z[0])
+        return self.discriminator(self.model(images, context=context).z[0])

@@ -123,21 +123,21 @@ def _latent_functions(model: VAE | HierarchicalVAE | AutoEncoder) -> Functions:
         (), jnp.float32, "factor of the prior's deviations; 1 is the model's"
     )
 
-    def encode(variables, images: Array, keys: UInt32[Array, "batch 2"], *labels) -> Array:
-        return model.apply(variables, images, typed_keys(keys), *labels, method="encode")
+    def encode(variables, images: Array, keys: UInt32[Array, "batch 2"], labels=None) -> Array:
+        return model.apply(variables, images, typed_keys(keys), context=labels, method="encode")
 
-    def decode(variables, latents: Array, *labels) -> Array:
-        return model.apply(variables, latents, *labels, method="decode")
+    def decode(variables, latents: Array, labels=None) -> Array:
+        return model.apply(variables, latents, context=labels, method="decode")
 
     def sample(
         variables, keys: UInt32[Array, "batch 2"], temperature: Float[Array, ""], labels=None
     ) -> Array:
         def sample_one(key: Array, label: Array | None) -> Array:
-            prior = model.apply(variables, label, temperature=temperature, method="prior")
+            prior = model.apply(variables, context=label, temperature=temperature, method="prior")
             return prior.sample(seed=key)
 
         z = jax.vmap(sample_one)(typed_keys(keys), labels)
-        return model.apply(variables, z, labels, method="decode")
+        return model.apply(variables, z, context=labels, method="decode")
 
     def elbo(variables, images: Array, keys: UInt32[Array, "batch 2"], labels=None) -> Array:
         batch = {"image": images, "label": labels}
@@ -193,7 +193,7 @@ def _code_functions(model: CodeModel, names: tuple[str, ...]) -> Functions:
         def sample_one(key: Array, label: Array | None) -> Array:
             labels = None if label is None else label[None]
             codes = model.apply(
-                variables, key, 1, labels, temperature=temperature, method="sample_codes"
+                variables, key, 1, context=labels, temperature=temperature, method="sample_codes"
             )
             return jax.tree.map(lambda codes: codes[0], codes)
 
