@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import check_event_shape, sum_event
+from vaeflow._util.derivatives import CustomJVP
 from vaeflow.bijectors.base import Bijector, Conditioner, prepare_vectors
 from vaeflow.bijectors.numerical import solve_monotone
 from vaeflow.typing import AutoregressiveNetwork, Transformer
@@ -92,7 +93,7 @@ def _invert_elementwise(transformer: Transformer, raw: Array, y: Array) -> tuple
     return transformer(_widened(raw), event_ndims=0).inverse_and_log_det(y)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(CustomJVP, nondiff_argnums=(0, 1))
 def _invert(
     module: AutoregressiveNetwork,
     transformer: Transformer,
@@ -110,37 +111,76 @@ def _invert(
     return x.T, log_slopes.T
 
 
-def _invert_forward(module, transformer, variables, context, y):
+@_invert.defjvp
+def _invert_jvp(module, transformer, primals, tangents):
+    variables, context, y = primals
     x, log_slopes = _invert(module, transformer, variables, context, y)
-    return (x, log_slopes), (variables, context, x, y)
+    change = _inverse_change(module, transformer, (variables, context, x, y), tangents)
+    return (x, log_slopes), change
 
 
-def _invert_backward(module, transformer, residuals, cotangents):
-    variables, context, x, y = residuals
-    dx, dlog_slopes = cotangents
-    raw, pull_back_network = jax.vjp(
-        lambda variables, context: module.apply(variables, x, context), variables, context
+# Evaluates the network again in the backward pass, rather than storing its hidden layers.
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(0, 1))
+def _inverse_change(module, transformer, primals, tangents):
+    """Computes the changes of x and of the log-slopes, in both modes for one triangular system.
+
+    With raw = network(x) and x_i = f(raw_i, y_i), the changes solve
+
+        dx_i - df/draw_i draw_i = df/dy_i dy_i,    draw - dnetwork/dx dx = dnetwork,
+
+    where dnetwork is the change by the variables and the context. `solve_transposed` solves the
+    transposed system for about one pass of the network, from the last dimension to the first.
+    """
+    variables, context, x, y = primals
+    *dvariables, dy = tangents
+    raw, direct = jax.jvp(
+        lambda variables, context: module.apply(variables, x, context),
+        (variables, context),
+        tuple(dvariables),
     )
     _, pull_back = jax.vjp(functools.partial(_invert_elementwise, transformer), raw, y)
     one, zero = jnp.ones_like(y), jnp.zeros_like(y)
     # Each preimage and log-slope depends only on the parameters and image of its own dimension.
     x_by_raw, x_by_y = pull_back((one, zero))
-    direct_raw, direct_y = pull_back((zero, dlog_slopes))
+    slope_by_raw, slope_by_y = pull_back((zero, one))
+    _, push_forward = jax.linearize(lambda x: module.apply(variables, x, context), x)
 
-    def update(pulled_back, inputs):
-        """Computes the cotangent of theta_i from that of x_i by later dimensions."""
-        dx, x_by_raw, direct_raw = inputs
-        dx = dx + pulled_back
-        draw = dx[:, None] * x_by_raw + direct_raw
-        return draw, (dx, draw)
+    def of_raw(draw: Array) -> Array:
+        return jnp.sum(x_by_raw * draw, axis=-1)
 
-    inputs = tuple(jnp.swapaxes(values, 0, 1) for values in (dx, x_by_raw, direct_raw))
-    results = module.solve_transposed(variables, context, x, update, inputs)
-    dx, draw = (jnp.swapaxes(values, 0, 1) for values in results)
-    return *pull_back_network(draw.astype(raw.dtype)), dx * x_by_y + direct_y
+    # One array ``[row, dimension, 1 + parameter]``: both parts are transposed, or neither.
+    def joined(dx: Array, draw: Array) -> Array:
+        return jnp.concatenate([dx[..., None], draw], axis=-1)
 
+    def system(changes):
+        dx, draw = changes[..., 0], changes[..., 1:]
+        return joined(dx - of_raw(draw), draw - push_forward(dx))
 
-_invert.defvjp(_invert_forward, _invert_backward)
+    def solve(_, right):
+        # Each pass makes one more dimension exact.
+        def refine(_, dx):
+            return right[..., 0] + of_raw(right[..., 1:] + push_forward(dx))
+
+        dx = jax.lax.fori_loop(0, x.shape[-1], refine, jnp.zeros_like(right[..., 0]))
+        return joined(dx, right[..., 1:] + push_forward(dx))
+
+    def solve_transposed(_, right):
+        def update(pulled_back, inputs):
+            """Computes the cotangent of raw_i from that of x_i by later dimensions."""
+            dx, x_by_raw, draw = inputs
+            dx = dx + pulled_back
+            draw = dx[:, None] * x_by_raw + draw
+            return draw, (dx, draw)
+
+        parts = (right[..., 0], x_by_raw, right[..., 1:])
+        inputs = tuple(jnp.swapaxes(values, 0, 1) for values in parts)
+        results = module.solve_transposed(variables, context, x, update, inputs)
+        return joined(*(jnp.swapaxes(values, 0, 1) for values in results))
+
+    right = joined(x_by_y * dy, direct)
+    changes = jax.lax.custom_linear_solve(system, right, solve, solve_transposed)
+    dlog_slopes = jnp.sum(slope_by_raw * changes[..., 1:], axis=-1) + slope_by_y * dy
+    return changes[..., 0], dlog_slopes
 
 
 class Block(NamedTuple):

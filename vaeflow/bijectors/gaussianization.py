@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import broadcasts_to, sum_event
+from vaeflow._util.derivatives import CustomJVP
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.numerical import solve_monotone
 from vaeflow.nn.normalization import SMALLEST_DEVIATION
@@ -219,7 +220,7 @@ def _log_density(z: Array) -> Array:
     return -(z**2) / 2 - math.log(2 * math.pi) / 2
 
 
-@jax.custom_jvp
+@CustomJVP
 def tail_quantile(log_probability: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Computes z with P(Z > z) = p from log p, for p of at most 1/2.
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.derivatives import CustomJVP
 from vaeflow.bijectors.base import Bijector
 
 PyTree = Any
@@ -25,7 +26,7 @@ LARGEST_ITERATIONS = 100
 """Largest number of Newton or bisection steps inside the bracket."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+@functools.partial(CustomJVP, nondiff_argnums=(0, 3))
 def solve_monotone(
     function: Callable[[PyTree, Array], Array],
     parameters: PyTree,
@@ -40,7 +41,7 @@ def solve_monotone(
     sign change. An element that isn't done within a bounded number of steps is returned as NaN, so
     that a failure can't be mistaken for a solution.
 
-    Differentiable in reverse mode, by the implicit function theorem:
+    Differentiable by the implicit function theorem:
     dx = (dtarget - d function/d parameters . dparameters) / (d function/dx).
 
     Args:
@@ -52,15 +53,11 @@ def solve_monotone(
     Returns:
       The solution, of the shape of `target`, float32 or wider.
     """
-    return _solve(function, parameters, target, tolerance)[0]
-
-
-def _solve(function, parameters, target, tolerance):
     target = target.astype(jnp.promote_types(target.dtype, jnp.float32))
 
     def value_and_slope(x):
-        value, pull_back = jax.vjp(lambda x: function(parameters, x), x)
-        return value - target, pull_back(jnp.ones_like(value))[0]
+        value, slope = jax.jvp(lambda x: function(parameters, x), (x,), (jnp.ones_like(x),))
+        return value - target, slope
 
     def residual(x):
         return function(parameters, x) - target
@@ -113,20 +110,23 @@ def _solve(function, parameters, target, tolerance):
     undone = jnp.zeros(target.shape, bool)
     state = (lower, unknown, one, lower, upper, undone, -1)
     x, *_, done, _ = jax.lax.while_loop(not_done, refine, state)
-    x = jnp.where(done & bracketed, x, jnp.nan)
-    return x, (parameters, x)
+    return jnp.where(done & bracketed, x, jnp.nan)
 
 
-def _solve_backward(function, tolerance, residuals, dx):
-    parameters, x = residuals
-    value, pull_back = jax.vjp(function, parameters, x)
-    _, slope = pull_back(jnp.ones_like(value))
-    dtarget = dx / slope
-    dparameters, _ = pull_back(-dtarget.astype(value.dtype))
-    return dparameters, dtarget
+@solve_monotone.defjvp
+def _solve_monotone_jvp(function, tolerance, primals, tangents):
+    parameters, target = primals
+    dparameters, dtarget = tangents
+    x = solve_monotone(function, parameters, target, tolerance)
+    return x, _implicit_change(function, parameters, x, dparameters, dtarget.astype(x.dtype))
 
 
-solve_monotone.defvjp(_solve, _solve_backward)
+# Differentiates the function in the backward pass, rather than storing its intermediate values.
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+def _implicit_change(function, parameters, x, dparameters, dtarget):
+    _, slope = jax.jvp(lambda x: function(parameters, x), (x,), (jnp.ones_like(x),))
+    _, dvalue = jax.jvp(lambda parameters: function(parameters, x), (parameters,), (dparameters,))
+    return (dtarget - dvalue) / slope
 
 
 class NumericalInverse(Bijector):

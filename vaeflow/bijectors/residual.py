@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.arrays import check_event_shape, sum_event
+from vaeflow._util.arrays import check_event_shape, matmul, sum_event
+from vaeflow._util.derivatives import CustomJVP
 from vaeflow.bijectors.base import Bijector, Conditioner
 from vaeflow.typing import ContractiveNetwork
 
@@ -37,7 +38,7 @@ LARGEST_TERMS = 44
 """Largest number of terms of the power series."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(CustomJVP, nondiff_argnums=(2, 3))
 def solve_residual(
     function: Callable[[Array], Array],
     target: Float[Array, "*batch_and_event"],
@@ -55,9 +56,9 @@ def solve_residual(
     iterations, or isn't finite, is returned as NaN, so that a failure can't be mistaken for a
     solution; one that isn't finite doesn't delay the others.
 
-    Differentiable in reverse mode, by the implicit function theorem: the cotangent w of the target
-    solves w + (dg/dx)^T w = dx, by the same iteration to the same relative tolerance, with the same
-    NaN where it fails.
+    Differentiable by the implicit function theorem: the change dx of the solution solves
+    dx + (dg/dx) dx = dtarget, and the cotangent w of the target w + (dg/dx)^T w = dx, by the same
+    iteration to the same relative tolerance, with the same NaN where it fails.
 
     Source: Behrmann, Grathwohl, Chen, Duvenaud & Jacobsen 2019, "Invertible residual networks",
     algorithm 1.
@@ -72,25 +73,34 @@ def solve_residual(
     Returns:
       The solution, of the shape of `target`, float32 or wider.
     """
-    return _solve(function, target, event_ndims, tolerance)[0]
-
-
-def _solve(function, target, event_ndims, tolerance):
     target = target.astype(jnp.promote_types(target.dtype, jnp.float32))
-    x = _iterate(lambda x: target - function(x), target, 1.0, event_ndims, tolerance)
-    return x, (function, x)
+    return _iterate(lambda x: target - function(x), target, 1.0, event_ndims, tolerance)
 
 
-def _solve_backward(event_ndims, tolerance, residuals, dx):
-    function, x = residuals
-    _, pull_back = jax.vjp(function, x)
-    dtarget = _iterate(lambda w: dx - pull_back(w)[0], dx, 0.0, event_ndims, tolerance)
-    _, pull_back = jax.vjp(lambda function: function(x), function)
-    (dfunction,) = pull_back(-dtarget)
-    return dfunction, dtarget
+@solve_residual.defjvp
+def _solve_residual_jvp(event_ndims, tolerance, primals, tangents):
+    function, target = primals
+    x = solve_residual(function, target, event_ndims, tolerance)
+    dfunction, dtarget = tangents[0], tangents[1].astype(x.dtype)
+    return x, _residual_change(event_ndims, tolerance, function, x, dfunction, dtarget)
 
 
-solve_residual.defvjp(_solve, _solve_backward)
+# Differentiates the function in the backward pass, rather than storing its intermediate values.
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(0, 1))
+def _residual_change(event_ndims, tolerance, function, x, dfunction, dtarget):
+    _, push_forward = jax.linearize(function, x)
+    pull_back = jax.linear_transpose(push_forward, x)
+    _, dvalue = jax.jvp(lambda function: function(x), (function,), (dfunction,))
+
+    def solve(_, right):
+        return _iterate(lambda v: right - push_forward(v), right, 0.0, event_ndims, tolerance)
+
+    def solve_transposed(_, right):
+        return _iterate(lambda w: right - pull_back(w)[0], right, 0.0, event_ndims, tolerance)
+
+    return jax.lax.custom_linear_solve(
+        lambda v: v + push_forward(v), dtarget - dvalue, solve, solve_transposed
+    )
 
 
 def _iterate(
@@ -157,7 +167,6 @@ def exact_log_det(
     return _log_determinant(identity + jacobian)
 
 
-@jax.custom_vjp
 def _log_determinant(matrix: Float[Array, "*batch row column"]) -> Float[Array, "*batch"]:
     """Computes log det A, where the symmetric part of A is positive definite.
 
@@ -171,6 +180,7 @@ def _log_determinant(matrix: Float[Array, "*batch row column"]) -> Float[Array, 
     return _eliminate(matrix)[0]
 
 
+@CustomJVP
 def _eliminate(matrix: Array) -> tuple[Array, Array]:
     """Computes log det A and the inverse of A by in-place Gauss-Jordan elimination."""
     size = matrix.shape[-1]
@@ -188,14 +198,15 @@ def _eliminate(matrix: Array) -> tuple[Array, Array]:
     return jax.lax.fori_loop(0, size, step, (start, matrix))
 
 
-def _log_determinant_backward(inverse, dlog_det):
-    return (dlog_det[..., None, None] * jnp.swapaxes(inverse, -1, -2),)
+@_eliminate.defjvp
+def _eliminate_jvp(primals, tangents):
+    (matrix,), (change,) = primals, tangents
+    log_det, inverse = _eliminate(matrix)
+    dlog_det = jnp.sum(jnp.swapaxes(inverse, -1, -2) * change, axis=(-2, -1))
+    return (log_det, inverse), (dlog_det, -matmul(matmul(inverse, change), inverse))
 
 
-_log_determinant.defvjp(_eliminate, _log_determinant_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(CustomJVP, nondiff_argnums=(4,))
 def estimated_log_det(
     function: Callable[[Array], Array],
     x: Float[Array, "*batch_and_event"],
@@ -214,8 +225,8 @@ def estimated_log_det(
 
     The gradient isn't that of the estimate but another estimate, unbiased up to the same
     truncation, with the same probes and the same number of terms:
-    sum over k of (-1)^k v^T J^k dJ v, whose memory doesn't grow with the terms. It has no second
-    derivatives.
+    sum over k of (-1)^k v^T J^k dJ v, whose memory doesn't grow with the terms. Second derivatives
+    are those of that estimate, in forward mode over either.
 
     Source: Chen, Behrmann, Duvenaud & Jacobsen 2019, "Residual flows for invertible generative
     modeling", equations 6 and 8.
@@ -249,22 +260,26 @@ def _estimate(function, x, probes, roulette, event_ndims):
     start = (probes, -jnp.ones((), x.dtype), log_det, jnp.zeros_like(probes))
     terms = SURE_TERMS + further.astype(jnp.int32)
     _, _, log_det, series = jax.lax.fori_loop(0, terms, add, start)
-    return log_det, (function, x, probes, roulette, series)
+    return log_det, series
 
 
-def _estimate_backward(event_ndims, residuals, dlog_det):
-    function, x, probes, roulette, series = residuals
+@estimated_log_det.defjvp
+def _estimated_log_det_jvp(event_ndims, primals, tangents):
+    function, x, probes, _ = primals
+    dfunction, dx, _, _ = tangents
+    log_det, series = _estimate(*primals, event_ndims)
+    return log_det, _change_of_traces(event_ndims, function, x, probes, series, dfunction, dx)
 
+
+# Differentiates the function in the backward pass, rather than storing its intermediate values.
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+def _change_of_traces(event_ndims, function, x, probes, series, dfunction, dx):
     def traces(function, x):
         _, pull_back = jax.vjp(lambda x: function(x), x)
         (vectors,) = jax.vmap(pull_back)(series)
         return jnp.mean(sum_event(vectors * probes, event_ndims), axis=0)
 
-    _, pull_back = jax.vjp(traces, function, x)
-    return (*pull_back(dlog_det), jnp.zeros_like(probes), jnp.zeros_like(roulette))
-
-
-estimated_log_det.defvjp(_estimate, _estimate_backward)
+    return jax.jvp(traces, (function, x), (dfunction, dx))[1]
 
 
 class Residual(Bijector):
@@ -279,7 +294,7 @@ class Residual(Bijector):
     are dimensions. Given `probes` and `roulette` it is estimated by a power series instead, by
     about six products for each probe on average, whatever the number of dimensions; see
     `estimated_log_det` for the method and its error. Both directions compute the same estimate from
-    the same random numbers. Reverse-mode derivatives only.
+    the same random numbers.
 
     Shapes: ``[*batch, *event]`` both ways.
 

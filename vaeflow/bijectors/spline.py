@@ -1,17 +1,17 @@
 """Monotonic rational-quadratic splines, per dimension of an event.
 
-Source: Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows". Two gradients are
-written by hand for speed on CPUs (`_knot_and_size`, `_derivative`), so that splines have
-reverse-mode derivatives only; benchmarks/README.md has the timings.
+Source: Durkan, Bekasov, Murray & Papamakarios 2019, "Neural Spline Flows". Two derivatives are
+written by hand for speed on CPUs (`_knot_and_size`, `_derivative`); benchmarks/README.md has the
+timings.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from vaeflow._util.arrays import broadcasts_to, sum_event
@@ -45,8 +45,7 @@ class RationalQuadraticSpline(Bijector):
     interval; derivatives are between a thousandth and a thousand.
 
     log|det dy/dx| = sum of log dy/dx over the event. Both directions have a closed form and cost
-    the same. Values and log-determinants are float32 or wider. Derivatives are reverse-mode only:
-    `jax.jvp` and `jax.jacfwd` raise an error.
+    the same. Values and log-determinants are float32 or wider.
 
     Shapes: `widths` and `heights` are ``[*parameters, bins]``, `derivatives` is
     ``[*parameters, bins - 1]``, those between bins from left to right, or, if circular,
@@ -223,40 +222,51 @@ def _bin(logits: Array, index: Array, bound: float) -> tuple[Array, Array]:
     return 2 * bound * left - bound, 2 * bound * size
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _knot_and_size(
     logits: Float[Array, "bins element"], index: Int[Array, " element"]
 ) -> tuple[Float[Array, " element"], Float[Array, " element"]]:
     """Computes the total size of the bins before the indexed one, and its own, on [0, 1].
 
-    Hand-written VJP: XLA:CPU would otherwise fuse the per-element factors into the loop over bins
-    and recompute them for each bin. A division isn't fused.
+    Hand-written derivative: XLA:CPU would otherwise fuse the per-element factors of the gradient
+    into its loop over bins and recompute them for each bin. A division isn't fused.
     """
-    return _knot_and_size_forward(logits, index)[0]
+    _, _, softmax_before, softmax_at = _softmax_sums(logits, index)
+    rest = 1 - MIN_BIN_SIZE * len(logits)
+    return MIN_BIN_SIZE * index + rest * softmax_before, MIN_BIN_SIZE + rest * softmax_at
 
 
-def _knot_and_size_forward(logits, index):
+def _softmax_sums(logits, index):
+    """Unnormalised weights, their sum, and the softmax before the bin and of the bin."""
     weights = jnp.exp(logits - jnp.max(logits, axis=0))
     total = jnp.sum(weights, axis=0)
     before, at = _bin_masks(index, len(logits))
     softmax_before = jnp.sum(jnp.where(before, weights, 0.0), axis=0) / total
     softmax_at = jnp.sum(jnp.where(at, weights, 0.0), axis=0) / total
+    return weights, total, softmax_before, softmax_at
+
+
+@_knot_and_size.defjvp
+def _knot_and_size_jvp(primals, tangents):
+    logits, index = primals
+    sums = _softmax_sums(logits, index)
     rest = 1 - MIN_BIN_SIZE * len(logits)
-    knot, size = MIN_BIN_SIZE * index + rest * softmax_before, MIN_BIN_SIZE + rest * softmax_at
-    return (knot, size), (weights, total, index, softmax_before, softmax_at)
+    knot_and_size = MIN_BIN_SIZE * index + rest * sums[2], MIN_BIN_SIZE + rest * sums[3]
+    return knot_and_size, _knot_and_size_change(*sums, index, tangents[0])
 
 
-def _knot_and_size_backward(residuals, cotangents):
-    weights, total, index, softmax_before, softmax_at = residuals
-    dbefore, dat = ((1 - MIN_BIN_SIZE * len(weights)) * d for d in cotangents)
-    mean = (dbefore * softmax_before + dat * softmax_at) / total
-    dbefore, dat = dbefore / total, dat / total
+# Recomputes the masks in the backward pass, rather than storing them.
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _knot_and_size_change(weights, total, softmax_before, softmax_at, index, dlogits):
     before, at = _bin_masks(index, len(weights))
-    dlogits = weights * (jnp.where(before, dbefore, jnp.where(at, dat, 0.0)) - mean)
-    return dlogits, np.zeros(index.shape, jax.dtypes.float0)
+    dweights = weights * dlogits
+    dtotal = jnp.sum(dweights, axis=0) / total
+    rest = 1 - MIN_BIN_SIZE * len(weights)
 
+    def change(mask, softmax):
+        return rest * (jnp.sum(jnp.where(mask, dweights, 0.0), axis=0) / total - softmax * dtotal)
 
-_knot_and_size.defvjp(_knot_and_size_forward, _knot_and_size_backward)
+    return change(before, softmax_before), change(at, softmax_at)
 
 
 def _bin_masks(
@@ -279,21 +289,15 @@ def _derivatives_at_ends(raw: Array, index: Array, circular: bool) -> tuple[Arra
     return left, right
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _derivative(raw: Array) -> Array:
-    """Computes a derivative from its parameter; its VJP ends in a division, as above."""
+    """Computes a derivative from its parameter; its gradient ends in a division, as above."""
     return jnp.minimum(MIN_DERIVATIVE + jax.nn.softplus(raw + DERIVATIVE_SHIFT), 1 / MIN_DERIVATIVE)
 
 
-def _derivative_forward(raw):
+@_derivative.defjvp
+def _derivative_jvp(primals, tangents):
+    (raw,), (draw,) = primals, tangents
     derivative = _derivative(raw)
-    return derivative, (raw, derivative)
-
-
-def _derivative_backward(residuals, cotangent):
-    raw, derivative = residuals
-    cotangent = jnp.where(derivative < 1 / MIN_DERIVATIVE, cotangent, 0.0)
-    return (cotangent / (1 + jnp.exp(-raw - DERIVATIVE_SHIFT)),)
-
-
-_derivative.defvjp(_derivative_forward, _derivative_backward)
+    change = draw / (1 + jnp.exp(-raw - DERIVATIVE_SHIFT))
+    return derivative, jnp.where(derivative < 1 / MIN_DERIVATIVE, change, 0.0)

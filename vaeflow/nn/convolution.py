@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from vaeflow.nn import convolution_cpu
@@ -64,7 +66,6 @@ def convolution(
     its derivatives by matrix products (`vaeflow.nn.convolution_cpu`), which is faster where one
     side of the kernel has few channels and, within `jax.lax.scan`, where the compiler's own
     derivative falls back to a plain loop nest. Other platforms use the native convolution.
-    Reverse-mode derivatives only.
 
     Args:
       x: Images.
@@ -74,7 +75,7 @@ def convolution(
         as many as "SAME", mirrored at the outermost ones.
 
     Returns:
-      The convolved images, of the dtype of x.
+      The convolved images, of the wider dtype of both.
 
     Raises:
       ValueError: If x isn't a batch of images, or its channels differ from the kernel's.
@@ -84,6 +85,8 @@ def convolution(
             "convolution: expected images [batch, height, width, channel] and a kernel "
             f"[height, width, channel, feature], got shapes {x.shape} and {kernel.shape}"
         )
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
     if padding == "REFLECT":
         same = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, "SAME")
         x, padding = jnp.pad(x, ((0, 0), *same, (0, 0)), mode="reflect"), "VALID"
@@ -94,37 +97,131 @@ def convolution(
     if pointwise and padding == ((0, 0), (0, 0)):
         # As a product of two matrices, so that the kernel's gradient is one too: fastest on CPUs.
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
-    return _convolution(x, kernel, tuple(strides), padding)
+    return _convolve.bind(x, kernel, size=None, strides=tuple(strides), padding=padding)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolution(x, kernel, strides, padding):
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(convolution_cpu.convolve, strides=strides, padding=padding),
-        default=functools.partial(
-            convolution_cpu.convolve_natively, strides=strides, padding=padding
-        ),
+# A convolution and the gradients to its images and to its kernel are three bilinear functions, each
+# the transpose of the others in one of their arguments. As primitives they have derivatives of any
+# order in both modes, always by these three; other transposes would fall back to the compiler's.
+
+
+def _bilinear(name: str) -> Primitive:
+    primitive = Primitive(name)
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("size", "strides", "padding")))
+    return primitive
+
+
+_convolve, _image_gradient, _kernel_gradient = map(
+    _bilinear, ("convolve", "image_gradient", "kernel_gradient")
+)
+
+
+def _convolve_natively(x: Array, kernel: Array, *, size: None = None, **options: Any) -> Array:
+    del size
+    return convolution_cpu.convolve_natively(x, kernel, **options)
+
+
+def _convolve_on_cpu(x: Array, kernel: Array, *, size: None = None, **options: Any) -> Array:
+    del size
+    return convolution_cpu.convolve(x, kernel, **options)
+
+
+def _image_gradient_natively(dy: Array, kernel: Array, *, size: Any, **options: Any) -> Array:
+    shape = (dy.shape[0], *size, kernel.shape[2])
+    images = jax.ShapeDtypeStruct(shape, dy.dtype)
+    transpose = jax.linear_transpose(lambda x: _convolve_natively(x, kernel, **options), images)
+    return transpose(dy)[0]
+
+
+def _kernel_gradient_natively(x: Array, dy: Array, *, size: Any, **options: Any) -> Array:
+    kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], dy.shape[-1]), x.dtype)
+    transpose = jax.linear_transpose(
+        lambda kernel: _convolve_natively(x, kernel, **options), kernel
     )
+    return transpose(dy)[0]
 
 
-def _convolution_forward(x, kernel, strides, padding):
-    return _convolution(x, kernel, strides, padding), (x, kernel)
+def _register(
+    primitive: Primitive,
+    natively: Callable[..., Array],
+    on_cpu: Callable[..., Array],
+    to_first: Callable[..., Array],
+    to_second: Callable[..., Array],
+    rows: bool,
+) -> None:
+    """Defines a primitive.
 
+    Args:
+      primitive: The primitive, of two arrays.
+      natively: Its function by the compiler's own operations.
+      on_cpu: Its function by matrix products.
+      to_first: The cotangent of its first argument, from those of its result and the arguments.
+      to_second: The cotangent of its second argument.
+      rows: Whether each row of the result is that of a row of the first argument.
+    """
 
-def _convolution_backward(strides, padding, residuals, dy):
-    def native(x, kernel, dy):
-        convolve = functools.partial(
-            convolution_cpu.convolve_natively, strides=strides, padding=padding
+    def result(a, b, **options):
+        shape = jax.eval_shape(functools.partial(natively, **options), *map(_struct, (a, b))).shape
+        return a.update(shape=shape, weak_type=False)
+
+    def mapped(arrays, axes, **options):
+        a, b = arrays
+        if rows and axes[1] is None:
+            a = jnp.moveaxis(a, axes[0], 0)
+            y = primitive.bind(a.reshape(-1, *a.shape[2:]), b, **options)
+            return y.reshape(*a.shape[:2], *y.shape[1:]), 0
+        one = functools.partial(
+            lax.platform_dependent,
+            cpu=functools.partial(on_cpu, **options),
+            default=functools.partial(natively, **options),
         )
-        return jax.vjp(convolve, x, kernel)[1](dy)
+        return jax.vmap(one, in_axes=tuple(axes))(a, b), 0
 
-    written_out = functools.partial(convolution_cpu.gradients, strides=strides, padding=padding)
-    return lax.platform_dependent(*residuals, dy, cpu=written_out, default=native)
+    primitive.def_abstract_eval(result)
+    mlir.register_lowering(primitive, mlir.lower_fun(natively, multiple_results=False))
+    mlir.register_lowering(
+        primitive, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu"
+    )
+    ad.defbilinear(primitive, to_first, to_second)
+    batching.primitive_batchers[primitive] = mapped
 
 
-_convolution.defvjp(_convolution_forward, _convolution_backward)
+def _struct(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+_register(
+    _convolve,
+    _convolve_natively,
+    _convolve_on_cpu,
+    lambda dy, x, kernel, *, size, **options: _image_gradient.bind(
+        dy, kernel, size=x.aval.shape[1:3], **options
+    ),
+    lambda dy, x, kernel, *, size, **options: _kernel_gradient.bind(
+        x, dy, size=kernel.aval.shape[:2], **options
+    ),
+    rows=True,
+)
+_register(
+    _image_gradient,
+    _image_gradient_natively,
+    convolution_cpu.image_gradient,
+    lambda x, dy, kernel, *, size, **options: _convolve.bind(x, kernel, size=None, **options),
+    lambda x, dy, kernel, *, size, **options: _kernel_gradient.bind(
+        x, dy, size=kernel.aval.shape[:2], **options
+    ),
+    rows=True,
+)
+_register(
+    _kernel_gradient,
+    _kernel_gradient_natively,
+    convolution_cpu.kernel_gradient,
+    lambda kernel, x, dy, *, size, **options: _image_gradient.bind(
+        dy, kernel, size=x.aval.shape[1:3], **options
+    ),
+    lambda kernel, x, dy, *, size, **options: _convolve.bind(x, kernel, size=None, **options),
+    rows=False,
+)
 
 
 class Conv(nn.Module):
@@ -284,24 +381,23 @@ class UpsampleConv(nn.Module):
         return y
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Computes max(x, 0), differentiated through its result.
 
     The next layer stores the result for its own gradient anyway, so nothing else has to be stored,
     which halves what a loop over layers writes to memory. The derivative at zero is zero.
-    Reverse-mode derivatives only.
     """
     return jnp.maximum(x, 0)
 
 
-def _relu_forward(x):
-    y = relu(x)
-    return y, y
+@relu.defjvp
+def _relu_jvp(primals, tangents):
+    y = relu(*primals)
+    return y, _where_positive(y, *tangents)
 
 
-def _relu_backward(y, dy):
-    return (jnp.where(y > 0, dy, 0),)
-
-
-relu.defvjp(_relu_forward, _relu_backward)
+# Recomputes the mask in the backward pass, rather than storing it.
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _where_positive(y, change):
+    return jnp.where(y > 0, change, 0)

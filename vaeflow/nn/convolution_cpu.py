@@ -43,30 +43,39 @@ def convolve_natively(x: Array, kernel: Array, strides: Pair, padding: Padding) 
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
 
 
-def gradients(
-    x: Array, kernel: Array, dy: Array, strides: Pair, padding: Padding
-) -> tuple[Array, Array]:
-    """Pulls the cotangent of the convolved images back to the images and to the kernel."""
+def image_gradient(dy: Array, kernel: Array, size: Pair, strides: Pair, padding: Padding) -> Array:
+    """Pulls the cotangent of the convolved images back to images of this height and width."""
     thin = _thin_side(kernel.shape, strides)
     flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    sizes = zip(kernel.shape[:2], padding, strict=True)
-    back = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in sizes)
+    back = _back(kernel.shape, padding)
     if thin == "output":
-        height, width, channels, features = kernel.shape
-        patches = _gather(dy, kernel.shape, strides, back)
+        return _gather(dy, kernel.shape, strides, back) @ _as_matrix(flipped)
+    if thin == "input" and strides == (1, 1):
+        return _scatter(dy, flipped, back)
+    return _image_gradient_natively(flipped, dy, size, strides, back)
+
+
+def kernel_gradient(x: Array, dy: Array, size: Pair, strides: Pair, padding: Padding) -> Array:
+    """Pulls the cotangent of the convolved images back to a kernel of this height and width."""
+    shape = (*size, x.shape[-1], dy.shape[-1])
+    thin = _thin_side(shape, strides)
+    if thin == "output":
+        height, width, channels, features = shape
+        patches = _gather(dy, shape, strides, _back(shape, padding))
         product = _rows_product(x, patches).reshape(channels, height, width, features)
         dkernel = product[:, ::-1, ::-1].transpose(1, 2, 0, 3)
-        dx = patches @ _as_matrix(flipped)
     else:
-        windows = _windows(x, kernel.shape, strides, padding)
+        windows = _windows(x, shape, strides, padding)
         if thin == "input":
             windows = [jnp.concatenate(windows, axis=-1)]
-        dkernel = jnp.stack([_rows_product(window, dy) for window in windows])
-        if thin == "input" and strides == (1, 1):
-            dx = _scatter(dy, flipped, back)
-        else:
-            dx = _input_gradient(x.shape, flipped, dy, strides, back)
-    return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+        dkernel = jnp.stack([_rows_product(window, dy) for window in windows]).reshape(shape)
+    return dkernel.astype(x.dtype)
+
+
+def _back(shape: tuple[int, ...], padding: Padding) -> Padding:
+    """The padding of a convolution with the flipped kernel that goes back to the images."""
+    sizes = zip(shape[:2], padding, strict=True)
+    return tuple((size - 1 - before, size - 1 - after) for size, (before, after) in sizes)
 
 
 def _thin_side(shape: tuple[int, ...], strides: Pair) -> Literal["input", "output"] | None:
@@ -121,14 +130,14 @@ def _scatter(x: Array, kernel: Array, padding: Padding) -> Array:
     return lax.optimization_barrier(jnp.moveaxis(total, 0, -1).astype(x.dtype))
 
 
-def _input_gradient(
-    shape: tuple[int, ...], flipped: Array, dy: Array, strides: Pair, back: Padding
+def _image_gradient_natively(
+    flipped: Array, dy: Array, size: Pair, strides: Pair, back: Padding
 ) -> Array:
     """Convolves the cotangent, dilated by the strides, with the flipped kernel."""
     margins = []
     for axis, (before, _) in enumerate(back):
         spread = (dy.shape[axis + 1] - 1) * strides[axis] + 1
-        margins.append((before, shape[axis + 1] + flipped.shape[axis] - 1 - spread - before))
+        margins.append((before, size[axis] + flipped.shape[axis] - 1 - spread - before))
     return lax.conv_general_dilated(
         dy, flipped, (1, 1), margins, lhs_dilation=strides, dimension_numbers=DIMENSIONS
     )

@@ -7,6 +7,7 @@ the cost of one pass: it computes each hidden unit once, as soon as its inputs a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -101,13 +102,13 @@ def units_by_degree(degrees: np.ndarray, num_degrees: int) -> tuple[np.ndarray, 
     return np.minimum(np.searchsorted(degrees, np.arange(num_degrees)), len(degrees) - size), size
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def matmul_float32(
     a: Float[Array, "row inner"], b: Float[Array, "inner column"]
 ) -> Float[Array, "row column"]:
     """Multiplies matrices of one dtype, with sums in float32 or wider.
 
-    Gradients are multiplied in that dtype as well. Reverse-mode derivatives only.
+    Gradients are multiplied in that dtype as well.
     """
     return jnp.matmul(
         a,
@@ -119,18 +120,14 @@ def matmul_float32(
     )
 
 
-def _matmul_forward(a, b):
-    return matmul_float32(a, b), (a, b)
-
-
-def _matmul_backward(factors, dproduct):
-    a, b = factors
-    dproduct = dproduct.astype(a.dtype)
-    da, db = matmul_float32(dproduct, b.T), matmul_float32(a.T, dproduct)
-    return da.astype(a.dtype), db.astype(b.dtype)
-
-
-matmul_float32.defvjp(_matmul_forward, _matmul_backward)
+@matmul_float32.defjvp
+def _matmul_jvp(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    product = matmul_float32(a, b)
+    # Rounded to the dtype of the factors here, so that the transpose rounds the gradient.
+    multiply = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    change = multiply(da, b).astype(product.dtype) + multiply(a, db).astype(product.dtype)
+    return product, change
 
 
 def _updated(array: Array, block: Array, start: Array) -> Array:
