@@ -74,8 +74,9 @@ class Entry:
         )
 
 
-UNCOMPILED = frozenset({"jit", "pytree"})
-"""Checks that make or call a bijector without `jax.jit`, where each operation is a program."""
+COSTLY = frozenset({"differentiation", "jit", "pytree"})
+"""Checks of large programs, or that make or call a bijector without `jax.jit`, where each operation
+is a program: left to the slow tests, but for what other tests show."""
 
 STRUCTURAL = frozenset({"batch axes", "low precision", "scan", "vmap"})
 """Checks of what JAX does to a class rather than of its mathematics: they follow the code of the
@@ -112,7 +113,7 @@ def laws(entries: Sequence[Entry], checks: Iterable[str], structural: set[str]) 
             id=f"{entry.name}-{check}",
             marks=_marks(
                 entry.slow
-                or check in UNCOMPILED
+                or check in COSTLY
                 or (check in STRUCTURAL and (entry.heavy or entry.name not in structural))
             ),
         )

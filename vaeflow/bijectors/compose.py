@@ -304,9 +304,17 @@ class Scan(Bijector):
             variables = self.variables
             if inverse:
                 variables = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), variables)
-            return reversible_scan(
-                step, self.segment, self.unroll, self.event_ndims_in, variables, self.context, x
-            )
+            try:
+                return reversible_scan(
+                    step, self.segment, self.unroll, self.event_ndims_in, variables, self.context, x
+                )
+            except TypeError as error:
+                if "forward-mode" not in str(error):
+                    raise
+                raise TypeError(
+                    'Scan: backward="reversible" has no forward-mode derivatives (jvp, jacfwd, '
+                    'hessian); "plain" and "remat" have'
+                ) from error
 
         def body(carry, variables):
             x, log_det = carry

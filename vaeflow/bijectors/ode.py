@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Hashable
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int
 
+from vaeflow._util.derivatives import CustomJVP
 from vaeflow.bijectors.reversible import as_cotangent, differentiable
 
 PyTree = Any
@@ -97,10 +100,9 @@ def solve_rows(
     batch takes as many steps as its slowest row. A row is NaN, without effect on the others, if its
     start or its parameters aren't finite, or it isn't done within ``accuracy.max_steps``.
 
-    Reverse-mode derivatives are those of the steps that were taken, whose lengths count as
-    constants. The states between steps are stored, ``[row, max_steps + 1, size]``; the stages
-    inside a step are recomputed, for all rows at once. There are no forward-mode and no second
-    derivatives.
+    Derivatives are those of the steps that were taken, whose lengths count as constants. The states
+    between steps are stored, ``[row, max_steps + 1, size]``; the stages inside a step are
+    recomputed, for all rows at once. Second derivatives go through all `max_steps` steps.
 
     Args:
       field: A `Field`.
@@ -124,7 +126,7 @@ def solve_rows(
     return jnp.where((sound & succeeded)[:, None], end, jnp.nan)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(CustomJVP, nondiff_argnums=(0, 1))
 def _solve(
     field: Field, accuracy: Accuracy, shared: PyTree, rows: PyTree, start: Array
 ) -> tuple[Array, Bool[Array, " row"]]:
@@ -132,50 +134,160 @@ def _solve(
     return states[:, 0], succeeded
 
 
-def _solve_forward(field, accuracy, shared, rows, start):
+@_solve.defjvp
+def _solve_jvp(field, accuracy, primals, tangents):
+    shared, rows, _ = primals
+    steps, succeeded = _steps(field, accuracy, *primals)
+    end = jnp.take_along_axis(steps.states, steps.count[:, None, None], axis=1)[:, 0]
+    changes = [leaf for tree in tangents for leaf in _changes(tree)]
+    dend = _end_change(field, (shared, rows), steps, changes)
+    return (end, succeeded), (dend, np.zeros(succeeded.shape, jax.dtypes.float0))
+
+
+def _changes(tangents: PyTree) -> list[Array]:
+    leaves = jax.tree.leaves(tangents)
+    return [leaf for leaf in leaves if leaf.dtype != jax.dtypes.float0]
+
+
+class _Steps(NamedTuple):
+    """The steps of each row; those after its last one have length zero.
+
+    Attributes:
+      times: Times between steps.
+      states: States between steps.
+      count: Number of steps of each row.
+    """
+
+    times: Float[Array, "row time"]
+    states: Float[Array, "row time size"]
+    count: Int[Array, " row"]
+
+
+@functools.partial(CustomJVP, nondiff_argnums=(0, 1))
+def _steps(
+    field: Field, accuracy: Accuracy, shared: PyTree, rows: PyTree, start: Array
+) -> tuple[_Steps, Bool[Array, " row"]]:
     times, states, succeeded = _integrate(field, accuracy, shared, rows, start, keep=True)
     # Times after the last step are infinite. A row that failed counts as one that took no step.
     taken = jnp.isfinite(times) & succeeded[:, None]
     count = jnp.sum(taken[:, 1:], axis=1)
-    end = jnp.take_along_axis(states, count[:, None, None], axis=1)[:, 0]
-    times = jnp.where(taken, times, 1)
-    states = jnp.where(taken[..., None], states, 0)
-    return (end, succeeded), (shared, rows, times, states, count)
+    steps = _Steps(jnp.where(taken, times, 1), jnp.where(taken[..., None], states, 0), count)
+    return steps, succeeded
 
 
-def _solve_backward(field, accuracy, residuals, cotangents):
-    shared, rows, times, states, count = residuals
+@_steps.defjvp
+def _steps_jvp(field, accuracy, primals, tangents):
+    shared, rows, _ = primals
+    steps, succeeded = _steps(field, accuracy, *primals)
+    dshared, drows, dstart = tangents
+
+    def advance(dstate, number):
+        dstate = _advance_change(field, (shared, rows), steps, number, (dshared, drows), dstate)
+        return dstate, dstate
+
+    numbers = jnp.arange(steps.times.shape[1] - 1)
+    _, after = lax.scan(advance, dstart, numbers)
+    dstates = jnp.concatenate([dstart[None], after]).swapaxes(0, 1)
+    # States are zero after the last step.
+    later = jnp.arange(steps.times.shape[1]) > steps.count[:, None]
+    dstates = jnp.where(later[..., None], 0, dstates)
+    zeros = [np.zeros(leaf.shape, jax.dtypes.float0) for leaf in (steps.count, succeeded)]
+    return (steps, succeeded), (_Steps(jnp.zeros_like(steps.times), dstates, zeros[0]), zeros[1])
+
+
+def _end_change(
+    field: Field, parameters: tuple[PyTree, PyTree], steps: _Steps, changes: list[Array]
+) -> Array:
+    """Computes the change of the end states by those of parameters and start, step by step.
+
+    The change is linear. As the solution of a linear system it can have a transpose of its own: the
+    loop backwards, over as many steps as the slowest row took.
+    """
+    last = steps.times.shape[1] - 1
+    taken = jnp.max(steps.count, initial=0)
+    # One vector, the change of the end first: all of it is transposed, or nothing.
+    flat, unravel = ravel_pytree([jnp.zeros_like(steps.states[:, 0]), *changes])
+    num_shared = len(differentiable(parameters[0]))
+
+    def split(vector):
+        end, *leaves, start = unravel(vector)
+        return end, (leaves[:num_shared], leaves[num_shared:]), start
+
+    def trees(leaves):
+        return tuple(as_cotangent(*pair) for pair in zip(parameters, leaves, strict=True))
+
+    def advance(number, dstate, leaves):
+        return _advance_change(field, parameters, steps, number, trees(leaves), dstate)
+
+    def system(vector):
+        end, leaves, start = split(vector)
+        numbers = jnp.arange(last)
+        reached, _ = lax.scan(lambda d, number: (advance(number, d, leaves), None), start, numbers)
+        return ravel_pytree([end - reached, *itertools.chain(*leaves), start])[0]
+
+    def solve(_, right):
+        end, leaves, start = split(right)
+        reached = lax.fori_loop(0, taken, lambda n, dstate: advance(n, dstate, leaves), start)
+        return ravel_pytree([end + reached, *itertools.chain(*leaves), start])[0]
+
+    def solve_transposed(_, right):
+        end, leaves, start = split(right)
+
+        def pull_back_step(carry):
+            number, dstate, leaves = carry
+            _, pull_back = jax.vjp(
+                lambda shared, rows, state: _advance_numbered(
+                    field, (shared, rows), steps, number, state
+                ),
+                *parameters,
+                _at(steps.states, number),
+            )
+            *dparameters, dstate = pull_back(dstate)
+            leaves = tuple(
+                [a + b for a, b in zip(old, _changes(new), strict=True)]
+                for old, new in zip(leaves, dparameters, strict=True)
+            )
+            return number - 1, dstate, leaves
+
+        zeros = jax.tree.map(jnp.zeros_like, leaves)
+        carry = (taken - 1, end, zeros)
+        _, dstart, dleaves = lax.while_loop(lambda carry: carry[0] >= 0, pull_back_step, carry)
+        leaves = jax.tree.map(jnp.add, leaves, dleaves)
+        return ravel_pytree([end, *itertools.chain(*leaves), start + dstart])[0]
+
+    return split(lax.custom_linear_solve(system, flat, solve, solve_transposed))[0]
+
+
+def _at(values: Array, number: Array) -> Array:
+    return lax.dynamic_index_in_dim(values, number, axis=1, keepdims=False)
+
+
+def _advance_numbered(
+    field: Field,
+    parameters: tuple[PyTree, PyTree],
+    steps: _Steps,
+    number: Array,
+    state: Float[Array, "row size"],
+) -> Float[Array, "row size"]:
+    """Takes the step of this number with every row; a row that is done stays as it is."""
     tableau = diffrax("Continuous").Tsit5.tableau
-
-    def pull_back_step(carry):
-        step, dstate, dshared, drows = carry
-        time, following, state = (
-            lax.dynamic_index_in_dim(values, number, axis=1, keepdims=False)
-            for values, number in ((times, step), (times, step + 1), (states, step))
-        )
-        # A row that is done takes a step of length zero.
-        _, pull_back = jax.vjp(
-            lambda shared, rows, state: _advance(
-                field, tableau, shared, rows, time, following - time, state
-            ),
-            shared,
-            rows,
-            state,
-        )
-        *dparameters, dstate = pull_back(dstate)
-        dshared, drows = (
-            [a + b for a, b in zip(old, differentiable(new), strict=True)]
-            for old, new in zip((dshared, drows), dparameters, strict=True)
-        )
-        return step - 1, dstate, dshared, drows
-
-    zeros = [[jnp.zeros_like(leaf) for leaf in differentiable(tree)] for tree in (shared, rows)]
-    carry = (jnp.max(count, initial=0) - 1, cotangents[0], *zeros)
-    _, dstart, dshared, drows = lax.while_loop(lambda carry: carry[0] >= 0, pull_back_step, carry)
-    return as_cotangent(shared, dshared), as_cotangent(rows, drows), dstart
+    time, following = _at(steps.times, number), _at(steps.times, number + 1)
+    return _advance(field, tableau, *parameters, time, following - time, state)
 
 
-_solve.defvjp(_solve_forward, _solve_backward)
+def _advance_change(
+    field: Field,
+    parameters: tuple[PyTree, PyTree],
+    steps: _Steps,
+    number: Array,
+    dparameters: tuple[PyTree, PyTree],
+    dstate: Float[Array, "row size"],
+) -> Float[Array, "row size"]:
+    return jax.jvp(
+        lambda shared, rows, state: _advance_numbered(field, (shared, rows), steps, number, state),
+        (*parameters, _at(steps.states, number)),
+        (*dparameters, dstate),
+    )[1]
 
 
 def _integrate(

@@ -28,6 +28,7 @@ CHECKS: Mapping[str, Callable[[Case], None]] = MappingProxyType(
         "edges": gradients.check_edges,
         "parameter gradients": gradients.check_parameter_gradients,
         "finite differences": gradients.check_finite_differences,
+        "differentiation": gradients.check_differentiation,
         "context": gradients.check_context,
         "wrong shapes": shape_errors.check_wrong_shapes,
     }
@@ -77,8 +78,8 @@ def check_bijector(
     bfloat16 input; agreement between compiled and uncompiled calls, between batches of any number
     of axes and single examples, under `jax.vmap` and in `jax.lax.scan`; that new parameters don't
     retrace; finite values and gradients at the edges, and no density outside the range of forward;
-    gradients to every leaf, also against finite differences; that the context matters; that wrong
-    shapes raise errors.
+    gradients to every leaf, also against finite differences; forward mode and second derivatives;
+    that the context matters; that wrong shapes raise errors.
 
     It takes any `distrax.Bijector`, whose parameters are its floating-point leaves as a pytree::
 

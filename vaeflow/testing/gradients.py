@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable
+from typing import Any
 
 import distrax
 import jax
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from vaeflow.testing.case import BATCH, Case
+from vaeflow.testing.case import BATCH, Case, both_ways
 from vaeflow.testing.pytrees import (
+    expect_close,
     expect_finite,
     float_leaves,
     leaf_names,
@@ -24,6 +26,9 @@ from vaeflow.testing.pytrees import (
 STEPS = (1e-2, 2e-3, 4e-4, 1e-4)
 """Step sizes of finite differences, relative to the norm of the perturbed array where that
 exceeds one: long for float32, shorter where a long step meets kinks of a network."""
+
+SECOND_STEPS = (4e-3, 1e-3)
+"""Step sizes of finite differences of gradients."""
 
 DIFFERENCE_TOLERANCE = 1e-2
 """Relative tolerance between a gradient and a finite difference."""
@@ -115,6 +120,60 @@ def check_finite_differences(case: Case) -> None:
         case.y,
         case.gradients.y,
     )
+
+
+def check_differentiation(case: Case) -> None:
+    """Forward mode agrees with backward mode, and second derivatives with finite differences.
+
+    Second derivatives are those of forward over backward mode, as in `jax.hessian`. All are along
+    one direction of both inputs. A TypeError that says that there are no forward-mode derivatives
+    passes.
+    """
+    generator = np.random.default_rng(0)
+    directions = tuple(
+        jnp.asarray(generator.normal(size=values.shape), values.dtype)
+        for values in (case.x, case.y)
+    )
+
+    @jax.jit
+    def derivatives(bijector: distrax.Bijector, x: Array, y: Array) -> Any:
+        def value(x: Array, y: Array) -> Array:
+            outputs = both_ways(bijector, x, y)
+            # Sines, so that maps which are linear have second derivatives as well.
+            terms = zip(case.weights, outputs, strict=True)
+            return sum(jnp.sum(weight * jnp.sin(values)) for weight, values in terms)
+
+        _, along = jax.jvp(value, (x, y), directions)
+        gradient = jax.grad(value, argnums=(0, 1))
+        at, change = jax.jvp(gradient, (x, y), directions)
+
+        def moved(step: float) -> Any:
+            return gradient(*(v + step * d for v, d in zip((x, y), directions, strict=True)))
+
+        far, near = ((moved(step), moved(-step)) for step in SECOND_STEPS)
+        return along, at, change, far, near
+
+    try:
+        along, at, change, far, near = derivatives(case.batched, case.x, case.y)
+    except TypeError as error:
+        if "no forward-mode derivatives" in str(error):
+            return
+        raise
+    expected = sum(float(jnp.vdot(g, d)) for g, d in zip(at, directions, strict=True))
+    expect_close("forward against backward mode", along[None], [expected], 1e-3, inputs=case.x[:1])
+    for number, name in enumerate(("forward", "inverse")):
+        wide, narrow = (
+            to_numpy(plus[number] - minus[number]) / (2 * step)
+            for (plus, minus), step in zip((far, near), SECOND_STEPS, strict=True)
+        )
+        # Where a kink of a network lies between, the two differences disagree.
+        error = float(np.linalg.norm(wide - narrow)) + 1e-3 / SECOND_STEPS[1]
+        got, size = to_numpy(change[number]), float(np.linalg.norm(narrow))
+        if not float(np.linalg.norm(got - narrow)) <= 0.05 * size + error:
+            raise AssertionError(
+                f"second derivative of {name} along one direction: expected {show(narrow)} from "
+                f"finite differences, got {show(got)}"
+            )
 
 
 def _expect_difference(case: Case, what: str, moved, value: Array, gradient: Array) -> None:
