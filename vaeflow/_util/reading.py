@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import stat
@@ -82,13 +83,20 @@ def parse_json(content: bytes) -> Any:
       ValueError: It is anything else, or nested too deeply.
     """
     try:
-        return json.loads(content.decode(), parse_constant=_refuse)
+        return json.loads(content.decode(), parse_constant=_refuse, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{shown(constant, 40)} is no finite number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        _refuse(text)
+    return number
 
 
 _MOST_READ = 2**22
@@ -151,18 +159,18 @@ class ZipReader:
         with any_error_named(), self._archive.open(member) as stream:
             yield stream, size
 
-    def read(self, name: str, most: int) -> bytes:
+    def read(self, name: str, most: int | None = None) -> bytes:
         """Reads a member whole.
 
         Args:
           name: The member.
-          most: Its largest size in bytes.
+          most: Its largest size in bytes, None where the bound of `open` is enough.
 
         Raises:
           ValueError: As for `open`, or it is larger.
         """
         with self.open(name) as (stream, size):
-            if size > most:
+            if most is not None and size > most:
                 raise ValueError(f"it has {size} bytes, of at most {most}")
             content = bytearray(size)
             if read_into(stream, content) < size or stream.read(1):
