@@ -204,11 +204,14 @@ def open_folder(name: str, path: str, fold: int, image_size: int | None, crop: C
             stacklevel=2,
         )
 
-    parts = {}
+    parts, in_memory = {}, bool(images)
     for split in SPLITS:
         members = [key for key in files if key not in broken and split_of[key] == split]
-        if members and images:
-            parts[split] = array_part(np.stack([_widen(images[key], shape) for key in members]))
+        if members and in_memory:
+            stacked = np.empty((len(members), *shape), np.uint8)
+            for row, key in zip(stacked, members, strict=True):
+                row[...] = images.pop(key)  # never twice in memory
+            parts[split] = array_part(stacked)
         elif members:
             parts[split] = _file_part([files[key] for key in members], shape, image_size, crop)
     if "train" not in parts:

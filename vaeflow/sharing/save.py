@@ -86,6 +86,8 @@ def unflatten(arrays: Mapping[str, Any], empty: Iterable[str]) -> dict[str, Any]
         if len(keys) > _MOST_DEPTH + 1:
             raise ValueError(f"'{shown(pointer)}' is more than {_MOST_DEPTH} deep")
         if not keys:  # the whole tree is empty
+            if tree:
+                raise ValueError("'' holds something else already")
             continue
         node = tree
         *parents, last = map(_unescape, keys)
@@ -238,10 +240,11 @@ def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]
     except UnicodeEncodeError as error:
         raise ValueError(f"variables must have keys that UTF-8 can hold: {error}") from error
     header = int.from_bytes(content[:8], "little")
-    if len(arrays) > _MOST_TENSORS or header > _MOST_HEADER:
+    most = max(len(arrays), len(empty))
+    if most > _MOST_TENSORS or header > _MOST_HEADER:
         raise ValueError(
-            f"variables must have {_MOST_TENSORS} arrays or fewer, with the configuration a header"
-            f" of {_MOST_HEADER} bytes or fewer; got {len(arrays)}, and {header} bytes"
+            f"variables must have {_MOST_TENSORS} arrays or empty dicts at most, and with the"
+            f" configuration a header of at most {_MOST_HEADER} bytes; got {most}, and {header}"
         )
     write_whole(path, content)
 
@@ -353,7 +356,8 @@ def _checked_arrays(
     config, empty = description.get("config"), description.get("empty")
     if not isinstance(config, dict):
         raise ValueError(f"its config must be an object, got {shown(json.dumps(config), 80)}")
-    if not (isinstance(empty, list) and all(isinstance(pointer, str) for pointer in empty)):
+    strings = isinstance(empty, list) and all(isinstance(pointer, str) for pointer in empty)
+    if not strings or len(empty) > _MOST_TENSORS:
         raise ValueError(f"its list of empty dicts is {shown(json.dumps(empty), 80)}")
     return arrays
 
