@@ -157,6 +157,8 @@ class _Watched:
         self._process.wait()
         for thread in self._threads:
             thread.join()
+        self._process.stdout.close()
+        self._process.stderr.close()
 
     def _line(self) -> str:
         try:

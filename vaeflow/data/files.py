@@ -175,4 +175,7 @@ def _decode(
         raise ValueError(f"{must} {start + filled}")
     if stream.read(1):
         raise ValueError(f"{must} more")
-    return values.reshape(shape)
+    try:
+        return values.reshape(shape)
+    except ValueError as error:  # an empty one, whose other axes are too long even so
+        raise ValueError(f"{label}: shape must be one of arrays, got {shape}") from error
