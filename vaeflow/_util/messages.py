@@ -8,7 +8,7 @@ from typing import Any
 
 def shown(name: Any, most: int = 160) -> str:
     """Returns a name or a text, escaped where it isn't printable, and cut in the middle if long."""
-    text = repr(str(name))[1:-1]
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(name))
     half = (most - 3) // 2
     return text if len(text) <= most else f"{text[: most - 3 - half]}...{text[-half:]}"
 

@@ -30,7 +30,8 @@ def open_npz(name: str, path: str, fold: int) -> Dataset:
     ``train_image``, ``validation_image``, ``test_image`` and ``train_label`` and so on, where
     validation and test are carved out of train only if they are missing. Images are uint8 of
     shape [count, height, width] or [count, height, width, channel]; labels are whole numbers of
-    shape [count]. Arrays under other names are ignored. Nothing is ever unpickled.
+    shape [count]. Arrays under other names are ignored. Nothing is ever unpickled, and nothing
+    read that is larger than the file can hold (`vaeflow._util.reading.most_decompressed`).
 
     Raises:
       ValueError: The file is missing or isn't an archive, or an array is of the wrong name, type,
@@ -94,7 +95,7 @@ def open_idx(name: str, path: str, fold: int) -> Dataset:
     (``train-images.idx3-ubyte``) and may end in ``.gz``.
 
     A file is big-endian: the bytes 0, 0, the type (8 for uint8) and the number of axes, four bytes
-    for the size of each axis, and the values.
+    for the size of each axis, and the values. It is read as far as its head says.
 
     Raises:
       ValueError: A file is missing, not of this format, too short or too long, or doesn't fit the
