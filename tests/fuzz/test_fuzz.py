@@ -6,7 +6,7 @@ import pytest
 
 from tests.fuzz.oracle import problems_of
 
-SHARES = {"npz": 60, "tables": 30, "idx": 40, "pictures": 8, "models": 40, "exports": 12}
+SHARES = {"npz": 60, "tables": 30, "idx": 40, "pictures": 8, "models": 30, "exports": 8}
 """Inputs of each source that the default tests make."""
 
 COUNTS = {"npz": 1600, "tables": 800, "idx": 1000, "pictures": 300, "models": 1200, "exports": 500}
