@@ -917,7 +917,7 @@ MUTANTS = [
         "data/devices-are-files",
         "if not stat.S_ISREG(mode):",
         "if stat.S_ISDIR(mode):",
-        "tests/fuzz/test_fuzz.py -k share",
+        "tests/test_reading.py -k regular",
     ),
     Mutant(
         "sharing/functions-without-digests",

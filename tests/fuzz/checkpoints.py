@@ -22,13 +22,13 @@ def tree(step: int) -> dict[str, jax.Array]:
 
 
 @functools.cache
-def good() -> pathlib.Path:
-    """A folder of two checkpoints, which the process leaves behind to the system."""
-    root = pathlib.Path(tempfile.mkdtemp(prefix="checkpoints-"))
-    with Checkpoints(epath.Path(root)) as checkpoints:
+def good() -> tempfile.TemporaryDirectory:
+    """A folder of two checkpoints, which goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="inputs-")
+    with Checkpoints(epath.Path(folder.name)) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, Checkpoint(tree(step), {"best": step}))
-    return root
+    return folder
 
 
 def right(checkpoint: Checkpoint | None) -> bool:
@@ -41,7 +41,7 @@ def right(checkpoint: Checkpoint | None) -> bool:
 def make(random: np.random.Generator, folder: pathlib.Path) -> Input:
     """Makes a folder with a file that is damaged, lost or strange."""
     root = folder / name_of(random, "")
-    shutil.copytree(good(), root)
+    shutil.copytree(good().name, root)
     file = pick(random, sorted(path for path in root.rglob("*") if path.is_file()))
     kind = pick(random, ["damaged"] * 6 + ["lost", "folder"])
     title = kind
