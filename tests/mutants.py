@@ -902,6 +902,30 @@ MUTANTS = [
     ),
     # Sharing.
     Mutant(
+        "data/folders-of-splits-in-lower-case-alone",
+        'key.partition("/")[0].lower()',
+        'key.partition("/")[0]',
+        "tests/data/test_folder.py -k any_case",
+    ),
+    Mutant(
+        "data/any-ratio-of-decompression",
+        "if size > min(self._left, most_decompressed(compressed)):",
+        "if size > 2**40:",
+        "tests/test_reading.py -k together",
+    ),
+    Mutant(
+        "data/devices-are-files",
+        "if not stat.S_ISREG(mode):",
+        "if stat.S_ISDIR(mode):",
+        "tests/test_reading.py -k regular",
+    ),
+    Mutant(
+        "sharing/functions-without-digests",
+        'described["sha256"] != _digest(content)',
+        "False",
+        "tests/sharing/test_functions.py -k exchanged",
+    ),
+    Mutant(
         "sharing/escapes-in-the-wrong-order",
         '.replace("~1", "/").replace("~0", "~")',
         '.replace("~0", "~").replace("~1", "/")',

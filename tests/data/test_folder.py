@@ -251,7 +251,7 @@ def test_celeba_from_its_own_files(tmp_path):
     assert open_folder(tmp_path, crop="celeba").shape == (148, 148, 3)
 
     save(tmp_path / "img_align_celeba" / "extra.jpg", colour(218, 178))
-    with pytest.raises(ValueError, match=r"extra.jpg .not listed in list_eval_partition.txt"):
+    with pytest.raises(ValueError, match=r"extra.jpg. aren.t listed in list_eval_partition.txt"):
         open_folder(tmp_path, image_size=64, crop="celeba")
     (tmp_path / "list_eval_partition.txt").write_text("000000.jpg 3\n")
     with pytest.raises(ValueError, match="lines other than NAME"):
@@ -276,7 +276,60 @@ def test_folders_named_after_splits_are_the_splits(tmp_path):
         assert len(images) == count
         assert (images == value).all()
     save(tmp_path / "stray.png", grey(4, 4))
-    with pytest.raises(ValueError, match=r"stray.png .outside the folders of the splits"):
+    with pytest.raises(ValueError, match=r"stray.png. lie outside the folders of the splits"):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("Train", "TEST"), ("TRAIN", "Val")])
+def test_folders_of_splits_are_known_in_any_case(tmp_path, names):
+    for value, split in enumerate(names):
+        for number in range(12):
+            save(tmp_path / split / f"{number:02d}.png", np.full((4, 4), value, np.uint8))
+    dataset = open_folder(tmp_path)
+    given = dataset.test if names[1] == "TEST" else dataset.validation
+    assert (data.stack(dataset.train)["image"] == 0).all()
+    assert (data.stack(given)["image"] == 1).all()
+    assert len(given) == 12
+
+
+def test_odd_names_are_shown_escaped(tmp_path):
+    root = tmp_path / "line\nbreak"
+    fill(root, 60)
+    (root / "\x1b[31m00.png").write_bytes(b"nothing like an image")
+    with pytest.warns(
+        UserWarning, match=r"line\\nbreak: skipped .*\\x1b\[31m00.png \(no image"
+    ) as caught:
+        dataset = open_folder(root)
+    assert "\n" not in f"{caught[0].message}{dataset}"
+    save(root / "\u202elarge.png", grey(40, 30))
+    with pytest.raises(ValueError, match=r"12x10 and \\u202elarge.png 40x30"):
+        open_folder(root)
+
+
+def test_a_small_file_of_many_pixels_is_broken(tmp_path):
+    save(tmp_path / "a.png", np.zeros((3000, 3000), np.uint16))
+    with pytest.raises(ValueError, match=r"3000x3000 pixels in \d+ bytes: too many"):
+        read_image(tmp_path / "a.png")
+    save(tmp_path / "b.png", np.zeros((3000, 3000), np.uint8))
+    assert read_image(tmp_path / "b.png").shape == (3000, 3000, 1)
+    (tmp_path / "c.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(ValueError, match="no image of a known format"):
+        read_image(tmp_path / "c.png")
+
+
+def test_a_damaged_list_of_splits_raises(tmp_path):
+    fill(tmp_path)
+    partition = tmp_path / "list_eval_partition.txt"
+    for content, message in (
+        (b"00.png 0\n00.png 1\n", "lists a file twice"),
+        (b"\xff", "list_eval_partition.txt can't be read: .* can't decode"),
+    ):
+        partition.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            open_folder(tmp_path)
+    partition.unlink()
+    partition.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="isn't a regular file"):
         open_folder(tmp_path)
 
 

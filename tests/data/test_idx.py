@@ -144,6 +144,19 @@ def test_damaged_compression_raises(open_files, tmp_path, damage):
         data.open_dataset(data.DataConfig(f"idx:{tmp_path}"))
 
 
+def test_no_more_is_decompressed_than_the_head_declares(open_files, tmp_path):
+    open_files(rename=lambda name: f"{name}.gz")
+    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    large = struct.pack(">HBBIII", 0, 8, 3, 2**10, 2**10, 2**10)
+    for content, message in (
+        (FILES["test_image"] + bytes(2**20), r"must hold 96 bytes for .* got more"),
+        (large, r"\(1024, 1024, 1024\) of its head, got a file that holds 67108864 at most"),
+    ):
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(ValueError, match=message):
+            data.open_dataset(data.DataConfig(f"idx:{tmp_path}"))
+
+
 def test_a_missing_folder_and_options_that_do_not_fit_raise(tmp_path):
     with pytest.raises(ValueError, match="there is no such folder"):
         data.open_dataset(data.DataConfig(f"idx:{tmp_path}/elsewhere"))

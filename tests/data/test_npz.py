@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -134,6 +136,27 @@ def test_bad_arrays_raise_one_line(open_arrays, arrays, message):
         open_arrays(**arrays)
     assert "\n" not in str(caught.value)
     assert "data.npz" in str(caught.value)
+
+
+def test_devices_and_archives_of_two_arrays_of_one_name_raise(tmp_path):
+    with pytest.raises(ValueError, match="/dev/zero isn't a regular file"):
+        data.open_dataset(data.DataConfig("npz:/dev/zero"))
+    np.savez(tmp_path / "data.npz", image=IMAGES)
+    with (
+        zipfile.ZipFile(tmp_path / "data.npz", "a") as archive,
+        pytest.warns(UserWarning, match="Duplicate"),
+    ):
+        archive.writestr("image.npy", b"")
+    with pytest.raises(ValueError, match=r"holds more than one file named 'image.npy'"):
+        data.open_dataset(data.DataConfig(f"npz:{tmp_path}/data.npz"))
+
+
+def test_a_shape_beyond_the_content_raises_before_it_is_allocated(tmp_path):
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000,)}"
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive:
+        archive.writestr("image.npy", b"\x93NUMPY\1\0" + bytes([len(header), 0]) + header)
+    with pytest.raises(ValueError, match=r"declares an array \(1000000000000,\) of uint8, but 0"):
+        data.open_dataset(data.DataConfig(f"npz:{tmp_path}/data.npz"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not an archive", "npy", "cut", "flipped"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import pathlib
 import zipfile
@@ -174,10 +175,11 @@ def test_the_file_has_a_signature_of_its_functions(saved):
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
         signature = json.loads(archive.read("signature.json"))
         exported = jax.export.deserialize(bytearray(archive.read("scaled.bin")))
+        digest = hashlib.sha256(archive.read("scaled.bin")).hexdigest()
     assert exported.platforms == ("cpu", "cuda", "tpu")
     assert signature == {
         "format": "vaeflow functions",
-        "version": 1,
+        "version": 2,
         "jax": jax.__version__,
         "platforms": ["cpu", "cuda", "tpu"],
         "batch": "b",
@@ -198,6 +200,7 @@ def test_the_file_has_a_signature_of_its_functions(saved):
                     "shape": ["b", 2],
                     "meaning": "lengths in millimetres",
                 },
+                "sha256": digest,
             }
         },
     }
@@ -275,9 +278,18 @@ def test_damaged_files_and_others_raise(saved):
         ({"signature": b"{"}, "holds no exported functions"),
         ({"signature": b"[]"}, "holds no exported functions"),
         ({"signature": json.dumps(signature | {"format": "x"})}, "its format is 'x'"),
-        ({"signature": json.dumps(signature | {"version": 2})}, "made by a newer vaeflow (version"),
-        ({"scaled": None}, "is damaged: scaled.bin is missing"),
-        ({"scaled": b"nothing"}, f"scaled was made with JAX {jax.__version__}, and JAX "),
+        ({"signature": json.dumps(signature | {"version": 3})}, "made by a newer vaeflow (version"),
+        ({"signature": json.dumps(signature | {"version": True})}, "version must be a number"),
+        ({"signature": json.dumps(signature | {"functions": [1]})}, "functions an object"),
+        ({"signature": json.dumps(signature | {"functions": {"scaled": 3}})}, "not subscriptable"),
+        ({"signature": b'{"a": ' + b"[" * 10**5}, "nested too deeply"),
+        ({"scaled": None}, "can't be loaded: scaled.bin is missing"),
+        ({"scaled": b"nothing"}, "scaled.bin doesn't have its digest"),
+        ({"another": b""}, "it holds 'another.bin', which signature.json doesn't list"),
+        (
+            {"signature": json.dumps(signature | {"version": 1}), "scaled": b"nothing"},
+            f"scaled was made with JAX {jax.__version__}, and JAX ",
+        ),
     ]
     for files, message in cases:
         path.write_bytes(content)
@@ -285,6 +297,29 @@ def test_damaged_files_and_others_raise(saved):
     path.write_bytes(content)
     path.write_bytes(rewritten(path))
     assert sorted(sharing.load_exported(path)) == ["scaled"]
+
+
+def test_exchanged_functions_raise(tmp_path):
+    argument = {"x": sharing.ArgumentSpec(("b",), np.float32, "a length")}
+    functions = {
+        "double": sharing.FunctionSpec(lambda variables, x: 2 * x, argument, "a length"),
+        "triple": sharing.FunctionSpec(lambda variables, x: 3 * x, argument, "a length"),
+        "count": sharing.FunctionSpec(lambda variables, x: x.astype(np.int32), argument, "count"),
+    }
+    path = tmp_path / "file"
+    sharing.save_exported(path, functions, {}, {})
+    loaded = sharing.load_exported(path)
+    assert [float(loaded[name](np.float32([5]))[0]) for name in functions] == [10, 15, 5]
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        signature = json.loads(archive.read("signature.json"))
+        compiled = {name: archive.read(f"{name}.bin") for name in functions}
+    exchanged = {"double": compiled["triple"], "triple": compiled["double"]}
+    assert "double.bin doesn't have its digest" in error_of(path, rewritten(path, **exchanged))
+    # Files of version 1 have no digests: only functions of other types can be told apart.
+    old = {"signature": json.dumps(signature | {"version": 1}), "double": compiled["count"]}
+    path.write_bytes(content)
+    assert "double.bin has other arguments or results" in error_of(path, rewritten(path, **old))
 
 
 def test_flipped_bits_raise_or_change_nothing(saved):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -222,6 +224,65 @@ def test_files_of_others_and_newer_ones_raise(saved):
     path.unlink()
     with pytest.raises(FileNotFoundError):
         vf.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": [1]}, r"its config must be an object, got \[1\]"),
+        ({"empty": "/state"}, 'its list of empty dicts is "/state"'),
+        ({"empty": ["/params"]}, "'/params' holds something else already"),
+        ({"empty": [""]}, "'' holds something else already"),
+        ({"empty": ["/a" * 102]}, "is more than 100 deep"),
+        ({"empty": ["/\n"] * 2}, r"'/\\n' holds something else"),
+        ({"version": True}, "isn't a model of vaeflow"),
+        ({"config": {"a": float("inf")}}, "isn't a model of vaeflow"),
+    ],
+)
+def test_a_right_digest_of_wrong_content_raises(saved, changes, message):
+    path, content = saved
+    tensors = safetensors.numpy.load(content)
+    size = int.from_bytes(content[:8], "little")
+    description = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["vaeflow"])
+    del description["sha256"]
+    description |= changes
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(json.dumps([name, array.dtype.name, array.shape]).encode() + array.tobytes())
+    changes = {**changes, "sha256": digest.hexdigest()}
+    assert re.search(message, error_of(path, rewritten(content, **changes)))
+
+
+def test_too_many_arrays_and_too_deep_dicts_raise(tmp_path, monkeypatch):
+    many = {str(number): np.zeros(0, np.int8) for number in range(6)}
+    vf.save(tmp_path / "file", {}, many)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["vaeflow.sharing.save"], "_MOST_TENSORS", 5)
+        with pytest.raises(ValueError, match=r"must have 5 arrays .* got 6"):
+            vf.save(tmp_path / "file", {}, many)
+        with pytest.raises(ValueError, match=r"it has 6 tensors, of at most 5"):
+            vf.load(tmp_path / "file")
+    tree = np.zeros(1, np.float32)
+    for _ in range(102):
+        tree = {"a": tree}
+    with pytest.raises(ValueError, match=r"must be at most 100 deep, got '/a/a.*/a'"):
+        vf.save(tmp_path / "file", {}, tree)
+    vf.save(tmp_path / "file", {}, tree["a"])
+    leaf = vf.load(tmp_path / "file")[1]
+    while isinstance(leaf, dict):
+        (leaf,) = leaf.values()
+    assert leaf == 0
+
+
+def test_headers_are_compared_with_the_file_before_it_is_read(saved):
+    path, content = saved
+    with path.open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match=r"its tensors end at byte .*, in a file of 1099511627776"):
+        vf.load(path)
+    size = int.from_bytes(content[:8], "little")
+    assert "in a file of" in error_of(path, (2**60).to_bytes(8, "little") + content[8:])
+    assert "its header has" in error_of(path, (size + 10**6).to_bytes(8, "little") + content[8:])
 
 
 def test_version_1_loads():

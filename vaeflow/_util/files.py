@@ -15,6 +15,8 @@ import uuid
 from types import ModuleType
 from typing import Any
 
+from vaeflow._util.messages import shown
+
 
 def is_local(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path is on the local file system, unlike "gs://bucket/name"."""
@@ -37,7 +39,7 @@ def local_or_remote(path: str | os.PathLike[str]) -> Any:
         from etils import epath
     except ImportError:
         raise ValueError(
-            f"path {text} isn't local, which needs a package: pip install 'etils[epath]'"
+            f"path {shown(text)} isn't local, which needs a package: pip install 'etils[epath]'"
         ) from None
     return epath.Path(text)
 
@@ -89,7 +91,7 @@ def read_json(path: Any) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} isn't JSON: {error}") from error
+        raise ValueError(f"{shown(path)} isn't JSON: {error}") from error
 
 
 def read_json_lines(path: Any) -> list[dict[str, Any]]:
@@ -149,11 +151,11 @@ def package_file(name: str, package: str, module: str, file: str) -> pathlib.Pat
     """
     spec = importlib.util.find_spec(module)
     if spec is None:
-        raise missing_package(f"source={name!r}", package)
+        raise missing_package(f"source='{shown(name)}'", package)
     path = pathlib.Path(spec.submodule_search_locations[0]) / file
     if not path.is_file():
         raise ValueError(
-            f"source={name!r}: the installed {package} has no file {module}/{file};"
+            f"source='{shown(name)}': the installed {package} has no file {module}/{file};"
             f" pip install --force-reinstall {package}"
         )
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
+from vaeflow._util.messages import shown
 from vaeflow.data import colored_digits, embedded, files, folder, sprites, tfds
 from vaeflow.data.dataset import Dataset
 from vaeflow.data.images import Crop
@@ -79,17 +80,18 @@ def open_dataset(config: DataConfig) -> Dataset:
         raise ValueError(f"image_size must be None or at least 1, got {config.image_size}")
     if config.crop != "center" and kind not in ("folder", "tfds"):
         raise ValueError(
-            f"crop must be 'center' for {config.source}, got {config.crop!r}: others are for"
+            f"crop must be 'center' for {shown(config.source)}, got {config.crop!r}: others are for"
             " folder: and tfds:"
         )
     if config.data_dir is not None and not takes_data_dir(config.source):
         raise ValueError(
-            f"data_dir must be None for {config.source}, got {config.data_dir!r}: it is for tfds:"
+            f"data_dir must be None for {shown(config.source)}, got"
+            f" '{shown(config.data_dir)}': it is for tfds:"
         )
     if config.image_size is not None and not takes_image_size(config.source):
         raise ValueError(
-            f"image_size must be None for {config.source}, which is never resampled, as that would"
-            f" change its bits/dim, got {config.image_size}"
+            f"image_size must be None for {shown(config.source)}, which is never resampled, as that"
+            f" would change its bits/dim, got {config.image_size}"
         )
 
     if config.crop not in get_args(Crop):
@@ -114,7 +116,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         return folder.open_folder(name, rest, fold, config.image_size, config.crop)
     if kind == "tfds" and rest:
         return tfds.open_prepared(name, rest, fold, config.image_size, config.crop, config.data_dir)
-    raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {name!r}")
+    raise ValueError(f"source must be one of {', '.join(SOURCES)}, got '{shown(name)}'")
 
 
 def takes_image_size(source: str) -> bool:

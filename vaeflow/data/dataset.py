@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from vaeflow._util.messages import shown
+
 Example = dict[str, np.ndarray]
 
 Batch = dict[str, np.ndarray]
@@ -103,7 +105,7 @@ class Dataset:
         height, width, channel = self.shape
         low, high = self.value_range
         parts = [
-            f"{self.name}: {height}x{width}x{channel}",
+            f"{shown(self.name)}: {height}x{width}x{channel}",
             f"uint8 {low}..{high}",
             _counts(self),
         ]
@@ -140,7 +142,7 @@ class Table:
         return (len(self.columns),)
 
     def __str__(self) -> str:
-        return f"{self.name}: {len(self.columns)} columns, {_counts(self)}"
+        return f"{shown(self.name)}: {len(self.columns)} columns, {_counts(self)}"
 
 
 def _counts(data: Dataset | Table) -> str:
@@ -191,7 +193,9 @@ def make_splits(parts: Mapping[str, Part], fold: int, *, name: str) -> dict[str,
         raise ValueError(f"fold must be from 0 to {FOLDS - 1}, got {fold}")
     missing = [split for split in SPLITS if split not in parts]
     if not missing and fold:
-        raise ValueError(f"fold must be 0 for {name}, which comes with all its splits, got {fold}")
+        raise ValueError(
+            f"fold must be 0 for {shown(name)}, which comes with all its splits, got {fold}"
+        )
     rows = {split: np.arange(part.count) for split, part in parts.items()}
     if missing:
         blocks = _blocks(parts["train"].count, name)
@@ -202,7 +206,7 @@ def make_splits(parts: Mapping[str, Part], fold: int, *, name: str) -> dict[str,
         rows["train"] = np.concatenate(blocks[len(missing) :])
     for split in SPLITS:
         if not len(rows[split]):
-            raise ValueError(f"source={name!r}: its {split} split is empty")
+            raise ValueError(f"source='{shown(name)}': its {split} split is empty")
 
     offsets, total = {}, 0
     for split, part in parts.items():
@@ -218,8 +222,8 @@ def make_splits(parts: Mapping[str, Part], fold: int, *, name: str) -> dict[str,
 def _blocks(count: int, name: str) -> list[Int[np.ndarray, " block"]]:
     if count < FOLDS:
         raise ValueError(
-            f"source={name!r}: {count} training examples are too few to carve held-out splits"
-            f" from; at least {FOLDS} are needed"
+            f"source='{shown(name)}': {count} training examples are too few to carve held-out"
+            f" splits from; at least {FOLDS} are needed"
         )
     # RandomState's stream is frozen for ever; Generator's may change between NumPy releases, and
     # with it what was held out.

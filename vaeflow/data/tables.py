@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from vaeflow._util.files import package_file
+from vaeflow._util.messages import listed, shown
+from vaeflow.data.archive import open_archive
 from vaeflow.data.dataset import Table, arrays_part, make_splits
-from vaeflow.data.files import open_archive, read_array
 from vaeflow.data.images import check_table
 
 SOURCES = ("embedded:nuclei", "npz:PATH")
@@ -72,7 +73,9 @@ def open_table(config: TableConfig) -> Table:
     elif kind == "npz" and path:
         tables = _read_npz(config.source, path)
     else:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {config.source!r}")
+        raise ValueError(
+            f"source must be one of {', '.join(SOURCES)}, got '{shown(config.source)}'"
+        )
     _check_columns(tables, config.source)
     parts = {split: arrays_part({"vector": table}) for split, table in tables.items()}
     splits = make_splits(parts, config.fold, name=config.source)
@@ -94,21 +97,21 @@ def _read_nuclei(name: str) -> Float32[np.ndarray, "row column"]:
     with path.open() as lines:
         usecols = [_columns().index(column) for column in _nuclei_columns()]
         table = np.loadtxt(lines, delimiter=",", skiprows=1, usecols=usecols)
-    return check_table(table, name=f"source={name!r}")
+    return check_table(table, name=f"source='{shown(name)}'")
 
 
 def _read_npz(name: str, path: str) -> dict[str, Float32[np.ndarray, "row column"]]:
     with open_archive(name, path) as archive:
         arrays = {
-            split: [key for key in keys if key in archive.files] for split, keys in _KEYS.items()
+            split: [key for key in keys if key in archive.keys] for split, keys in _KEYS.items()
         }
         if any(len(keys) != 1 for keys in arrays.values()):
             raise ValueError(
-                f"source={name!r}: arrays must be train, validation or val, and test, got"
-                f" {sorted(archive.files)}"
+                f"{archive.label}: arrays must be train, validation or val, and test, got"
+                f" [{listed(sorted(archive.keys))}]"
             )
         return {
-            split: check_table(read_array(archive, key, name), name=f"source={name!r}, {key}")
+            split: check_table(archive.read(key), name=f"{archive.label}, {key}")
             for split, (key,) in arrays.items()
         }
 
@@ -117,13 +120,13 @@ def _check_columns(tables: Mapping[str, np.ndarray], name: str) -> None:
     shapes = {split: table.shape for split, table in tables.items()}
     if len({columns for _, columns in shapes.values()}) > 1:
         raise ValueError(
-            f"source={name!r}: tables must have one number of columns, got shapes {shapes}"
+            f"source='{shown(name)}': tables must have one number of columns, got shapes {shapes}"
         )
     train = tables["train"]
     constant = np.flatnonzero(np.min(train, axis=0) == np.max(train, axis=0))
     if len(constant):
         column = int(constant[0])
         raise ValueError(
-            f"source={name!r}, train: columns must vary, to have a density, got {train[0, column]}"
-            f" alone in column {column} (counted from 0)"
+            f"source='{shown(name)}', train: columns must vary, to have a density, got"
+            f" {train[0, column]} alone in column {column} (counted from 0)"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vaeflow._util.files import missing_package
+from vaeflow._util.messages import listed, shown
 from vaeflow.data.dataset import SPLITS, Dataset, Part, make_splits
 from vaeflow.data.images import Crop, check_crop, crop_and_resize, cropped_size
 
@@ -53,11 +54,13 @@ def open_prepared(
     feature = features.get("image")
     if feature is None or len(feature.shape or ()) != 3:
         raise ValueError(
-            f"source={name!r}: no feature 'image' of shape (height, width, channel) among"
-            f" {sorted(features)}"
+            f"source='{shown(name)}': no feature 'image' of shape (height, width, channel) among"
+            f" [{listed(sorted(features))}]"
         )
     if np.dtype(feature.np_dtype) != np.uint8:
-        raise ValueError(f"source={name!r}: images must be uint8, got {np.dtype(feature.np_dtype)}")
+        raise ValueError(
+            f"source='{shown(name)}': images must be uint8, got {np.dtype(feature.np_dtype)}"
+        )
     shape = _shape(name, feature.shape, image_size, crop)
     classes = getattr(features.get("label"), "num_classes", None)
     parts = {
@@ -67,7 +70,8 @@ def open_prepared(
     }
     if "train" not in parts:
         raise ValueError(
-            f"source={name!r}: has splits {sorted(builder.info.splits)}; a train split is needed"
+            f"source='{shown(name)}': has splits [{listed(sorted(builder.info.splits))}]; a train"
+            " split is needed"
         )
     splits = make_splits(parts, fold, name=name)
     return Dataset(name=name, shape=shape, num_classes=classes, **splits)
@@ -79,33 +83,34 @@ def _find(name: str, dataset: str, data_dir: str | None):
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import read_only_builder
     except ImportError as error:
-        raise missing_package(f"source={name!r}", "tensorflow-datasets") from error
+        raise missing_package(f"source='{shown(name)}'", "tensorflow-datasets") from error
     place = {} if data_dir is None else {"data_dir": data_dir}
     try:
         builder = read_only_builder.builder_from_files(dataset, **place)
     except tfds.core.DatasetNotFoundError:
-        where = data_dir or "TensorFlow Datasets' default folder"
+        where = shown(data_dir, 80) if data_dir else "TensorFlow Datasets' default folder"
         if not _is_known(dataset):
             raise ValueError(
-                f"source={name!r}: TensorFlow Datasets knows no data set {dataset!r}, and none is"
-                f" prepared in {where}"
+                f"source='{shown(name)}': TensorFlow Datasets knows no data set"
+                f" '{shown(dataset, 80)}', and none is prepared in {where}"
             ) from None
-        option = "" if data_dir is None else f" --data_dir={data_dir}"
+        option = "" if data_dir is None else f" --data_dir={shown(data_dir, 80)}"
         raise ValueError(
-            f"source={name!r}: not prepared in {where}; with TensorFlow installed run: tfds build"
-            f" {dataset} --file_format=array_record{option} (and --manual_dir=FOLDER for files"
-            " fetched by hand), or give the images themselves as folder:PATH"
+            f"source='{shown(name, 80)}': not prepared in {where}; with TensorFlow installed run:"
+            f" tfds build {shown(dataset, 80)} --file_format=array_record{option} (and"
+            " --manual_dir=FOLDER for files fetched by hand), or give the images themselves as"
+            " folder:PATH"
         ) from None
     except ValueError as error:
         raise ValueError(
-            f"source={name!r}: the name of a data set must be NAME, NAME/CONFIG or NAME:VERSION,"
-            f" got {dataset!r}"
+            f"source='{shown(name)}': the name of a data set must be NAME, NAME/CONFIG or"
+            f" NAME:VERSION, got '{shown(dataset, 80)}'"
         ) from error
     if builder.info.file_format.value != "array_record":
         raise ValueError(
-            f"source={name!r}: must be prepared as array_record, got"
+            f"source='{shown(name)}': must be prepared as array_record, got"
             f" {builder.info.file_format.value}, which can't be read at random: tfds build"
-            f" {dataset} --file_format=array_record --overwrite"
+            f" {shown(dataset, 80)} --file_format=array_record --overwrite"
         )
     return builder
 
@@ -125,12 +130,14 @@ def _shape(
 ) -> tuple[int, int, int]:
     height, width, channel = shape
     if channel is None:
-        raise ValueError(f"source={name!r}: images of shape {shape}; the channels must be fixed")
-    check_crop(shape, crop, name=f"source={name!r}")
+        raise ValueError(
+            f"source='{shown(name)}': images of shape {shape}; the channels must be fixed"
+        )
+    check_crop(shape, crop, name=f"source='{shown(name)}'")
     if image_size is not None:
         return image_size, image_size, channel
     if height is None or width is None:
-        raise ValueError(f"source={name!r}: images of different sizes; give image_size")
+        raise ValueError(f"source='{shown(name)}': images of different sizes; give image_size")
     return (*cropped_size(height, width, crop), channel)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+from vaeflow._util.messages import shown
 from vaeflow.data.config import DataConfig, open_dataset, takes_data_dir, takes_image_size
 from vaeflow.data.dataset import Dataset
 from vaeflow.data.images import Crop
@@ -71,15 +72,15 @@ def open_pair(config: PairConfig) -> Pair:
         value = getattr(config, name)
         if value is not None and not any(map(takes, sources)):
             raise ValueError(
-                f"{name} must be None, as neither a={config.a} nor b={config.b} takes it, got"
-                f" {value!r}"
+                f"{name} must be None, as neither a={shown(config.a, 80)} nor"
+                f" b={shown(config.b, 80)} takes it, got {shown(repr(value))}"
             )
     pair = Pair(_open("a", config, config.crop_a), _open("b", config, config.crop_b))
     if pair.a.shape[:2] != pair.b.shape[:2]:
         shapes = ["x".join(map(str, dataset.shape)) for dataset in pair]
         raise ValueError(
-            f"a and b must have the same height and width, got {config.a} of {shapes[0]} and"
-            f" {config.b} of {shapes[1]}"
+            f"a and b must have the same height and width, got {shown(config.a)} of {shapes[0]}"
+            f" and {shown(config.b)} of {shapes[1]}"
         )
     return pair
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import operator
 import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from vaeflow._util.files import local_or_remote, write_whole
+from vaeflow._util.files import write_whole
+from vaeflow._util.messages import shown
+from vaeflow._util.reading import any_error_named, open_regular, parse_json, read_into
+
+_MOST_DEPTH = 100
 
 
 def flatten(tree: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -30,7 +35,8 @@ def flatten(tree: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
       The arrays on the host, contiguous, and the pointers of the dicts that are empty.
 
     Raises:
-      ValueError: If there is anything but string keys, dicts and arrays of plain numbers.
+      ValueError: If there is anything but string keys, dicts and arrays of plain numbers, or
+        dicts are more than 100 deep.
     """
     arrays: dict[str, np.ndarray] = {}
     empty: list[str] = []
@@ -42,19 +48,24 @@ def _collect(node: Any, pointer: str, arrays: dict[str, np.ndarray], empty: list
     if isinstance(node, Mapping):
         if not node:
             empty.append(pointer)
+        if pointer.count("/") > _MOST_DEPTH:
+            raise ValueError(
+                f"variables must be at most {_MOST_DEPTH} deep, got '{shown(pointer)}'"
+            )
         for key, value in node.items():
             if not isinstance(key, str):
                 raise ValueError(
-                    f"variables must have keys that are strings, got {key!r} in '{pointer}'"
+                    f"variables must have keys that are strings, got {key!r} in '{shown(pointer)}'"
                 )
             _collect(value, f"{pointer}/{_escape(key)}", arrays, empty)
     elif not pointer or not isinstance(node, jax.Array | np.ndarray | np.generic):
         raise ValueError(
-            f"variables must be nested dicts of arrays, got {type(node).__name__} at '{pointer}'"
+            f"variables must be nested dicts of arrays, got {type(node).__name__} at"
+            f" '{shown(pointer)}'"
         )
     elif jnp.issubdtype(node.dtype, jax.dtypes.prng_key):
         raise ValueError(
-            f"variables must be arrays of numbers, got typed keys at '{pointer}'; "
+            f"variables must be arrays of numbers, got typed keys at '{shown(pointer)}'; "
             "jax.random.key_data gives their numbers"
         )
     else:
@@ -65,23 +76,27 @@ def unflatten(arrays: Mapping[str, Any], empty: Iterable[str]) -> dict[str, Any]
     """Builds the nested dicts of `flatten`'s result.
 
     Raises:
-      ValueError: If a name isn't a pointer, or something lies within an array.
+      ValueError: If a name isn't a pointer or is too deep, or something lies within an array.
     """
     tree: dict[str, Any] = {}
     for pointer, value in [*arrays.items(), *((pointer, {}) for pointer in empty)]:
         root, *keys = pointer.split("/")
         if root or (not keys and pointer in arrays):
-            raise ValueError(f"'{pointer}' is no place in nested dicts")
+            raise ValueError(f"'{shown(pointer)}' is no place in nested dicts")
+        if len(keys) > _MOST_DEPTH + 1:
+            raise ValueError(f"'{shown(pointer)}' is more than {_MOST_DEPTH} deep")
         if not keys:  # the whole tree is empty
+            if tree:
+                raise ValueError("'' holds something else already")
             continue
         node = tree
         *parents, last = map(_unescape, keys)
         for key in parents:
             node = node.setdefault(key, {})
             if not isinstance(node, dict):
-                raise ValueError(f"'{pointer}' lies within an array")
+                raise ValueError(f"'{shown(pointer)}' lies within an array")
         if last in node:
-            raise ValueError(f"'{pointer}' holds something else already")
+            raise ValueError(f"'{shown(pointer)}' holds something else already")
         node[last] = value
     return tree
 
@@ -122,7 +137,7 @@ def from_json(kind: type[Config], value: Any, name: str = "config") -> Config:
         and not (isinstance(value, dict) and field.name in value)
     ]
     if not isinstance(value, dict) or missing or not value.keys() <= fields.keys():
-        got = ", ".join(value) if isinstance(value, dict) else repr(value)
+        got = shown(", ".join(value) if isinstance(value, dict) else repr(value), 120)
         allowed = ", ".join(fields)
         raise ValueError(f"{name} must have the fields of {kind.__name__}: {allowed}; got {got}")
     types_of = typing.get_type_hints(kind)
@@ -153,7 +168,7 @@ def _leaf(kind: Any, value: Any, name: str) -> Any:
     if origin is None and type(value) is kind:
         return value
     allowed = kind.__name__ if origin is None else str(kind).removeprefix("typing.")
-    raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    raise ValueError(f"{name} must be {allowed}, got {shown(repr(value))}")
 
 
 VERSION = 1
@@ -177,6 +192,10 @@ _DTYPES = {
     "C64": np.dtype(np.complex64),
 }
 
+_MOST_HEADER = 2**23  # bytes
+
+_MOST_TENSORS = 20_000
+
 
 def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]) -> None:
     """Writes a model's variables and its configuration to one safetensors file.
@@ -194,14 +213,15 @@ def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]
     Raises:
       OSError: If the file can't be written.
       ValueError: If JSON can't hold the configuration, or the variables have typed keys, a dtype
-        that safetensors lacks, or anything but string keys, dicts and arrays.
+        that safetensors lacks, or anything but string keys, dicts and arrays, more than 20,000 of
+        these, or any nested more than 100 deep.
     """
     arrays, empty = flatten(variables)
     for pointer, array in arrays.items():
         if array.dtype.newbyteorder("=") not in _DTYPES.values():
             allowed = ", ".join(dtype.name for dtype in _DTYPES.values())
             raise ValueError(
-                f"variables must have a dtype of {allowed}; got {array.dtype} at '{pointer}'"
+                f"variables must have a dtype of {allowed}; got {array.dtype} at '{shown(pointer)}'"
             )
     # Sorted, so that equal models are equal files.
     arrays = {
@@ -219,6 +239,13 @@ def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]
         content = safetensors.numpy.save(arrays, {_KEY: json.dumps(description)})
     except UnicodeEncodeError as error:
         raise ValueError(f"variables must have keys that UTF-8 can hold: {error}") from error
+    header = int.from_bytes(content[:8], "little")
+    most = max(len(arrays), len(empty))
+    if most > _MOST_TENSORS or header > _MOST_HEADER:
+        raise ValueError(
+            f"variables must have {_MOST_TENSORS} arrays or empty dicts at most, and with the"
+            f" configuration a header of at most {_MOST_HEADER} bytes; got {most}, and {header}"
+        )
     write_whole(path, content)
 
 
@@ -234,54 +261,105 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises:
       OSError: If the file can't be read.
-      ValueError: If it isn't a file of `save`, is damaged, was made by a newer version, or holds 64
-        bit numbers while jax_enable_x64 is off.
+      ValueError: If it isn't a regular file, or one of `save`, is damaged, was made by a newer
+        version, or holds 64 bit numbers while jax_enable_x64 is off.
     """
-    content = local_or_remote(path).read_bytes()
+    with open_regular(path) as (stream, size):
+        try:
+            header = _read_header(stream, size)
+            stream.seek(0)
+            with any_error_named():
+                tensors = safetensors.deserialize(stream.read(size))
+        except ValueError as error:
+            raise ValueError(
+                f"{shown(path)} isn't a safetensors file, or is damaged: {error}"
+            ) from error
+    description = _description(path, header)
     try:
-        tensors = safetensors.deserialize(content)
-    except safetensors.SafetensorError as error:
-        message = " ".join(str(error).split())
-        raise ValueError(f"{path} isn't a safetensors file, or is damaged: {message}") from error
-    description = _description(path, content)
-    damaged = ValueError(f"{path} is damaged: its content doesn't have the digest in its header")
-    try:
-        arrays = {
-            name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-            for name, tensor in sorted(tensors)
-        }
-        digest = description.pop("sha256")
-        empty = description["empty"]
-        config = description["config"]
-    except KeyError:
-        raise damaged from None
-    if digest != _digest(description, arrays):
-        raise damaged
+        with any_error_named():
+            arrays = _checked_arrays(description, tensors)
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is damaged: {error}") from error
     for pointer, array in arrays.items():
         if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
             raise ValueError(
-                f"{path} holds {array.dtype} at '{pointer}', which needs jax_enable_x64"
+                f"{shown(path)} holds {array.dtype} at '{shown(pointer)}', which needs"
+                " jax_enable_x64"
             )
-    return config, unflatten({name: jnp.array(array) for name, array in arrays.items()}, empty)
-
-
-def _description(path: str | os.PathLike[str], content: bytes) -> dict[str, Any]:
-    """Returns the description in the header after checking its format and version."""
-    size = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
     try:
-        description = json.loads(metadata[_KEY])
-        if description["format"] != "vaeflow":
+        with any_error_named():
+            on_device = jax.device_put(arrays, may_alias=False)
+            return description["config"], unflatten(on_device, description["empty"])
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} can't be loaded: {error}") from error
+
+
+def _read_header(stream: BinaryIO, size: int) -> dict[str, Any]:
+    """Reads the header of a safetensors file, and compares its sizes with that of the file.
+
+    Raises:
+      ValueError: They don't fit, or are out of bounds; the message is the reason alone.
+    """
+    start = bytearray(8)
+    if read_into(stream, start) < 8:
+        raise ValueError(f"it has {size} bytes")
+    length = int.from_bytes(start, "little")
+    if length > min(size - 8, _MOST_HEADER):
+        raise ValueError(
+            f"its header has {length} bytes, of at most {_MOST_HEADER}, in a file of {size}"
+        )
+    text = bytearray(length)
+    read_into(stream, text)
+    header = parse_json(bytes(text))
+    with any_error_named():
+        ends = [item["data_offsets"][1] for key, item in header.items() if key != "__metadata__"]
+        end = 8 + length + max(ends, default=0)
+    if end != size:
+        raise ValueError(f"its tensors end at byte {shown(end, 40)}, in a file of {size}")
+    if len(ends) > _MOST_TENSORS:
+        raise ValueError(f"it has {len(ends)} tensors, of at most {_MOST_TENSORS}")
+    return header
+
+
+def _description(path: str | os.PathLike[str], header: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the description in the header after checking its format and version."""
+    metadata = header.get("__metadata__") or {}
+    try:
+        description = parse_json(metadata[_KEY].encode())
+        version = description["version"]
+        if description["format"] != "vaeflow" or type(version) is not int or version < 1:
             raise ValueError
-        version = int(description["version"])
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} isn't a model of vaeflow: its header doesn't say so") from None
+        raise ValueError(
+            f"{shown(path)} isn't a model of vaeflow: its header doesn't say so"
+        ) from None
     if version > VERSION:
         raise ValueError(
-            f"{path} was made by a newer vaeflow (version {version} of the format, this one reads "
-            f"up to {VERSION}); upgrade vaeflow"
+            f"{shown(path)} was made by a newer vaeflow (version {shown(version, 40)} of the"
+            f" format, this one reads up to {VERSION}); upgrade vaeflow"
         )
     return description
+
+
+def _checked_arrays(
+    description: dict[str, Any], tensors: list[tuple[str, dict[str, Any]]]
+) -> dict[str, np.ndarray]:
+    """Returns the arrays on the host, once they and the description have the digest in it."""
+    digest = description.pop("sha256", None)
+    arrays = {
+        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        for name, tensor in sorted(tensors, key=operator.itemgetter(0))
+        if tensor["dtype"] in _DTYPES
+    }
+    if digest != _digest(description, arrays) or len(arrays) < len(tensors):
+        raise ValueError("its content doesn't have the digest in its header")
+    config, empty = description.get("config"), description.get("empty")
+    if not isinstance(config, dict):
+        raise ValueError(f"its config must be an object, got {shown(json.dumps(config), 80)}")
+    strings = isinstance(empty, list) and all(isinstance(pointer, str) for pointer in empty)
+    if not strings or len(empty) > _MOST_TENSORS:
+        raise ValueError(f"its list of empty dicts is {shown(json.dumps(empty), 80)}")
+    return arrays
 
 
 def _as_json(config: Any) -> dict[str, Any]:
