@@ -1,7 +1,8 @@
 """Experiments, run as `python -m experiments.NAME`: one file each, over six private modules.
 
-`_cli` has presets and the command line, `_checks` checks options, `_process` has output and logs, `_evaluation` measures models
-over a split, `_figures` plots, and `_scores` compares generated images with data by a classifier.
+`_cli` has presets and the command line, `_checks` checks options, `_process` has output and logs,
+`_evaluation` measures models over a split, `_figures` plots, and `_scores` compares generated
+images with data by a classifier.
 """
 
 from __future__ import annotations

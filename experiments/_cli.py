@@ -20,11 +20,13 @@ import jax
 import tyro
 from etils import epath
 
-from experiments._checks import check as check
-from experiments._checks import check_batches as check_batches
-from experiments._checks import check_classes as check_classes
-from experiments._checks import check_least as check_least
-from experiments._checks import check_numbers as check_numbers
+from experiments._checks import (  # noqa: F401, for the experiments
+    check,
+    check_batches,
+    check_classes,
+    check_least,
+    check_numbers,
+)
 from experiments._process import make_output_unfailing, quieten
 from vaeflow.sharing import load, save
 from vaeflow.training import (

@@ -16,7 +16,6 @@ import vaeflow as vf
 from experiments import _cli, _scores, munit_folders
 from experiments.munit_folders import build
 from vaeflow import data, training
-from vaeflow.training.config import check_batch_size
 
 __all__ = ["PRESETS", "Config", "build", "run"]
 
@@ -31,6 +30,9 @@ class Config(munit_folders.Config):
     """How to train each of the three classifiers that translations are scored by: of digits in
     both domains, and of styles."""
 
+
+LATER = dict.fromkeys(("model", "loss", "train"), "metrics.jsonl")
+"""Options that are used once the classifiers are trained, and a file by which that has begun."""
 
 PRESETS = {
     "digits": _cli.Preset(
@@ -55,8 +57,9 @@ PRESETS = {
 
 def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     """Trains, measures and plots."""
-    check_batch_size(config.classifier_train, "classifier_train")
     pair = munit_folders.open_pair(config)
+    for dataset in pair:
+        _cli.check_batches(config.classifier_train, "classifier_train", len(dataset.train))
     scorer = _scores.open_translation_scorer(
         pair, directory, fold=config.data.fold, train=config.classifier_train
     )
@@ -84,4 +87,4 @@ def translator(model: vf.models.MUNIT, to: str):
 
 
 if __name__ == "__main__":
-    _cli.main("munit_digits", PRESETS, run)
+    _cli.main("munit_digits", PRESETS, run, later=LATER)

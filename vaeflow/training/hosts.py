@@ -15,6 +15,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -87,10 +88,12 @@ def join_hosts(config: HostsConfig) -> None:
       ValueError: If the coordinator's port can't be used.
     """
     if config.coordinator:
-        _watch_for_lost_hosts(config)
+        if config.index == 0:
+            _check_port(config.coordinator)
+        terminal = _watch_for_lost_hosts(config)
         # Collectives that wait for one another may otherwise run in an order that never ends.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-        with _patience(config):
+        with _patience(config, terminal):
             try:
                 jax.distributed.initialize(
                     config.coordinator,
@@ -111,8 +114,22 @@ def join_hosts(config: HostsConfig) -> None:
             print(f"warning: training on this host alone ({error})", file=sys.stderr)
 
 
+def _check_port(coordinator: str) -> None:
+    """Checks that this host can listen where it is to coordinate; the service would crash."""
+    port = int(coordinator.rpartition(":")[2])
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        with socket.create_server(("", port), family=family, dualstack_ipv6=both):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"hosts.coordinator {coordinator} can't be used: {error.strerror}"
+        ) from error
+
+
 @contextlib.contextmanager
-def _patience(config: HostsConfig) -> Iterator[None]:
+def _patience(config: HostsConfig, terminal: int) -> Iterator[None]:
     """Says at once what is waited for, and ends the process where it doesn't come."""
     others = f"the other {config.count - 1} hosts" if config.count > 2 else "the other host"
     awaited = f"the coordinator at {config.coordinator}" if config.index else others
@@ -129,6 +146,7 @@ def _patience(config: HostsConfig) -> Iterator[None]:
             1,
             f"host {config.index} waited {JOINING_SECONDS} s for {awaited} in vain; all hosts must "
             "be started with the same hosts.coordinator and hosts.count, each with its hosts.index",
+            terminal,
         )
 
     timer = threading.Timer(JOINING_SECONDS, give_up)
@@ -145,10 +163,13 @@ FATAL = "the JAX distributed service detected fatal errors"
 _leaving = threading.Event()
 
 
-def _watch_for_lost_hosts(config: HostsConfig) -> None:
-    """Has a thread read what C++ writes to stderr, and end the process when a host is lost.
+def _watch_for_lost_hosts(config: HostsConfig) -> int:
+    """Has a thread read all that C++ writes to stderr, and end the process when a host is lost.
 
     The coordination service has no other way to say so before it aborts the process.
+
+    Returns:
+      The descriptor of stderr itself.
     """
     reading, writing = os.pipe()
     terminal = os.dup(2)
@@ -170,29 +191,32 @@ def _watch_for_lost_hosts(config: HostsConfig) -> None:
     library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
     thread = threading.Thread(target=_read_messages, args=(reading, terminal, config), daemon=True)
     thread.start()
+    return terminal
 
 
 def _read_messages(reading: int, terminal: int, config: HostsConfig) -> None:
-    """Passes lines on, but for those of the coordination service."""
-    pending, of_service, fatal = b"", "", False
+    """Passes lines on, but for messages of the coordination service, which go on over lines."""
+    pending, message, of_service, fatal = b"", "", False, False
     while piece := os.read(reading, 2**16):
         *lines, pending = (pending + piece).split(b"\n")
         for line in lines:
             text = line.decode(errors="replace")
+            if re.match(r"[IWEF]\d{4} ", text):  # the first line of a message
+                of_service = "coordination_service" in text
             fatal = fatal or FATAL in text
-            if "Check failure stack trace" in text and fatal:
-                lost = lost_hosts(of_service)
-                _end(
-                    1,
-                    f"{_named(lost, config)} can't be reached any more: killed, ended or cut off; "
-                    "the same command on all hosts goes on from the last checkpoint",
-                    terminal,
-                )
-            elif fatal or "coordination_service" in text or of_service:
-                of_service = f"{of_service}\n{text}" if fatal else ""
-            else:
+            if not fatal and not of_service:
                 with contextlib.suppress(OSError):
                     os.write(terminal, line + b"\n")
+            elif "stack trace" not in text:
+                message += f"{text}\n" if fatal else ""
+            else:
+                _end(
+                    1,
+                    f"{_named(lost_hosts(message), config)} can't be reached any more: killed, "
+                    "ended or cut off; the same command on all hosts goes on from the last "
+                    "checkpoint",
+                    terminal,
+                )
 
 
 def lost_hosts(message: str) -> list[int]:
@@ -208,7 +232,7 @@ def _named(lost: list[int], config: HostsConfig) -> str:
     return text + f" (the coordinator, {config.coordinator})" * (lost == [0])
 
 
-def _end(code: int, line: str, terminal: int = 2) -> None:
+def _end(code: int, line: str, terminal: int) -> None:
     """Ends the process at once, with a line on stderr unless it is leaving already."""
     if not _leaving.is_set():
         with contextlib.suppress(OSError):
