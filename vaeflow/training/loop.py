@@ -144,7 +144,9 @@ def fit(
         directory.write_fingerprint(own)
         start = int(state.train.step)
         if schedule.ends_at(start, state.evaluated_step):
-            _say(f"training in {directory.path} has ended already, at step {start}: nothing to do")
+            _say(
+                f"training in {directory.path} has ended already, at step {start}: nothing is trained"
+            )
         else:
             log = stack.enter_context(MetricLog(directory, start)) if is_first() else None
             bar = stack.enter_context(_progress_bar(config.steps, start))
