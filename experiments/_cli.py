@@ -314,15 +314,15 @@ def parse(
                 description=describe(presets),
                 args=list(arguments),
             )
-    except SystemExit as stop:
-        if stop.code not in (0, None):
-            say(f"error: {one_line(console.getvalue())}; --help lists every option")
-        raise
         check_numbers(parsed.config)
         check(
             os.fsencode(parsed.workdir).decode(errors="replace") == parsed.workdir,
             f"workdir must be a name in UTF-8, got {parsed.workdir!r}",
         )
+    except SystemExit as stop:
+        if stop.code not in (0, None):
+            say(f"error: {one_line(console.getvalue())}; --help lists every option")
+        raise
     except ValueError as error:  # raised by the configuration
         say(f"error: {error}")
         raise SystemExit(2) from None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -26,18 +27,26 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LAST = 16
+LAST = 10
 """Step of the last checkpoint of each stage."""
+IMPORTED = (
+    *("grain", "matplotlib.backends.backend_agg", "orbax.checkpoint"),
+    *("tensorboardX.proto.event_pb2", "tensorboardX.record_writer", "tensorboardX.summary"),
+)
+"""Packages that a run imports when it needs them."""
 
 
 def serve() -> None:
-    """Forks a process for each line of stdin, an experiment and a folder; answers with its number.
+    """Forks a process for a line of stdin, an experiment and a folder; answers with its number.
 
-    A second answer is its exit code. Nothing of JAX that a fork could break runs in this process.
+    To a second line it answers with its exit code; until then the number isn't used again. Nothing
+    of JAX that a fork could break runs in this process.
     """
     from experiments import _cli
     from tests.training import staged
 
+    for name in IMPORTED:
+        importlib.import_module(name)
     for line in sys.stdin:
         name, workdir = json.loads(line)
         process = os.fork()
@@ -47,6 +56,7 @@ def serve() -> None:
             os.dup2(log, 2)
             _cli.main(name, staged.PRESETS, staged.RUNS[name], ["--workdir", workdir])
         print(process, flush=True)
+        sys.stdin.readline()
         _, status = os.waitpid(process, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
@@ -83,6 +93,7 @@ class Server:
         Raises:
           RuntimeError: If it ended by itself, with an error.
         """
+        print("end", file=self.process.stdin, flush=True)
         code = int(self.process.stdout.readline())
         if code not in (0, -signal.SIGKILL):
             raise RuntimeError(f"{workdir} couldn't go on:\n{log_of(workdir).read_text()[-3000:]}")
@@ -117,7 +128,7 @@ def kill_in_checkpoint(process: int, workdir: pathlib.Path, chance: random.Rando
             time.sleep(chance.uniform(0, 0.03))
             break
         time.sleep(0.0005)
-    os.kill(process, signal.SIGKILL)  # the server hasn't waited for it: its number isn't used again
+    os.kill(process, signal.SIGKILL)
 
 
 def files_of(workdir: pathlib.Path) -> dict[str, object]:

@@ -27,7 +27,7 @@ class Config:
 
     train: training.TrainConfig = dataclasses.field(
         default_factory=lambda: training.TrainConfig(
-            steps=16, batch_size=8, log_every=1, evaluate_every=3, checkpoint_every=2
+            steps=10, batch_size=8, log_every=1, evaluate_every=3, checkpoint_every=2
         )
     )
     """How to train each stage, or the players."""
@@ -36,7 +36,7 @@ class Config:
 def evaluate(step: int, variables) -> dict[str, float]:
     """A distance that is least in the midst of a run, and another figure."""
     size = float(optax.tree.norm(variables["params"]))
-    return {"distance": abs(step - 9.0), "size": size}
+    return {"distance": abs(step - 6.0), "size": size}
 
 
 def run_fit(model, losses, initialize, config: Config, directory) -> training.FitResult:

@@ -38,7 +38,7 @@ def test_invalid_hosts_raise(tmp_path, capsys, options, expected):
 
 @pytest.mark.parametrize("address", ["there", "there:", ":80", "there:0", "there:65536", "there:x"])
 def test_addresses_without_a_port_raise(address):
-    with pytest.raises(ValueError, match="hosts.coordinator must be ADDRESS:PORT with a port in 1"):
+    with pytest.raises(ValueError, match="coordinator must be ADDRESS:PORT with a port in 1"):
         HostsConfig(address, 2)
     with pytest.raises(ValueError, match="got '::1:80'"):
         HostsConfig("::1:80", 2)
@@ -140,4 +140,4 @@ def test_a_port_in_use_raises():
         code, lines = wait(address, 2, 0)
     assert code == 1
     reason = os.strerror(errno.EADDRINUSE)
-    assert lines[-1] == f"ValueError: hosts.coordinator {address} can't be used: {reason}"
+    assert lines[-1].startswith(f"ValueError: hosts.coordinator {address} can't be used: {reason}")
