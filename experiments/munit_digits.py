@@ -16,6 +16,7 @@ import vaeflow as vf
 from experiments import _cli, _scores, munit_folders
 from experiments.munit_folders import build
 from vaeflow import data, training
+from vaeflow.training.config import check_batch_size
 
 __all__ = ["PRESETS", "Config", "build", "run"]
 
@@ -57,6 +58,7 @@ PRESETS = {
 
 def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     """Trains, measures and plots."""
+    check_batch_size(config.classifier_train, "classifier_train")  # rendering takes seconds
     pair = munit_folders.open_pair(config)
     for dataset in pair:
         _cli.check_batches(config.classifier_train, "classifier_train", len(dataset.train))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -17,8 +18,7 @@ from experiments import _process
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "training" / "toy_experiment.py"
 SMALL = ("--train.steps", "2", "--train.batch-size", "8")
-TINY = ("--data.source", "npz:digits.npz", "--model.styles", "2", "--model.categories", "3")
-FULL = pathlib.Path("/dev/full")
+TINY = (*SMALL, "--data.source", "npz:digits.npz", "--classes", "4", "--train.scan-steps", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +27,7 @@ def _here(tmp_path, monkeypatch):
 
 
 def start(*command, **options):
+    """Starts Python with a command."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("environment", {})
     return subprocess.Popen([sys.executable, *map(str, command)], env=environment, **options)
 
@@ -55,41 +56,40 @@ OUTPUTS = {
 def test_a_run_ends_whatever_its_output(kind):
     """The name of the directory isn't ASCII."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    if kind == "a full disk":
-        if not FULL.exists():
-            pytest.skip("there is no /dev/full")
-        options["stdout"] = options["stderr"] = FULL.open("wb")
     if kind == "no stdout":
         options["preexec_fn"] = lambda: (os.close(1), os.close(2))
     workdir = "run" if kind == "ASCII" else "l\xe4ufe"
-    process = start(TOY, "--workdir", workdir, *SMALL, environment=OUTPUTS[kind], **options)
-    if kind == "a closed pipe":
-        process.stdout.close()
-        process.stderr.close()
-        assert process.wait(120) == 0
-    else:
-        process.communicate(timeout=120)
-        assert process.returncode == 0
+    with contextlib.ExitStack() as stack:
+        if kind == "a full disk":
+            full = stack.enter_context(pathlib.Path("/dev/full").open("wb"))
+            options = {"stdout": full, "stderr": full}
+        command = (TOY, "--workdir", workdir, *SMALL)
+        process = stack.enter_context(start(*command, environment=OUTPUTS[kind], **options))
+        if kind == "a closed pipe":
+            process.stdout.close()
+            process.stderr.close()
+            assert process.wait(120) == 0
+        else:
+            process.communicate(timeout=120)
+            assert process.returncode == 0
     assert pathlib.Path(workdir, "report.json").exists()
 
 
 @pytest.mark.slow
 def test_help_may_be_cut_short():
-    process = start("-m", "experiments.hfvae_mnist", "--help", stdout=-1, stderr=-1)
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait(60) == 0
+    with start("-m", "experiments.hfvae_mnist", "--help", stdout=-1, stderr=-1) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
 
 
 @pytest.mark.slow
 def test_a_name_in_unicode_is_kept_under_any_locale():
-    images = np.random.RandomState(0).randint(0, 256, (60, 6, 6, 1)).astype(np.uint8)
-    np.savez("digits.npz", image=images)
+    images = np.random.RandomState(0).randint(0, 256, (60, 16, 16, 1)).astype(np.uint8)
+    np.savez("digits.npz", image=images, label=np.arange(60) % 4)
     options = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    words = ("--workdir", "l\xe4ufe", "--train.steps", "1", "--train.batch-size", "8", *TINY)
-    process = start(
-        "-m", "experiments.hfvae_mnist", *words, stdout=-1, stderr=-1, environment=options
-    )
+    words = ("-m", "experiments.image_classifier", "--workdir", "l\xe4ufe", *TINY)
+    process = start(*words, stdout=-1, stderr=-1, environment=options)
     _, shown = process.communicate(timeout=300)
     assert process.returncode == 0, shown.decode()[-2000:]
     assert "the run is kept in l\xe4ufe" in shown.decode()

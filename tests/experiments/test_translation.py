@@ -130,6 +130,12 @@ def test_domains_of_different_sizes_are_an_error(capsys):
             ],
             "classifier_train.batch_size must be divisible by",
         ),
+        pytest.param(
+            "munit_digits",
+            [*CLASSIFIERS, "--classifier-train.batch-size", "100000"],
+            "classifier_train.batch_size must be at most ",
+            marks=pytest.mark.slow,  # digits are rendered
+        ),
     ],
 )
 def test_batches_that_do_not_fit_are_an_error_before_training(name, options, message, capsys):

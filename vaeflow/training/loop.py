@@ -145,7 +145,8 @@ def fit(
         start = int(state.train.step)
         if schedule.ends_at(start, state.evaluated_step):
             _say(
-                f"training in {directory.path} has ended already, at step {start}: nothing is trained"
+                f"training in {directory.path} has ended already, at step {start}: nothing is "
+                "trained"
             )
         else:
             log = stack.enter_context(MetricLog(directory, start)) if is_first() else None
