@@ -199,9 +199,15 @@ def kill_runs(root: pathlib.Path, kills: int, kills_per_run: int, seed: int) -> 
       kills_per_run: How many of them a run gets, at most.
       seed: Decides the moments.
     """
-    chance, outcome = random.Random(seed), Outcome()
     server = Server.start()
-    alone, seconds = {}, {}
+    with server.process:  # leaving closes its stdin, which ends it
+        return _kill_runs(server, root, kills, kills_per_run, random.Random(seed))
+
+
+def _kill_runs(
+    server: Server, root: pathlib.Path, kills: int, kills_per_run: int, chance: random.Random
+) -> Outcome:
+    outcome, alone, seconds = Outcome(), {}, {}
     names = ("stages", "players")
     for name in names:
         for workdir in (root / f"{name}-first", root / f"{name}-alone"):  # the first fills caches
@@ -236,8 +242,6 @@ def kill_runs(root: pathlib.Path, kills: int, kills_per_run: int, seed: int) -> 
         ]
         outcome.runs += 1
         print(outcome, flush=True)
-    server.process.stdin.close()
-    server.process.wait()
     return outcome
 
 
