@@ -7,19 +7,27 @@ import contextlib
 import dataclasses
 import fnmatch
 import io
-import logging
+import os
 import re
 import signal
 import sys
 import textwrap
 import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
+import jax
 import tyro
 from etils import epath
 
+from experiments._checks import (  # noqa: F401, for the experiments
+    check,
+    check_batches,
+    check_classes,
+    check_least,
+    check_numbers,
+)
+from experiments._process import make_output_unfailing, quieten
 from vaeflow.sharing import load, save
 from vaeflow.training import (
     FitResult,
@@ -30,7 +38,10 @@ from vaeflow.training import (
     join_hosts,
     open_run_directory,
 )
-from vaeflow.training.run_directory import flatten_config, run_lock
+from vaeflow.training.fingerprint import flatten
+from vaeflow.training.hosts import await_lost_host, check_same, leave_hosts
+from vaeflow.training.run_directory import run_lock
+from vaeflow.training.signals import handled_signals
 
 TRACEBACK = "traceback.txt"
 COMPARED = (
@@ -40,6 +51,15 @@ COMPARED = (
 """Fields of a configuration, those of them that it has, on which an expected figure depends."""
 MNIST = ("npz:mnist.npz", "npz:*/mnist.npz", "idx:*/mnist", "tfds:mnist")
 """Patterns of `data.source` for all of MNIST."""
+
+
+FAILURES = (
+    *(ValueError, OSError, FloatingPointError, OverflowError, MemoryError),
+    jax.errors.JaxRuntimeError,
+)
+"""Errors of a run that are said in a line."""
+LONGEST = 1000
+"""Characters of such a line."""
 
 
 class Expected(NamedTuple):
@@ -82,7 +102,7 @@ class Preset:
         Each has its value, its source and its condition: the fields `COMPARED` with their values,
         for `data.source` possibly a list of patterns.
         """
-        values, own = (flatten_config(dataclasses.asdict(each)) for each in (config, self.config))
+        values, own = (flatten(dataclasses.asdict(each)) for each in (config, self.config))
         comparable = {}
         for metric, expected in self.expected.items():
             condition = {name: own[name] for name in COMPARED if name in own}
@@ -143,6 +163,7 @@ def main(
     run: Run,
     arguments: Sequence[str] | None = None,
     stages: Sequence[str] = (),
+    later: Mapping[str, str] | None = None,
 ) -> None:
     """Runs an experiment from the command line and exits with a code.
 
@@ -158,10 +179,20 @@ def main(
       arguments: The command line, `sys.argv[1:]` by default.
       stages: Names of the stages of a run, of which `--stage` chooses one; `run` is then called
         with `stage` as well, "all" by default, and returns None where more stages are to come.
+      later: Fields of the configuration that may be corrected until their stage begins; see
+        `vaeflow.training.open_run_directory`.
     """
+    make_output_unfailing()
     quieten()
     words = sys.argv[1:] if arguments is None else arguments
-    sys.exit(execute(name, presets, run, words, stages))
+    try:
+        code = execute(name, presets, run, words, stages, later)
+    except Exception:  # of a kind that the run doesn't foresee
+        traceback.print_exc()
+        code = 1
+    if code in (1, 128 + signal.SIGINT):  # the other hosts don't know; they do of a request to stop
+        leave_hosts(code)
+    sys.exit(code)
 
 
 def execute(
@@ -170,19 +201,25 @@ def execute(
     run: Run,
     arguments: Sequence[str],
     stages: Sequence[str] = (),
-) -> int | str:
+    later: Mapping[str, str] | None = None,
+) -> int:
     """Runs an experiment as `main` does and returns the exit code."""
     preset, workdir, hosts, stage, config = parse(name, presets, arguments, stages)
     workdir = workdir or f"runs/{name}-{preset}"
     directory = None
     with contextlib.ExitStack() as stack:
         try:
+            stack.enter_context(handled_signals(stop))
             join_hosts(hosts)
+            words = {"experiment": name, "preset": preset, "workdir": workdir, "stage": stage}
+            check_same({**words, "config": dataclasses.asdict(config)}, "options")
             if is_first():
                 stack.enter_context(run_lock(workdir))
             else:  # all hosts compute the same; only the first prints
                 stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            directory = open_run_directory(workdir, config, experiment=name, preset=preset)
+            directory = open_run_directory(
+                workdir, config, experiment=name, preset=preset, later=later
+            )
             report = directory.read_report()
             if report is not None:
                 announce(f"{workdir} is finished; nothing to do")
@@ -201,20 +238,30 @@ def execute(
                     remark=result.remark,
                 )
             summarize(report, workdir)
-        except Interrupted as stop:
-            announce(f"{stop}; the same command goes on from there")
-            return 128 + stop.signal_number
-        except KeyboardInterrupt:
+        except Interrupted as stopped:
+            announce(f"{stopped}; the same command goes on from there")
+            return 128 + stopped.signal_number
+        except KeyboardInterrupt as stopped:
             announce("stopped; the same command goes on from the last checkpoint")
-            return 128 + signal.SIGINT
-        except (ValueError, OSError, FloatingPointError) as error:
+            return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+        except FAILURES as error:
+            await_lost_host(error)
             keep_traceback(directory)
             text = " ".join((str(error) or type(error).__name__).split())
             if isinstance(error, OSError) and error.errno and not error.filename:
                 text = f"workdir {workdir} can't be used: {error.strerror}"
-            say(f"error: {text}")
+            say(f"error: {text if len(text) <= LONGEST else text[:LONGEST] + ' ...'}")
             return 1
     return 0
+
+
+def stop(number: int, frame: object) -> None:
+    """Handles a signal while nothing is trained.
+
+    Raises:
+      KeyboardInterrupt: With the number of the signal.
+    """
+    raise KeyboardInterrupt(number)
 
 
 def parse(
@@ -267,6 +314,11 @@ def parse(
                 description=describe(presets),
                 args=list(arguments),
             )
+        check_numbers(parsed.config)
+        check(
+            os.fsencode(parsed.workdir).decode(errors="replace") == parsed.workdir,
+            f"workdir must be a name in UTF-8, got {parsed.workdir!r}",
+        )
     except SystemExit as stop:
         if stop.code not in (0, None):
             say(f"error: {one_line(console.getvalue())}; --help lists every option")
@@ -338,43 +390,6 @@ def summarize(report: Mapping[str, Any], workdir: str) -> None:
     )
 
 
-def check_least(config: Any, prefix: str, **least: float) -> None:
-    """Checks lower bounds of fields, inclusive; of a tuple, those of each of its values.
-
-    Args:
-      config: A dataclass.
-      prefix: What its options begin with, such as "model."; may be empty.
-      **least: The smallest value allowed by field.
-
-    Raises:
-      ValueError: Naming the first field below its bound, the bound and the value.
-    """
-    for name, bound in least.items():
-        value = getattr(config, name)
-        several = isinstance(value, tuple)
-        if not all(each >= bound for each in (value if several else (value,))):
-            each = "each be" if several else "be"
-            raise ValueError(f"{prefix}{name} must {each} at least {bound}, got {value}")
-
-
-def check(holds: bool, message: str) -> None:
-    """Raises a `ValueError` with the message unless a condition on options holds."""
-    if not holds:
-        raise ValueError(message)
-
-
-def check_classes(option: str, value: int | None, num_classes: int | None) -> None:
-    """Checks that an option, where it is set, is the number of classes of the data.
-
-    Raises:
-      ValueError: If it isn't.
-    """
-    check(
-        value in (None, num_classes),
-        f"{option} must be that of the data, {num_classes}, got {value}",
-    )
-
-
 class Part(NamedTuple):
     """A part of a model that is trained by itself: its variables, and the step they are from."""
 
@@ -410,13 +425,5 @@ def keep_traceback(directory: RunDirectory | None) -> None:
     """Writes the traceback of the current error into the run's directory, if that is possible."""
     if directory is not None:
         with contextlib.suppress(OSError):
-            (directory.path / TRACEBACK).write_text(traceback.format_exc())
-
-
-def quieten() -> None:
-    """Silences the libraries' logs and warnings; their errors and our warnings still show."""
-    for name in ("jax", "orbax", "grain", "tensorboardX"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for name in ("absl", "asyncio"):  # they print each thread's share of an error that is raised
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"(?!vaeflow|experiments)")
+            content = traceback.format_exc().encode(errors="backslashreplace")
+            (directory.path / TRACEBACK).write_bytes(content)

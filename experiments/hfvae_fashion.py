@@ -7,15 +7,19 @@ with 2.23 nats of information.
 
 from __future__ import annotations
 
-from experiments import _cli
-from experiments.hfvae_mnist import Config, build, preset, run
+import pathlib
+
+from experiments import _cli, hfvae_mnist
+from experiments.hfvae_mnist import Config, build, preset
+from vaeflow import training
 
 __all__ = ["PRESETS", "Config", "build", "run"]
 
 SOURCE = "idx:/usr/share/datasets/fashion-mnist"
 MORE = (
-    "The data are where Debian's package dataset-fashion-mnist has them; --data.source "
-    "tfds:fashion_mnist takes those of TensorFlow Datasets."
+    "The data are where Debian's package dataset-fashion-mnist has them: apt install "
+    "dataset-fashion-mnist; --data.source tfds:fashion_mnist takes those of TensorFlow Datasets, "
+    "and --data.source idx:FOLDER the four files of github.com/zalandoresearch/fashion-mnist."
 )
 
 PRESETS = {
@@ -24,6 +28,14 @@ PRESETS = {
     ),
     "published": preset(f"The same with the published weights alone. {MORE}", SOURCE, led=False),
 }
+
+
+def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
+    """Trains, measures and plots, where the data are there."""
+    there = config.data.source != SOURCE or pathlib.Path(SOURCE.removeprefix("idx:")).is_dir()
+    _cli.check(there, f"data.source {SOURCE} isn't on this machine. {MORE}")
+    return hfvae_mnist.run(config, directory)
+
 
 if __name__ == "__main__":
     _cli.main("hfvae_fashion", PRESETS, run)

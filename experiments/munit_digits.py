@@ -32,6 +32,9 @@ class Config(munit_folders.Config):
     both domains, and of styles."""
 
 
+LATER = dict.fromkeys(("model", "loss", "train"), "metrics.jsonl")
+"""Options that are used once the classifiers are trained, and a file by which that has begun."""
+
 PRESETS = {
     "digits": _cli.Preset(
         Config(
@@ -55,8 +58,10 @@ PRESETS = {
 
 def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     """Trains, measures and plots."""
-    check_batch_size(config.classifier_train, "classifier_train")
+    check_batch_size(config.classifier_train, "classifier_train")  # rendering takes seconds
     pair = munit_folders.open_pair(config)
+    for dataset in pair:
+        _cli.check_batches(config.classifier_train, "classifier_train", len(dataset.train))
     scorer = _scores.open_translation_scorer(
         pair, directory, fold=config.data.fold, train=config.classifier_train
     )
@@ -84,4 +89,4 @@ def translator(model: vf.models.MUNIT, to: str):
 
 
 if __name__ == "__main__":
-    _cli.main("munit_digits", PRESETS, run)
+    _cli.main("munit_digits", PRESETS, run, later=LATER)

@@ -25,7 +25,7 @@ from vaeflow import data, decoders, encoders, losses, nn, plotting, training
 from vaeflow._util.arrays import row_keys
 from vaeflow.models.munit import DOMAINS, Domain, other_domain
 from vaeflow.plotting.images import as_pixels
-from vaeflow.training.config import check_batch_size, weight_decay_mask
+from vaeflow.training.config import weight_decay_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -330,15 +330,10 @@ def open_pair(config: Config) -> data.Pair:
     Raises:
       ValueError: If the options don't fit the data, before anything is trained.
     """
-    check_batch_size(config.train)
     pair = data.open_pair(config.data)
     for domain, dataset in pair._asdict().items():
         print(f"{domain}: {dataset}")
-        _cli.check(
-            len(dataset.train) >= config.train.batch_size,
-            f"train.batch_size must be at most the {len(dataset.train)} training images of "
-            f"domain {domain}, got {config.train.batch_size}",
-        )
+        _cli.check_batches(config.train, "train", len(dataset.train))
         _cli.check(
             len(dataset.test) >= 2,
             f"domain {domain} must have 2 test images, to interpolate between styles",

@@ -422,8 +422,6 @@ def compare(config: Config, directory: training.RunDirectory) -> _cli.Result:
     def initialize(images: jax.Array) -> PyTree:
         return model.init(key, model.apply({}, images, key, method="observe").values)
 
-    variables = fit(model, losses.reconstruction, {}, initialize, directory)
-
     sizes = dataclasses.replace(config.model, posterior="diagonal")
     of_vae = dataclasses.replace(config, model=sizes)
     folder = directory.path / "vae"
@@ -431,6 +429,8 @@ def compare(config: Config, directory: training.RunDirectory) -> _cli.Result:
     inner = dataclasses.replace(directory, path=folder, config=dataclasses.asdict(of_vae))
     vae = build(of_vae, dataset.shape)
     loss, weights = make_loss(config.objective, train.steps)
+
+    variables = fit(model, losses.reconstruction, {}, initialize, directory)
     vae_variables = fit(vae, loss, weights, lambda images: vae.init(key, images), inner)
 
     loss = functools.partial(losses.reconstruction, model)

@@ -8,10 +8,18 @@ are those of `experiments.vqvae_mnist`, with reconstructions by level.
 from __future__ import annotations
 
 from experiments import _cli
-from experiments.vqvae_mnist import STAGES, Config, ModelConfig, PriorConfig, build, run
+from experiments.vqvae_mnist import (
+    LATER,
+    STAGES,
+    Config,
+    ModelConfig,
+    PriorConfig,
+    build,
+    run,
+)
 from vaeflow import data, training
 
-__all__ = ["PRESETS", "STAGES", "Config", "build", "run"]
+__all__ = ["LATER", "PRESETS", "STAGES", "Config", "build", "run"]
 
 
 def large(
@@ -118,4 +126,4 @@ PRESETS = {
 }
 
 if __name__ == "__main__":
-    _cli.main("vqvae2_celeba", PRESETS, run, stages=STAGES)
+    _cli.main("vqvae2_celeba", PRESETS, run, stages=STAGES, later=LATER)

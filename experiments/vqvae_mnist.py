@@ -24,9 +24,14 @@ from experiments._evaluation import example_keys, measure
 from experiments.vae_mnist import LIKELIHOODS
 from vaeflow import data, estimators, losses, metrics, plotting, quantizers, training
 from vaeflow.losses.vq_vae import code_evidence
-from vaeflow.training.config import check_batch_size
+from vaeflow.training.fingerprint import describe
 
 STAGES = ("auto-encoder", "codes", "priors", "samples")
+LATER = {
+    **dict.fromkeys(("prior", "prior_train"), "prior_*/metrics.jsonl"),
+    "classifier_train": "classifier/metrics.jsonl",
+}
+"""Options of later stages, and a file by which each has begun."""
 RECONSTRUCTION = "validation_reconstruction"
 CODE_NATS = "validation_negative_log_likelihood"
 FINITE_SCALAR_LEVELS = {
@@ -282,9 +287,10 @@ def run(config: Config, directory: training.RunDirectory, stage: str) -> _cli.Re
     """Runs all stages, or one of them."""
     dataset = data.open_dataset(config.data)
     print(dataset)
-    _cli.check_classes("prior.classes", config.prior.classes, dataset.num_classes)
-    for name in ("train", "prior_train", "classifier_train"):  # before training for hours
-        check_batch_size(getattr(config, name), name)
+    check_options(config, dataset)
+    batches = training.Batches(
+        dataset.train, config.train.batch_size, config.train.seed, config.data.flip
+    )
     names = _evaluation.level_names(config.model.levels)
     model, path = build(config, dataset.shape), directory.path
     last = STAGES[-1] if stage == _cli.ALL else stage
@@ -299,9 +305,10 @@ def run(config: Config, directory: training.RunDirectory, stage: str) -> _cli.Re
 
     file = path / "auto_encoder.safetensors"
     if is_done(file, "auto-encoder"):
+        directory.check_fingerprint({"data": describe(batches)})
         auto_encoder = _cli.read_part(file)
     else:
-        fitted = fit_auto_encoder(config, model.auto_encoder, dataset, directory)
+        fitted = fit_auto_encoder(config, model.auto_encoder, dataset, batches, directory)
         auto_encoder = _cli.write_part(file, directory, fitted)
     if last == "auto-encoder":
         return None
@@ -335,10 +342,23 @@ def run(config: Config, directory: training.RunDirectory, stage: str) -> _cli.Re
     return measure_and_plot(config, model, auto_encoder, priors, codes, dataset, directory)
 
 
+def check_options(config: Config, dataset: data.Dataset) -> None:
+    """Checks the options of all stages against the data, before hours of training."""
+    examples, labelled = len(dataset.train), dataset.num_classes is not None
+    _cli.check_classes("prior.classes", config.prior.classes, dataset.num_classes)
+    _cli.check_batches(config.train, "train", examples)
+    _cli.check_batches(config.prior_train, "prior_train", examples * (1 + config.data.flip))
+    if labelled:
+        _cli.check_batches(config.classifier_train, "classifier_train", examples)
+    few = min(examples, len(dataset.test))
+    _cli.check(few > 1 or not labelled, f"data.source must have 2 test images, got {few}")
+
+
 def fit_auto_encoder(
     config: Config,
     model: vf.models.CodeAutoEncoder,
     dataset: data.Dataset,
+    batches: training.Batches,
     directory: training.RunDirectory,
 ) -> training.FitResult:
     """Trains the auto-encoder."""
@@ -361,7 +381,7 @@ def fit_auto_encoder(
     return training.fit(
         model,
         functools.partial(losses.vq_vae, commitment=config.model.commitment),
-        training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),
+        batches,
         train,
         directory,
         initialize=lambda: jax.jit(model.init)(jax.random.key(train.seed), first),
@@ -458,4 +478,4 @@ def measure_and_plot(
 
 
 if __name__ == "__main__":
-    _cli.main("vqvae_mnist", PRESETS, run, stages=STAGES)
+    _cli.main("vqvae_mnist", PRESETS, run, stages=STAGES, later=LATER)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 
+import jax
 import numpy as np
 import pytest
 
@@ -96,6 +97,82 @@ def test_the_last_stage_finishes_a_run(capsys):
         execute("--stage", "first")
 
 
+def test_options_of_a_later_stage_may_be_corrected_until_it_begins(capsys):
+    def staged(config, directory, stage):
+        folder = directory.path / ("first" if config.width < 5 else "second")
+        folder.mkdir(exist_ok=True)
+        line = json.dumps({"step": 1, "wall_seconds": 1.0})
+        (folder / "metrics.jsonl").write_text(f"{line}\n")
+
+    def corrected(*arguments):
+        later = {"width": "second/metrics.jsonl"}
+        words = ["--workdir", "run", *arguments]
+        return _cli.execute("toy", PRESETS, staged, words, STAGES, later)
+
+    assert corrected("--stage", "first") == 0
+    assert corrected("--stage", "first", "--train.seed", "1") == 1
+    assert "train.seed: 0 there, 1 here" in capsys.readouterr().err
+    assert corrected("--stage", "first", "--width", "4") == 0
+    assert json.loads(pathlib.Path("run/config.json").read_text())["config"]["width"] == 4
+    assert corrected("--stage", "last", "--width", "5") == 0
+    assert corrected("--stage", "last", "--width", "4") == 1
+    assert "(width: 5 there, 4 here)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["report.json", "config.json"])
+def test_a_damaged_file_is_one_line_that_names_it(name, capsys):
+    assert execute("--workdir", "run") == 0
+    pathlib.Path("run", name).write_text("[]")
+    capsys.readouterr()
+    assert execute("--workdir", "run") == 1
+    path = pathlib.Path("run", name).resolve()
+    assert capsys.readouterr().err == f"error: {path} must hold a JSON object, got []\n"
+
+
+def test_an_error_of_memory_or_of_the_device_is_one_line(capsys):
+    for kind in (MemoryError, OverflowError, jax.errors.JaxRuntimeError):
+
+        def fails(config, directory, kind=kind):
+            raise kind("out of memory " * 200)
+
+        assert execute(run=fails) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("error: out of memory")
+        assert len(line) < 1100
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("gs://bucket/run", "needs a package that isn't installed: pip install gcsfs"),
+        ("s3://bucket/run", "needs a package that isn't installed: pip install s3fs"),
+        ("http://host/run", "must be a local path or one of gs://, s3://, az://, got http://"),
+        ("other://host/run", "must be a local path or one of gs://, s3://, az://, got other://"),
+    ],
+)
+def test_stores_without_their_package_are_one_line(path, message, capsys, monkeypatch):
+    for package in ("gcsfs", "s3fs"):  # whether they are there or not
+        monkeypatch.setitem(sys.modules, package, None)
+    assert execute("--workdir", path) == 1
+    assert capsys.readouterr().err == f"error: workdir {path} {message}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_before_training_exits_with_one_line(number, capsys):
+    def signalled(config, directory):
+        os.kill(os.getpid(), number)
+        for _ in range(1000):
+            pass
+        raise AssertionError
+
+    before = signal.getsignal(number)
+    assert execute(run=signalled) == 128 + number
+    assert signal.getsignal(number) is before
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "stopped; the same command goes on from the last checkpoint"
+    ]
+
+
 def test_help_lists_yields_and_cost_of_presets(capsys):
     with pytest.raises(SystemExit) as stop:
         execute("--preset", "large", "--help")
@@ -118,6 +195,11 @@ def test_help_lists_yields_and_cost_of_presets(capsys):
         (["--preset"], "Missing value for argument '--preset'"),
         (["--train.strategy", "magic"], "invalid choice 'magic'"),
         (["stray"], "Unrecognized options: stray"),
+        (["--train.steps", str(2**31)], f"train.steps must be below 2^31, got {2**31}"),
+        (["--train.seed", str(2**63)], f"train.seed must be below 2^63, got {2**63}"),
+        (["--train.learning-rate", "inf"], "train.learning_rate must be finite, got inf"),
+        (["--train.clip-norm", "nan"], "train.clip_norm must be finite, got nan"),
+        (["--width", str(10**30)], f"width must be of at most 64 bits, got {10**30}"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(arguments, message, capfd):
@@ -311,8 +393,6 @@ def arrays(workdir, config):
 @pytest.mark.slow
 def test_a_killed_process_resumes_bit_for_bit(capfd):
     """The parameters are the same, and the terminal shows only our own lines."""
-    import jax
-
     sys.path.insert(0, str(TOY.parent))
     try:
         import toy_experiment

@@ -35,6 +35,15 @@ def execute(experiment, *arguments):
     return _cli.execute(name, experiment.PRESETS, experiment.run, arguments)
 
 
+def test_clothes_that_are_not_there_are_said_to_come_from_where(capsys, monkeypatch):
+    monkeypatch.setattr(hfvae_fashion, "SOURCE", "idx:nowhere")
+    assert execute(hfvae_fashion, "--data.source", "idx:nowhere") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: data.source idx:nowhere isn't on this machine. The data are ")
+    for place in ("apt install dataset-fashion-mnist", "tfds:fashion_mnist", "idx:FOLDER"):
+        assert place in line
+
+
 @pytest.mark.parametrize(
     ("experiment", "preset"),
     [

@@ -117,7 +117,7 @@ def test_domains_of_different_sizes_are_an_error(capsys):
         (
             "munit_folders",
             ["--train.batch-size", "33"],
-            "train.batch_size must be at most the 32 training images of domain a, got 33",
+            "train.batch_size must be at most 32, the number of training examples, got 33",
         ),
         (
             "munit_digits",
@@ -129,6 +129,12 @@ def test_domains_of_different_sizes_are_an_error(capsys):
                 "2",
             ],
             "classifier_train.batch_size must be divisible by",
+        ),
+        pytest.param(
+            "munit_digits",
+            [*CLASSIFIERS, "--classifier-train.batch-size", "100000"],
+            "classifier_train.batch_size must be at most ",
+            marks=pytest.mark.slow,  # digits are rendered
         ),
     ],
 )

@@ -59,7 +59,8 @@ def _here(tmp_path, monkeypatch):
 def execute(name, workdir, *options):
     arguments = ["--workdir", workdir, *TINY, *options]
     presets, stages = EXPERIMENTS[name].PRESETS, vqvae_mnist.STAGES
-    return _cli.execute(name, presets, EXPERIMENTS[name].run, arguments, stages)
+    later = EXPERIMENTS[name].LATER
+    return _cli.execute(name, presets, EXPERIMENTS[name].run, arguments, stages, later)
 
 
 def report(workdir):
@@ -133,6 +134,47 @@ def test_another_configuration_is_an_error_once_there_are_steps(capsys):
     assert execute("vqvae2_celeba", "run", "--stage", "auto-encoder", "--data.flip") == 0
     assert execute("vqvae2_celeba", "run", "--data.flip", "--model.codes", "9") == 1
     assert "model.codes: 8 there, 9 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--train.batch-size", "49"], "train.batch_size must be at most 48"),
+        (["--prior-train.batch-size", "49"], "prior_train.batch_size must be at most 48"),
+        (["--data.flip", "--prior-train.batch-size", "97"], "prior_train.batch_size must be at mo"),
+        (["--prior-train.accumulate", "3"], "prior_train.batch_size must be divisible by"),
+        (
+            ["--data.source", "npz:digits.npz", "--classifier-train.batch-size", "49"],
+            "classifier_train.batch_size must be at most 48",
+        ),
+        (["--prior.classes", "4"], "prior.classes must be that of the data, None, got 4"),
+    ],
+)
+def test_options_of_all_stages_are_checked_against_the_data_first(options, message, capsys):
+    assert execute("vqvae_mnist", "run", *options) == 1
+    assert f"error: {message}" in capsys.readouterr().err
+    assert not pathlib.Path("run/checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_later_stages_may_be_corrected_and_are_of_the_same_data(capsys):
+    first = ("vqvae_mnist", "run", "--stage")
+    corrected = ("--prior-train.steps", "2", "--prior.blocks", "2")
+    assert execute(*first, "auto-encoder") == 0
+    images = dict(np.load("images.npz"))
+    np.savez("images.npz", image=255 - images["image"])
+    assert execute(*first, "codes", *corrected) == 1
+    refused = capsys.readouterr().err.splitlines()[-1]
+    assert "holds a run of other data, another model or other options" in refused
+    assert "data.source.digest" in refused
+    np.savez("images.npz", **images)
+    assert execute(*first, "codes", *corrected) == 0
+    assert execute(*first, "priors", *corrected) == 0
+    capsys.readouterr()
+    assert execute(*first, "samples") == 1
+    assert "prior_train.steps: 2 there, 4 here" in capsys.readouterr().err
+    assert execute(*first, "samples", *corrected) == 0
+    assert report("run")["metrics"]["prior_step/codes"] == 2
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ class Config:
     """Evaluations at which every process kills itself, the first time that it is there."""
     stop_at: tuple[int, ...] = ()
     """The same, with SIGTERM to the last host."""
+    other_data: bool = False
+    """Train on other images on all hosts but the first."""
     contrary: bool = False
     """Evaluate to the contrary on all hosts but the first."""
 
@@ -128,6 +130,8 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     """Trains, and leaves the state behind."""
     train = config.train
     images = np.random.default_rng(0).integers(0, 256, (48, SIZE, SIZE, 1), dtype=np.uint8)
+    if config.other_data and jax.process_index() > 0:
+        images = 255 - images
     batches = training.Batches(source_of(images), train.batch_size, train.seed, flip=True)
     optimizer = training.make_optimizer(train)
     if config.munit:

@@ -89,7 +89,7 @@ def test_weight_decay_applies_to_kernels_alone():
         ({"batch_size": -3}, "train.batch_size must be at least 1, got -3"),
         ({"seed": -1}, "train.seed must be at least 0, got -1"),
         ({"learning_rate": 0.0}, "train.learning_rate must be above 0, got 0.0"),
-        ({"learning_rate": float("nan")}, "train.learning_rate must be above 0, got nan"),
+        ({"learning_rate": float("nan")}, "train.learning_rate must be finite, got nan"),
         ({"ema_decay": 1.0}, r"train.ema_decay must be in \[0, 1\), got 1.0"),
         ({"halve_every": -1}, "train.halve_every must be at least 0, got -1"),
         (

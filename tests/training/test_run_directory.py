@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,6 +62,53 @@ def test_unwritable_directory_raises(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json isn't JSON"):
         open_run_directory(str(tmp_path), Config())
+
+
+DAMAGED = {
+    "report.json": [
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"metrics": [], "expected": {}, "wall_seconds": 1}',
+        b'{"metrics": {"a": "b"}, "expected": {}, "wall_seconds": 1}',
+        b'{"metrics": {}, "expected": {"a": 1}, "wall_seconds": 1}',
+        b'{"metrics": {}, "expected": {}, "wall_seconds": "long"}',
+        b"[" * 100_000,
+        b'{"metrics": ' + b"1" * 5000 + b"}",
+        b"\xff\xfe\x00",
+        b"",
+    ],
+    "config.json": [b"[]", b"1e999", b"{", b"\x80", b"[" * 100_000],
+    "metrics.jsonl": [
+        b"[]\n",
+        b"{}\n",
+        b'{"step": "a", "wall_seconds": 1}\n',
+        b'{"step": 1, "wall_seconds": null}\n',
+        b'{"step": 1, "wall_seconds": 1, "loss": []}\n',
+        b"\x00\xff\n",
+        b'{"a":' * 100_000 + b"\n",
+        b"one\n" + b'{"step": 1, "wall_seconds": 1}\n',
+    ],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_raises_and_is_named(tmp_path, name):
+    for content in DAMAGED[name]:
+        open_run_directory(str(tmp_path), Config())
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))) as error:
+            open_run_directory(str(tmp_path), Config()).read_report()
+        assert len(str(error.value)) < 500
+        (tmp_path / name).unlink()
+
+
+def test_a_last_line_cut_short_is_dropped(tmp_path):
+    directory = open_run_directory(str(tmp_path), Config())
+    whole = b'{"step": 1, "wall_seconds": 1.5}'
+    for rest, count in ((b"", 1), (b"\n", 1), (b'\n{"step": 2, "wa', 1), (b"\n" + whole, 2)):
+        directory.metrics_file.write_bytes(whole + rest)
+        assert [line["step"] for line in directory.read_metrics()] == [1] * count
 
 
 def test_parts_of_a_run_count_its_total_seconds(tmp_path):

@@ -15,8 +15,6 @@ import uuid
 from types import ModuleType
 from typing import Any
 
-from vaeflow._util.messages import shown
-
 
 def is_local(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path is on the local file system, unlike "gs://bucket/name"."""
@@ -39,7 +37,7 @@ def local_or_remote(path: str | os.PathLike[str]) -> Any:
         from etils import epath
     except ImportError:
         raise ValueError(
-            f"path {shown(text)} isn't local, which needs a package: pip install 'etils[epath]'"
+            f"path {text} isn't local, which needs a package: pip install 'etils[epath]'"
         ) from None
     return epath.Path(text)
 
@@ -80,29 +78,44 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: Any) -> Any:
-    """Reads a JSON file, None if there is none.
+def read_json(path: Any) -> dict[str, Any] | None:
+    """Reads a file that holds a JSON object, None if there is no file.
 
     Raises:
-      ValueError: If it isn't JSON.
+      ValueError: If it holds anything else; the message names the file.
     """
     if not path.exists():
         return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{shown(path)} isn't JSON: {error}") from error
+    return _json_object(path.read_bytes(), f"{path}")
 
 
 def read_json_lines(path: Any) -> list[dict[str, Any]]:
-    """Reads one JSON object a line, none if there is no file; a line cut short is dropped."""
+    """Reads one JSON object a line, none if there is no file; a last line cut short is dropped.
+
+    Raises:
+      ValueError: If another line is anything else; the message names the file and the line.
+    """
     if not path.exists():
         return []
-    lines = []
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
-    return lines
+    *lines, last = path.read_bytes().split(b"\n")
+    values = [_json_object(line, f"{path}, line {place}") for place, line in enumerate(lines, 1)]
+    with contextlib.suppress(ValueError):
+        values.append(_json_object(last, ""))
+    return values
+
+
+def _json_object(content: bytes, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except UnicodeDecodeError:
+        raise ValueError(f"{place} isn't JSON: it has bytes that aren't UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"{place} isn't JSON of a run: its values are nested too deeply") from None
+    except ValueError as error:  # also numbers of too many digits
+        raise ValueError(f"{place} isn't JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{place} must hold a JSON object, got {json.dumps(value)[:40]}")
+    return value
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
@@ -151,11 +164,11 @@ def package_file(name: str, package: str, module: str, file: str) -> pathlib.Pat
     """
     spec = importlib.util.find_spec(module)
     if spec is None:
-        raise missing_package(f"source='{shown(name)}'", package)
+        raise missing_package(f"source={name!r}", package)
     path = pathlib.Path(spec.submodule_search_locations[0]) / file
     if not path.is_file():
         raise ValueError(
-            f"source='{shown(name)}': the installed {package} has no file {module}/{file};"
+            f"source={name!r}: the installed {package} has no file {module}/{file};"
             f" pip install --force-reinstall {package}"
         )
     return path

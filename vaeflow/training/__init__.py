@@ -6,16 +6,11 @@
 
 from vaeflow.training.batches import Batches, IndexBatches, UnpairedBatches
 from vaeflow.training.config import TrainConfig, make_optimizer, make_schedule
+from vaeflow.training.hosts import HostsConfig, is_first, join_hosts
 from vaeflow.training.loop import FitResult, NonFiniteError, fit
-from vaeflow.training.parallel import (
-    HostsConfig,
-    Interrupted,
-    Strategy,
-    is_first,
-    join_hosts,
-    make_strategy,
-)
+from vaeflow.training.parallel import Strategy, make_strategy
 from vaeflow.training.run_directory import RunDirectory, open_run_directory
+from vaeflow.training.signals import Interrupted
 from vaeflow.training.state import Player, TrainState, create_train_state, variables_of
 from vaeflow.training.update import make_train_step, make_update
 

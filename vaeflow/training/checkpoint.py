@@ -6,6 +6,7 @@ A checkpoint holds the arrays and JSON values of a `vaeflow.training.state.LoopS
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 import zlib
@@ -18,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vaeflow._util.files import optional_import
-from vaeflow.training.parallel import is_first
+from vaeflow.training.hosts import is_first
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -83,7 +84,11 @@ class Checkpoints:
         ocp = _orbax()
         if step == self.latest_step():
             return
-        values = {"progress": checkpoint.progress, "crc32": checksum(checkpoint.tree)}
+        values = {
+            "progress": checkpoint.progress,
+            "crc32": checksum(checkpoint.tree),
+            "progress_crc32": _checksum_of_json(checkpoint.progress),
+        }
         arguments = ocp.args.Composite(  # both names are part of the file format
             tree=ocp.args.StandardSave(checkpoint.tree), beside=ocp.args.JsonSave(values)
         )
@@ -146,7 +151,11 @@ class Checkpoints:
         tree, values = jax.block_until_ready(restored["tree"]), restored["beside"]
         if checksum(tree) != values["crc32"]:
             raise ValueError("its arrays aren't those that were saved")
-        return Checkpoint(tree, values["progress"])
+        progress = values["progress"]
+        # Checkpoints of earlier versions have no checksum of it.
+        if values.get("progress_crc32", _checksum_of_json(progress)) != _checksum_of_json(progress):
+            raise ValueError("its values aren't those that were saved")
+        return Checkpoint(tree, progress)
 
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
@@ -170,6 +179,10 @@ def checksum(tree: PyTree) -> int:
         array = np.ascontiguousarray(leaf.addressable_data(0))
         total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
     return total
+
+
+def _checksum_of_json(value: Any) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _summary(error: Exception) -> str:

@@ -7,6 +7,7 @@ is Adam or Adamax with warm-up, decay, clipping and weight decay.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from typing import Any, Literal
 
@@ -63,8 +64,14 @@ class TrainConfig:
           ValueError: Naming the field, the value given and what is allowed.
         """
         for name, kind in typing.get_type_hints(type(self)).items():
+            value = getattr(self, name)
             if choices := typing.get_args(kind):
-                self._require(name, getattr(self, name) in choices, f"one of {choices}")
+                self._require(name, value in choices, f"one of {choices}")
+            elif kind is float:
+                self._require(name, math.isfinite(value), "finite")
+            else:  # the state counts steps in 32 bits
+                bits = 63 if name == "seed" else 31
+                self._require(name, value < 2**bits, f"below 2^{bits}")
         for name in (
             "steps",
             "batch_size",

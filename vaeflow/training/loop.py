@@ -1,8 +1,7 @@
 """The training loop: runs compiled steps, and logs, evaluates, saves and resumes.
 
-`fit` compiles the step and restores the last checkpoint, `Loop` makes the steps, and `Schedule`
-says which step does what. Everything that decides how a run goes on is in a checkpointed
-`LoopState`.
+`fit` compiles the step and restores the last checkpoint, and `Loop` makes the steps. Everything
+that decides how a run goes on is in a checkpointed `LoopState`.
 """
 
 from __future__ import annotations
@@ -23,9 +22,13 @@ from vaeflow.training import parallel
 from vaeflow.training.batches import BatchSource, groups, prefetch
 from vaeflow.training.checkpoint import Checkpoint, Checkpoints
 from vaeflow.training.config import TrainConfig, check_batch_size, make_optimizer
+from vaeflow.training.fingerprint import fingerprint
+from vaeflow.training.hosts import agree, check_same, is_first
 from vaeflow.training.logging import MetricLog
-from vaeflow.training.parallel import Interrupted, Strategy
+from vaeflow.training.parallel import Strategy
 from vaeflow.training.run_directory import RunDirectory, finite_or_none
+from vaeflow.training.schedule import Schedule
+from vaeflow.training.signals import Interrupted, StopRequest, stop_requests
 from vaeflow.training.state import LoopState, TrainState, create_train_state, variables_of
 from vaeflow.training.update import Loss, Metrics, Optimizers, Step, Weights, make_train_step
 
@@ -75,11 +78,15 @@ def fit(
 ) -> FitResult:
     """Trains up to `config.steps`, going on from the last checkpoint of `directory` if it has one.
 
+    A run knows what it is of: a directory whose checkpoints are of other data, another model or
+    other options is refused. One whose training has ended says so, and nothing is trained.
+
     With `config.patience` it ends earlier, after that many evaluations without improvement; a run
     that goes on from a checkpoint, and every host, ends at the same step.
 
     A run that was stopped, even killed, ends with the same parameters, bit for bit, as one that
-    wasn't. SIGINT and SIGTERM save and leave. All devices train, those of other hosts included.
+    wasn't. SIGINT, SIGTERM and SIGHUP save and leave. All devices train, those of other hosts
+    included.
 
     Args:
       model: Passed to the losses.
@@ -108,7 +115,8 @@ def fit(
       NonFiniteError: If a loss or gradient isn't finite, naming the step and the metric.
       Interrupted: After a signal, once the state is saved.
       ValueError: If `best` isn't among the metrics, a batch can't be divided over the devices, no
-        checkpoint can be read, or `initialize` is needed.
+        checkpoint can be read, or `initialize` is needed; with the differences, if the directory's
+        run, or another host's, is of other data, another model or other options.
     """
     if best is not None and evaluate is None:
         raise ValueError(f"best={best!r} needs evaluate, got None")
@@ -127,14 +135,21 @@ def fit(
     schedule = Schedule(config, evaluates=evaluate is not None, plots=figures is not None)
 
     with contextlib.ExitStack() as stack:
-        request = stack.enter_context(parallel.stop_requests())
+        request = stack.enter_context(stop_requests())
         checkpoints = stack.enter_context(Checkpoints(directory.checkpoints))
-        state = _restored_or_initial(
-            initialize, optimizers, average, best is not None, strategy, checkpoints
-        )
+        initial = _InitialState(initialize, optimizers, average, best is not None, strategy)
+        own = fingerprint(model, losses, batches, config, initial.abstract())
+        _check_what_run_is_of(own, directory, checkpoints)
+        state = _restored_or_initial(initial, checkpoints)
+        directory.write_fingerprint(own)
         start = int(state.train.step)
-        if not schedule.ends_at(start, state.evaluated_step):
-            log = stack.enter_context(MetricLog(directory, start)) if parallel.is_first() else None
+        if schedule.ends_at(start, state.evaluated_step):
+            _say(
+                f"training in {directory.path} has ended already, at step {start}: nothing is "
+                "trained"
+            )
+        else:
+            log = stack.enter_context(MetricLog(directory, start)) if is_first() else None
             bar = stack.enter_context(_progress_bar(config.steps, start))
             step = make_train_step(
                 model,
@@ -153,7 +168,7 @@ def fit(
             loop.run(step, calls, request)
 
         last = int(state.train.step)
-        if last < config.steps and parallel.is_first():
+        if last < config.steps:
             _say(
                 f"training ended early, after step {last}: {best} is best after step "
                 f"{state.evaluated_step}"
@@ -166,61 +181,6 @@ def fit(
             metrics=state.evaluation,
             state=state.train,
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """Which step does what, as a function of the step and of the last (best) evaluation's step.
-
-    Both are checkpointed, so that a run that goes on does what it would have done.
-
-    Attributes:
-      config: How to train.
-      evaluates: Whether there are evaluations at all.
-      plots: Whether figures are plotted at all.
-    """
-
-    config: TrainConfig
-    evaluates: bool
-    plots: bool
-
-    def ends_at(self, step: int, evaluated_step: int) -> bool:
-        """Whether training ends after a step: it is the last step, or patience is exhausted."""
-        patience = self.config.patience * self.config.evaluate_every
-        exhausted = 0 < patience <= step - evaluated_step
-        return step >= self.config.steps or (exhausted and self.evaluates_at(step))
-
-    def evaluates_at(self, step: int) -> bool:
-        """Whether there is an evaluation after a step."""
-        every = self.config.evaluate_every
-        due = step == self.config.steps or (every > 0 and step % every == 0)
-        return self.evaluates and due
-
-    def logs_at(self, step: int) -> bool:
-        """Whether a line of metrics is written for a step, unless its evaluation writes it."""
-        return step == 1 or step % self.config.log_every == 0 or step == self.config.steps
-
-    def plots_at(self, step: int, evaluated_step: int) -> bool:
-        """Whether figures are plotted after a step."""
-        early = step & (step - 1) == 0  # 1 and the powers of two
-        return self.plots and (early or self.ends_at(step, evaluated_step))
-
-    def saves_at(self, step: int, evaluated_step: int) -> bool:
-        """Whether a checkpoint is written after a step."""
-        return step % self.config.checkpoint_every == 0 or self.ends_at(step, evaluated_step)
-
-    def pauses_at(self, step: int) -> bool:
-        """Whether anything is done after a step; it may end early only where it evaluates."""
-        return self.plots_at(step, step) or self.evaluates_at(step) or self.saves_at(step, step)
-
-    def sizes(self, start: int) -> Iterator[int]:
-        """Number of steps in each call up to the end: at most `scan_steps`, none across a pause."""
-        size = 0
-        for step in range(start + 1, self.config.steps + 1):
-            size += 1
-            if size == self.config.scan_steps or self.pauses_at(step):
-                yield size
-                size = 0
 
 
 @dataclasses.dataclass
@@ -253,7 +213,7 @@ class Loop:
         self,
         compiled_step: Step,
         calls: Iterable[tuple[int, tuple[PyTree, ...]]],
-        request: parallel.StopRequest,
+        request: StopRequest,
     ) -> None:
         """Makes steps until the run ends or is asked to stop.
 
@@ -325,10 +285,10 @@ class Loop:
         variables = variables_of(self.state.train, bool(self.state.train.ema))
         if self.schedule.evaluates_at(step):
             evaluation = self.evaluate(step, parallel.on_one_device(variables))
-            evaluation = parallel.agree({name: float(value) for name, value in evaluation.items()})
+            evaluation = agree({name: float(value) for name, value in evaluation.items()})
             self.write(step, {**last, **evaluation})
             self.choose(step, evaluation, variables)
-        if self.schedule.plots_at(step, self.state.evaluated_step) and parallel.is_first():
+        if self.schedule.plots_at(step, self.state.evaluated_step) and is_first():
             self.figures(step, parallel.on_one_device(variables))
         if self.schedule.saves_at(step, self.state.evaluated_step):
             self.save(step)
@@ -383,34 +343,67 @@ def _first_inputs(batches: BatchSource) -> list[np.ndarray]:
     return inputs
 
 
-def _restored_or_initial(
-    initialize: Callable[[], Variables],
-    optimizers: Optimizers,
-    average: bool,
-    choose: bool,
-    strategy: Strategy,
-    checkpoints: Checkpoints,
-) -> LoopState:
-    """The state of the last checkpoint, or that of step 0."""
-    everywhere = parallel.replicated(strategy.mesh)
+@dataclasses.dataclass(frozen=True)
+class _InitialState:
+    """The arrays of the checkpoint of step 0.
 
-    def initial_tree(variables: Variables) -> dict[str, PyTree]:
-        train = create_train_state(variables, optimizers, ema=average)
-        best = jax.tree.map(jnp.copy, variables_of(train, average)) if choose else {}
+    Attributes:
+      initialize: See `fit`.
+      optimizers: See `fit`.
+      average: Whether moving averages are kept.
+      choose: Whether the variables of the best evaluation are.
+      strategy: Where the arrays are.
+    """
+
+    initialize: Callable[[], Variables]
+    optimizers: Optimizers
+    average: bool
+    choose: bool
+    strategy: Strategy
+
+    def tree(self, variables: Variables) -> dict[str, PyTree]:
+        """The arrays, from the variables."""
+        train = create_train_state(variables, self.optimizers, ema=self.average)
+        best = jax.tree.map(jnp.copy, variables_of(train, self.average)) if self.choose else {}
         return LoopState(train, best).tree()
 
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(lambda: initial_tree(initialize())),
-    )
-    checkpoint, warnings = checkpoints.restore_latest(abstract)
+    def abstract(self) -> PyTree:
+        """Their shapes, types and shardings."""
+        everywhere = parallel.replicated(self.strategy.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+            jax.eval_shape(lambda: self.tree(self.initialize())),
+        )
+
+    def make(self) -> LoopState:
+        """The state."""
+        everywhere = parallel.replicated(self.strategy.mesh)
+        # Every host makes the same variables, which as arrays of the host may go to any device.
+        variables = jax.device_get(self.initialize())
+        tree = jax.jit(self.tree, out_shardings=everywhere)(variables)
+        return LoopState(tree["state"], tree["best"])
+
+
+def _check_what_run_is_of(
+    own: dict[str, Any], directory: RunDirectory, checkpoints: Checkpoints
+) -> None:
+    """Compares fingerprints with the other hosts, and with the run that is gone on with."""
+    check_same({"config": directory.config, **own}, "configuration, data and model")
+    if checkpoints.latest_step() is not None and not directory.check_fingerprint(own):
+        _say(
+            f"warning: the run in {directory.path}, of an earlier version, has no fingerprint: "
+            "that it is of the same data and model isn't checked"
+        )
+
+
+def _restored_or_initial(initial: _InitialState, checkpoints: Checkpoints) -> LoopState:
+    """The state of the last checkpoint, or that of step 0."""
+    checkpoint, warnings = checkpoints.restore_latest(initial.abstract())
     for warning in warnings:
         _say(f"warning: {warning}")
     if checkpoint is not None:
         return LoopState.from_json(checkpoint.tree, checkpoint.progress)
-    # Every host makes the same variables, which as arrays of the host may go to any device.
-    tree = jax.jit(initial_tree, out_shardings=everywhere)(jax.device_get(initialize()))
-    return LoopState(tree["state"], tree["best"])
+    return initial.make()
 
 
 def _calls(
@@ -429,8 +422,10 @@ def _calls(
 
 
 def _say(line: str) -> None:
-    """Prints a line on stderr, above the progress bar."""
-    optional_import("tqdm", "training.fit").tqdm.write(line, file=sys.stderr)
+    """Prints a line on the first host's stderr, above the progress bar."""
+    bars = optional_import("tqdm", "training.fit").tqdm
+    if is_first():
+        bars.write(line, file=sys.stderr)
 
 
 def _progress_bar(steps: int, start: int) -> tqdm.tqdm:
@@ -440,7 +435,7 @@ def _progress_bar(steps: int, start: int) -> tqdm.tqdm:
         total=steps,
         initial=start,
         desc="compiling",
-        disable=not parallel.is_first(),
+        disable=not is_first(),
         unit="step",
         mininterval=interval,
         maxinterval=2 * interval,

@@ -20,7 +20,8 @@ import jax
 
 from vaeflow._util.files import is_local, optional_import, read_json, read_json_lines, write_json
 from vaeflow.sharing import save
-from vaeflow.training.parallel import is_first
+from vaeflow.training.fingerprint import difference, different
+from vaeflow.training.hosts import is_first
 
 if TYPE_CHECKING:
     from etils import epath
@@ -120,6 +121,11 @@ class RunDirectory:
         return self.path / "model.safetensors"
 
     @property
+    def fingerprint_file(self) -> epath.Path:
+        """The fingerprint of data, model and options; see `vaeflow.training.fingerprint`."""
+        return self.path / "fingerprint.json"
+
+    @property
     def report_file(self) -> epath.Path:
         """The result of the run, written last: its presence marks a finished run."""
         return self.path / "report.json"
@@ -129,8 +135,12 @@ class RunDirectory:
         return self.earlier_seconds + time.monotonic() - self.opened_at
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, without one that a kill left half-written."""
-        return read_json_lines(self.metrics_file)
+        """The lines of `metrics.jsonl`, without one that a kill left half-written.
+
+        Raises:
+          ValueError: If another line isn't one; the message names it.
+        """
+        return _read_metrics(self.metrics_file)
 
     def read_report(self) -> dict[str, Any] | None:
         """The report of a finished run, None if the run isn't finished.
@@ -138,7 +148,39 @@ class RunDirectory:
         Raises:
           ValueError: If `report.json` isn't one.
         """
-        return read_json(self.report_file)
+        report = read_json(self.report_file)
+        if report is not None:
+            _check_report(self.report_file, report)
+        return report
+
+    def check_fingerprint(self, fingerprint: Mapping[str, Any]) -> bool:
+        """Checks that the run in this directory is of the same data, model and options.
+
+        Args:
+          fingerprint: All of the fingerprint, or some of its entries.
+
+        Returns:
+          Whether there is a fingerprint to compare with: runs of earlier versions have none.
+
+        Raises:
+          ValueError: With the differences.
+        """
+        before = read_json(self.fingerprint_file)
+        if before is None:
+            return False
+        before = {name: before.get(name) for name in fingerprint}
+        if before != fingerprint:
+            raise ValueError(
+                f"{self.path} holds a run of other data, another model or other options "
+                f"({difference(before, fingerprint)}); go on with the same or give another "
+                "directory"
+            )
+        return True
+
+    def write_fingerprint(self, fingerprint: Mapping[str, Any]) -> None:
+        """Writes `fingerprint.json`, on the first host, unless it is there already."""
+        if is_first() and read_json(self.fingerprint_file) != fingerprint:
+            write_json(self.fingerprint_file, fingerprint)
 
     def write_model(
         self, variables: Mapping[str, Any], shape: tuple[int, ...] | Mapping[str, tuple[int, ...]]
@@ -199,7 +241,12 @@ class RunDirectory:
 
 
 def open_run_directory(
-    path: str, config: Any, *, experiment: str = "", preset: str = ""
+    path: str,
+    config: Any,
+    *,
+    experiment: str = "",
+    preset: str = "",
+    later: Mapping[str, str] | None = None,
 ) -> RunDirectory:
     """Opens the directory of a run, new or not.
 
@@ -211,13 +258,17 @@ def open_run_directory(
       config: The configuration, a dataclass, written to `config.json`.
       experiment: Name of the experiment.
       preset: Name of the preset.
+      later: Fields of the configuration that only a later stage of the run uses, each with a
+        pattern of files, relative to the directory: as long as none exists, that stage hasn't
+        begun, and the field may be replaced.
 
     Returns:
       The directory, which now exists.
 
     Raises:
       OSError: If it can't be written.
-      ValueError: If it holds a run of another configuration; the message shows the difference.
+      ValueError: If it holds a run of another configuration; the message shows the difference. If
+        the path is of a kind that isn't known, or needs a package that isn't installed.
     """
     root = _path(path)
     settings = json.loads(json.dumps(dataclasses.asdict(config)))
@@ -226,13 +277,19 @@ def open_run_directory(
         before = read_json(root / "config.json")
         records = _records(root)
         if before != now:
-            started = any(records) or (root / "report.json").exists()
-            if before is not None and started:
-                raise ValueError(
-                    f"workdir {path} holds a run of another configuration "
-                    f"({_difference(before, now)}); give the same options again or another "
-                    "--workdir"
-                )
+            finished = (root / "report.json").exists()
+            if before is not None and (any(records) or finished):
+                begun = [
+                    name
+                    for name in different(before, now)
+                    if finished or not _is_to_come(root, name, later or {})
+                ]
+                if begun:
+                    raise ValueError(
+                        f"workdir {path} holds a run of another configuration "
+                        f"({difference(before, now)}); give the same options again or another "
+                        "--workdir"
+                    )
             if is_first():
                 (root / "figures").mkdir(parents=True, exist_ok=True)
                 write_json(root / "config.json", now)
@@ -243,10 +300,14 @@ def open_run_directory(
         config=settings,
         opened_at=time.monotonic(),
         # Parts count the seconds of the whole run.
-        earlier_seconds=max(
-            (lines[-1].get("wall_seconds", 0.0) for lines in records if lines), default=0.0
-        ),
+        earlier_seconds=max((lines[-1]["wall_seconds"] for lines in records if lines), default=0.0),
     )
+
+
+def _is_to_come(root: epath.Path, name: str, later: Mapping[str, str]) -> bool:
+    """Whether a dotted name is that of a field of a stage that hasn't begun."""
+    _, field, *_ = [*name.split("."), ""]
+    return field in later and not any(root.glob(later[field]))
 
 
 def _records(root: epath.Path) -> list[list[dict[str, Any]]]:
@@ -258,7 +319,42 @@ def _records(root: epath.Path) -> list[list[dict[str, Any]]]:
     for path in root.glob("*/metrics.jsonl"):
         if not (path.parent / "config.json").exists():
             paths.append(path)
-    return [read_json_lines(path) for path in paths]
+    return [_read_metrics(path) for path in paths]
+
+
+def _read_metrics(path: epath.Path) -> list[dict[str, Any]]:
+    lines = read_json_lines(path)
+    for place, line in enumerate(lines, 1):
+        own = [line.get("step"), line.get("wall_seconds")]
+        others = [value for value in line.values() if value is not None]  # null isn't finite
+        if not all(map(_is_number, own + others)):
+            raise ValueError(
+                f"{path}, line {place} must have step, wall_seconds and other numbers, got "
+                f"{json.dumps(line)[:80]}"
+            )
+    return lines
+
+
+def _check_report(path: epath.Path, report: Mapping[str, Any]) -> None:
+    """Checks that a report has the entries that are read, with their types."""
+    metrics, expected = report.get("metrics"), report.get("expected")
+    checks = {
+        "metrics, numbers by name": isinstance(metrics, dict)
+        and all(value is None or _is_number(value) for value in metrics.values()),
+        "expected, each with value and source": isinstance(expected, dict)
+        and all(
+            isinstance(figure, dict) and _is_number(figure.get("value")) and "source" in figure
+            for figure in expected.values()
+        ),
+        "wall_seconds, a number": _is_number(report.get("wall_seconds")),
+    }
+    for entry, holds in checks.items():
+        if not holds:
+            raise ValueError(f"{path} must have {entry}; without it the run is measured again")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def finite_or_none(value: Any) -> float | None:
@@ -267,10 +363,33 @@ def finite_or_none(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+_PACKAGES_OF_STORES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
+
+
 def _path(path: str) -> epath.Path:
-    """A path, absolute if it is local; the name of a store stays as it is."""
-    root = optional_import("etils.epath", "training.open_run_directory", "etils").Path(path)
-    return root.expanduser().resolve() if is_local(path) else root
+    """A path, absolute if it is local; the name of a store stays as it is.
+
+    Raises:
+      ValueError: If the kind of store isn't known, or its package isn't installed.
+    """
+    make = optional_import("etils.epath", "training.open_run_directory", "etils").Path
+    if is_local(path):
+        return make(path).expanduser().resolve()
+    kind = path.partition("://")[0]
+    try:
+        root = make(path)
+        root.exists()
+    except KeyError:
+        known = ", ".join(f"{name}://" for name in _PACKAGES_OF_STORES)
+        raise ValueError(
+            f"workdir {path} must be a local path or one of {known}, got {kind}://"
+        ) from None
+    except ImportError as error:
+        package = _PACKAGES_OF_STORES.get(kind, str(error))
+        raise ValueError(
+            f"workdir {path} needs a package that isn't installed: pip install {package}"
+        ) from None
+    return root
 
 
 @contextlib.contextmanager
@@ -280,31 +399,6 @@ def _usable(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(f"workdir {path} can't be used: {error.strerror or error}") from error
-
-
-def _difference(before: Any, now: Any) -> str:
-    """The differences of two JSON values, such as "train.steps: 100 there, 200 here"."""
-    old, new = flatten_config(before), flatten_config(now)
-    return ", ".join(
-        f"{name.removeprefix('config.')}: {_shown(old, name)} there, {_shown(new, name)} here"
-        for name in dict.fromkeys([*old, *new])
-        if _shown(old, name) != _shown(new, name)
-    )
-
-
-def flatten_config(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted names."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    flat = {}
-    for name, item in value.items():
-        flat |= flatten_config(item, f"{prefix}.{name}" if prefix else name)
-    return flat
-
-
-def _shown(flat: Mapping[str, Any], name: str) -> str:
-    """A value as JSON, "nothing" where it is missing."""
-    return json.dumps(flat[name]) if name in flat else "nothing"
 
 
 def _versions() -> dict[str, str]:
