@@ -28,6 +28,7 @@ from experiments._checks import (  # noqa: F401, for the experiments
     check_numbers,
 )
 from experiments._process import make_output_unfailing, quieten
+from vaeflow._util.messages import shown
 from vaeflow.sharing import load, save
 from vaeflow.training import (
     FitResult,
@@ -58,7 +59,7 @@ FAILURES = (
     jax.errors.JaxRuntimeError,
 )
 """Errors of a run that are said in a line."""
-LONGEST = 1000
+LONGEST = 450
 """Characters of such a line."""
 
 
@@ -250,7 +251,7 @@ def execute(
             text = " ".join((str(error) or type(error).__name__).split())
             if isinstance(error, OSError) and error.errno and not error.filename:
                 text = f"workdir {workdir} can't be used: {error.strerror}"
-            say(f"error: {text if len(text) <= LONGEST else text[:LONGEST] + ' ...'}")
+            say(f"error: {shown(text, LONGEST)}")
             return 1
     return 0
 
@@ -321,10 +322,10 @@ def parse(
         )
     except SystemExit as stop:
         if stop.code not in (0, None):
-            say(f"error: {one_line(console.getvalue())}; --help lists every option")
+            say(f"error: {shown(one_line(console.getvalue()), LONGEST)}; --help lists every option")
         raise
     except ValueError as error:  # raised by the configuration
-        say(f"error: {error}")
+        say(f"error: {shown(error, LONGEST)}")
         raise SystemExit(2) from None
     return CommandLine(
         parsed.preset,
@@ -378,8 +379,8 @@ def one_line(console: str) -> str:
 def summarize(report: Mapping[str, Any], workdir: str) -> None:
     """Prints a report's metrics, each with the figure expected."""
     for name, value in report["metrics"].items():
-        shown = "not finite" if value is None else f"{value:.4g}"
-        line = f"{name}: {shown}"
+        text = "not finite" if value is None else f"{value:.4g}"
+        line = f"{name}: {text}"
         if name in report["expected"]:
             expected = report["expected"][name]
             line += f" (expected {expected['value']:.4g}, {expected['source']})"

@@ -12,7 +12,7 @@ import pytest
 
 import vaeflow as vf
 from tests.golden import golden_runs, models, orders, stored
-from vaeflow.training.run_directory import read_json
+from vaeflow._util.reading import read_json
 
 MODELS = stored.FILES / "models"
 CONFIGS = stored.FILES / "configs"

@@ -78,46 +78,6 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: Any) -> dict[str, Any] | None:
-    """Reads a file that holds a JSON object, None if there is no file.
-
-    Raises:
-      ValueError: If it holds anything else; the message names the file.
-    """
-    if not path.exists():
-        return None
-    return _json_object(path.read_bytes(), f"{path}")
-
-
-def read_json_lines(path: Any) -> list[dict[str, Any]]:
-    """Reads one JSON object a line, none if there is no file; a last line cut short is dropped.
-
-    Raises:
-      ValueError: If another line is anything else; the message names the file and the line.
-    """
-    if not path.exists():
-        return []
-    *lines, last = path.read_bytes().split(b"\n")
-    values = [_json_object(line, f"{path}, line {place}") for place, line in enumerate(lines, 1)]
-    with contextlib.suppress(ValueError):
-        values.append(_json_object(last, ""))
-    return values
-
-
-def _json_object(content: bytes, place: str) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except UnicodeDecodeError:
-        raise ValueError(f"{place} isn't JSON: it has bytes that aren't UTF-8") from None
-    except RecursionError:
-        raise ValueError(f"{place} isn't JSON of a run: its values are nested too deeply") from None
-    except ValueError as error:  # also numbers of too many digits
-        raise ValueError(f"{place} isn't JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{place} must hold a JSON object, got {json.dumps(value)[:40]}")
-    return value
-
-
 def _sync_folder(folder: pathlib.Path) -> None:
     """Puts a rename on the disk, on systems that open folders."""
     with contextlib.suppress(OSError):

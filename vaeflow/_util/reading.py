@@ -204,3 +204,47 @@ def any_error_named() -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(reason(error)) from error
+
+
+def read_json(path: Any) -> dict[str, Any] | None:
+    """Reads a file that holds a JSON object, None if there is no file.
+
+    Raises:
+      ValueError: If it isn't a regular file, is too large or holds anything else; the message
+        names the file.
+    """
+    if not path.exists():
+        return None
+    return _json_object(_read_all(path), shown(path))
+
+
+def read_json_lines(path: Any) -> list[dict[str, Any]]:
+    """Reads one JSON object a line, none if there is no file; a last line cut short is dropped.
+
+    Raises:
+      ValueError: If it isn't a regular file, or another line is anything else; the message names
+        the file and the line.
+    """
+    if not path.exists():
+        return []
+    *lines, last = _read_all(path).split(b"\n")
+    name = shown(path)
+    values = [_json_object(line, f"{name}, line {place}") for place, line in enumerate(lines, 1)]
+    with contextlib.suppress(ValueError):
+        values.append(_json_object(last, name))
+    return values
+
+
+def _read_all(path: Any) -> bytes:
+    with open_regular(path) as (stream, size):
+        return stream.read(size)
+
+
+def _json_object(content: bytes, place: str) -> dict[str, Any]:
+    try:
+        value = parse_json(content)
+    except ValueError as error:
+        raise ValueError(f"{place} isn't JSON of a run: {reason(error)}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{place} must hold a JSON object, got {shown(repr(value), 40)}")
+    return value

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vaeflow._util.files import optional_import
+from vaeflow._util.messages import shown
 from vaeflow.training.hosts import is_first
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ class Checkpoints:
             reason = _summary(error)
             _await_failed_operations()
             raise OSError(
-                f"no checkpoint can be written to {self._path} ({reason}); those there stay as "
-                "they are, and the same command goes on from the last one"
+                f"no checkpoint can be written to {shown(self._path)} ({reason}); those there stay"
+                " as they are, and the same command goes on from the last one"
             ) from error
 
     def restore_latest(self, abstract: PyTree) -> tuple[Checkpoint | None, list[str]]:
@@ -138,8 +139,8 @@ class Checkpoints:
                 for bad, reason in reasons.items()
             ]
         if reasons:
-            shown = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
-            raise ValueError(f"no checkpoint in {self._path} can be read ({shown})")
+            problems = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
+            raise ValueError(f"no checkpoint in {shown(self._path)} can be read ({problems})")
         return None, []
 
     def _restore(self, step: int, abstract: PyTree) -> Checkpoint:

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from vaeflow._util.files import is_local, optional_import, read_json, read_json_lines, write_json
+from vaeflow._util.files import is_local, optional_import, write_json
+from vaeflow._util.messages import shown
+from vaeflow._util.reading import read_json, read_json_lines
 from vaeflow.sharing import save
 from vaeflow.training.fingerprint import difference, different
 from vaeflow.training.hosts import is_first
@@ -59,8 +61,8 @@ def run_lock(path: str) -> Iterator[None]:
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode().strip() or "of unknown number"
             raise ValueError(
-                f"workdir {path} is in use by process {holder}; wait for it, or give another "
-                "--workdir"
+                f"workdir {shown(path)} is in use by process {holder}; wait for it, or give"
+                " another --workdir"
             ) from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
@@ -171,7 +173,7 @@ class RunDirectory:
         before = {name: before.get(name) for name in fingerprint}
         if before != fingerprint:
             raise ValueError(
-                f"{self.path} holds a run of other data, another model or other options "
+                f"{shown(self.path)} holds a run of other data, another model or other options "
                 f"({difference(before, fingerprint)}); go on with the same or give another "
                 "directory"
             )
@@ -286,7 +288,7 @@ def open_run_directory(
                 ]
                 if begun:
                     raise ValueError(
-                        f"workdir {path} holds a run of another configuration "
+                        f"workdir {shown(path)} holds a run of another configuration "
                         f"({difference(before, now)}); give the same options again or another "
                         "--workdir"
                     )
@@ -329,7 +331,7 @@ def _read_metrics(path: epath.Path) -> list[dict[str, Any]]:
         others = [value for value in line.values() if value is not None]  # null isn't finite
         if not all(map(_is_number, own + others)):
             raise ValueError(
-                f"{path}, line {place} must have step, wall_seconds and other numbers, got "
+                f"{shown(path)}, line {place} must have step, wall_seconds and other numbers, got "
                 f"{json.dumps(line)[:80]}"
             )
     return lines
@@ -350,7 +352,9 @@ def _check_report(path: epath.Path, report: Mapping[str, Any]) -> None:
     }
     for entry, holds in checks.items():
         if not holds:
-            raise ValueError(f"{path} must have {entry}; without it the run is measured again")
+            raise ValueError(
+                f"{shown(path)} must have {entry}; without it the run is measured again"
+            )
 
 
 def _is_number(value: Any) -> bool:
@@ -382,12 +386,12 @@ def _path(path: str) -> epath.Path:
     except KeyError:
         known = ", ".join(f"{name}://" for name in _PACKAGES_OF_STORES)
         raise ValueError(
-            f"workdir {path} must be a local path or one of {known}, got {kind}://"
+            f"workdir {shown(path)} must be a local path or one of {known}, got {kind}://"
         ) from None
     except ImportError as error:
         package = _PACKAGES_OF_STORES.get(kind, str(error))
         raise ValueError(
-            f"workdir {path} needs a package that isn't installed: pip install {package}"
+            f"workdir {shown(path)} needs a package that isn't installed: pip install {package}"
         ) from None
     return root
 
@@ -398,7 +402,7 @@ def _usable(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(f"workdir {path} can't be used: {error.strerror or error}") from error
+        raise OSError(f"workdir {shown(path)} can't be used: {error.strerror or error}") from error
 
 
 def _versions() -> dict[str, str]:
