@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.checks import as_array, bound
 from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, Sigmoid
 from vaeflow.nn.normalization import actnorm_parameters
 
@@ -39,6 +40,17 @@ class Wrapped(nn.Module):
         """Number of classes where the context is a label."""
         return self.flow.num_classes
 
+    @bound
+    def __call__(
+        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
+    ) -> Bijector:
+        """Builds the bijector, forward from noise to data; arguments as the flow inside."""
+        return self.bijector(context, None if data is None else as_array("data", data))
+
+    def bijector(self, context: Array | None, data: Array | None) -> Bijector:
+        """Builds the bijector; arguments as in a call."""
+        raise NotImplementedError
+
 
 class BoundedFlow(Wrapped):
     """Ends a flow with a sigmoid, so that every dimension of the data lies in an interval.
@@ -59,14 +71,12 @@ class BoundedFlow(Wrapped):
     lower: float
     upper: float
 
-    def __call__(
-        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
-    ) -> Bijector:
-        """Builds the bijector, forward from noise to data; arguments as the flow inside."""
-        bound = Sigmoid(self.lower, self.upper, event_ndims=len(self.event_shape))
+    def bijector(self, context, data) -> Bijector:
+        """Builds the bijector; arguments as in a call."""
+        interval = Sigmoid(self.lower, self.upper, event_ndims=len(self.event_shape))
         if data is not None:
-            data = bound.inverse(data)
-        return Chain([bound, self.flow(context=context, data=data)])
+            data = interval.inverse(data)
+        return Chain([interval, self.flow(context=context, data=data)])
 
 
 class StandardizedFlow(Wrapped):
@@ -91,10 +101,8 @@ class StandardizedFlow(Wrapped):
     learned: bool = True
 
     @nn.compact
-    def __call__(
-        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
-    ) -> Bijector:
-        """Builds the bijector, forward from noise to data; arguments as the flow inside."""
+    def bijector(self, context, data) -> Bijector:
+        """Builds the bijector; arguments as in a call."""
         if self.is_initializing():
             shift, log_scale = self._initial(data)
             if self.learned:

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.arrays import LOCAL, Axis, require, row_keys
+from vaeflow._util.arrays import LOCAL, Axis, row_keys
+from vaeflow._util.checks import require
 from vaeflow.distributions import Concrete
 from vaeflow.distributions.grouped import groups_of
 from vaeflow.estimators import evidence, infer

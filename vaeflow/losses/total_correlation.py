@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.arrays import LOCAL, Axis, require
+from vaeflow._util.arrays import LOCAL, Axis
+from vaeflow._util.checks import entry, require
 from vaeflow.distributions.grouped import per_dim_log_prob
 from vaeflow.estimators import aggregate_log_densities, evidence
 from vaeflow.losses.elbo import bits_of
@@ -165,7 +166,7 @@ def _decompose(model, variables, batch, rng, axis, dataset_size, context_key) ->
             "total correlations are defined for posteriors and priors of the same independent "
             f"dimensions, normal or Concrete; got {posterior.name} and {prior.name}"
         )
-    index = batch["index"]
+    index = entry(batch, "index")
     same = index[:, None] == axis.gather(index)[None, :]
     aggregate = aggregate_log_densities(axis.gather(posterior), z, same, dataset_size)
     conditional = sum(jnp.sum(value, axis=-1) for value in log_q.values())

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.arrays import LOCAL, Axis, require
+from vaeflow._util.arrays import LOCAL, Axis
+from vaeflow._util.checks import as_array, entry, require
 from vaeflow.estimators import split_rows
 from vaeflow.losses.elbo import bits_of
 from vaeflow.models import CodeModel, submodel
@@ -46,7 +47,7 @@ def code_evidence(
 ) -> CodeEvidence:
     """Encodes images and evaluates the model at their codes; arguments as for `vq_vae`."""
     require(model, "quantize")
-    images = batch["image"]
+    images = as_array("image", entry(batch, "image"))
     first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")
     levels, state = model.apply(
@@ -122,7 +123,7 @@ def vq_vae(
         math.prod(level.indices.shape[1:]) * math.log(level.counts.shape[-1])
         for level in codes.levels
     )
-    bits = bits_of(batch["image"])
+    bits = bits_of(entry(batch, "image"))
     metrics = {
         "reconstruction": reconstruction,
         "reconstruction_per_dim": reconstruction / bits,

@@ -10,11 +10,18 @@ from collections.abc import Callable
 
 import distrax
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import row_keys
+from vaeflow._util.checks import (
+    as_array,
+    bound,
+    check_count,
+    check_finite,
+    check_keys,
+    check_rows,
+)
 from vaeflow.distributions import Transformed, standard_normal
 from vaeflow.typing import Flow, Preprocessor, Prior
 
@@ -39,6 +46,7 @@ class FlowModel(nn.Module):
     dequantizer: Preprocessor | None = None
     base: Prior | None = None
 
+    @bound
     def __call__(
         self,
         data: Array | None = None,
@@ -63,9 +71,13 @@ class FlowModel(nn.Module):
           A distribution over ``[*event]`` with the batch axes of the context.
 
         Raises:
-          ValueError: If the base's events don't have the shape of the flow's noise.
+          ValueError: If the base's events don't have the shape of the flow's noise, or the data or
+            the context doesn't fit.
         """
         del encoder
+        if data is not None:
+            data = as_array("data", data)
+            check_finite("data", data)
         if self.is_initializing() and data is not None and self.dequantizer is not None:
             data = self.dequantizer(data, row_keys(self.make_rng("params"), len(data))).values
         bijector = self._bijector(context, data)
@@ -85,6 +97,7 @@ class FlowModel(nn.Module):
         del values
         self(latents, context=context)
 
+    @bound
     def noise(
         self,
         *,
@@ -93,7 +106,9 @@ class FlowModel(nn.Module):
         temperature: float = 1.0,
     ) -> distrax.Distribution:
         """Builds the distribution of the noise; arguments and errors as in a call."""
-        batch = batch_shape if context is None else _batch_of(self.flow, context)
+        batch = (
+            batch_shape if context is None else _batch_of(self.flow, as_array("context", context))
+        )
         if self.base is None:
             return standard_normal(self.flow.noise_shape, batch, temperature)
         noise = self.base(context=context, batch_shape=batch, temperature=temperature)
@@ -110,6 +125,7 @@ class FlowModel(nn.Module):
         )
         return self.flow(context=None if for_base else context, data=data)
 
+    @bound
     def log_prob(
         self, data: Array, rng: Array | None = None, *, context: Array | None = None
     ) -> Float[Array, " batch"]:
@@ -125,13 +141,16 @@ class FlowModel(nn.Module):
           context: One for each row, or None.
 
         Raises:
-          ValueError: If there is a dequantizer but no key, or integer data but no dequantizer.
+          ValueError: If there is a dequantizer but no key, integer data but no dequantizer, or a
+            context that isn't one for each row.
         """
         values, log_det = self._values(data, rng)
         # A flow that estimates its log-determinants draws noise for each row of the data.
-        density = Transformed(self.noise(context=context), self._bijector(context, values))
+        bijector = self._bijector_of(values, context)
+        density = Transformed(self.noise(context=context), bijector)
         return density.log_prob(values) + log_det
 
+    @bound
     def sample(
         self,
         rng: Array,
@@ -150,22 +169,38 @@ class FlowModel(nn.Module):
 
         Returns:
           Examples of shape ``[num_samples, *batch, *event]``.
+
+        Raises:
+          ValueError: If the key isn't typed, or there is no number of samples or not a context.
         """
+        check_keys(rng)
+        check_count("num_samples", num_samples, 0)
         distribution = self(context=context, temperature=temperature)
         return self._quantized(distribution.sample(seed=rng, sample_shape=num_samples))
 
+    @bound
     def encode(
         self, data: Array, rng: Array | None = None, *, context: Array | None = None
     ) -> Float[Array, "batch *noise"]:
         """Maps examples to noise; arguments and errors as in `log_prob`."""
         values, _ = self._values(data, rng)
-        return self._bijector(context).inverse(values)
+        return self._bijector_of(values, context).inverse(values)
 
+    @bound
     def decode(self, noise: Float[Array, "batch *noise"], *, context: Array | None = None) -> Array:
         """Maps noise to examples: uint8 images with a dequantizer, real-valued data without."""
-        return self._quantized(self._bijector(context).forward(noise))
+        return self._quantized(self._bijector(context).forward(as_array("noise", noise)))
+
+    def _bijector_of(self, values: Array, context: Array | None) -> distrax.Bijector:
+        """The bijector of rows of values, checked to have a context for each or one for all."""
+        bijector = self._bijector(context, values)
+        if context is not None:
+            batch = values.shape[: values.ndim - len(self.flow.event_shape)]
+            check_rows(_batch_of(self.flow, as_array("context", context)), batch, "data")
+        return bijector
 
     def _values(self, data: Array, rng: Array | None) -> tuple[Array, Array]:
+        data = as_array("data", data)
         if self.dequantizer is None:
             if not jnp.issubdtype(data.dtype, jnp.floating):
                 raise ValueError(
@@ -182,7 +217,6 @@ class FlowModel(nn.Module):
 
 def _batch_of(flow: Flow, context: Array) -> tuple[int, ...]:
     """Batch axes of a context."""
-    shape = jnp.shape(context)
-    if jnp.issubdtype(jax.dtypes.result_type(context), jnp.integer):
-        return shape
-    return shape[: len(shape) - flow.context_ndims]
+    if jnp.issubdtype(context.dtype, jnp.integer):
+        return context.shape
+    return context.shape[: max(context.ndim - flow.context_ndims, 0)]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from vaeflow._util.checks import as_array
 from vaeflow.distributions import standard_normal
 from vaeflow.typing import Flow
 
@@ -184,6 +185,7 @@ def quantize_levels(images: Array, bits: int) -> Array:
       ValueError: If the images aren't uint8 [batch, height, width, channel], or bits isn't in
         1, ..., 8.
     """
+    images = as_array("images", images)
     if not 1 <= bits <= 8:
         raise ValueError(f"bits must be in 1, ..., 8, got {bits}")
     if images.dtype != jnp.uint8 or images.ndim != 4:
