@@ -6,6 +6,7 @@ a check of values raises where they are known, and elsewhere makes the result Na
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -132,6 +133,29 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+AT_LEAST_NONE = ("num_probes", "num_blocks")
+"""Counts that may be zero."""
+
+
+def check_sizes(module: nn.Module) -> None:
+    """Checks the fields of a module that are counts and sizes, one or a sequence of them.
+
+    Raises:
+      ValueError: If one isn't an integer in range.
+    """
+    for field in dataclasses.fields(module):
+        name, value = field.name, getattr(module, field.name)
+        if value is None or not (name.startswith("num_") or name in SIZES):
+            continue
+        for size in value if isinstance(value, (tuple, list)) else (value,):
+            least = 0 if name in AT_LEAST_NONE else 1
+            check_count(f"{type(module).__name__}: {name}", size, least)
+
+
+SIZES = ("hidden_sizes", "hidden_features", "latent_sizes", "event_shape", "image_shape")
+"""Names of fields that are sizes."""
 
 
 def check_number(

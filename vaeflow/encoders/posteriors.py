@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.checks import check_sizes
 from vaeflow.distributions import Concrete, FullGaussian, Grouped, Transformed, standard_normal
 from vaeflow.typing import Flow, Posterior
 
@@ -23,6 +24,10 @@ class _Head(nn.Module):
     """A head over `num_latents` latents, whose default prior is a standard normal."""
 
     has_density: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_sizes(self)
+        super().__post_init__()
 
     def standard(self, temperature: float = 1.0) -> distrax.Distribution:
         """Builds the default prior: a standard normal, its deviation times a temperature."""

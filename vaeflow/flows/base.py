@@ -16,7 +16,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.checks import as_array, bound, check_context, check_finite, one_hot_labels
+from vaeflow._util.checks import (
+    as_array,
+    bound,
+    check_context,
+    check_finite,
+    check_sizes,
+    one_hot_labels,
+)
 from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, Inverse, Scan
 from vaeflow.typing import FlowStep
 
@@ -131,6 +138,7 @@ class Flow(nn.Module):
             of no class.
         """
         self.check_fields()
+        check_sizes(self)
         return self.bijector(context, data)
 
     @nn.compact
@@ -157,7 +165,7 @@ class Flow(nn.Module):
         # Networks, and loops above all, needn't be sound for NaN.
         zeros = jnp.zeros(self.noise_shape)
         marks = jnp.where(inside.reshape(inside.shape + (1,) * zeros.ndim), zeros, jnp.nan)
-        return Chain([bijector, ElementwiseAffine(zeros, marks, event_ndims=zeros.ndim)])
+        return Chain([bijector, ElementwiseAffine(marks, marks, event_ndims=zeros.ndim)])
 
     def build(
         self, context: Array | None, data: Array | None, batch_shape: tuple[int, ...]

@@ -56,10 +56,10 @@ class MLP(nn.Module):
     def context_features(self, params: dict[str, Any], channels: int, given: int) -> int:
         """Number of features of the context of parameters for inputs of so many channels.
 
-        Without channels a single input may be one feature or none: then the answer is `given`.
+        Without channels a single input may be one feature or none: one where one is `given`.
         """
         inputs = params["Dense_0"]["kernel"].shape[0]
-        return given if channels == 0 and inputs == 1 and given < 2 else inputs - channels
+        return int(given == 1) if channels == 0 and inputs == 1 else inputs - channels
 
 
 class GlowNetwork(nn.Module):
