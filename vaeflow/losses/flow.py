@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import LOCAL, Axis, row_keys
-from vaeflow._util.checks import as_array, context_of, entry, require
+from vaeflow._util.checks import as_array, check_number, context_of, entry, require
 from vaeflow.estimators import importance_diagnostics, target_diagnostics
 from vaeflow.typing import Aux
 
@@ -104,6 +104,7 @@ def reverse_kl(
       those of `vaeflow.estimators.ImportanceDiagnostics` at beta = 1, all for the whole batch.
     """
     del train
+    beta = check_number("beta", beta, 0)
     log_q, energies = reverse_kl_terms(
         model, variables, batch, rng, energy=energy, context_key=context_key
     )
