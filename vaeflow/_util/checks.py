@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -89,6 +89,26 @@ def require(model: nn.Module, method: str) -> None:
         )
 
 
+def check_part(name: str, part: Any, role: str, needed: Sequence[str]) -> None:
+    """Checks that a part of a model has what the model needs of it.
+
+    Args:
+      name: Name of the field.
+      part: The part.
+      role: What it is to be, for the message.
+      needed: Names of attributes and methods.
+
+    Raises:
+      ValueError: If the part lacks one.
+    """
+    missing = [each for each in needed if not hasattr(part, each)]
+    if missing:
+        raise ValueError(
+            f"{name} must be {role}, got a {type(part).__name__}, which has no "
+            f"{', no '.join(missing)}"
+        )
+
+
 def entry(batch: Mapping[str, Any], name: str) -> Any:
     """Returns an entry of a batch.
 
@@ -156,6 +176,16 @@ def check_sizes(module: nn.Module) -> None:
 
 SIZES = ("hidden_sizes", "hidden_features", "latent_sizes", "event_shape", "image_shape")
 """Names of fields that are sizes."""
+
+
+def check_bits(bits: int) -> None:
+    """Checks a number of bits of an intensity.
+
+    Raises:
+      ValueError: If it isn't in 1, ..., 8.
+    """
+    if bits not in range(1, 9):
+        raise ValueError(f"bits must be in 1, ..., 8, got {bits}")
 
 
 def check_number(

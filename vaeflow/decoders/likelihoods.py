@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.checks import check_bits, check_sizes
 from vaeflow.distributions import (
     Bernoulli,
     ContinuousBernoulli,
@@ -29,6 +30,7 @@ class BernoulliLikelihood(nn.Module):
     """Bernoulli variables, with one logit each; for binarised images."""
 
     num_parameters = 1
+    value_kind = "binary"
 
     def __call__(self, numbers: Float[Array, "*batch height width channel parameter"]) -> Bernoulli:
         """Builds the distributions of images."""
@@ -46,6 +48,7 @@ class ContinuousBernoulliLikelihood(nn.Module):
     """Continuous Bernoulli variables on [-1/2, 1/2], one logit each; for dequantized images."""
 
     num_parameters = 1
+    value_kind = "reals"
 
     def __call__(
         self, numbers: Float[Array, "*batch height width channel parameter"]
@@ -78,6 +81,8 @@ class GaussianLikelihood(nn.Module):
 
     scale: float | None = None
     shared: bool = False
+
+    value_kind = "reals"
 
     @property
     def num_parameters(self) -> int:
@@ -138,6 +143,13 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
     num_components: int = 1
     bits: int = 8
 
+    value_kind = "levels"
+
+    def __post_init__(self):
+        check_sizes(self)
+        check_bits(self.bits)
+        super().__post_init__()
+
     @property
     def num_parameters(self) -> int:
         """Number of outputs of the network for each dimension."""
@@ -179,6 +191,12 @@ class CategoricalLikelihood(nn.Module):
     """
 
     bits: int = 8
+
+    value_kind = "levels"
+
+    def __post_init__(self):
+        check_bits(self.bits)
+        super().__post_init__()
 
     @property
     def num_parameters(self) -> int:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.arrays import row_keys
 from vaeflow._util.checks import as_array, bound, check_count, check_keys, encode_labels
-from vaeflow.models.preprocessing import Dequantized
+from vaeflow.models.preprocessing import Dequantized, check_observation
 
 PyTree = Any
 
@@ -67,7 +67,13 @@ class LatentVariableModel(nn.Module):
     A subclass has the fields `decoder`, `observation` and `num_classes`, as `VAE` describes them,
     and the methods `prior`, `infer` and `encode`; `posterior` too where q(z | x) is one
     distribution, which some objectives need. Its call initialises all parts from the first batch.
+
+    Raises a ValueError when it is made of a preprocessor and a likelihood that don't fit.
     """
+
+    def __post_init__(self):
+        check_observation(self.observation, self.decoder)
+        super().__post_init__()
 
     def observe(
         self, images: UInt8[Array, "batch height width channel"], rng: Array

@@ -20,9 +20,11 @@ from vaeflow._util.checks import (
     check_count,
     check_finite,
     check_keys,
+    check_part,
     check_rows,
 )
 from vaeflow.distributions import Transformed, standard_normal
+from vaeflow.models.preprocessing import FLOW_ATTRIBUTES
 from vaeflow.typing import Flow, Preprocessor, Prior
 
 
@@ -45,6 +47,34 @@ class FlowModel(nn.Module):
     flow: Flow
     dequantizer: Preprocessor | None = None
     base: Prior | None = None
+
+    def __post_init__(self):
+        check_part("flow", self.flow, "a flow", FLOW_ATTRIBUTES)
+        shape = tuple(self.flow.event_shape)
+        if self.dequantizer is not None:
+            role = "a preprocessor (a base goes to `base`)"
+            check_part("dequantizer", self.dequantizer, role, ("quantize", "bits"))
+            noise = getattr(self.dequantizer, "flow", self.flow)
+            if len(shape) != 3 or tuple(noise.event_shape) != shape:
+                raise ValueError(
+                    "flow must be one of the dequantizer's images, (height, width, channel), got "
+                    f"flow.event_shape={shape} and a {type(self.dequantizer).__name__} of "
+                    f"{tuple(noise.event_shape)}"
+                )
+        if self.base is not None:
+            check_part("base", self.base, "a base", ("needs_labels",))
+            noise = tuple(getattr(self.base, "event_shape", self.flow.noise_shape))
+            if noise != tuple(self.flow.noise_shape):
+                raise ValueError(
+                    "base must have events of the shape of the flow's noise, "
+                    f"{tuple(self.flow.noise_shape)}, got {noise}"
+                )
+        super().__post_init__()
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of the data."""
+        return tuple(self.flow.event_shape)
 
     @bound
     def __call__(

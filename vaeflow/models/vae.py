@@ -12,11 +12,11 @@ import flax.linen as nn
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.arrays import row_keys
-from vaeflow._util.checks import as_array, bound, check_count, encode_labels
+from vaeflow._util.checks import as_array, bound, check_count, check_part, encode_labels
 from vaeflow.distributions.grouped import WHOLE, groups_of, per_dim_kl, pieces_of
 from vaeflow.distributions.transformed import sample_per_example
 from vaeflow.models.base import Latents, LatentVariableModel
-from vaeflow.models.preprocessing import Dequantized
+from vaeflow.models.preprocessing import Dequantized, check_observation
 from vaeflow.typing import Preprocessor, Prior
 
 
@@ -46,6 +46,33 @@ class VAE(LatentVariableModel):
     observation: Preprocessor
     prior_model: Prior | None = None
     num_classes: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_part("encoder", self.encoder, "an Encoder", ("posterior",))
+        if self.prior_model is not None:
+            self._check_prior()
+
+    def _check_prior(self) -> None:
+        prior, latents = self.prior_model, self.encoder.posterior.num_latents
+        check_part("prior_model", prior, "a prior", ("needs_labels", "initialize"))
+        shape = getattr(prior, "event_shape", (latents,))
+        if tuple(shape) != (latents,):
+            raise ValueError(
+                f"prior_model must have events of the shape of the latents, {(latents,)}, got a "
+                f"{type(prior).__name__} of {tuple(shape)}"
+            )
+        images = tuple(getattr(prior, "image_shape", None) or self.decoder.image_shape)
+        if images != tuple(self.decoder.image_shape):
+            raise ValueError(
+                f"prior_model must have the images of the decoder, {self.decoder.image_shape}, got "
+                f"{images}"
+            )
+        classes = getattr(prior, "num_classes", None) or self.num_classes
+        if prior.needs_labels and (self.num_classes is None or classes != self.num_classes):
+            raise ValueError(
+                f"num_classes must be that of the prior's labels, {classes}, got {self.num_classes}"
+            )
 
     @bound
     def __call__(
@@ -193,6 +220,10 @@ class AutoEncoder(nn.Module):
     num_latents: int
     decoder: nn.Module
     observation: Preprocessor
+
+    def __post_init__(self):
+        check_observation(self.observation, self.decoder)
+        super().__post_init__()
 
     @nn.compact
     def __call__(

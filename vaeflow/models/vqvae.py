@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from vaeflow._util.arrays import LOCAL, Axis, row_keys
 from vaeflow._util.checks import as_array, bound
-from vaeflow.models.preprocessing import Dequantized
+from vaeflow.models.preprocessing import Dequantized, check_observation
 from vaeflow.nn import Conv, relu
 from vaeflow.nn.autoregressive_map import resize_nearest
 from vaeflow.typing import Preprocessor, Quantizer
@@ -36,7 +36,13 @@ class CodeAutoEncoder(nn.Module):
 
     A subclass has the fields `decoder` and `observation`, as `VQVAE` describes them, and
     `quantizers`, and the methods `quantize` and `merge`.
+
+    Raises a ValueError when it is made of a preprocessor and a likelihood that don't fit.
     """
+
+    def __post_init__(self):
+        check_observation(self.observation, self.decoder)
+        super().__post_init__()
 
     @bound
     def __call__(
