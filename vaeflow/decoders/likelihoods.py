@@ -21,6 +21,7 @@ from vaeflow.distributions import (
     DiscretizedLogisticMixture,
     PixelCategorical,
 )
+from vaeflow.nn.normalization import column_statistics
 
 LEAST_PROBABILITY = 1e-3
 """Bound on the initial probability of a value that the first batch lacks in a dimension."""
@@ -114,10 +115,10 @@ class GaussianLikelihood(nn.Module):
         self, data: Float[Array, "rows height width channel"]
     ) -> Float[Array, "height width channel parameter"]:
         """The means of the data, and where each dimension has a scale, their deviations."""
-        mean = jnp.mean(data, axis=0)
+        mean, deviation = column_statistics(data)
         if self.num_parameters == 1:
             return mean[..., None]
-        deviation = jnp.maximum(jnp.std(data, axis=0), 2 * SMALLEST_SCALE)
+        deviation = jnp.maximum(deviation, 2 * SMALLEST_SCALE)
         raw = jnp.log(jnp.expm1(deviation - SMALLEST_SCALE))
         return jnp.stack([mean, raw], axis=-1)
 
@@ -168,7 +169,8 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
         self, data: Float[Array, "rows height width channel"]
     ) -> Float[Array, "height width channel parameter"]:
         """Means spread over two deviations of the data, with matching scales and equal weights."""
-        mean, deviation = jnp.mean(data, axis=0), jnp.maximum(jnp.std(data, axis=0), 0.01)
+        mean, deviation = column_statistics(data)
+        deviation = jnp.maximum(deviation, 0.01)
         steps = (
             jnp.linspace(-1, 1, self.num_components) if self.num_components > 1 else jnp.zeros(1)
         )

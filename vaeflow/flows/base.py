@@ -74,6 +74,8 @@ def initial_data(
         raise ValueError(
             f"data must have shape (batch, {', '.join(map(str, event_shape))}), got {data.shape}"
         )
+    if not len(data):
+        raise ValueError(f"data must have a row or more in init, got shape {data.shape}")
     check_finite("data", data)
     return data.astype(jnp.float32)
 

@@ -107,7 +107,8 @@ class FlowModel(nn.Module):
         del encoder
         if data is not None:
             data = as_array("data", data)
-            check_finite("data", data)
+            if self.is_initializing():
+                check_finite("data", data)
         if self.is_initializing() and data is not None and self.dequantizer is not None:
             data = self.dequantizer(data, row_keys(self.make_rng("params"), len(data))).values
         bijector = self._bijector(context, data)
