@@ -25,7 +25,6 @@ __all__ = [
     "Prior",
     "Quantizer",
     "Transformer",
-    "ValueKind",
     "VelocityNetwork",
 ]
 
