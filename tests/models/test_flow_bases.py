@@ -197,9 +197,8 @@ def test_a_vamp_prior_needs_an_encoder_and_takes_nothing_else():
 
 
 def test_wrong_bases_raise():
-    wide = models.FlowModel(FLOW, base=bases.DiagonalGaussianBase((3,)))
     with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
-        wide.init(KEY)
+        models.FlowModel(FLOW, base=bases.DiagonalGaussianBase((3,)))
     with pytest.raises(ValueError, match="integer labels of 3 classes, got None"):
         bases.LabelledGaussianBase((2,), num_classes=3).init(KEY, context=None)
     with pytest.raises(ValueError, match="low must be below high, got 1 and 1"):
