@@ -233,8 +233,8 @@ MUTANTS = [
     ),
     Mutant(
         "flows/standardized-forgets-unit",
-        "jnp.log(deviation) + jnp.log(size)",
-        "jnp.log(deviation)",
+        "deviation = unit * jnp.maximum(",
+        "deviation = jnp.maximum(",
         "tests/flows/test_standardized.py",
     ),
     Mutant(

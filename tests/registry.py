@@ -39,6 +39,7 @@ class Entry:
       make: As for `vaeflow.testing.Case`.
       event_shape: Shape of one event that enters forward.
       context_shape: Shape of one context, or None.
+      module: The flow, where the entry is about one.
       constant: Names of leaves that may have no gradient.
       tolerance: Of comparisons between values.
       slow: Whether its laws are left to `-m slow`: what it adds to other entries isn't worth the
@@ -52,6 +53,7 @@ class Entry:
     make: Callable[..., distrax.Bijector]
     event_shape: tuple[int, ...]
     context_shape: tuple[int, ...] | None = None
+    module: Any = None
     constant: tuple[str, ...] = ()
     tolerance: float = 1e-4
     slow: bool = False
@@ -383,7 +385,7 @@ _FACTORS = ("*.permutation", "*.sign")
 
 def _flow(module, variant, context_shape=None, **fields) -> Entry:
     make = makers.flow(module, context_shape=context_shape)
-    return Entry(type(module), variant, make, module.noise_shape, context_shape, **fields)
+    return Entry(type(module), variant, make, module.noise_shape, context_shape, module, **fields)
 
 
 def _step(flow, variant, context_shape=None, **fields) -> Entry:
@@ -394,10 +396,9 @@ def _step(flow, variant, context_shape=None, **fields) -> Entry:
 
 
 def _basis(basis, channels, context_shape=None, **fields) -> Entry:
-    make = makers.flow(
-        flows.SylvesterFlow((channels,), num_steps=2, basis=basis), context_shape=context_shape
-    )
-    return Entry(type(basis), "sylvester", make, (channels,), context_shape, **fields)
+    module = flows.SylvesterFlow((channels,), num_steps=2, basis=basis)
+    make = makers.flow(module, context_shape=context_shape)
+    return Entry(type(basis), "sylvester", make, (channels,), context_shape, module, **fields)
 
 
 def _stack(variant, *, slow=False, **options) -> Entry:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaeflow._util.checks import bound, check_labels, check_number, check_sizes
 from vaeflow.bijectors import Conditioner
 from vaeflow.distributions import FullGaussian, Mixture, Resampled, UniformBox
 from vaeflow.nn import MLP
@@ -46,7 +47,7 @@ class Base(nn.Module):
     needs_labels: ClassVar[bool] = False
     """Whether the context must hold integer labels; other bases ignore it."""
 
-    @nn.compact
+    @bound
     def __call__(
         self,
         *,
@@ -69,7 +70,16 @@ class Base(nn.Module):
           ValueError: If a field or the context doesn't fit.
         """
         del encoder
-        return self.build(context, tuple(batch_shape), temperature)
+        check_sizes(self)
+        temperature = check_number("temperature", temperature, 0)
+        return self.distribution(context, tuple(batch_shape), temperature)
+
+    @nn.compact
+    def distribution(
+        self, context: Array | None, batch_shape: tuple[int, ...], temperature: float
+    ) -> distrax.Distribution:
+        """Builds the distribution; arguments as in a call."""
+        return self.build(context, batch_shape, temperature)
 
     def initialize(self, values: Array, latents: Array, *, context: Array | None) -> None:
         """Does nothing: no parameter is initialised from the first batch of a VAE."""
@@ -138,8 +148,9 @@ class DiagonalGaussianBase(Base):
 class LabelledGaussianBase(Base, kw_only=True):
     """One Gaussian with learned means and deviations for each class: p(z | y) = N(mu_y, sigma_y^2).
 
-    The context holds labels 0, ..., num_classes - 1; any other label gives NaN. Means are initially
-    standard normal samples, so that classes differ, and deviations are one.
+    The context holds labels 0, ..., num_classes - 1; any other that is known raises a ValueError,
+    and one that is traced gives NaN. Means are initially standard normal samples, so that classes
+    differ, and deviations are one.
 
     Source: Izmailov, Kirichenko, Finzi & Wilson 2020, "Semi-supervised learning with normalizing
     flows", section 3.
@@ -155,15 +166,14 @@ class LabelledGaussianBase(Base, kw_only=True):
     def build(self, context, batch_shape, temperature) -> distrax.Independent:
         """Creates the parameters and builds the distribution; arguments as in a call."""
         del batch_shape
-        if context is None or not jnp.issubdtype(jnp.asarray(context).dtype, jnp.integer):
-            got = None if context is None else f"dtype {jnp.asarray(context).dtype}"
+        if context is None:
             raise ValueError(
-                f"context must hold integer labels of {self.num_classes} classes, got {got}"
+                f"context must hold integer labels of {self.num_classes} classes, got None"
             )
+        labels, _ = check_labels("context", context, self.num_classes)
         shape = (self.num_classes, *self.event_shape)
         mean = self.param("mean", nn.initializers.normal(1.0), shape)
         log_scale = self.param("log_scale", nn.initializers.zeros, shape)
-        labels = jnp.asarray(context)
         # A negative index would count from the end: -1 would be the last class.
         labels = jnp.where(labels < 0, self.num_classes, labels)
         mean, log_scale = (
@@ -292,6 +302,7 @@ class VampPrior(nn.Module, kw_only=True):
 
     needs_labels: ClassVar[bool] = False
 
+    @bound
     def __call__(
         self,
         *,

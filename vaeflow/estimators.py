@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vaeflow._util.arrays import context_of, require, row_keys
+from vaeflow._util.arrays import row_keys
+from vaeflow._util.checks import as_array, check_count, context_of, entry, require
 from vaeflow.distributions.gaussian import pairwise_log_prob
 from vaeflow.distributions.grouped import WHOLE, groups_of, normals_of, per_dim_log_prob, pieces_of
 from vaeflow.models.base import Latents
@@ -58,7 +59,8 @@ def infer(
 ) -> Inference:
     """Observes a batch and samples the posterior of each row; arguments as for `evidence`."""
     require(model, "infer")
-    images = batch["image"]
+    check_count("num_samples", num_samples)
+    images = as_array("image", entry(batch, "image"))
     context = context_of(batch, context_key)
     observation, latents = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, observation, method="observe")
@@ -106,7 +108,7 @@ def evidence(
       context_key: Name of the entry of the batch that is the model's context, or None.
 
     Raises:
-      ValueError: If the model infers no latents.
+      ValueError: If the model infers no latents, there is no sample, or the batch lacks an entry.
     """
     inference = infer(
         model, variables, batch, rng, num_samples=num_samples, context_key=context_key

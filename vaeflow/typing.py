@@ -7,7 +7,7 @@ the attributes and the methods listed here, with the shapes that their docstring
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import distrax
 import jax
@@ -29,6 +29,11 @@ __all__ = [
 ]
 
 PyTree = Any
+
+ValueKind = Literal["binary", "levels", "reals"]
+"""What a preprocessor makes of images: zeros and ones; the centres of 2^bits cells, without noise;
+or real numbers. A likelihood is one of values of one kind: a probability of a value that is binary
+or a level, a density of one that is real."""
 
 
 class Flow(Protocol):
@@ -243,7 +248,11 @@ class Likelihood(Protocol):
 
     Attributes:
       num_parameters: Number of outputs for each dimension of an image.
+      value_kind: The kind of the values that it is a distribution of; where they are levels, the
+        likelihood has a number of `bits` too. Models don't check a likelihood without.
     """
+
+    value_kind: ValueKind
 
     @property
     def num_parameters(self) -> int:
@@ -265,9 +274,11 @@ class Preprocessor(Protocol):
 
     Attributes:
       bits: Number of bits of each dimension that are kept, 1 to 8.
+      value_kind: The kind of the values. Models don't check a preprocessor without.
     """
 
     bits: int
+    value_kind: ValueKind
 
     def __call__(
         self, images: UInt8[Array, "batch height width channel"], keys: Array

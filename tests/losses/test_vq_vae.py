@@ -164,7 +164,7 @@ def test_labels_reach_the_priors_of_a_bound():
 def test_a_bound_by_labels_needs_them():
     model = code_model(1, num_classes=2)
     variables = jax.eval_shape(model.init, KEY, IMAGES, context=BATCH["label"])
-    with pytest.raises(ValueError, match=r"an entry 'label' for priors of 2 classes, got \['image"):
+    with pytest.raises(ValueError, match=r"must hold 'label', got \['image"):
         losses.code_bound(model, variables, {"image": IMAGES}, KEYS)
 
 

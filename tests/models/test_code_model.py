@@ -18,7 +18,9 @@ LABELS = np.arange(8, dtype=np.int32) % 2
 @functools.cache
 def example(levels=2, classes=None):
     model = code_model(levels, classes)
-    variables = drawn_variables(model.init, IMAGES, None if classes is None else LABELS, seed=1)
+    variables = drawn_variables(
+        model.init, IMAGES, context=None if classes is None else LABELS, seed=1
+    )
     return model, variables | {"params": waved(variables["params"])}
 
 

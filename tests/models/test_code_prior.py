@@ -209,8 +209,8 @@ def test_channels_are_dropped_only_in_training():
     ("options", "context", "message"),
     [
         ({"num_classes": 3}, None, "labels of 3 classes"),
-        ({"num_classes": 3}, FEATURES, "num_classes=3"),
-        ({}, LABELS, "num_classes=None"),
+        ({"num_classes": 3}, FEATURES, "integer labels of 3 classes, got float32"),
+        ({}, LABELS, "floats of shape .* got int32"),
         ({"above": above(num_codes=6)}, None, "map above .* got None"),
         ({"above": above(num_codes=6)}, FEATURES, r"codes=6, got float32 of shape \(3, 2, 2, 2\)"),
         (

@@ -327,7 +327,7 @@ def test_labels_reach_every_network():
         return model.apply(variables, IMAGES, KEY, context=labels, method="encode")
 
     assert jax.eval_shape(lambda: encode(LABELS)).shape == (8, 6)
-    with pytest.raises(ValueError, match="labels of 3 classes are needed, got None"):
+    with pytest.raises(ValueError, match=r"labels of 3 classes are needed, .* got None"):
         jax.eval_shape(lambda: encode(None))
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
+
+from vaeflow._util.checks import check_keys
 
 
 def check_event_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -60,8 +61,7 @@ def row_keys(rng: jax.Array, count: int) -> jax.Array:
     Raises:
       ValueError: If `rng` isn't made of typed keys, or has neither of these shapes.
     """
-    if not jnp.issubdtype(jnp.asarray(rng).dtype, jax.dtypes.prng_key):
-        raise ValueError(f"rng must be typed keys (jax.random.key), got dtype {rng.dtype}")
+    check_keys(rng)
     if rng.shape == ():
         return jax.random.split(rng, count)
     if rng.shape == (count,):
@@ -108,35 +108,3 @@ LOCAL = Axis()
 def matmul(a: Array, b: Array) -> Array:
     """Multiplies in full precision; the bfloat16 of accelerators is too coarse to invert."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
-NEEDS = {
-    "infer": "latents that are inferred",
-    "posterior": "a single posterior",
-    "log_prob": "a log-likelihood",
-    "quantize": "codes",
-    "logits": "logits of classes",
-}
-"""Descriptions of models by a method that they have."""
-
-
-def require(model: nn.Module, method: str) -> None:
-    """Checks that an objective is defined for a model.
-
-    Raises:
-      ValueError: If the model lacks a method that the objective calls.
-    """
-    if not hasattr(model, method):
-        raise ValueError(
-            f"this objective is defined for models with {NEEDS[method]} (`{method}`); "
-            f"{type(model).__name__} has none"
-        )
-
-
-def context_of(
-    batch: dict[str, jax.Array], context_key: str | tuple[str, ...] | None
-) -> jax.Array | tuple[jax.Array, ...] | None:
-    """The model's context in a batch: the array or the tuple of arrays that the key names."""
-    if isinstance(context_key, tuple):
-        return tuple(batch[name] for name in context_key)
-    return None if context_key is None else batch[context_key]

@@ -17,7 +17,7 @@ from vaeflow._util.arrays import broadcasts_to, sum_event
 from vaeflow._util.derivatives import CustomJVP
 from vaeflow.bijectors.base import Bijector
 from vaeflow.bijectors.numerical import solve_monotone
-from vaeflow.nn.normalization import SMALLEST_DEVIATION
+from vaeflow.nn.normalization import column_statistics
 
 FAR = 5.0
 """z above which tails come from a continued fraction instead of the error function."""
@@ -152,15 +152,16 @@ def mixture_of_quantiles(
     Returns:
       ``centres`` and ``log_scales`` of a `MixtureGaussianization`.
     """
-    deviation = jnp.maximum(jnp.std(data, axis=0), SMALLEST_DEVIATION)
+    statistics = column_statistics(data)
+    log_scale = statistics.log_scale()
     if kernels == 1:
-        return jnp.mean(data, axis=0)[:, None], jnp.log(deviation)[:, None]
+        return statistics.mean[:, None], log_scale[:, None]
     levels = (jnp.arange(kernels) + 0.5) / kernels
     centres = jnp.quantile(data, levels, axis=0).T
     gaps = jnp.diff(centres, axis=1)
     before = jnp.concatenate([gaps[:, :1], gaps], axis=1)
     after = jnp.concatenate([gaps, gaps[:, -1:]], axis=1)
-    scales = jnp.maximum((before + after) / 2, MIN_RELATIVE_SCALE * deviation[:, None])
+    scales = jnp.maximum((before + after) / 2, MIN_RELATIVE_SCALE * jnp.exp(log_scale)[:, None])
     scales = scales.at[:, 0].max((centres[:, 0] - jnp.min(data, axis=0)) / 2)
     scales = scales.at[:, -1].max((jnp.max(data, axis=0) - centres[:, -1]) / 2)
     return centres, jnp.log(scales)

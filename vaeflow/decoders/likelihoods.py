@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.checks import check_bits, check_sizes
 from vaeflow.distributions import (
     Bernoulli,
     ContinuousBernoulli,
     DiscretizedLogisticMixture,
     PixelCategorical,
 )
+from vaeflow.nn.normalization import column_statistics
 
 LEAST_PROBABILITY = 1e-3
 """Bound on the initial probability of a value that the first batch lacks in a dimension."""
@@ -29,6 +31,7 @@ class BernoulliLikelihood(nn.Module):
     """Bernoulli variables, with one logit each; for binarised images."""
 
     num_parameters = 1
+    value_kind = "binary"
 
     def __call__(self, numbers: Float[Array, "*batch height width channel parameter"]) -> Bernoulli:
         """Builds the distributions of images."""
@@ -46,6 +49,7 @@ class ContinuousBernoulliLikelihood(nn.Module):
     """Continuous Bernoulli variables on [-1/2, 1/2], one logit each; for dequantized images."""
 
     num_parameters = 1
+    value_kind = "reals"
 
     def __call__(
         self, numbers: Float[Array, "*batch height width channel parameter"]
@@ -79,6 +83,8 @@ class GaussianLikelihood(nn.Module):
     scale: float | None = None
     shared: bool = False
 
+    value_kind = "reals"
+
     @property
     def num_parameters(self) -> int:
         """Number of outputs of the network for each dimension."""
@@ -109,10 +115,10 @@ class GaussianLikelihood(nn.Module):
         self, data: Float[Array, "rows height width channel"]
     ) -> Float[Array, "height width channel parameter"]:
         """The means of the data, and where each dimension has a scale, their deviations."""
-        mean = jnp.mean(data, axis=0)
+        mean, deviation = column_statistics(data)
         if self.num_parameters == 1:
             return mean[..., None]
-        deviation = jnp.maximum(jnp.std(data, axis=0), 2 * SMALLEST_SCALE)
+        deviation = jnp.maximum(deviation, 2 * SMALLEST_SCALE)
         raw = jnp.log(jnp.expm1(deviation - SMALLEST_SCALE))
         return jnp.stack([mean, raw], axis=-1)
 
@@ -138,6 +144,13 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
     num_components: int = 1
     bits: int = 8
 
+    value_kind = "levels"
+
+    def __post_init__(self):
+        check_sizes(self)
+        check_bits(self.bits)
+        super().__post_init__()
+
     @property
     def num_parameters(self) -> int:
         """Number of outputs of the network for each dimension."""
@@ -156,7 +169,8 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
         self, data: Float[Array, "rows height width channel"]
     ) -> Float[Array, "height width channel parameter"]:
         """Means spread over two deviations of the data, with matching scales and equal weights."""
-        mean, deviation = jnp.mean(data, axis=0), jnp.maximum(jnp.std(data, axis=0), 0.01)
+        mean, deviation = column_statistics(data)
+        deviation = jnp.maximum(deviation, 0.01)
         steps = (
             jnp.linspace(-1, 1, self.num_components) if self.num_components > 1 else jnp.zeros(1)
         )
@@ -179,6 +193,12 @@ class CategoricalLikelihood(nn.Module):
     """
 
     bits: int = 8
+
+    value_kind = "levels"
+
+    def __post_init__(self):
+        check_bits(self.bits)
+        super().__post_init__()
 
     @property
     def num_parameters(self) -> int:

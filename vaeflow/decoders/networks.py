@@ -82,7 +82,7 @@ class Decoder(nn.Module):
                     f"context of shape {context.shape} has batch axes that don't broadcast to "
                     f"those of the latents of shape {latents.shape}"
                 ) from None
-            context = context.reshape(rows.shape[0], -1)
+            context = context.reshape(rows.shape[0], context.shape[-1])
         *positions, channels = self.image_shape
         parameters = self.likelihood.num_parameters
         numbers = self.network(rows, context=context, shape=(*positions, channels * parameters))

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.checks import check_number
+
 
 class FullGaussian(distrax.Distribution):
     """Multivariate normal with covariance L L^T.
@@ -120,7 +122,11 @@ def standard_normal(
 
     Returns:
       A distrax distribution of events of shape `event_shape`, in float32.
+
+    Raises:
+      ValueError: If the temperature is below zero or not finite; NaN where it is traced.
     """
+    temperature = check_number("temperature", temperature, 0)
     zeros = jnp.zeros((*batch_shape, *event_shape), jnp.float32)
     scale = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), zeros.shape)
     return distrax.Independent(distrax.Normal(zeros, scale), len(event_shape))

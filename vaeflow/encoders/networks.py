@@ -5,6 +5,7 @@ Dense, convolutional, residual and gated networks compute one vector, a `MapEnco
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,10 +62,15 @@ class DenseEncoder(nn.Module):
         context: Float[Array, "batch condition"] | None = None,
     ) -> Float[Array, "batch feature"]:
         """Maps images to features."""
-        x = concat_context(values.reshape(values.shape[0], -1), context).astype(self.dtype)
+        x = concat_context(flatten(values), context).astype(self.dtype)
         for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size, dtype=self.dtype)(x))
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def flatten(x: Float[Array, "batch *positions channel"]) -> Float[Array, "batch feature"]:
+    """Joins all axes but the first, of which there may be none."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def concat_context(
@@ -100,7 +106,7 @@ def dense_features(
     x: Float[Array, "batch height width channel"], features: int, dtype: Any
 ) -> Float[Array, "batch feature"]:
     """Maps flattened maps to features by one dense layer, in float32 or wider."""
-    x = nn.Dense(features, dtype=dtype)(x.reshape(x.shape[0], -1))
+    x = nn.Dense(features, dtype=dtype)(flatten(x))
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.checks import check_part, check_sizes
 from vaeflow.distributions import Concrete, FullGaussian, Grouped, Transformed, standard_normal
 from vaeflow.typing import Flow, Posterior
 
@@ -23,6 +24,10 @@ class _Head(nn.Module):
     """A head over `num_latents` latents, whose default prior is a standard normal."""
 
     has_density: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_sizes(self)
+        super().__post_init__()
 
     def standard(self, temperature: float = 1.0) -> distrax.Distribution:
         """Builds the default prior: a standard normal, its deviation times a temperature."""
@@ -186,6 +191,17 @@ class FlowPosterior(_Head):
     base: Posterior
     flow: Flow
     amortised: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_part("base", self.base, "a posterior head", ("num_latents", "has_density"))
+        check_part("flow", self.flow, "a flow", ("event_shape", "noise_shape", "context_ndims"))
+        shapes = tuple(self.flow.event_shape), tuple(self.flow.noise_shape)
+        if shapes != ((self.base.num_latents,),) * 2:
+            raise ValueError(
+                f"flow must map vectors of the base's {self.base.num_latents} latents, got noise "
+                f"of shape {shapes[1]} and events of shape {shapes[0]}"
+            )
 
     @property
     def num_latents(self) -> int:

@@ -50,6 +50,11 @@ class _MaskedFlow(VectorFlow, kw_only=True):
         return {"params": params}
 
     @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        return self._network.context_features(params["network"])
+
+    @nn.nowrap
     def step(self, variables, context) -> Chain:
         """Builds a step from its variables."""
         params = variables["params"]
@@ -167,6 +172,11 @@ class BlockAutoregressiveFlow(VectorFlow, kw_only=True):
         if context is not None:
             params["context"] = jnp.zeros((context.shape[-1], channels, sizes[1]))
         return {"params": params}
+
+    @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        return params["context"].shape[0] if "context" in params else 0
 
     @nn.nowrap
     def step(self, variables, context) -> Chain:

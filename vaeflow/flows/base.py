@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import flax.linen as nn
@@ -15,7 +16,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow.bijectors import Bijector, Inverse, Scan
+from vaeflow._util.checks import (
+    as_array,
+    bound,
+    check_context,
+    check_finite,
+    check_sizes,
+    one_hot_labels,
+)
+from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, Inverse, Scan
 from vaeflow.typing import FlowStep
 
 PyTree = Any
@@ -25,30 +34,6 @@ Backward = Literal["plain", "remat", "reversible"]
 
 NOISE_BATCH_SIZE = 64
 """Number of noise samples that initialise a flow which is given no data."""
-
-
-def prepare_context(context: Array | None, num_classes: int | None) -> Array | None:
-    """Encodes class labels as one-hot vectors; other contexts are returned as they are.
-
-    Args:
-      context: None, integer labels ``[*batch]``, or an array of floats.
-      num_classes: Number of classes where the context is a label, otherwise None.
-
-    Raises:
-      ValueError: If there are classes but the context isn't made of integers, or the reverse.
-    """
-    if context is None:
-        if num_classes is not None:
-            raise ValueError(f"context: labels of {num_classes} classes are needed, got None")
-        return None
-    context = jnp.asarray(context)
-    integer = jnp.issubdtype(context.dtype, jnp.integer)
-    if integer != (num_classes is not None):
-        raise ValueError(
-            "context must hold integer labels where num_classes is given and floats where it "
-            f"isn't; got dtype {context.dtype} and num_classes={num_classes}"
-        )
-    return jax.nn.one_hot(context, num_classes) if integer else context
 
 
 def initial_data(
@@ -69,10 +54,12 @@ def initial_data(
       Float32 data of shape ``[batch, *event]``, or None outside `init`.
 
     Raises:
-      ValueError: If the data's events have another shape, or the context another batch axis.
+      ValueError: If the data's events have another shape, a value of theirs is known and isn't
+        finite, or the context has another batch axis.
     """
     if not module.is_initializing():
         return None
+    data = None if data is None else as_array("data", data)
     if batch_shape is not None and (
         len(batch_shape) != 1 or (data is not None and batch_shape[0] != len(data))
     ):
@@ -87,6 +74,9 @@ def initial_data(
         raise ValueError(
             f"data must have shape (batch, {', '.join(map(str, event_shape))}), got {data.shape}"
         )
+    if not len(data):
+        raise ValueError(f"data must have a row or more in init, got shape {data.shape}")
+    check_finite("data", data)
     return data.astype(jnp.float32)
 
 
@@ -120,7 +110,16 @@ class Flow(nn.Module):
           ValueError: If one of them is out of range.
         """
 
-    @nn.compact
+    def context_features(self, params: PyTree, given: int) -> int | None:
+        """Number of features of the context that parameters were made for, 0 for none.
+
+        None where it isn't known, so that any context will do; the number `given` where that is one
+        of several that would fit.
+        """
+        del params, given
+        return None
+
+    @bound
     def __call__(
         self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
     ) -> Bijector:
@@ -133,19 +132,42 @@ class Flow(nn.Module):
             it `init` uses standard normal noise. Otherwise ignored, except for its batch axes,
             which are those of the probes in flows with `num_probes`.
 
+        A label of no class makes the values and the log-determinants of its row NaN.
+
         Raises:
-          ValueError: If a field is out of range, or the data or the context doesn't fit.
+          ValueError: If a field is out of range; the data don't fit; or the context is absent,
+            present, or of a shape or type unlike that of `init`, or holds a label that is known and
+            of no class.
         """
         self.check_fields()
-        context = prepare_context(context, self.num_classes)
+        check_sizes(self)
+        return self.bijector(context, data)
+
+    @nn.compact
+    def bijector(self, context: Array | None, data: Array | None) -> Bijector:
+        """Builds the bijector; arguments as in a call."""
+        inside = None
+        if self.num_classes is not None:
+            context, inside = one_hot_labels(context, self.num_classes)
+        features = None
+        if not self.is_initializing():
+            features = self.context_features(self.variables["params"], _width(context))
+        positions = () if self.context_ndims == 1 else tuple(self.event_shape[:2])
+        context = check_context(context, features=features, positions=positions)
         context_batch = None
         if context is not None:
             context_batch = context.shape[: context.ndim - self.context_ndims]
         batch_shape = context_batch or ()
         if data is not None:
-            batch_shape = data.shape[: data.ndim - len(self.event_shape)]
+            batch_shape = jnp.shape(data)[: jnp.ndim(data) - len(self.event_shape)]
         data = initial_data(self, data, self.event_shape, context_batch)
-        return self.build(context, data, batch_shape)
+        bijector = self.build(context, data, batch_shape)
+        if inside is None:
+            return bijector
+        # Networks, and loops above all, needn't be sound for NaN.
+        zeros = jnp.zeros(self.noise_shape)
+        marks = jnp.where(inside.reshape(inside.shape + (1,) * zeros.ndim), zeros, jnp.nan)
+        return Chain([bijector, ElementwiseAffine(marks, marks, event_ndims=zeros.ndim)])
 
     def build(
         self, context: Array | None, data: Array | None, batch_shape: tuple[int, ...]
@@ -197,7 +219,8 @@ class StackedFlow(nn.Module):
             axis of each leaf is the step.
 
         Raises:
-          ValueError: If `init` isn't given data, or `backward` has another value.
+          ValueError: If `init` isn't given data, `backward` has another value, or the context is
+            unlike that of `init`, where the step has `context_features`.
         """
         if self.backward not in get_args(Backward):
             raise ValueError(f"backward must be one of {get_args(Backward)}, got {self.backward!r}")
@@ -215,6 +238,11 @@ class StackedFlow(nn.Module):
                 collection: self.get_variable(collection, "steps")
                 for collection in self.step.collections
             }
+            # A flow has checked the context of its stacks.
+            if hasattr(self.step, "context_features") and not isinstance(self.parent, Flow):
+                one = _of_one(variables["params"])
+                features = self.step.context_features(one, _width(context))
+                check_context(context, features=features)
         if draws is not None:
             variables["draws"] = draws
         return Scan(
@@ -260,9 +288,22 @@ class StepOf:
         """Creates the variables of one step from its input."""
         return self.flow.init_step(key, data, context)
 
+    def context_features(self, params: PyTree, given: int) -> int | None:
+        """Number of features of the context of one step, as in `Flow.context_features`."""
+        return self.flow.step_context_features(params, given)
+
     def __call__(self, variables: PyTree, context: Array | None) -> Bijector:
         """Builds the bijector of one step."""
         return self.flow.step(variables, context)
+
+
+def _width(context: Array | None) -> int:
+    return jnp.shape(context)[-1] if context is not None and jnp.ndim(context) else 0
+
+
+def _of_one(params: PyTree) -> PyTree:
+    """Shapes of the parameters of one of the steps of a stack."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
 
 
 class SteppedFlow(Flow, kw_only=True):
@@ -293,6 +334,19 @@ class SteppedFlow(Flow, kw_only=True):
     def step(self, variables: dict[str, Any], context: Array | None) -> Bijector:
         """Builds the bijector of one step from its variables."""
         raise NotImplementedError
+
+    @nn.nowrap
+    def step_context_features(self, params: PyTree, given: int) -> int | None:
+        """Number of features of the context of one step, as in `Flow.context_features`."""
+        del params, given
+        return None
+
+    def context_features(self, params: PyTree, given: int) -> int | None:
+        """Number of features of the context that parameters were made for, 0 for none."""
+        parts = (params[name] for name in sorted(params))
+        stacks = (part.get("steps") for part in parts if isinstance(part, Mapping))
+        first = next((stack for stack in stacks if stack is not None), None)
+        return None if first is None else self.step_context_features(_of_one(first), given)
 
     def stack(self, name: str) -> StackedFlow:
         """Creates the submodule of K steps."""
@@ -387,6 +441,11 @@ def init_amortized(
     return {"base": base, "kernel": kernel}
 
 
+def amortized_features(params: dict[str, Any]) -> int:
+    """Number of features of the context of `init_amortized`, 0 for none."""
+    return next(iter(params["kernel"].values())).shape[0] if "kernel" in params else 0
+
+
 def amortized(
     params: dict[str, Any], context: Float[Array, "*batch feature"] | None
 ) -> dict[str, Array]:
@@ -399,14 +458,8 @@ def amortized(
     Raises:
       ValueError: If the context has another number of features than in `init_amortized`.
     """
+    context = check_context(context, features=amortized_features(params))
     base, kernel = params["base"], params.get("kernel")
-    expected = None if kernel is None else next(iter(kernel.values())).shape[0]
-    got = None if context is None else context.shape[-1]
-    if got != expected:
-        raise ValueError(
-            f"context must have the features it had in init, {expected}, got {got}"
-            + ("" if context is None else f" in shape {context.shape}")
-        )
     if context is None:
         return base
     context = context.astype(jnp.promote_types(context.dtype, jnp.float32))

@@ -16,7 +16,13 @@ from jaxtyping import Array, Float
 
 from vaeflow import bijectors
 from vaeflow.bijectors.orthogonal import householder_product, orthonormal_columns
-from vaeflow.flows.base import SMALL_SCALE, VectorFlow, amortized, init_amortized
+from vaeflow.flows.base import (
+    SMALL_SCALE,
+    VectorFlow,
+    amortized,
+    amortized_features,
+    init_amortized,
+)
 
 
 class PlanarFlow(VectorFlow, kw_only=True):
@@ -54,6 +60,11 @@ class PlanarFlow(VectorFlow, kw_only=True):
         return {"params": init_amortized(keys[3], base, context)}
 
     @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        return amortized_features(params)
+
+    @nn.nowrap
     def step(self, variables, context) -> bijectors.Planar:
         """Builds a step from its variables, from noise to data."""
         params = amortized(variables["params"], context)
@@ -86,6 +97,11 @@ class RadialFlow(VectorFlow, kw_only=True):
             "raw_beta": raw_alpha + SMALL_SCALE * jax.random.normal(keys[1]),
         }
         return {"params": init_amortized(keys[2], base, context)}
+
+    @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        return amortized_features(params)
 
     @nn.nowrap
     def step(self, variables, context) -> bijectors.Radial:
@@ -229,6 +245,11 @@ class SylvesterFlow(VectorFlow, kw_only=True):
         if directions is not None:
             base["directions"] = directions
         return {"params": init_amortized(keys[3], base, context)}
+
+    @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        return amortized_features(params)
 
     @nn.nowrap
     def step(self, variables, context) -> bijectors.Bijector:

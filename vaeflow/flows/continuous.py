@@ -59,6 +59,10 @@ class ContinuousFlow(Flow, kw_only=True):
                 f"got {self.num_steps} and {self.num_probes}"
             )
 
+    def context_features(self, params, given) -> int:
+        """Number of features of the context that parameters were made for, 0 for none."""
+        return self._network.context_features(params["block_0"])
+
     def build(self, context, data, batch_shape) -> Chain:
         """Builds the bijector inside the compact call; arguments as in `Flow.build`."""
         del batch_shape
@@ -83,8 +87,12 @@ class ContinuousFlow(Flow, kw_only=True):
             )
         return Chain(parts)
 
+    @property
+    def _network(self) -> TimeDependentMLP:
+        return TimeDependentMLP(self.event_shape[0], hidden_sizes=self.hidden_sizes, parent=None)
+
     def _velocity(self, name: str, context: Array | None, data: Array | None) -> Conditioner:
-        network = TimeDependentMLP(self.event_shape[0], hidden_sizes=self.hidden_sizes, parent=None)
+        network = self._network
         if self.is_initializing():
             key = self.make_rng("params")
             params = self.param(

@@ -7,7 +7,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from vaeflow.bijectors import (
     ActNorm,
@@ -103,6 +102,17 @@ class RealNVP(MultiscaleFlow, kw_only=True):
         }
 
     @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        channels = params["actnorm"]["shift"].shape[0]
+        network, inputs = self._network(channels), channels // 2
+        if len(self.event_shape) == 1:
+            return network.context_features(params["coupling"], inputs, given)
+        features = network.context_features(params["coupling"], inputs)
+        # Maps of features are squeezed with the images.
+        return features // 4 if self.context_ndims == 3 else features
+
+    @nn.nowrap
     def step(self, variables, context) -> Chain:
         """Builds a step from its variables, from data to noise."""
         params = variables["params"]
@@ -168,11 +178,9 @@ class NICE(VectorFlow, kw_only=True):
     to_noise = True
 
     @nn.compact
-    def __call__(
-        self, *, context: Array | None = None, data: Float[Array, "batch channel"] | None = None
-    ) -> Bijector:
-        """Builds the bijector, forward from noise to data; arguments as for other flows."""
-        couplings = super().__call__(context=context, data=data)
+    def bijector(self, context, data) -> Bijector:
+        """Builds the bijector; arguments as in a call."""
+        couplings = super().bijector(context, data)
         if self.is_initializing() and data is None:
             log_scale = self.param("log_scale", nn.initializers.zeros, self.event_shape)
         else:
@@ -186,6 +194,12 @@ class NICE(VectorFlow, kw_only=True):
         """Creates the variables of a step."""
         network = self._network.init(key, data[..., : self.event_shape[0] // 2], context)
         return {"params": {"coupling": network["params"]}}
+
+    @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        inputs = self.event_shape[0] // 2
+        return self._network.context_features(params["coupling"], inputs, given)
 
     @nn.nowrap
     def step(self, variables, context) -> Chain:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors import Chain, Householder, MixtureGaussianization
 from vaeflow.bijectors.gaussianization import mixture_of_quantiles
-from vaeflow.flows.base import VectorFlow, amortized, init_amortized
+from vaeflow.flows.base import VectorFlow, amortized, amortized_features, init_amortized
 
 
 class GaussianizationFlow(VectorFlow, kw_only=True):
@@ -59,6 +59,11 @@ class GaussianizationFlow(VectorFlow, kw_only=True):
                 "reflections": jax.random.normal(reflections_key, (num_reflections, channels)),
             }
         }
+
+    @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        return amortized_features(params["mixture"])
 
     @nn.nowrap
     def step(self, variables, context) -> Chain:

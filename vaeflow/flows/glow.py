@@ -95,6 +95,14 @@ class Glow(MultiscaleFlow, kw_only=True):
         return variables | ({"constants": constants} if constants else {})
 
     @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        channels = params["actnorm"]["shift"].shape[0]
+        features = self._network(channels).context_features(params["coupling"], channels // 2)
+        # Maps of features are squeezed with the images.
+        return features // 4 if self.context_ndims == 3 else features
+
+    @nn.nowrap
     def step(self, variables, context) -> Chain:
         """Builds a step from its variables, from data to noise."""
         params = variables["params"]

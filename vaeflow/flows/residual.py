@@ -86,6 +86,11 @@ class ResidualFlow(VectorFlow, kw_only=True):
         }
 
     @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        return self._network.context_features(params["network"])
+
+    @nn.nowrap
     def step(self, variables, context) -> Chain:
         """Builds a step from its variables, and from draws if there are any."""
         params = variables["params"]

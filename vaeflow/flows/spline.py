@@ -86,6 +86,14 @@ class NeuralSplineFlow(VectorFlow, kw_only=True):
         }
 
     @nn.nowrap
+    def step_context_features(self, params, given) -> int:
+        """Number of features of the context of a step, 0 for none."""
+        network = params["network"]
+        if self.autoregressive:
+            return self._network.context_features(network)
+        return self._network.context_features(network, self.event_shape[0] // 2, given)
+
+    @nn.nowrap
     def step(self, variables, context) -> Chain:
         """Builds a step from its variables, from data to noise."""
         params = variables["params"]

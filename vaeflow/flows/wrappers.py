@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.checks import as_array, bound, check_finite
 from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, Sigmoid
-from vaeflow.nn.normalization import actnorm_parameters
+from vaeflow.nn.normalization import column_statistics
 
 
 class Wrapped(nn.Module):
@@ -39,6 +40,21 @@ class Wrapped(nn.Module):
         """Number of classes where the context is a label."""
         return self.flow.num_classes
 
+    @bound
+    def __call__(
+        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
+    ) -> Bijector:
+        """Builds the bijector, forward from noise to data; arguments as the flow inside."""
+        if data is not None:
+            data = as_array("data", data)
+            if self.is_initializing():
+                check_finite("data", data)
+        return self.bijector(context, data)
+
+    def bijector(self, context: Array | None, data: Array | None) -> Bijector:
+        """Builds the bijector; arguments as in a call."""
+        raise NotImplementedError
+
 
 class BoundedFlow(Wrapped):
     """Ends a flow with a sigmoid, so that every dimension of the data lies in an interval.
@@ -59,14 +75,12 @@ class BoundedFlow(Wrapped):
     lower: float
     upper: float
 
-    def __call__(
-        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
-    ) -> Bijector:
-        """Builds the bijector, forward from noise to data; arguments as the flow inside."""
-        bound = Sigmoid(self.lower, self.upper, event_ndims=len(self.event_shape))
+    def bijector(self, context, data) -> Bijector:
+        """Builds the bijector; arguments as in a call."""
+        interval = Sigmoid(self.lower, self.upper, event_ndims=len(self.event_shape))
         if data is not None:
-            data = bound.inverse(data)
-        return Chain([bound, self.flow(context=context, data=data)])
+            data = interval.inverse(data)
+        return Chain([interval, self.flow(context=context, data=data)])
 
 
 class StandardizedFlow(Wrapped):
@@ -91,10 +105,8 @@ class StandardizedFlow(Wrapped):
     learned: bool = True
 
     @nn.compact
-    def __call__(
-        self, *, context: Array | None = None, data: Float[Array, "batch *event"] | None = None
-    ) -> Bijector:
-        """Builds the bijector, forward from noise to data; arguments as the flow inside."""
+    def bijector(self, context, data) -> Bijector:
+        """Builds the bijector; arguments as in a call."""
         if self.is_initializing():
             shift, log_scale = self._initial(data)
             if self.learned:
@@ -115,20 +127,5 @@ class StandardizedFlow(Wrapped):
     def _initial(self, data: Array | None) -> tuple[Array, Array]:
         if data is None:
             return jnp.zeros(self.event_shape), jnp.zeros(self.event_shape)
-        rows = data.reshape(len(data), -1)
-        if self.learned:
-            shift, log_scale = actnorm_parameters(rows)
-            mean, log_deviation = -shift, -log_scale
-        else:
-            mean, log_deviation = _statistics(rows)
-        return mean.reshape(self.event_shape), log_deviation.reshape(self.event_shape)
-
-
-def _statistics(rows: Float[Array, "row dimension"]) -> tuple[Array, Array]:
-    """Mean and log standard deviation, 0 for a constant dimension, in any unit."""
-    mean = jnp.mean(rows, axis=0)
-    # Without this scaling squares of small numbers would underflow, and of large ones overflow.
-    size = jnp.max(jnp.abs(rows - mean), axis=0)
-    size = jnp.where(size > 0, size, 1.0)
-    deviation = jnp.sqrt(jnp.mean(jnp.square((rows - mean) / size), axis=0))
-    return mean, jnp.where(deviation > 0, jnp.log(deviation) + jnp.log(size), 0.0)
+        statistics = column_statistics(data)
+        return statistics.mean, statistics.log_scale()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import LOCAL, Axis
+from vaeflow._util.checks import check_number, entry
 from vaeflow.estimators import Evidence, evidence
 from vaeflow.models import AutoEncoder
 from vaeflow.typing import Aux
@@ -53,19 +54,21 @@ def elbo(
       of each group where there are several, and `bits_per_dim`, of the bound.
 
     Raises:
-      ValueError: If both free bits and a capacity are given.
+      ValueError: If both free bits and a capacity are given, or a number is below zero.
     """
     del train
     if free_bits is not None and capacity is not None:
         raise ValueError(
             f"free_bits and capacity exclude each other, got {free_bits} and {capacity}"
         )
+    beta = check_number("beta", beta, 0)
     terms = evidence(model, variables, batch, rng, context_key=context_key)
     metrics = elbo_metrics(terms)
     kl = metrics["kl"]
     if capacity is not None:
-        penalty = jnp.abs(axis.mean(kl) - capacity)
+        penalty = jnp.abs(axis.mean(kl) - check_number("capacity", capacity, 0))
     elif free_bits is not None:
+        free_bits = check_number("free_bits", free_bits, 0)
         groups = terms.latents.kl_by_group()
         parts = [terms.latents.kl.get(name, value) for name, value in groups.items()]
         averages = [axis.mean(jnp.mean(part, axis=0)) for part in parts]
@@ -119,7 +122,7 @@ def reconstruction(
         raise ValueError(
             f"this objective is defined for an AutoEncoder, got a {type(model).__name__}"
         )
-    values, log_det = model.apply(variables, batch["image"], rng, method="observe")
+    values, log_det = model.apply(variables, entry(batch, "image"), rng, method="observe")
     likelihood = model.apply(variables, model.apply(variables, values), method="likelihood")
     nats = -jnp.mean(likelihood.log_prob(values) + log_det)
     metrics = {"reconstruction": nats, "reconstruction_per_dim": nats / bits_of(values)}

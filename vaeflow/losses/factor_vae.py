@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vaeflow._util.arrays import LOCAL, Axis, require, row_keys
+from vaeflow._util.arrays import LOCAL, Axis, row_keys
+from vaeflow._util.checks import check_number, require
 from vaeflow.distributions import Concrete
 from vaeflow.distributions.grouped import groups_of
 from vaeflow.estimators import evidence, infer
@@ -55,9 +56,11 @@ def factor_vae(
       The loss, and the metrics of `elbo` and `total_correlation`.
 
     Raises:
-      ValueError: If the model has no such players, or its "model" no single posterior.
+      ValueError: If the model has no such players, or its "model" no single posterior; or
+        gamma is below zero.
     """
     del axis, train
+    gamma = check_number("gamma", gamma, 0)
     vae, vae_variables = submodel(model, variables, MODEL)
     require(vae, "posterior")
     discriminator, discriminator_variables = submodel(model, variables, DISCRIMINATOR)

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.arrays import LOCAL, Axis, context_of, require, row_keys
+from vaeflow._util.arrays import LOCAL, Axis, row_keys
+from vaeflow._util.checks import as_array, check_number, context_of, entry, require
 from vaeflow.estimators import importance_diagnostics, target_diagnostics
 from vaeflow.typing import Aux
 
@@ -53,7 +54,7 @@ def negative_log_likelihood(
     """
     del axis
     require(model, "log_prob")
-    examples = batch[data]
+    examples = as_array(data, entry(batch, data))
     context = context_of(batch, context_key)
     # Flax folds a number into the key before it draws, so rows may draw from theirs as well.
     rngs = dict.fromkeys(("probe", "dropout"), rng.reshape(-1)[0]) if train else {}
@@ -103,6 +104,7 @@ def reverse_kl(
       those of `vaeflow.estimators.ImportanceDiagnostics` at beta = 1, all for the whole batch.
     """
     del train
+    beta = check_number("beta", beta, 0)
     log_q, energies = reverse_kl_terms(
         model, variables, batch, rng, energy=energy, context_key=context_key
     )
@@ -171,7 +173,7 @@ def forward_kl(
     """
     del rng, train
     require(model, "log_prob")
-    samples = batch[data]
+    samples = as_array(data, entry(batch, data))
     context = context_of(batch, context_key)
     log_q = model.apply(variables, samples, None, context=context, method="log_prob")
     log_weights = -energy(samples) - log_q

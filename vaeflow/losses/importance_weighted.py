@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.arrays import LOCAL, Axis, context_of, require
+from vaeflow._util.arrays import LOCAL, Axis
+from vaeflow._util.checks import context_of, entry, require
 from vaeflow.estimators import evidence, infer
 from vaeflow.losses.elbo import bits_of
 from vaeflow.typing import Aux
@@ -159,7 +160,7 @@ def _bound(
         "reconstruction": reconstruction,
         "kl": negative_elbo - reconstruction,
         "effective_sample_size": jnp.mean(share),
-        "bits_per_dim": bound / bits_of(batch["image"]),
+        "bits_per_dim": bound / bits_of(entry(batch, "image")),
     }
     return bound, Aux(metrics, {})
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.arrays import LOCAL, Axis, context_of, require, row_keys
+from vaeflow._util.arrays import LOCAL, Axis, row_keys
+from vaeflow._util.checks import check_number, context_of, entry, require
 from vaeflow.estimators import evidence
 from vaeflow.losses.elbo import elbo_metrics
 from vaeflow.typing import Aux
@@ -60,6 +61,8 @@ def dip_vae(
     """
     del train
     require(model, "posterior")
+    off_diagonal = check_number("off_diagonal", off_diagonal, 0)
+    diagonal = check_number("diagonal", diagonal, 0)
     terms = evidence(model, variables, batch, rng, context_key=context_key)
     metrics = elbo_metrics(terms)
     posterior = terms.latents.posterior
@@ -110,6 +113,7 @@ def info_vae(
       ValueError: If the batch has a single row.
     """
     del train
+    alpha, weight = check_number("alpha", alpha), check_number("weight", weight, 0)
     terms = evidence(model, variables, batch, rng, context_key=context_key)
     metrics = elbo_metrics(terms)
     z = axis.gather(terms.latents.z[0])
@@ -119,7 +123,7 @@ def info_vae(
         return prior.sample(seed=jax.random.fold_in(key, PRIOR))
 
     # From the keys of the rows, so that samples are the same however the batch is divided.
-    keys = row_keys(rng, batch["image"].shape[0])
+    keys = row_keys(rng, entry(batch, "image").shape[0])
     of_prior = axis.gather(jax.vmap(sample)(keys, context_of(batch, context_key)))
     discrepancy = maximum_mean_discrepancy(z, of_prior)
     loss = metrics["reconstruction"] + (1 - alpha) * metrics["kl"] + weight * discrepancy

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import LOCAL, Axis, row_keys
+from vaeflow._util.checks import check_number, entry
 from vaeflow.distributions.transformed import sample_per_example
 from vaeflow.models.base import submodel
 from vaeflow.models.munit import DOMAINS, MUNIT, Domain, normalize_images, other_domain
@@ -73,9 +74,12 @@ def munit(
 
     Raises:
       ValueError: If the model has no such players, or images have the wrong shape or type, or
-        their numbers differ between the domains.
+        their numbers differ between the domains, or a weight is below zero.
     """
     del axis, train
+    reconstruction = check_number("reconstruction", reconstruction, 0)
+    content, style = check_number("content", content, 0), check_number("style", style, 0)
+    cycle = check_number("cycle", cycle, 0)
     generator, params = submodel(model, variables, GENERATOR)
     discriminator = submodel(model, variables, DISCRIMINATOR)
     values = _observe(batch)
@@ -158,7 +162,7 @@ def _observe(batch: dict[str, dict[str, Array]]) -> dict[Domain, Values]:
     Raises:
       ValueError: If their numbers differ, or they aren't uint8.
     """
-    values = {domain: normalize_images(batch[domain]["image"]) for domain in DOMAINS}
+    values = {domain: normalize_images(entry(entry(batch, domain), "image")) for domain in DOMAINS}
     rows = [len(of_domain) for of_domain in values.values()]
     if len(set(rows)) > 1:
         raise ValueError(

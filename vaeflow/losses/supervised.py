@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.arrays import LOCAL, Axis, require
+from vaeflow._util.arrays import LOCAL, Axis
+from vaeflow._util.checks import check_labels, entry, require
 from vaeflow.typing import Aux
 
 
@@ -34,15 +35,19 @@ def cross_entropy(
       label has the largest logit.
 
     Raises:
-      ValueError: If the model has no logits, or the batch no labels.
+      ValueError: If the model has no logits, or the batch not a label for each image, or a label
+        that is known is of no class; one that isn't makes the loss NaN.
     """
     del rng, axis, train
     require(model, "logits")
-    if "label" not in batch:
-        raise ValueError(f"batch must hold 'label', got {sorted(batch)}")
-    labels = batch["label"]
-    logits = model.apply(variables, batch["image"], method="logits")
+    logits = model.apply(variables, entry(batch, "image"), method="logits")
+    labels, inside = check_labels("label", entry(batch, "label"), logits.shape[-1])
+    if labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"label must be one for each of {logits.shape[0]} images, got shape {labels.shape}"
+        )
     log_probabilities = jax.nn.log_softmax(logits)
-    nats = -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1))
+    found = jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+    nats = -jnp.mean(jnp.where(inside, found, jnp.nan))
     accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=nats.dtype)
     return nats, Aux({"cross_entropy": nats, "accuracy": accuracy}, {})

@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.arrays import LOCAL, Axis, require
+from vaeflow._util.arrays import LOCAL, Axis
+from vaeflow._util.checks import check_number, entry, require
 from vaeflow.distributions.grouped import per_dim_log_prob
 from vaeflow.estimators import aggregate_log_densities, evidence
 from vaeflow.losses.elbo import bits_of
@@ -61,9 +62,10 @@ def hfvae(
 
     Raises:
       ValueError: If the model has no single posterior, posterior or prior have no independent
-        dimensions, or the batch has one row.
+        dimensions, the batch has one row, or a weight is below zero.
     """
     del train
+    alpha, beta, gamma = _weights(alpha=alpha, beta=beta, gamma=gamma)
     terms = _decompose(model, variables, batch, rng, axis, dataset_size, context_key)
     loss = (
         terms.reconstruction
@@ -104,6 +106,7 @@ def beta_tcvae(
       gamma: Weight of the KLs of the dimensions.
     """
     del train
+    alpha, beta, gamma = _weights(alpha=alpha, beta=beta, gamma=gamma)
     terms = _decompose(model, variables, batch, rng, axis, dataset_size, context_key)
     loss = (
         terms.reconstruction
@@ -153,9 +156,14 @@ class _Terms(NamedTuple):
         }
 
 
+def _weights(**weights: Float[Array, ""] | float) -> list[Float[Array, ""] | float]:
+    return [check_number(name, weight, 0) for name, weight in weights.items()]
+
+
 def _decompose(model, variables, batch, rng, axis, dataset_size, context_key) -> _Terms:
     """Computes the terms of a batch."""
     require(model, "posterior")
+    index = entry(batch, "index")
     sampled = evidence(model, variables, batch, rng, context_key=context_key)
     posterior, prior = sampled.latents.posterior, sampled.latents.prior
     kl, z = sampled.latents.kl, sampled.latents.z[0]
@@ -165,7 +173,6 @@ def _decompose(model, variables, batch, rng, axis, dataset_size, context_key) ->
             "total correlations are defined for posteriors and priors of the same independent "
             f"dimensions, normal or Concrete; got {posterior.name} and {prior.name}"
         )
-    index = batch["index"]
     same = index[:, None] == axis.gather(index)[None, :]
     aggregate = aggregate_log_densities(axis.gather(posterior), z, same, dataset_size)
     conditional = sum(jnp.sum(value, axis=-1) for value in log_q.values())

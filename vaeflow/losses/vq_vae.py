@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaeflow._util.arrays import LOCAL, Axis, require
+from vaeflow._util.arrays import LOCAL, Axis
+from vaeflow._util.checks import as_array, check_number, entry, require
 from vaeflow.estimators import split_rows
 from vaeflow.losses.elbo import bits_of
 from vaeflow.models import CodeModel, submodel
@@ -46,7 +47,7 @@ def code_evidence(
 ) -> CodeEvidence:
     """Encodes images and evaluates the model at their codes; arguments as for `vq_vae`."""
     require(model, "quantize")
-    images = batch["image"]
+    images = as_array("image", entry(batch, "image"))
     first, second = split_rows(rng, images.shape[0])
     values, log_det = model.apply(variables, images, first, method="observe")
     levels, state = model.apply(
@@ -107,12 +108,15 @@ def vq_vae(
       in nats or squared distances an example; `reconstruction_per_dim` and `bits_per_dim`.
 
     Raises:
-      ValueError: If the model has no codes.
+      ValueError: If the model has no codes, or a weight is below zero.
     """
+    if temperature is not None:
+        temperature = check_number("temperature", temperature, above=0)
     options = {} if temperature is None else {"temperature": temperature}
+    weights = {"commitment": commitment, "codebook": codebook, "entropy": entropy, "kl": kl}
+    weights = {name: check_number(name, weight, 0) for name, weight in weights.items()}
     codes = code_evidence(model, variables, batch, rng, axis=axis, train=train, **options)
     reconstruction = -jnp.mean(codes.log_likelihood)
-    weights = {"commitment": commitment, "codebook": codebook, "entropy": entropy, "kl": kl}
     terms: dict[str, Array] = {}
     for level in codes.levels:
         for name, of_rows in level.losses.items():
@@ -122,7 +126,7 @@ def vq_vae(
         math.prod(level.indices.shape[1:]) * math.log(level.counts.shape[-1])
         for level in codes.levels
     )
-    bits = bits_of(batch["image"])
+    bits = bits_of(entry(batch, "image"))
     metrics = {
         "reconstruction": reconstruction,
         "reconstruction_per_dim": reconstruction / bits,
@@ -166,14 +170,9 @@ def code_bound(
     Raises:
       ValueError: If the priors take labels and the batch has none.
     """
-    if model.num_classes is not None and batch.get("label") is None:
-        raise ValueError(
-            f"batch must have an entry 'label' for priors of {model.num_classes} classes, got "
-            f"{sorted(batch)}"
-        )
+    labels = None if model.num_classes is None else entry(batch, "label")
     auto_encoder, auto_encoder_variables = submodel(model, variables, "auto_encoder")
     codes = code_evidence(auto_encoder, auto_encoder_variables, batch, rng)
     indices = tuple(level.indices for level in codes.levels)
-    labels = None if model.num_classes is None else batch["label"]
     log_prior = model.apply(variables, indices, context=labels, method="log_prior")
     return CodeBound(codes.log_likelihood, log_prior)

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.arrays import row_keys
-from vaeflow.flows.base import prepare_context
-from vaeflow.models.preprocessing import Dequantized
+from vaeflow._util.checks import as_array, bound, check_count, check_keys, encode_labels
+from vaeflow.models.preprocessing import Dequantized, check_observation
 
 PyTree = Any
 
@@ -67,7 +67,13 @@ class LatentVariableModel(nn.Module):
     A subclass has the fields `decoder`, `observation` and `num_classes`, as `VAE` describes them,
     and the methods `prior`, `infer` and `encode`; `posterior` too where q(z | x) is one
     distribution, which some objectives need. Its call initialises all parts from the first batch.
+
+    Raises a ValueError when it is made of a preprocessor and a likelihood that don't fit.
     """
+
+    def __post_init__(self):
+        check_observation(self.observation, self.decoder)
+        super().__post_init__()
 
     def observe(
         self, images: UInt8[Array, "batch height width channel"], rng: Array
@@ -78,14 +84,23 @@ class LatentVariableModel(nn.Module):
           images: Images of dtype uint8.
           rng: A typed key, or one for each row.
         """
+        images = as_array("images", images)
         return self.observation(images, row_keys(rng, images.shape[0]))
 
+    @bound
     def likelihood(
         self, z: Float[Array, "*batch latent"], *, context: Array | None = None
     ) -> distrax.Distribution:
-        """Builds p(x | z), one distribution of observed values for each z."""
-        return self.decoder(z, context=prepare_context(context, self.num_classes))
+        """Builds p(x | z), one distribution of observed values for each z.
 
+        Raises:
+          ValueError: If there are labels without classes or classes without labels, or labels whose
+            axes don't broadcast to those of z.
+        """
+        labels = encode_labels(context, self.num_classes)
+        return self.decoder(as_array("z", z), context=labels)
+
+    @bound
     def sample(
         self,
         rng: Array,
@@ -102,12 +117,16 @@ class LatentVariableModel(nn.Module):
           context: Labels ``[*batch]``, or None.
           temperature: As for `prior`.
         """
+        check_keys(rng)
+        check_count("num_samples", num_samples, 0)
+        encode_labels(context, self.num_classes)
         prior = self.prior(context=context, temperature=temperature)
         # A prior without the labels is sampled once for each of them.
         labels = jnp.shape(context)[len(prior.batch_shape) :] if context is not None else ()
         z = prior.sample(seed=rng, sample_shape=(num_samples, *labels))
         return self.decode(z, context=context)
 
+    @bound
     def decode(
         self, z: Float[Array, "*batch latent"], *, context: Array | None = None
     ) -> UInt8[Array, "*batch height width channel"]:

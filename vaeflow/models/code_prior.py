@@ -15,10 +15,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from vaeflow._util.arrays import sum_event
+from vaeflow._util.checks import (
+    as_array,
+    bound,
+    check_context,
+    check_count,
+    check_keys,
+    check_labels,
+    encode_labels,
+)
 from vaeflow.bijectors import Conditioner
 from vaeflow.distributions import CodeMaps
 from vaeflow.distributions.code_maps import log_prob_of_codes
-from vaeflow.flows.base import prepare_context
 from vaeflow.models.vqvae import CodeAutoEncoder, Codes
 
 Context = Array | tuple[Array, Array] | None
@@ -46,6 +54,7 @@ class CodePrior(nn.Module):
     num_classes: int | None = None
     above: nn.Module | None = None
 
+    @bound
     def __call__(
         self,
         maps: Int[Array, "batch height width"] | None = None,
@@ -85,6 +94,7 @@ class CodePrior(nn.Module):
         conditioner = Conditioner(network, variables, features, 2, context_ndims)
         return CodeMaps(conditioner, temperature=temperature, top_k=top_k, top_p=top_p)
 
+    @bound
     def log_prob(
         self,
         maps: Int[Array, "batch height width"],
@@ -106,6 +116,7 @@ class CodePrior(nn.Module):
             for each, or doesn't fit `num_classes` and `above`.
         """
         del rng
+        maps = as_array("maps", maps)
         features = self._features(context)
         if features is not None and features.shape[:1] != maps.shape[:1]:
             raise ValueError(
@@ -114,6 +125,7 @@ class CodePrior(nn.Module):
             )
         return sum_event(log_prob_of_codes(self.network(maps, features), maps), 2)
 
+    @bound
     def sample(
         self,
         rng: Array,
@@ -134,6 +146,8 @@ class CodePrior(nn.Module):
           top_k: As in `CodeMaps`.
           top_p: As in `CodeMaps`.
         """
+        check_keys(rng)
+        check_count("num_samples", num_samples, 0)
         prior = self(context=context, temperature=temperature, top_k=top_k, top_p=top_p)
         return prior.sample(seed=rng, sample_shape=num_samples)
 
@@ -148,13 +162,16 @@ class CodePrior(nn.Module):
             )
         labels, above = context if is_pair else (context, context)
         if self.above is None:
-            return prepare_context(labels, self.num_classes)
+            if self.num_classes is not None:
+                return encode_labels(labels, self.num_classes)
+            known = None if self.is_initializing() else self.network.context_features()
+            return check_context(labels, features=known)
         if above is None:
             raise ValueError("context must hold the map above where `above` is given, got None")
         features = self.above(above)
         if self.num_classes is None:
             return features
-        vectors = prepare_context(labels, self.num_classes)[..., None, None, :]
+        vectors = encode_labels(labels, self.num_classes)[..., None, None, :]
         batch = jnp.broadcast_shapes(vectors.shape[:-3], features.shape[:-3])
         parts = [
             jnp.broadcast_to(part, (*batch, *features.shape[-3:-1], part.shape[-1]))
@@ -189,6 +206,7 @@ class CodeModel(nn.Module):
         """Number of classes where the priors are given labels."""
         return self.priors[0].num_classes
 
+    @bound
     def __call__(
         self,
         images: UInt8[Array, "batch height width channel"],
@@ -224,6 +242,7 @@ class CodeModel(nn.Module):
             prior(maps, context=context_of_level(prior, codes[:level], context))
         return codes
 
+    @bound
     def log_prior(
         self, codes: Codes, *, context: Int[Array, " batch"] | None = None
     ) -> tuple[Float[Array, " batch"], ...]:
@@ -234,10 +253,11 @@ class CodeModel(nn.Module):
           context: Labels, one for each image, where the priors take them.
         """
         return tuple(
-            prior.log_prob(maps, None, context=context_of_level(prior, codes[:level], context))
+            prior.log_prob(maps, context=context_of_level(prior, codes[:level], context))
             for level, (prior, maps) in enumerate(zip(self.priors, codes, strict=True))
         )
 
+    @bound
     def sample_codes(
         self,
         rng: Array,
@@ -275,6 +295,10 @@ class CodeModel(nn.Module):
                 f"num_classes={self.num_classes}, got "
                 f"{None if context is None else jnp.shape(context)}"
             )
+        if context is not None:
+            check_labels("context", context, self.num_classes)
+        check_keys(rng)
+        check_count("num_samples", num_samples, 0)
         shapes = [(num_samples, *prior.network.map_shape) for prior in self.priors]
         if [maps.shape for maps in upper_codes] != shapes[: len(upper_codes)]:
             raise ValueError(
@@ -298,6 +322,7 @@ class CodeModel(nn.Module):
             codes += (maps.reshape(num_samples, *maps.shape[-2:]),)
         return codes
 
+    @bound
     def sample(
         self,
         rng: Array,

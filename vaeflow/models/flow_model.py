@@ -10,12 +10,21 @@ from collections.abc import Callable
 
 import distrax
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import row_keys
+from vaeflow._util.checks import (
+    as_array,
+    bound,
+    check_count,
+    check_finite,
+    check_keys,
+    check_part,
+    check_rows,
+)
 from vaeflow.distributions import Transformed, standard_normal
+from vaeflow.models.preprocessing import FLOW_ATTRIBUTES
 from vaeflow.typing import Flow, Preprocessor, Prior
 
 
@@ -39,6 +48,35 @@ class FlowModel(nn.Module):
     dequantizer: Preprocessor | None = None
     base: Prior | None = None
 
+    def __post_init__(self):
+        check_part("flow", self.flow, "a flow", FLOW_ATTRIBUTES)
+        shape = tuple(self.flow.event_shape)
+        if self.dequantizer is not None:
+            role = "a preprocessor (a base goes to `base`)"
+            check_part("dequantizer", self.dequantizer, role, ("quantize", "bits"))
+            noise = getattr(self.dequantizer, "flow", self.flow)
+            if len(shape) != 3 or tuple(noise.event_shape) != shape:
+                raise ValueError(
+                    "flow must be one of the dequantizer's images, (height, width, channel), got "
+                    f"flow.event_shape={shape} and a {type(self.dequantizer).__name__} of "
+                    f"{tuple(noise.event_shape)}"
+                )
+        if self.base is not None:
+            check_part("base", self.base, "a base", ("needs_labels",))
+            noise = tuple(getattr(self.base, "event_shape", self.flow.noise_shape))
+            if noise != tuple(self.flow.noise_shape):
+                raise ValueError(
+                    "base must have events of the shape of the flow's noise, "
+                    f"{tuple(self.flow.noise_shape)}, got {noise}"
+                )
+        super().__post_init__()
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of the data."""
+        return tuple(self.flow.event_shape)
+
+    @bound
     def __call__(
         self,
         data: Array | None = None,
@@ -63,9 +101,14 @@ class FlowModel(nn.Module):
           A distribution over ``[*event]`` with the batch axes of the context.
 
         Raises:
-          ValueError: If the base's events don't have the shape of the flow's noise.
+          ValueError: If the base's events don't have the shape of the flow's noise, or the data or
+            the context doesn't fit.
         """
         del encoder
+        if data is not None:
+            data = as_array("data", data)
+            if self.is_initializing():
+                check_finite("data", data)
         if self.is_initializing() and data is not None and self.dequantizer is not None:
             data = self.dequantizer(data, row_keys(self.make_rng("params"), len(data))).values
         bijector = self._bijector(context, data)
@@ -85,6 +128,7 @@ class FlowModel(nn.Module):
         del values
         self(latents, context=context)
 
+    @bound
     def noise(
         self,
         *,
@@ -93,7 +137,9 @@ class FlowModel(nn.Module):
         temperature: float = 1.0,
     ) -> distrax.Distribution:
         """Builds the distribution of the noise; arguments and errors as in a call."""
-        batch = batch_shape if context is None else _batch_of(self.flow, context)
+        batch = (
+            batch_shape if context is None else _batch_of(self.flow, as_array("context", context))
+        )
         if self.base is None:
             return standard_normal(self.flow.noise_shape, batch, temperature)
         noise = self.base(context=context, batch_shape=batch, temperature=temperature)
@@ -110,6 +156,7 @@ class FlowModel(nn.Module):
         )
         return self.flow(context=None if for_base else context, data=data)
 
+    @bound
     def log_prob(
         self, data: Array, rng: Array | None = None, *, context: Array | None = None
     ) -> Float[Array, " batch"]:
@@ -125,13 +172,16 @@ class FlowModel(nn.Module):
           context: One for each row, or None.
 
         Raises:
-          ValueError: If there is a dequantizer but no key, or integer data but no dequantizer.
+          ValueError: If there is a dequantizer but no key, integer data but no dequantizer, or a
+            context that isn't one for each row.
         """
         values, log_det = self._values(data, rng)
         # A flow that estimates its log-determinants draws noise for each row of the data.
-        density = Transformed(self.noise(context=context), self._bijector(context, values))
+        bijector = self._bijector_of(values, context)
+        density = Transformed(self.noise(context=context), bijector)
         return density.log_prob(values) + log_det
 
+    @bound
     def sample(
         self,
         rng: Array,
@@ -150,22 +200,38 @@ class FlowModel(nn.Module):
 
         Returns:
           Examples of shape ``[num_samples, *batch, *event]``.
+
+        Raises:
+          ValueError: If the key isn't typed, or there is no number of samples or not a context.
         """
+        check_keys(rng)
+        check_count("num_samples", num_samples, 0)
         distribution = self(context=context, temperature=temperature)
         return self._quantized(distribution.sample(seed=rng, sample_shape=num_samples))
 
+    @bound
     def encode(
         self, data: Array, rng: Array | None = None, *, context: Array | None = None
     ) -> Float[Array, "batch *noise"]:
         """Maps examples to noise; arguments and errors as in `log_prob`."""
         values, _ = self._values(data, rng)
-        return self._bijector(context).inverse(values)
+        return self._bijector_of(values, context).inverse(values)
 
+    @bound
     def decode(self, noise: Float[Array, "batch *noise"], *, context: Array | None = None) -> Array:
         """Maps noise to examples: uint8 images with a dequantizer, real-valued data without."""
-        return self._quantized(self._bijector(context).forward(noise))
+        return self._quantized(self._bijector(context).forward(as_array("noise", noise)))
+
+    def _bijector_of(self, values: Array, context: Array | None) -> distrax.Bijector:
+        """The bijector of rows of values, checked to have a context for each or one for all."""
+        bijector = self._bijector(context, values)
+        if context is not None:
+            batch = values.shape[: values.ndim - len(self.flow.event_shape)]
+            check_rows(_batch_of(self.flow, as_array("context", context)), batch, "data")
+        return bijector
 
     def _values(self, data: Array, rng: Array | None) -> tuple[Array, Array]:
+        data = as_array("data", data)
         if self.dequantizer is None:
             if not jnp.issubdtype(data.dtype, jnp.floating):
                 raise ValueError(
@@ -182,7 +248,6 @@ class FlowModel(nn.Module):
 
 def _batch_of(flow: Flow, context: Array) -> tuple[int, ...]:
     """Batch axes of a context."""
-    shape = jnp.shape(context)
-    if jnp.issubdtype(jax.dtypes.result_type(context), jnp.integer):
-        return shape
-    return shape[: len(shape) - flow.context_ndims]
+    if jnp.issubdtype(context.dtype, jnp.integer):
+        return context.shape
+    return context.shape[: max(context.ndim - flow.context_ndims, 0)]

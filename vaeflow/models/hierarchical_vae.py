@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.arrays import check_event_shape, row_keys
+from vaeflow._util.checks import as_array, bound, check_count, encode_labels
 from vaeflow.bijectors import Conditioner
 from vaeflow.distributions import HierarchicalPrior, standard_normal
 from vaeflow.distributions.gaussian import product_of_normals
 from vaeflow.distributions.grouped import WHOLE, per_dim_kl
 from vaeflow.encoders import DenseEncoder, DiagonalGaussianPosterior
 from vaeflow.encoders.posteriors import positive
-from vaeflow.flows.base import prepare_context
 from vaeflow.models.base import Latents, LatentVariableModel
 from vaeflow.typing import Preprocessor
 
@@ -140,6 +140,7 @@ class HierarchicalVAE(LatentVariableModel):
             for size in self.latent_sizes[:-1]
         ]
 
+    @bound
     def __call__(
         self, images: UInt8[Array, "batch height width channel"], *, context: Array | None = None
     ) -> Latents:
@@ -147,12 +148,13 @@ class HierarchicalVAE(LatentVariableModel):
 
         Arguments and keys are as for `VAE`.
         """
+        images = as_array("images", images)
         keys = row_keys(
             self.make_rng("params" if self.is_initializing() else "sample"), images.shape[0]
         )
         values = self.observe(images, keys).values
         latents = self.infer(values, keys, context=context)
-        labels = prepare_context(context, self.num_classes)
+        labels = encode_labels(context, self.num_classes)
         self.decoder(self.split(latents.z)["level_1"], context=labels, data=values)
         return latents
 
@@ -176,6 +178,7 @@ class HierarchicalVAE(LatentVariableModel):
         ends = list(itertools.accumulate(self.latent_sizes))[:-1]
         return dict(zip(self.levels, jnp.split(z, ends, axis=-1), strict=True))
 
+    @bound
     def prior(self, *, context: Array | None = None, temperature: float = 1.0) -> HierarchicalPrior:
         """Builds p(z) of all levels as one distribution.
 
@@ -183,7 +186,7 @@ class HierarchicalVAE(LatentVariableModel):
           context: Labels ``[*batch]``, or None.
           temperature: Factor of the deviations of every level.
         """
-        labels = prepare_context(context, self.num_classes)
+        labels = encode_labels(context, self.num_classes)
         batch = () if labels is None else labels.shape[:-1]
         return HierarchicalPrior(
             standard_normal((self.latent_sizes[-1],), batch, temperature),
@@ -195,12 +198,15 @@ class HierarchicalVAE(LatentVariableModel):
             ],
         )
 
+    @bound
     def likelihood(
         self, z: Float[Array, "*batch latent"], *, context: Array | None = None
     ) -> distrax.Distribution:
         """Builds p(x | z_1), one distribution of observed values for each z."""
+        z = as_array("latents", z)
         return super().likelihood(self.split(z)["level_1"], context=context)
 
+    @bound
     def infer(
         self,
         values: Float[Array, "batch height width channel"],
@@ -219,6 +225,8 @@ class HierarchicalVAE(LatentVariableModel):
           num_samples: Number of samples of each row.
           context: Labels ``[batch]``, or None.
         """
+        check_count("num_samples", num_samples)
+        values = as_array("values", values)
         keys = row_keys(rng, values.shape[0])
 
         def sample(level: int, posterior: distrax.Independent) -> Array:
@@ -236,6 +244,7 @@ class HierarchicalVAE(LatentVariableModel):
         z = jnp.concatenate([z for z, _, _ in levels.values()], axis=-1)
         return Latents(z, log_q, log_p, kl)
 
+    @bound
     def encode(
         self,
         images: UInt8[Array, "batch height width channel"],
@@ -248,6 +257,7 @@ class HierarchicalVAE(LatentVariableModel):
         levels = self._descend(values, context, lambda _, posterior: posterior.mean())
         return jnp.concatenate([z for z, _, _ in levels.values()], axis=-1)
 
+    @bound
     def shifts(
         self,
         images: UInt8[Array, "batch height width channel"],
@@ -279,7 +289,8 @@ class HierarchicalVAE(LatentVariableModel):
           context: Labels ``[batch]``, or None.
           choose: Computes the values of a level from its number, from 0 on, and its posterior.
         """
-        labels = prepare_context(context, self.num_classes)
+        values = as_array("values", values)
+        labels = encode_labels(context, self.num_classes, rows=values.shape[0])
         features = self.network(values, context=labels)
         messages = [self.messages[0](features)]
         for up, message in zip(self.up, self.messages[1:], strict=True):

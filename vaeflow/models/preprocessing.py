@@ -7,15 +7,16 @@ to noise by `quantize`: the protocol of `vaeflow.typing.Preprocessor`.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from vaeflow._util.checks import as_array, check_bits, check_part
 from vaeflow.distributions import standard_normal
-from vaeflow.typing import Flow
+from vaeflow.typing import Flow, ValueKind
 
 
 class Dequantized(NamedTuple):
@@ -31,8 +32,39 @@ class Dequantized(NamedTuple):
     log_det: Float[Array, " batch"]
 
 
+FLOW_ATTRIBUTES = ("event_shape", "noise_shape", "num_classes", "context_ndims")
+"""What models need of a flow."""
+
+
+def check_observation(observation: nn.Module, decoder: nn.Module) -> None:
+    """Checks that the likelihood of a decoder is one of the values of a preprocessor.
+
+    Raises:
+      ValueError: If the kinds of their values or, of levels, the numbers of bits differ. A part
+        that has no `value_kind` fits any.
+    """
+    check_part("observation", observation, "a preprocessor", ("quantize",))
+    likelihood = getattr(decoder, "likelihood", None)
+    kinds = getattr(observation, "value_kind", None), getattr(likelihood, "value_kind", None)
+    if None in kinds:
+        return
+    names = type(observation).__name__, type(likelihood).__name__
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"observation and likelihood must be of values of one kind, got a {names[0]} of "
+            f"{kinds[0]} and a {names[1]} of {kinds[1]}"
+        )
+    if kinds[0] == "levels" and observation.bits != likelihood.bits:
+        raise ValueError(
+            f"observation and likelihood must have one number of bits, got a {names[0]} of "
+            f"{observation.bits} and a {names[1]} of {likelihood.bits}"
+        )
+
+
 class _Cells(nn.Module):
     """Base of the preprocessors whose values lie in 2^bits cells of [-1/2, 1/2)."""
+
+    value_kind: ClassVar[ValueKind] = "reals"
 
     def quantize(
         self, values: Float[Array, "*batch height width channel"]
@@ -93,6 +125,16 @@ class VariationalDequantizer(_Cells):
     flow: Flow
     bits: int = 8
 
+    def __post_init__(self):
+        check_part("flow", self.flow, "a flow", FLOW_ATTRIBUTES)
+        if len(self.flow.event_shape) != 3 or self.flow.context_ndims != 3:
+            raise ValueError(
+                "flow must be of images given maps of features, context_ndims=3, got a "
+                f"{type(self.flow).__name__} of event_shape={tuple(self.flow.event_shape)} and "
+                f"context_ndims={self.flow.context_ndims}"
+            )
+        super().__post_init__()
+
     @nn.compact
     def __call__(
         self, images: UInt8[Array, "batch height width channel"], keys: Array
@@ -124,6 +166,8 @@ class Discretizer(_Cells):
 
     bits: int = 8
 
+    value_kind = "levels"
+
     def __call__(
         self, images: UInt8[Array, "batch height width channel"], keys: Array | None = None
     ) -> Dequantized:
@@ -152,6 +196,7 @@ class Binarizer(nn.Module):
     """
 
     bits = 1
+    value_kind = "binary"
 
     def __call__(
         self, images: UInt8[Array, "batch height width channel"], keys: Array
@@ -184,8 +229,8 @@ def quantize_levels(images: Array, bits: int) -> Array:
       ValueError: If the images aren't uint8 [batch, height, width, channel], or bits isn't in
         1, ..., 8.
     """
-    if not 1 <= bits <= 8:
-        raise ValueError(f"bits must be in 1, ..., 8, got {bits}")
+    images = as_array("images", images)
+    check_bits(bits)
     if images.dtype != jnp.uint8 or images.ndim != 4:
         raise ValueError(
             "images must be uint8 [batch, height, width, channel], got "

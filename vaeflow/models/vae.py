@@ -12,11 +12,11 @@ import flax.linen as nn
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.arrays import row_keys
+from vaeflow._util.checks import as_array, bound, check_count, check_part, encode_labels
 from vaeflow.distributions.grouped import WHOLE, groups_of, per_dim_kl, pieces_of
 from vaeflow.distributions.transformed import sample_per_example
-from vaeflow.flows.base import prepare_context
 from vaeflow.models.base import Latents, LatentVariableModel
-from vaeflow.models.preprocessing import Dequantized
+from vaeflow.models.preprocessing import Dequantized, check_observation
 from vaeflow.typing import Preprocessor, Prior
 
 
@@ -47,6 +47,34 @@ class VAE(LatentVariableModel):
     prior_model: Prior | None = None
     num_classes: int | None = None
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_part("encoder", self.encoder, "an Encoder", ("posterior",))
+        if self.prior_model is not None:
+            self._check_prior()
+
+    def _check_prior(self) -> None:
+        prior, latents = self.prior_model, self.encoder.posterior.num_latents
+        check_part("prior_model", prior, "a prior", ("needs_labels", "initialize"))
+        shape = getattr(prior, "event_shape", (latents,))
+        if tuple(shape) != (latents,):
+            raise ValueError(
+                f"prior_model must have events of the shape of the latents, {(latents,)}, got a "
+                f"{type(prior).__name__} of {tuple(shape)}"
+            )
+        images = tuple(getattr(prior, "image_shape", None) or self.decoder.image_shape)
+        if images != tuple(self.decoder.image_shape):
+            raise ValueError(
+                f"prior_model must have the images of the decoder, {self.decoder.image_shape}, got "
+                f"{images}"
+            )
+        classes = getattr(prior, "num_classes", None) or self.num_classes
+        if prior.needs_labels and (self.num_classes is None or classes != self.num_classes):
+            raise ValueError(
+                f"num_classes must be that of the prior's labels, {classes}, got {self.num_classes}"
+            )
+
+    @bound
     def __call__(
         self, images: UInt8[Array, "batch height width channel"], *, context: Array | None = None
     ) -> Latents:
@@ -59,6 +87,7 @@ class VAE(LatentVariableModel):
           images: A batch of images.
           context: Labels ``[batch]``, or None.
         """
+        images = as_array("images", images)
         keys = row_keys(
             self.make_rng("params" if self.is_initializing() else "sample"), images.shape[0]
         )
@@ -67,18 +96,27 @@ class VAE(LatentVariableModel):
             first = self.posterior(values, context=context).sample(seed=keys[0])
             self.prior_model.initialize(values, first, context=self._prior_context(context))
         latents = self.infer(values, keys, context=context)
-        self.decoder(latents.z, context=prepare_context(context, self.num_classes), data=values)
+        self.decoder(latents.z, context=encode_labels(context, self.num_classes), data=values)
         return latents
 
+    @bound
     def posterior(
         self,
         values: Float[Array, "batch height width channel"],
         *,
         context: Array | None = None,
     ) -> distrax.Distribution:
-        """Builds q(z | x), ``[batch]`` distributions of latents, for observed values."""
-        return self.encoder(values, context=prepare_context(context, self.num_classes))
+        """Builds q(z | x), ``[batch]`` distributions of latents, for observed values.
 
+        Raises:
+          ValueError: If the context isn't one label for each row where there are classes, and None
+            where there are none.
+        """
+        values = as_array("values", values)
+        labels = encode_labels(context, self.num_classes, rows=values.shape[0])
+        return self.encoder(values, context=labels)
+
+    @bound
     def prior(
         self, *, context: Array | None = None, temperature: float = 1.0
     ) -> distrax.Distribution:
@@ -92,6 +130,8 @@ class VAE(LatentVariableModel):
           ValueError: If a `vaeflow.bases.VampPrior` is given a temperature, or the encoder that it
             calls needs labels.
         """
+        if context is not None:
+            encode_labels(context, self.num_classes)
         if self.prior_model is None:
             return self.encoder.posterior.standard(temperature)
         return self.prior_model(
@@ -106,6 +146,7 @@ class VAE(LatentVariableModel):
         """Number of latents."""
         return self.encoder.posterior.num_latents
 
+    @bound
     def infer(
         self,
         values: Float[Array, "batch height width channel"],
@@ -123,8 +164,11 @@ class VAE(LatentVariableModel):
           context: Labels ``[batch]``, or None.
 
         Raises:
-          ValueError: If the posterior has no density, as `vaeflow.encoders.PointMassPosterior`.
+          ValueError: If the posterior has no density, as `vaeflow.encoders.PointMassPosterior`;
+            there is no sample; or the context is wrong, as for `posterior`.
         """
+        check_count("num_samples", num_samples)
+        values = as_array("values", values)
         head = self.encoder.posterior
         if not head.has_density:
             raise ValueError(
@@ -139,6 +183,7 @@ class VAE(LatentVariableModel):
             densities = {WHOLE: log_q}, {WHOLE: prior.log_prob(z)}
         return Latents(z, *densities, per_dim_kl(posterior, prior), posterior, prior)
 
+    @bound
     def encode(
         self,
         images: UInt8[Array, "batch height width channel"],
@@ -176,6 +221,10 @@ class AutoEncoder(nn.Module):
     decoder: nn.Module
     observation: Preprocessor
 
+    def __post_init__(self):
+        check_observation(self.observation, self.decoder)
+        super().__post_init__()
+
     @nn.compact
     def __call__(
         self, values: Float[Array, "batch height width channel"]
@@ -190,18 +239,22 @@ class AutoEncoder(nn.Module):
         self, images: UInt8[Array, "batch height width channel"], rng: Array
     ) -> Dequantized:
         """Converts images to values; arguments as for `VAE.observe`."""
+        images = as_array("images", images)
         return self.observation(images, row_keys(rng, images.shape[0]))
 
+    @bound
     def likelihood(self, z: Float[Array, "*batch latent"]) -> distrax.Distribution:
         """Builds p(x | z), one distribution of observed values for each z."""
         return self.decoder(z)
 
+    @bound
     def encode(
         self, images: UInt8[Array, "batch height width channel"], rng: Array
     ) -> Float[Array, "batch latent"]:
         """Computes the latents of images."""
         return self(self.observe(images, rng).values)
 
+    @bound
     def decode(
         self, z: Float[Array, "*batch latent"]
     ) -> UInt8[Array, "*batch height width channel"]:
@@ -227,6 +280,7 @@ class FactorVAE(nn.Module):
     model: VAE
     discriminator: nn.Module
 
+    @bound
     def __call__(
         self, images: UInt8[Array, "batch height width channel"], *, context: Array | None = None
     ) -> Float[Array, " batch"]:

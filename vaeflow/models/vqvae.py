@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from vaeflow._util.arrays import LOCAL, Axis, row_keys
-from vaeflow.models.preprocessing import Dequantized
+from vaeflow._util.checks import as_array, bound
+from vaeflow.models.preprocessing import Dequantized, check_observation
 from vaeflow.nn import Conv, relu
 from vaeflow.nn.autoregressive_map import resize_nearest
 from vaeflow.typing import Preprocessor, Quantizer
@@ -35,8 +36,15 @@ class CodeAutoEncoder(nn.Module):
 
     A subclass has the fields `decoder` and `observation`, as `VQVAE` describes them, and
     `quantizers`, and the methods `quantize` and `merge`.
+
+    Raises a ValueError when it is made of a preprocessor and a likelihood that don't fit.
     """
 
+    def __post_init__(self):
+        check_observation(self.observation, self.decoder)
+        super().__post_init__()
+
+    @bound
     def __call__(
         self, images: UInt8[Array, "batch height width channel"]
     ) -> Float[Array, "batch map_height map_width latent"]:
@@ -55,6 +63,7 @@ class CodeAutoEncoder(nn.Module):
         self, images: UInt8[Array, "batch height width channel"], rng: Array
     ) -> Dequantized:
         """Converts images to values; arguments as for `VAE.observe`."""
+        images = as_array("images", images)
         return self.observation(images, row_keys(rng, images.shape[0]))
 
     def quantize(
@@ -83,17 +92,20 @@ class CodeAutoEncoder(nn.Module):
         """Merges the values of all levels, from the top, into the decoder's input."""
         raise NotImplementedError
 
+    @bound
     def likelihood(
         self, latents: Float[Array, "*batch map_height map_width latents"]
     ) -> distrax.Distribution:
         """Builds p(x | c), one distribution of observed values for each input of the decoder."""
         return self.decoder(latents)
 
+    @bound
     def encode(self, images: UInt8[Array, "batch height width channel"], rng: Array) -> Codes:
         """Encodes images to codes, from the top."""
         values = self.observe(images, rng).values
         return tuple(level.indices for level in self.quantize(values))
 
+    @bound
     def lookup(
         self, codes: Sequence[Int[Array, "*batch map_height map_width *codebooks"]]
     ) -> Float[Array, "*batch map_height map_width latents"]:
@@ -109,12 +121,14 @@ class CodeAutoEncoder(nn.Module):
         pairs = zip(self.quantizers, codes, strict=True)
         return self.merge([quantizer.lookup(indices) for quantizer, indices in pairs])
 
+    @bound
     def decode(
         self, codes: Sequence[Int[Array, "*batch map_height map_width *codebooks"]]
     ) -> UInt8[Array, "*batch height width channel"]:
         """Returns the means of p(x | c) as images; all zeros if a code is out of range."""
         return self.show(self.lookup(codes))
 
+    @bound
     def show(
         self, latents: Float[Array, "*batch map_height map_width latents"]
     ) -> UInt8[Array, "*batch height width channel"]:

@@ -215,6 +215,17 @@ class AutoregressiveMapNetwork(nn.Module):
             )
         return self.conditions_of_blocks(context)
 
+    def context_features(self) -> int | None:
+        """Number of features of the context that parameters were made for; 0 for none.
+
+        None without variables.
+        """
+        for part in jax.tree_util.tree_leaves_with_path(self.variables.get("params", {})):
+            names = [key.key for key in part[0]]
+            if names[-2:] == ["projected", "kernel"]:
+                return part[1].shape[0]
+        return 0
+
     def conditions_of_blocks(
         self, context: Float[Array, "batch height_or_1 width_or_1 feature"] | None
     ) -> PyTree:

@@ -160,7 +160,7 @@ class CausalAttention(nn.Module):
 
         def projected(x: Array, name: str) -> Array:
             x = nn.Dense(self.features, use_bias=False, dtype=self.dtype, name=name)(x)
-            return x.reshape(*x.shape[:-1], self.num_heads, -1)
+            return x.reshape(*x.shape[:-1], self.num_heads, self.features // self.num_heads)
 
         query = projected(queries, "query")
         key, value = projected(content, "key"), projected(content, "value")

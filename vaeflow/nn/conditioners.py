@@ -52,6 +52,15 @@ class MLP(nn.Module):
         x = nn.Dense(self.features, dtype=self.dtype, kernel_init=zeros)(x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
+    @nn.nowrap
+    def context_features(self, params: dict[str, Any], channels: int, given: int) -> int:
+        """Number of features of the context of parameters for inputs of so many channels.
+
+        Without channels a single input may be one feature or none: one where one is `given`.
+        """
+        inputs = params["Dense_0"]["kernel"].shape[0]
+        return int(given == 1) if channels == 0 and inputs == 1 else inputs - channels
+
 
 class GlowNetwork(nn.Module):
     """Glow's coupling network: 3x3 and 1x1 normalised convolutions with ReLU, a zero convolution.
@@ -87,6 +96,11 @@ class GlowNetwork(nn.Module):
         )
         return ZeroConv(self.features, dtype=self.dtype)(x)
 
+    @nn.nowrap
+    def context_features(self, params: dict[str, Any], channels: int) -> int:
+        """Number of features of the context of parameters for inputs of so many channels."""
+        return features_joined(params, params["NormalizedConv_0"], channels)
+
 
 class ResidualNetwork(nn.Module):
     """RealNVP's coupling network: a 3x3 convolution, residual blocks, a zero convolution.
@@ -119,6 +133,11 @@ class ResidualNetwork(nn.Module):
             x = ResidualBlock(self.hidden_features, dtype=self.dtype)(x)
         return ZeroConv(self.features, dtype=self.dtype)(relu(x))
 
+    @nn.nowrap
+    def context_features(self, params: dict[str, Any], channels: int) -> int:
+        """Number of features of the context of parameters for inputs of so many channels."""
+        return features_joined(params, params["Conv_0"], channels)
+
 
 def join_context(x: Array, context: Array | None, features: int, dtype: Any) -> tuple[Array, Array]:
     """Adds a context to the first layer, of so many features, of a convolutional network.
@@ -136,6 +155,18 @@ def join_context(x: Array, context: Array | None, features: int, dtype: Any) -> 
         return jnp.concatenate([x, context.astype(x.dtype)], axis=-1), zero
     bias = nn.Dense(features, dtype=dtype, name="context")(context)
     return x, bias[:, None, None, :]
+
+
+def features_joined(params: dict[str, Any], first: dict[str, Any], channels: int) -> int:
+    """Number of features of the context of a network that called `join_context`, 0 for none.
+
+    Args:
+      params: The network's parameters.
+      first: Those of its first convolution.
+      channels: Number of channels of its input.
+    """
+    dense = params.get("context")
+    return first["kernel"].shape[2] - channels if dense is None else dense["kernel"].shape[0]
 
 
 class TimeDependentMLP(nn.Module):
@@ -188,3 +219,8 @@ class TimeDependentMLP(nn.Module):
             x = x + dense("shift", bias=False)(u)
             x = x if last else self.activation(x)
         return x
+
+    @nn.nowrap
+    def context_features(self, params: dict[str, Any]) -> int:
+        """Number of features of the context that parameters were made for, 0 for none."""
+        return params["gate_0"]["kernel"].shape[0] - 1

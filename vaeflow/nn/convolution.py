@@ -48,7 +48,7 @@ def depth_to_space(
     """
     batch, rows, columns, channels = x.shape
     blocks = x.reshape(batch, rows, columns, 2, 2, channels // 4)
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, -1)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * rows, 2 * columns, channels // 4)
 
 
 default_kernel_init = nn.initializers.lecun_normal()
@@ -96,7 +96,7 @@ def convolution(
     pointwise = kernel.shape[:2] == (1, 1) and tuple(strides) == (1, 1)
     if pointwise and padding == ((0, 0), (0, 0)):
         # As a product of two matrices, so that the kernel's gradient is one too: fastest on CPUs.
-        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
+        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
     return _convolve.bind(x, kernel, size=None, strides=tuple(strides), padding=padding)
 
 

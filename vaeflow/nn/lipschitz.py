@@ -155,6 +155,11 @@ class LipschitzMLP(nn.Module):
         return self.apply_normalized(self.normalized({"params": params}), x, context)
 
     @nn.nowrap
+    def context_features(self, params: dict[str, Any]) -> int:
+        """Number of features of the context that parameters were made for, 0 for none."""
+        return params["context"].shape[0] if "context" in params else 0
+
+    @nn.nowrap
     def normalized(self, variables: dict[str, Any]) -> dict[str, Array]:
         """Computes the bounded kernels and positive betas, which don't depend on the input."""
         coefficient = self.lipschitz ** (1 / (len(self.hidden_sizes) + 1))

@@ -296,6 +296,11 @@ class MaskedMLP(nn.Module):
         return sums
 
     @nn.nowrap
+    def context_features(self, params: dict[str, Array]) -> int:
+        """Number of features of the context that parameters were made for, 0 for none."""
+        return params["kernel_0"].shape[0] - self.dimension
+
+    @nn.nowrap
     def _activated(self, sums: Array, bias: Array) -> Array:
         return self.activation(sums + bias)
 

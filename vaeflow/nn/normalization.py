@@ -7,7 +7,7 @@ instance normalisation); Ba, Kiros & Hinton 2016 (layer normalisation).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,14 +16,66 @@ from jaxtyping import Array, Float
 
 from vaeflow.nn.convolution import convolution
 
-SMALLEST_DEVIATION = 1e-4
-"""Channels that vary less than this are scaled as if they varied by this much."""
+
+class Statistics(NamedTuple):
+    """Of each column of a batch: float32 or wider, ``[*event]``.
+
+    Attributes:
+      mean: The mean; of a constant column exactly its value.
+      deviation: The standard deviation, with the number of rows as divisor; zero where all values
+        are equal, and only there.
+    """
+
+    mean: Float[Array, "*event"]
+    deviation: Float[Array, "*event"]
+
+    def log_scale(self) -> Float[Array, "*event"]:
+        """Computes the logarithm of the deviation, or 0 for a constant column: its unit stays."""
+        return jnp.log(jnp.where(self.deviation > 0, self.deviation, 1))
+
+
+def column_statistics(
+    data: Float[Array, "*rows_and_event"], axes: Sequence[int] = (0,)
+) -> Statistics:
+    """Computes the statistics that all data-dependent initialisation starts from.
+
+    Columns of every unit are treated alike: their values are scaled by powers of two, which rounds
+    nothing, so that neither sums nor squares overflow or vanish. A deviation is at least the
+    rounding of the largest value.
+
+    Args:
+      data: A batch.
+      axes: Axes of rows, which are averaged over.
+    """
+    data = data.astype(jnp.promote_types(data.dtype, jnp.float32))
+    axes = tuple(axes)
+    least, most = (each(data, axis=axes, keepdims=True) for each in (jnp.min, jnp.max))
+    size = jnp.maximum(jnp.abs(least), jnp.abs(most))
+    unit = _power_of_two(size)
+    scaled = data / unit
+    mean = jnp.mean(scaled, axis=axes, keepdims=True)
+    centred = scaled - mean
+    spread = _power_of_two(jnp.max(jnp.abs(centred), axis=axes, keepdims=True))
+    variance = jnp.mean(jnp.square(centred / spread), axis=axes, keepdims=True)
+    rounding = jnp.finfo(data.dtype).eps * size / unit
+    deviation = unit * jnp.maximum(spread * jnp.sqrt(variance), rounding)
+    constant = least == most
+    mean, deviation = jnp.where(constant, least, unit * mean), jnp.where(constant, 0, deviation)
+    return Statistics(jnp.squeeze(mean, axes), jnp.squeeze(deviation, axes))
+
+
+def _power_of_two(size: Array) -> Array:
+    """The largest power of two that is at most `size`; 1 for zero."""
+    _, exponent = jnp.frexp(jnp.where(size > 0, size, 1))
+    return jnp.ldexp(jnp.ones_like(size), exponent - 1)
 
 
 def actnorm_parameters(
     data: Float[Array, "*rows channel"],
 ) -> tuple[Float[Array, " channel"], Float[Array, " channel"]]:
     """Computes the actnorm that gives each channel of a batch mean zero and variance one.
+
+    A constant channel becomes zero, in its unit.
 
     Args:
       data: A batch; every axis but the last is averaged over.
@@ -32,10 +84,8 @@ def actnorm_parameters(
       ``shift`` and ``log_scale`` of y = (x + shift) exp(log_scale), each ``[channel]``, float32
       or wider.
     """
-    data = data.astype(jnp.promote_types(data.dtype, jnp.float32))
-    rows = tuple(range(data.ndim - 1))
-    deviation = jnp.maximum(jnp.std(data, axis=rows), SMALLEST_DEVIATION)
-    return -jnp.mean(data, axis=rows), -jnp.log(deviation)
+    statistics = column_statistics(data, range(data.ndim - 1))
+    return -statistics.mean, -statistics.log_scale()
 
 
 def data_dependent_param(module: nn.Module, name: str, compute: Callable[[], Array]) -> Array:

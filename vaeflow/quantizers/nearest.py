@@ -71,7 +71,7 @@ def min_and_argmin(
     missing = -scores.shape[-1] % GROUP
     widths = [(0, 0)] * (scores.ndim - 1) + [(0, missing)]
     scores = jnp.pad(scores, widths, constant_values=jnp.inf)
-    scores = scores.reshape(*scores.shape[:-1], -1, GROUP)
+    scores = scores.reshape(*scores.shape[:-1], scores.shape[-1] // GROUP, GROUP)
     group = jnp.argmin(jnp.min(scores, axis=-1), axis=-1)
     scores = jnp.take_along_axis(scores, group[..., None, None], axis=-2)[..., 0, :]
     index = group * GROUP + jnp.argmin(scores, axis=-1)

@@ -197,5 +197,5 @@ def _products(logits: Float[Array, "*batch bit"]) -> Float[Array, "*batch code"]
     for bit in range(logits.shape[-1]):
         pair = jax.nn.sigmoid(jnp.stack([-logits[..., bit], logits[..., bit]], axis=-1))
         probability = pair[..., :, None] * probability[..., None, :]
-        probability = probability.reshape(*logits.shape[:-1], -1)
+        probability = probability.reshape(*logits.shape[:-1], 2 ** (bit + 1))
     return probability
