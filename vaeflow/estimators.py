@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from vaeflow._util.arrays import context_of, require, row_keys
-from vaeflow.distributions.gaussian import pairwise_log_prob
-from vaeflow.distributions.grouped import WHOLE, groups_of, normals_of, per_dim_log_prob, pieces_of
+from vaeflow.distributions.gaussian import normals_of, pairwise_log_prob
+from vaeflow.distributions.grouped import WHOLE, groups_of, per_dim_log_prob, pieces_of
 from vaeflow.models.base import Latents
 
 __all__ = [

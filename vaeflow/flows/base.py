@@ -10,15 +10,19 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal, get_args
 
+import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.arrays import name_in_tables
 from vaeflow.bijectors import Bijector, Inverse, Scan
 from vaeflow.typing import FlowStep
 
 PyTree = Any
+
+name_in_tables(distrax.Bijector)
 
 Backward = Literal["plain", "remat", "reversible"]
 """How a stack of steps backpropagates; see `StackedFlow`."""
