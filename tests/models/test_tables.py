@@ -36,11 +36,12 @@ def test_every_model_is_here():
 )
 def test_tables_of_models_count_their_parameters(name):
     golden = MODELS[name]
+    keywords = {} if golden.context is None else {"context": golden.context}
     table = nn.tabulate(
         golden.build(),
         jax.random.key(0),
         console_kwargs={"width": 300, "force_terminal": False},
-    )(*golden.inputs)
+    )(*golden.inputs, **keywords)
     total = re.search(r"Total Parameters: ([\d,]+)", table)[1]
     leaves = jax.tree.leaves(jax.eval_shape(golden.init))
     assert int(total.replace(",", "")) == sum(np.prod(leaf.shape, dtype=int) for leaf in leaves)

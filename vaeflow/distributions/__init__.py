@@ -5,7 +5,7 @@ Log-densities are in nats and float32 or wider.
 
 import distrax
 
-from vaeflow._util.arrays import name_in_tables
+from vaeflow._util import arrays
 from vaeflow.distributions import toy
 from vaeflow.distributions.bernoulli import Bernoulli, ContinuousBernoulli
 from vaeflow.distributions.code_maps import CodeMaps
@@ -19,7 +19,7 @@ from vaeflow.distributions.resampled import Resampled
 from vaeflow.distributions.transformed import Transformed
 from vaeflow.distributions.uniform import UniformBox
 
-name_in_tables(distrax.Distribution)
+arrays.name_in_tables(distrax.Distribution)
 
 __all__ = [
     "Bernoulli",
