@@ -109,7 +109,7 @@ class DiscretizedIntensities(FactorizedLogits):
         def body(carry: Any, level: Array) -> tuple[Any, None]:
             return step(carry, level, log_mass_of(level)), None
 
-        return jax.lax.scan(body, start, jnp.arange(self.num_intensities))[0]
+        return jax.lax.scan(body, start, jnp.arange(self.num_intensities, dtype=jnp.int32))[0]
 
 
 @RegisterKL(DiscretizedIntensities, DiscretizedIntensities)
@@ -224,7 +224,8 @@ class DiscretizedLogisticMixture(DiscretizedIntensities):
             return total + jax.nn.sigmoid((edge - self._location) / self._scale), None
 
         levels = jnp.arange(1, self.num_intensities, dtype=self.dtype)
-        total, _ = jax.lax.scan(add, jnp.zeros_like(self._location), levels)
+        # Several at once: a pass over memory takes longer than a sigmoid.
+        total, _ = jax.lax.scan(add, jnp.zeros_like(self._location), levels, unroll=15)
         last = 0.5 - 0.5 / self.num_intensities
         return last - jnp.sum(weights * total, axis=-1) / self.num_intensities
 

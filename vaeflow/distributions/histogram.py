@@ -116,7 +116,7 @@ class Histogram(distrax.Distribution):
         rows, columns = self._mass.shape[-2:]
         best = jnp.argmax(self._mass.reshape((*self.batch_shape, rows * columns)), axis=-1)
         cell = jnp.stack([best % columns, best // columns], axis=-1)
-        return self._low + self._widths() * (cell + 0.5)
+        return self._low + self._widths() * (cell.astype(self.dtype) + 0.5)
 
     def median(self) -> Float[Array, "*batch two"]:
         """The median of each dimension."""

@@ -46,6 +46,15 @@ class Mixture(distrax.MixtureSameFamily):
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         super().__init__(distrax.Categorical(logits=logits), components)
 
+    @property
+    def dtype(self):
+        """Type of the samples: that of the components."""
+        return self.components_distribution.dtype
+
+    def _sample_n(self, key: Array, n: int) -> Array:
+        # distrax selects by one-hot vectors of JAX's default type.
+        return super()._sample_n(key, n).astype(self.dtype)
+
     def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
         """Computes log p(x) in nats.
 
