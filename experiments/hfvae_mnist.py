@@ -249,7 +249,7 @@ def loss(
     values, _ = model.apply(variables, batch["image"], keys, method="observe")
     category = model.apply(variables, values, method="posterior").groups["category"]
     conditional = jnp.sum(category.probability * category.log_probability, axis=-1)
-    marginal = axis.mean(jnp.mean(category.mean(), axis=0))
+    marginal = axis.mean(jnp.mean(category.probability, axis=0))
     # A category that no image has gets no gradient, rather than an infinite one.
     log_marginal = jnp.log(jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny))
     information = axis.mean(jnp.mean(conditional)) - jnp.sum(marginal * log_marginal)
