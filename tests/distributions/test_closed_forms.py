@@ -15,7 +15,8 @@ import pytest
 from tests.distributions import test_discrete_laws as discrete
 from tests.distributions import test_distribution_laws as laws
 from tests.drawn import made
-from vaeflow import distributions
+from tests.variables import noisy
+from vaeflow import distributions, flows, models
 
 MOMENTS = ("mean", "variance", "stddev", "mode", "median", "entropy")
 ALL = {*MOMENTS, "cdf", "log_cdf", "kl_divergence", "cross_entropy"}
@@ -24,6 +25,7 @@ KL = {"kl_divergence", "cross_entropy"}
 
 HAS = {
     "standard_normal": ALL,
+    "Transformed": {"mean", "mode", "entropy"},
     "HierarchicalPrior": set(),
     "FullGaussian": ALL - CDF,
     "FullGaussian one-dimension": ALL - CDF,
@@ -46,7 +48,6 @@ HAS = {
 """The quantities that have a closed form, by the names in the two registries."""
 
 MAKERS = laws.REGISTRY | {name: make for name, (make, _) in discrete.REGISTRY.items()}
-del MAKERS["Transformed"]
 
 
 def marked(*quick: str) -> pytest.MarkDecorator:
@@ -184,7 +185,7 @@ SHAPES = ((), (1,), (2,), (3, 1), (1, 2), (3, 2), (4, 1, 1), (4, 3, 2))
 """Batch axes of values that broadcast against those of a distribution, (3, 2)."""
 
 
-@marked("Histogram")
+@marked("Transformed", "Histogram")
 def test_values_broadcast_against_the_batch(name):
     if name in discrete.REGISTRY:
         _, levels = discrete.REGISTRY[name]
@@ -218,6 +219,28 @@ def test_values_broadcast_against_the_batch(name):
             chosen = part(np.arange(24), shape).reshape(shape)
             expected = each[np.broadcast_to(chosen, whole), rows, columns]
             np.testing.assert_allclose(density, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make", [flows.MaskedAutoregressiveFlow, pytest.param(flows.RealNVP, marks=pytest.mark.slow)]
+)
+def test_one_value_has_the_density_of_each_context(make):
+    model = models.FlowModel(make((3,), num_steps=1))
+    random = np.random.default_rng(3)
+    data = random.normal(size=(16, 3)).astype(np.float32)
+    contexts = random.normal(size=(16, 2)).astype(np.float32)
+
+    @jax.jit
+    def densities(data, contexts):
+        variables = noisy(model.init(jax.random.key(0), data, context=contexts), 0.1)
+        density = model.apply(variables, context=contexts).log_prob
+        repeated = jnp.broadcast_to(data[:4, None], (4, 16, 3))
+        return density(data[0]), density(data[:4, None]), density(repeated)
+
+    one, several, expected = jax.device_get(densities(data, contexts))
+    np.testing.assert_allclose(several, expected, rtol=1e-5)
+    np.testing.assert_allclose(one, expected[0], rtol=1e-5)
+    assert np.ptp(one) > 0.01
 
 
 @marked("Histogram", "Mixture")
