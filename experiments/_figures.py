@@ -248,7 +248,7 @@ def _ellipses(prior: distributions.Mixture, places: np.ndarray):
     components = prior.components_distribution
     try:
         variances = np.asarray(components.variance())[:, places]
-    except (AttributeError, NotImplementedError):
+    except NotImplementedError:
         return None, None
     return np.asarray(components.mean())[:, places], variances[:, :, None] * np.eye(2)
 

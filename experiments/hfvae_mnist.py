@@ -248,8 +248,8 @@ def loss(
     keys, _ = split_rows(rng, batch["image"].shape[0])
     values, _ = model.apply(variables, batch["image"], keys, method="observe")
     category = model.apply(variables, values, method="posterior").groups["category"]
-    conditional = jnp.sum(category.mean() * category.log_probability, axis=-1)
-    marginal = axis.mean(jnp.mean(category.mean(), axis=0))
+    conditional = jnp.sum(category.probability * category.log_probability, axis=-1)
+    marginal = axis.mean(jnp.mean(category.probability, axis=0))
     # A category that no image has gets no gradient, rather than an infinite one.
     log_marginal = jnp.log(jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny))
     information = axis.mean(jnp.mean(conditional)) - jnp.sum(marginal * log_marginal)
@@ -327,7 +327,7 @@ def category_metrics(posterior: PyTree, labels: np.ndarray | None) -> dict[str, 
 
     I(x; c) = H(mean pi) - mean H(pi) of the probabilities pi(x).
     """
-    probability = np.asarray(posterior.groups["category"].mean(), np.float64)
+    probability = np.asarray(posterior.groups["category"].probability, np.float64)
     marginal = probability.mean(axis=0)
     information = entr(marginal).sum() - entr(probability).sum(-1).mean()
     results = {"category_mutual_information": information, "category_entropy": entr(marginal).sum()}
@@ -341,7 +341,7 @@ def category_metrics(posterior: PyTree, labels: np.ndarray | None) -> dict[str, 
 
 def category_names(posterior: PyTree, labels: np.ndarray | None) -> list[str]:
     """Names the categories, each with the most frequent label of its test images."""
-    probability = posterior.groups["category"].mean()
+    probability = posterior.groups["category"].probability
     names = [f"category {number}" for number in range(probability.shape[-1])]
     if labels is not None:
         chosen = np.argmax(probability, axis=-1)
@@ -382,7 +382,7 @@ def make_figures(
     kl = np.asarray(jnp.mean(per_dim_kl(style, prior)["z"], axis=0))
     order = np.argsort(-kl)
     moved = VALUES[:, None, None] * np.eye(num_styles, dtype=np.float32)[order]
-    chosen = np.argmax(posterior.groups["category"].mean(), -1)
+    chosen = np.argmax(posterior.groups["category"].probability, -1)
     counts = np.bincount(chosen, minlength=num_categories)
     often = np.sort(np.argsort(-counts, kind="stable")[:SHOWN])
     # [style, category, value], then a strip of values for each category.

@@ -340,6 +340,24 @@ MUTANTS = [
         "zip(reversed(self._conditionals), [keys[-1]] * (len(keys) - 1), strict=True)",
         "tests/distributions -k 'test_hierarchical or HierarchicalPrior'",
     ),
+    Mutant(
+        "distributions/kl-forgets-a-determinant",
+        "+ q._log_det() - p._log_det()",
+        "+ q._log_det()",
+        "tests/distributions/test_closed_forms.py -k 'FullGaussian and density'",
+    ),
+    Mutant(
+        "distributions/mean-from-the-end-of-the-last-cell",
+        "last = 0.5 - 0.5 / self.num_intensities",
+        "last = 0.5",
+        "tests/distributions/test_closed_forms.py -k 'DiscretizedLogisticMixture and density'",
+    ),
+    Mutant(
+        "distributions/histogram-variance-between-cells",
+        "jnp.stack(between, axis=-1) + self._widths() ** 2 / 12",
+        "jnp.stack(between, axis=-1)",
+        "tests/distributions/test_closed_forms.py -k 'Histogram and density'",
+    ),
     # Bases.
     Mutant(
         "bases/gaussian-ignores-temperature",
@@ -384,6 +402,18 @@ MUTANTS = [
         "before[:, None] <= after",
         "before[:, None] < after",
         "tests/nn/test_masked.py -k exactly_the_dimensions_before",
+    ),
+    Mutant(
+        "nn/masked-default-narrower-than-vectors",
+        "(max(WIDTH, self.dimension),) * 2",
+        "(WIDTH, WIDTH)",
+        "tests/nn/test_masked.py -k default",
+    ),
+    Mutant(
+        "nn/receptive-field-of-whole-kernels",
+        "self.num_blocks * (self.kernel_size // 2)",
+        "self.num_blocks * self.kernel_size",
+        "tests/nn/test_raster_networks.py -k rectangle",
     ),
     Mutant(
         "nn/spectral-bound-of-unit-kernel",
@@ -477,6 +507,12 @@ MUTANTS = [
         "tests/decoders/test_adaptive.py -k 'modulated_blocks'",
     ),
     # Quantizers.
+    Mutant(
+        "quantizers/two-levels-far-from-the-center",
+        "np.where(levels == 2, 0.0, np.arctanh(below / half))",
+        "np.arctanh(below / half)",
+        "tests/quantizers/test_code_kinds.py -k every_number_of_levels",
+    ),
     Mutant(
         "quantizers/average-of-vectors-undamped",
         "self.decay * before.sums + new * assigned.sums",

@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vaeflow._util.arrays import row_keys
 from vaeflow._util.checks import as_array, check_count, context_of, entry, require
-from vaeflow.distributions.gaussian import pairwise_log_prob
-from vaeflow.distributions.grouped import WHOLE, groups_of, normals_of, per_dim_log_prob, pieces_of
+from vaeflow.distributions.gaussian import normals_of, pairwise_log_prob
+from vaeflow.distributions.grouped import WHOLE, groups_of, per_dim_log_prob, pieces_of
 from vaeflow.models.base import Latents
 
 __all__ = [

@@ -52,15 +52,15 @@ def test_argmax_has_the_probabilities_of_the_categories():
     def facts(logits):
         found = distributions.Concrete(logits, 0.5)
         samples = found.sample(seed=KEY, sample_shape=100_000)
-        return samples, found.log_mass(jnp.eye(3)), found.mode(), found.mean()
+        return samples, found.log_mass(jnp.eye(3)), found.mode(), found.probability
 
-    samples, log_mass, mode, mean = jax.device_get(facts(LOGITS))
+    samples, log_mass, mode, probability = jax.device_get(facts(LOGITS))
     np.testing.assert_allclose(samples.sum(-1), 1, rtol=1e-5)
     share = np.bincount(np.argmax(samples, -1), minlength=3) / 100_000
     np.testing.assert_allclose(share, np.exp(LOGITS), atol=0.01)
     np.testing.assert_allclose(log_mass, LOGITS, rtol=1e-5)
     np.testing.assert_array_equal(mode, [0, 1, 0])
-    np.testing.assert_allclose(mean, np.exp(LOGITS), rtol=1e-5)
+    np.testing.assert_allclose(probability, np.exp(LOGITS), rtol=1e-5)
 
 
 def test_corners_and_far_logits_are_finite():
@@ -112,7 +112,7 @@ def test_groups_keep_their_order_and_their_names():
     np.testing.assert_allclose(log_prob, expected, rtol=1e-6)
     assert terms["b"].shape == (2,)
     np.testing.assert_allclose(terms["a"], [np.sum(value[2:] * LOGITS)], rtol=1e-5)
-    with pytest.raises(ValueError, match=r"\(5,\), got shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"\(5,\), got an array of shape \(4,\)"):
         distribution.split(value[:4])
     wrong = {
         "b": distribution.groups["b"],

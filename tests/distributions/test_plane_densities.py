@@ -103,7 +103,7 @@ def test_histogram_of_wrong_shapes_raises():
         distributions.toy.Histogram(np.ones(3), [0, 0], [1, 1])
     with pytest.raises(ValueError, match=r"\(3, 3\), \(1,\) and \(2,\)"):
         distributions.toy.Histogram(np.ones((3, 3)), [0], [1, 1])
-    with pytest.raises(ValueError, match=r"\(2,\), got shape \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2,\), got an array of shape \(5, 3\)"):
         HISTOGRAM.log_prob(np.zeros((5, 3)))
 
 

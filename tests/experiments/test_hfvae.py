@@ -126,7 +126,7 @@ def test_capacity_and_style_weight_are_added_to_the_objective():
     def probabilities(variables):
         first = jax.vmap(jax.random.split)(keys)[:, 0]
         values = model.apply(variables, images, first, method="observe").values
-        return model.apply(variables, values, method="posterior").groups["category"].mean()
+        return model.apply(variables, values, method="posterior").groups["category"].probability
 
     pi = np.asarray(probabilities(variables), np.float64)
     entropies = [-np.sum(p * np.log(p), axis=-1).mean() for p in (pi.mean(0), pi)]

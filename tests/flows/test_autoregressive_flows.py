@@ -1,5 +1,7 @@
 """Masked and inverse autoregressive flows, and autoregressive neural spline flows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,3 +92,23 @@ def test_one_channel_suits_autoregressive_splines_and_not_couplings():
     np.testing.assert_allclose(bijector.forward(bijector.inverse(x)), x, atol=1e-5)
     with pytest.raises(ValueError, match=r"at least 2 channels, got \(1,\)"):
         flows.NeuralSplineFlow((1,), **options).init(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        flows.MaskedAutoregressiveFlow,
+        flows.InverseAutoregressiveFlow,
+        functools.partial(flows.NeuralSplineFlow, autoregressive=True),
+    ],
+)
+def test_default_networks_are_wide_enough_to_read_every_dimension_before(make):
+    for channels, width in ((3, 64), (100, 100)):
+        flow = make((channels,), num_steps=1)
+        shapes = jax.eval_shape(flow.init, jax.random.key(0))["params"]
+        kernels = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape[-2:]
+            for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+        }
+        found = [shape for name, shape in kernels.items() if name.endswith("network/kernel_1")]
+        assert found == [(width, width)]

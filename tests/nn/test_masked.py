@@ -34,6 +34,62 @@ def test_outputs_depend_on_exactly_the_dimensions_before(hidden, features):
     assert (got[before] > 0).all()
 
 
+def pattern(module, features=None):
+    """Whether any output for dimension i depends on dimension j, at random weights: [i, j]."""
+    context = None if features is None else normal(8, features, seed=1)
+
+    @jax.jit
+    def largest(x, context):
+        shapes = jax.eval_shape(module.init, jax.random.key(0), x, context)
+        leaves, structure = jax.tree.flatten(shapes)
+        drawn = [normal(*leaf.shape, seed=number) for number, leaf in enumerate(leaves)]
+        variables = jax.tree.unflatten(structure, drawn)
+        outputs, pull_back = jax.vjp(lambda x: module.apply(variables, x, context), x)
+        # All parameters of a dimension together, by random weights; one dimension after another.
+        weights = normal(*outputs.shape, seed=9)
+        rows = jnp.eye(module.dimension)[:, None, :, None] * weights
+        return jnp.max(jnp.abs(jax.lax.map(lambda row: pull_back(row)[0], rows)), axis=1)
+
+    return np.asarray(largest(normal(8, module.dimension), context)) > 0
+
+
+@pytest.mark.parametrize(
+    ("dimension", "features"), [(100, None), pytest.param(100, 2, marks=pytest.mark.slow)]
+)
+def test_default_networks_read_every_dimension_before(dimension, features):
+    module = nn.MaskedMLP(dimension, num_parameters=2, activation=jnp.tanh)
+    np.testing.assert_array_equal(pattern(module, features), np.tri(dimension, k=-1, dtype=bool))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "features", "degrees"),
+    [
+        ((11,), None, range(1, 12)),
+        ((12, 11), None, range(1, 12)),
+        ((12,), 2, range(12)),
+        ((4,), None, (1, 3, 6, 9)),
+        ((4, 20), 2, (0, 3, 6, 9)),
+    ],
+)
+def test_networks_read_as_far_as_their_degrees(hidden, features, degrees):
+    """The first layer is the narrowest, with one unit of each of these degrees."""
+    module = nn.MaskedMLP(12, num_parameters=1, hidden_sizes=hidden, activation=jnp.tanh)
+    expected = np.zeros((12, 12), bool)
+    for dimension in range(12):
+        expected[dimension, : max((d for d in degrees if d <= dimension), default=0)] = True
+    np.testing.assert_array_equal(pattern(module, features), expected)
+
+
+def test_default_widths_are_those_of_stored_files_up_to_their_number():
+    def widths(dimension):
+        module = nn.MaskedMLP(dimension, num_parameters=1)
+        shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, dimension)))["params"]
+        return shapes["kernel_0"].shape[1], shapes["kernel_1"].shape[1]
+
+    assert widths(3) == widths(64) == (64, 64)
+    assert widths(65) == (65, 65)
+
+
 @pytest.mark.parametrize("entries", [1, 4])
 def test_context_reaches_the_outputs_of_every_dimension(entries):
     @jax.jit

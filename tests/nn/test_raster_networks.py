@@ -49,28 +49,57 @@ def in_both_ways(network, variables, context, maps):
     return full, solved(network, variables, context, maps)
 
 
+def receptive_fields(network):
+    """Whether the logits of each position, row after row, depend on the code of each."""
+    variables, maps = initialised(network), maps_of(network, 6)
+    size = maps[0].size
+
+    @jax.jit
+    def largest(variables, maps):
+        vectors = network.apply(variables, maps, method="embed")
+
+        def logits(x):
+            return network.apply(variables, x, method="from_embedded").reshape(6, size, -1)
+
+        found, pull_back = jax.vjp(logits, vectors)
+        # All codes together, by random weights; one position after another.
+        weights = jax.random.normal(KEY, found.shape)
+        rows = jnp.eye(size)[:, None, :, None] * weights
+        slopes = jax.lax.map(lambda row: pull_back(row)[0], rows)
+        return jnp.max(jnp.abs(slopes), axis=(1, 4)).reshape(size, size)
+
+    return np.asarray(largest(variables, maps)) > 0
+
+
 @pytest.mark.parametrize(
     "network", [gated(channels=16, num_blocks=3), snail(channels=16)], ids=NETWORKS
 )
 def test_logits_depend_on_exactly_the_codes_before(network):
-    variables, maps = initialised(network), maps_of(network, 6)
+    np.testing.assert_array_equal(receptive_fields(network), np.tri(12, k=-1, dtype=bool))
 
-    @jax.jit
-    def jacobian(variables, maps):
-        vectors = network.apply(variables, maps, method="embed")
 
-        def largest(x):
-            logits = jax.jacrev(
-                lambda x: network.apply(variables, x[None], method="from_embedded")[0]
-            )
-            return jnp.max(jnp.abs(logits(x)), axis=(2, 5)).reshape(12, 12)
-
-        return jnp.max(jax.vmap(largest)(vectors), axis=0)
-
-    result = np.asarray(jacobian(variables, maps))
-    before = np.tri(12, k=-1, dtype=bool)
-    assert (result[~before] == 0).all()
-    assert (result[before] > 0).all()
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"num_blocks": 2}, (5, 6)),
+        pytest.param({"num_blocks": 1, "kernel_size": 5}, (5, 7), marks=pytest.mark.slow),
+        pytest.param({"num_blocks": 5}, (7, 6), marks=pytest.mark.slow),
+        pytest.param({"num_blocks": 5}, (8, 7), marks=pytest.mark.slow),
+        pytest.param({"num_blocks": 3}, (1, 6), marks=pytest.mark.slow),
+        pytest.param({"num_blocks": 1, "kernel_size": 5}, (6, 1), marks=pytest.mark.slow),
+    ],
+)
+def test_gated_networks_read_the_rectangle_that_they_state(options, shape):
+    network = gated(shape, **options)
+    row, column = np.divmod(np.arange(np.prod(shape)), shape[1])
+    up, left = row[:, None] - row, column[:, None] - column
+    reach = network.reach
+    above = (up >= 1) & (up <= reach + 1) & (np.abs(left) <= reach)
+    expected = above | ((up == 0) & (left >= 1) & (left <= reach + 1))
+    np.testing.assert_array_equal(receptive_fields(network), expected)
+    whole = np.tri(len(row), k=-1, dtype=bool)
+    enough = reach >= max(shape[1] - 1, shape[0] - 2)
+    assert (expected == whole).all() == enough or shape[0] == 1
 
 
 @pytest.mark.parametrize(

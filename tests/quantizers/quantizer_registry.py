@@ -68,7 +68,7 @@ def of_levels(entry, features, cotangent):
         quantizer = quantizer.quantizer
     levels = np.resize(quantizer.levels, features.shape[-1])
     half = 1.001 * (levels - 1) / 2
-    shift = np.arctanh(np.where(levels % 2 == 0, 0.5, 0) / half)
+    shift = np.arctanh(np.where((levels % 2 == 0) & (levels > 2), 0.5, 0) / half)
     return cotangent * half / np.cosh(features + shift) ** 2 / (levels // 2)
 
 

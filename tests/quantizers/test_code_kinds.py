@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import vaeflow as vf
 from vaeflow.quantizers import (
@@ -180,10 +181,43 @@ def test_levels_are_reached_numbered_and_even(levels):
     x = np.asarray(grid[0, ..., 0], np.float64)
     half = 1.001 * (levels[0] - 1) / 2
     below = 0.5 * (levels[0] % 2 == 0)
-    bounded = half * np.tanh(x + np.arctanh(below / half)) - below
+    shift = 0 if levels[0] == 2 else np.arctanh(below / half)
+    bounded = half * np.tanh(x + shift) - below
     clear = np.abs(bounded - np.floor(bounded) - 0.5) > 1e-4
     values = np.asarray(result.values[0, ..., 0]) * (levels[0] // 2)
     np.testing.assert_allclose(values[clear], np.round(bounded)[clear], atol=1e-6)
+
+
+def test_every_number_of_levels_is_centered_used_evenly_and_passes_gradients():
+    quantizer = FiniteScalarQuantizer((2,))
+    # Quantiles of a standard normal, in the middle of equal shares of it.
+    shares = (np.arange(4000) + 0.5) / 4000
+    normal = scipy.stats.norm.ppf(shares).astype(np.float32).reshape(1, -1, 1)
+
+    @jax.jit
+    def all_numbers(features):
+        def run(levels):
+            def values(x):
+                result = quantizer.clone(levels=(levels,)).apply({}, x)
+                return jnp.sum(result.values), result
+
+            slope, result = jax.grad(values, has_aux=True)(features)
+            return result.counts, result.values[0, :, 0], slope[0, :, 0]
+
+        return {levels: run(levels) for levels in range(2, 18)}
+
+    for levels, (counts, values, slopes) in jax.device_get(all_numbers(normal)).items():
+        use = levels * counts / len(shares)
+        assert 0.4 < use.min() <= use.max() < 1.6, levels
+        # Half of the features on each side of the center: of a level, or between the two.
+        middle = np.searchsorted(np.cumsum(counts) / len(shares), 0.5)
+        assert middle == (0 if levels == 2 else levels // 2), levels
+        if levels % 2 or levels == 2:
+            np.testing.assert_allclose(counts, counts[::-1], atol=2)
+        assert abs(np.mean(values) - (-0.5 if levels == 2 else 0)) < 0.15, levels
+        assert slopes.min() >= 0
+        assert slopes[len(slopes) // 2] > 0.5, levels
+        assert slopes.mean() > 0.3, levels
 
 
 def entropies(features, bits, temperature):

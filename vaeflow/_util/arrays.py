@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import yaml
 from jaxtyping import Array
 
 from vaeflow._util.checks import check_keys
@@ -29,6 +30,19 @@ def check_event_shape(name: str, got: tuple[int, ...], expected: tuple[int, ...]
     if got[len(got) - len(expected) :] != tuple(expected):
         raise ValueError(
             f"{name}: expected events of shape {tuple(expected)}, got an array of shape {got}"
+        )
+
+
+def check_same_event(p: Any, q: Any) -> None:
+    """Checks that two distributions are of events of one shape.
+
+    Raises:
+      ValueError: If they aren't; both shapes are quoted.
+    """
+    if p.event_shape != q.event_shape:
+        raise ValueError(
+            f"both must be of events of one shape, got {p.name} of {p.event_shape} and {q.name} "
+            f"of {q.event_shape}"
         )
 
 
@@ -99,6 +113,16 @@ class Axis:
         if self.name is None:
             return tree
         return jax.lax.all_gather(tree, self.name, axis=0, tiled=True)
+
+
+def name_in_tables(kind: type) -> None:
+    """Lets `flax.linen.tabulate` show a module's inputs and outputs of a class, by their names.
+
+    Its cells are safe YAML, which otherwise takes numbers, strings, lists and dicts only.
+    """
+    yaml.SafeDumper.add_multi_representer(
+        kind, lambda dumper, value: dumper.represent_str(type(value).__name__)
+    )
 
 
 LOCAL = Axis()

@@ -45,7 +45,9 @@ class RationalQuadraticSpline(Bijector):
     interval; derivatives are between a thousandth and a thousand.
 
     log|det dy/dx| = sum of log dy/dx over the event. Both directions have a closed form and cost
-    the same. Values and log-determinants are float32 or wider.
+    the same. Values and log-determinants are float32 or wider. The log-determinants of both
+    directions differ by as much as the rounding of y alone moves them, which grows with the change
+    of the slope over its size: near a knot of slope 0.03 by up to 3e-4 in float32.
 
     Shapes: `widths` and `heights` are ``[*parameters, bins]``, `derivatives` is
     ``[*parameters, bins - 1]``, those between bins from left to right, or, if circular,

@@ -3,6 +3,9 @@
 Log-densities are in nats and float32 or wider.
 """
 
+import distrax
+
+from vaeflow._util import arrays
 from vaeflow.distributions import toy
 from vaeflow.distributions.bernoulli import Bernoulli, ContinuousBernoulli
 from vaeflow.distributions.code_maps import CodeMaps
@@ -15,6 +18,8 @@ from vaeflow.distributions.mixture import Mixture
 from vaeflow.distributions.resampled import Resampled
 from vaeflow.distributions.transformed import Transformed
 from vaeflow.distributions.uniform import UniformBox
+
+arrays.name_in_tables(distrax.Distribution)
 
 __all__ = [
     "Bernoulli",

@@ -17,7 +17,8 @@ class Concrete(distrax.Distribution):
 
     As the temperature t falls to 0 the samples become one-hot vectors with probabilities
     pi = softmax(l). The log-density is log (K - 1)! + (K - 1) log t +
-    sum_k (log pi_k - (t + 1) log x_k) - K log sum_k exp(log pi_k - t log x_k).
+    sum_k (log pi_k - (t + 1) log x_k) - K log sum_k exp(log pi_k - t log x_k). Its moments and its
+    entropy have no closed form; the probabilities pi are those of the largest dimension.
 
     Shapes: events are ``[category]``, K of them.
 
@@ -62,6 +63,11 @@ class Concrete(distrax.Distribution):
         """Logarithms of the probabilities pi of the categories."""
         return self._log_probability
 
+    @property
+    def probability(self) -> Float[Array, "*batch category"]:
+        """The probabilities pi of the categories: the mean in the limit of temperature 0."""
+        return jnp.exp(self._log_probability)
+
     def log_prob(self, value: Float[Array, "*batch category"]) -> Float[Array, "*batch"]:
         """Computes the log-density in nats, with respect to the first K - 1 dimensions.
 
@@ -85,13 +91,21 @@ class Concrete(distrax.Distribution):
         return jnp.sum(value * self._log_probability, axis=-1)
 
     def mode(self) -> Float[Array, "*batch category"]:
-        """The corner of the most probable category."""
+        """The corner of the most probable category.
+
+        Below a temperature of K - 1 the density grows without bound towards every corner, with the
+        largest factor towards this one.
+
+        Raises:
+          NotImplementedError: If the temperature is K - 1 or more: the mode has no closed form.
+        """
+        if self._temperature >= self.event_shape[0] - 1:
+            raise NotImplementedError(
+                "The mode of a Concrete distribution has no closed form at a temperature of "
+                f"{self._temperature}, which isn't below {self.event_shape[0]} categories less 1."
+            )
         best = jnp.argmax(self._log_probability, axis=-1)
         return jax.nn.one_hot(best, self.event_shape[0], dtype=self.dtype)
-
-    def mean(self) -> Float[Array, "*batch category"]:
-        """The probabilities of the categories: the mean in the limit of temperature 0."""
-        return jnp.exp(self._log_probability)
 
     def _sample_n(self, key: Array, n: int) -> Array:
         noise = jax.random.gumbel(key, (n, *self._log_probability.shape), self.dtype)

@@ -5,15 +5,137 @@ Intensity k of L is the value (k + 1/2) / L - 1/2, the center of its cell of wid
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+from tensorflow_probability.substrates.jax.distributions import RegisterKL
 
-from vaeflow._util.arrays import check_event_shape, sum_event
+from vaeflow._util.arrays import check_event_shape, check_same_event, sum_event
 from vaeflow.distributions.bernoulli import FactorizedLogits
 
+LogMass = Callable[[Int[Array, ""]], Float[Array, "*batch_and_event"]]
 
-class DiscretizedLogisticMixture(FactorizedLogits):
+
+class DiscretizedIntensities(FactorizedLogits):
+    """Base class: independent dimensions, each with one of L intensities.
+
+    Moments, entropies and distribution functions are sums over the intensities, one after another,
+    in memory that doesn't grow with their number.
+    """
+
+    parameter_ndims = 1
+
+    @property
+    @abc.abstractmethod
+    def num_intensities(self) -> int:
+        """Number L of intensities."""
+
+    @abc.abstractmethod
+    def log_masses(self) -> LogMass:
+        """Prepares a function that computes the log-probability of an intensity, by dimension."""
+
+    def log_cdf(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
+        """Computes the logarithm of the probability that no dimension exceeds its value."""
+        check_event_shape(self.name, value.shape, self.event_shape)
+        # Rounded values needn't equal the centers exactly.
+        last = jnp.floor((value + 0.5) * self.num_intensities - 0.5 + 1e-3)
+
+        def add(total: Array, level: Array, log_mass: Array) -> Array:
+            return jnp.where(level <= last, jnp.logaddexp(total, log_mass), total)
+
+        shape = jnp.broadcast_shapes(value.shape, self._batch_and_event)
+        total = jnp.minimum(self._fold(add, jnp.full(shape, -jnp.inf, self.dtype)), 0)
+        return sum_event(jnp.where(jnp.isnan(value), jnp.nan, total), self._event_ndims)
+
+    def mean(self) -> Float[Array, "*batch_and_event"]:
+        """The mean of each dimension."""
+        return self._sum(lambda level, log_mass: self._center(level))
+
+    def variance(self) -> Float[Array, "*batch_and_event"]:
+        """The variance of each dimension."""
+        mean = self.mean()
+        return self._sum(lambda level, log_mass: (self._center(level) - mean) ** 2)
+
+    def mode(self) -> Float[Array, "*batch_and_event"]:
+        """The most probable value of each dimension, the least of equally probable ones."""
+
+        def better(best: tuple[Array, Array], level: Array, log_mass: Array):
+            more = log_mass > best[0]
+            return jnp.where(more, log_mass, best[0]), jnp.where(more, level, best[1])
+
+        none = jnp.full(self._batch_and_event, -jnp.inf, self.dtype)
+        _, level = self._fold(better, (none, jnp.zeros(self._batch_and_event, jnp.int32)))
+        return self._center(level)
+
+    def median(self) -> Float[Array, "*batch_and_event"]:
+        """The least median of each dimension."""
+
+        def count(carry: tuple[Array, Array], level: Array, log_mass: Array):
+            del level
+            total = carry[0] + jnp.exp(log_mass)
+            return total, carry[1] + (total < 0.5)
+
+        none = jnp.zeros(self._batch_and_event, self.dtype)
+        _, level = self._fold(count, (none, jnp.zeros(self._batch_and_event, jnp.int32)))
+        return self._center(level)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Entropy in nats."""
+        return sum_event(self._sum(lambda level, log_mass: -log_mass), self._event_ndims)
+
+    def _center(self, level: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return (level + 0.5).astype(self.dtype) / self.num_intensities - 0.5
+
+    def _sum(self, function: Callable[[Array, Array], Array]) -> Float[Array, "*batch_and_event"]:
+        """Sums the probability of each intensity times a function of it and of its logarithm."""
+
+        def add(total: Array, level: Array, log_mass: Array) -> Array:
+            # 0 times infinity is 0 here.
+            some = log_mass > -jnp.inf
+            value = function(level, jnp.where(some, log_mass, 0.0))
+            return total + jnp.where(some, jnp.exp(log_mass) * value, 0.0)
+
+        return self._fold(add, jnp.zeros(self._batch_and_event, self.dtype))
+
+    def _fold(self, step: Callable[[Any, Array, Array], Any], start: Any) -> Any:
+        """Folds ``step(carry, level, log_mass)`` over the intensities."""
+        log_mass_of = self.log_masses()
+
+        @jax.checkpoint
+        def body(carry: Any, level: Array) -> tuple[Any, None]:
+            return step(carry, level, log_mass_of(level)), None
+
+        return jax.lax.scan(body, start, jnp.arange(self.num_intensities, dtype=jnp.int32))[0]
+
+
+@RegisterKL(DiscretizedIntensities, DiscretizedIntensities)
+def _kl_of_intensities(
+    p: DiscretizedIntensities, q: DiscretizedIntensities, **kwargs: Any
+) -> Float[Array, "*batch"]:
+    """Computes KL(p || q) in nats."""
+    del kwargs
+    check_same_event(p, q)
+    if p.num_intensities != q.num_intensities:
+        raise ValueError(
+            "both must have one number of intensities, got "
+            f"{p.num_intensities} and {q.num_intensities}"
+        )
+    log_mass_of = q.log_masses()
+    batch = jnp.broadcast_shapes(p.batch_shape, q.batch_shape)
+
+    def add(total: Array, level: Array, log_mass: Array) -> Array:
+        ratio = jnp.where(log_mass > -jnp.inf, log_mass - log_mass_of(level), 0.0)
+        return total + jnp.exp(log_mass) * ratio
+
+    start = jnp.zeros((*batch, *p.event_shape), jnp.promote_types(p.dtype, q.dtype))
+    return sum_event(p._fold(add, start), len(p.event_shape))
+
+
+class DiscretizedLogisticMixture(DiscretizedIntensities):
     """Mixtures of discretised logistic distributions, one for each dimension.
 
     P(x) = sum_k w_k [s((x + d - m_k) / r_k) - s((x - d - m_k) / r_k)], where s is the logistic
@@ -27,8 +149,6 @@ class DiscretizedLogisticMixture(FactorizedLogits):
     Source: Kingma et al. 2016, "Inverse autoregressive flow", section 5.1; Salimans, Karpathy, Chen
     & Kingma 2017, "PixelCNN++", section 2.1, without its conditioning of channels on each other.
     """
-
-    parameter_ndims = 1
 
     def __init__(
         self,
@@ -59,6 +179,11 @@ class DiscretizedLogisticMixture(FactorizedLogits):
         self._location, self._scale = (leaf.astype(self.dtype) for leaf in (mean, scale))
         self._bits = bits
 
+    @property
+    def num_intensities(self) -> int:
+        """Number L of intensities."""
+        return 2**self._bits
+
     def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
         """Computes log P(x) in nats.
 
@@ -66,6 +191,14 @@ class DiscretizedLogisticMixture(FactorizedLogits):
           ValueError: If the events have another shape.
         """
         check_event_shape("DiscretizedLogisticMixture", value.shape, self.event_shape)
+        return sum_event(self._log_mass_of(value), self._event_ndims)
+
+    def log_masses(self) -> LogMass:
+        """Prepares a function that computes the log-probability of an intensity, by dimension."""
+        return lambda level: self._log_mass_of(self._center(level))
+
+    def _log_mass_of(self, value: Array) -> Array:
+        """Computes the log-probability of each dimension's value."""
         half = 2.0 ** -(self._bits + 1)
         value = value[..., None]
         above = (value + half - self._location) / self._scale
@@ -76,12 +209,25 @@ class DiscretizedLogisticMixture(FactorizedLogits):
         first, last = value < -0.5 + 1.5 * half, value > 0.5 - 1.5 * half
         log_prob = jnp.where(first, up_to, jnp.where(last, beyond, between))
         weighted = jax.nn.log_softmax(self._logits, axis=-1) + log_prob
-        return sum_event(jax.nn.logsumexp(weighted, axis=-1), self._event_ndims)
+        return jax.nn.logsumexp(weighted, axis=-1)
 
     def mean(self) -> Float[Array, "*batch_and_event"]:
-        """The mean of the logistic distributions, each clipped to the range."""
+        """The mean of each dimension.
+
+        It is the last value less the sum of the distribution function at the edges between cells.
+        """
         weights = jax.nn.softmax(self._logits, axis=-1)
-        return jnp.sum(weights * jnp.clip(self._location, -0.5, 0.5), axis=-1)
+
+        @jax.checkpoint
+        def add(total: Array, level: Array) -> tuple[Array, None]:
+            edge = level / self.num_intensities - 0.5
+            return total + jax.nn.sigmoid((edge - self._location) / self._scale), None
+
+        levels = jnp.arange(1, self.num_intensities, dtype=self.dtype)
+        # Several at once: a pass over memory takes longer than a sigmoid.
+        total, _ = jax.lax.scan(add, jnp.zeros_like(self._location), levels, unroll=15)
+        last = 0.5 - 0.5 / self.num_intensities
+        return last - jnp.sum(weights * total, axis=-1) / self.num_intensities
 
     def _sample_n(self, key: Array, n: int) -> Array:
         first, second = jax.random.split(key)
@@ -94,7 +240,7 @@ class DiscretizedLogisticMixture(FactorizedLogits):
         return nearest_intensity(mean + scale * jax.random.logistic(second, shape), self._bits)
 
 
-class PixelCategorical(FactorizedLogits):
+class PixelCategorical(DiscretizedIntensities):
     """Independent categorical distributions of pixel intensities.
 
     Shapes: `logits` are ``[*batch, *event, intensity]``, events being `event_ndims` axes. Values
@@ -103,8 +249,6 @@ class PixelCategorical(FactorizedLogits):
     Source: van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks",
     section 2.2.
     """
-
-    parameter_ndims = 1
 
     @property
     def num_intensities(self) -> int:
@@ -126,14 +270,14 @@ class PixelCategorical(FactorizedLogits):
         # NaN has no intensity.
         return sum_event(jnp.where(jnp.isnan(value), jnp.nan, log_prob), self._event_ndims)
 
-    def mean(self) -> Float[Array, "*batch_and_event"]:
-        """The mean of each dimension."""
-        centers = (jnp.arange(self.num_intensities) + 0.5) / self.num_intensities - 0.5
-        return jnp.sum(jax.nn.softmax(self._logits, axis=-1) * centers, axis=-1)
+    def log_masses(self) -> LogMass:
+        """Prepares a function that computes the log-probability of an intensity, by dimension."""
+        table = jax.nn.log_softmax(self._logits, axis=-1)
+        return lambda level: jnp.take(table, level, axis=-1)
 
     def _sample_n(self, key: Array, n: int) -> Array:
-        level = jax.random.categorical(key, self._logits, shape=(n, *self._logits.shape[:-1]))
-        return (level + 0.5).astype(self.dtype) / self.num_intensities - 0.5
+        shape = (n, *self._logits.shape[:-1])
+        return self._center(jax.random.categorical(key, self._logits, shape=shape))
 
 
 def nearest_intensity(value: Float[Array, "*shape"], bits: int) -> Float[Array, "*shape"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import distrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from tensorflow_probability.substrates.jax.distributions import RegisterKL
+
+from vaeflow._util.arrays import check_event_shape, check_same_event
 
 from vaeflow._util.checks import check_number
 
@@ -70,16 +74,16 @@ class FullGaussian(distrax.Distribution):
         Raises:
           ValueError: If the events have another shape.
         """
-        deviation = value - self._mean
-        if value.shape[-1:] != self.event_shape:
-            raise ValueError(
-                f"value must hold events of shape {self.event_shape}, got shape {value.shape}"
-            )
-        factor = jnp.broadcast_to(self._factor, (*deviation.shape, self.event_shape[0]))
-        noise = jax.lax.linalg.triangular_solve(
-            factor, deviation[..., None], left_side=True, lower=True
-        )[..., 0]
+        check_event_shape("FullGaussian", value.shape, self.event_shape)
+        noise = self._whitened((value - self._mean)[..., None])[..., 0]
         return _log_prob_of_noise(noise) - self._log_det()
+
+    def _whitened(self, columns: Float[Array, "*batch dimension column"]) -> Array:
+        """Computes L^-1 times a matrix, whose batch axes broadcast against those of L."""
+        batch = jnp.broadcast_shapes(columns.shape[:-2], self.batch_shape)
+        factor = jnp.broadcast_to(self._factor, (*batch, *self._factor.shape[-2:]))
+        columns = jnp.broadcast_to(columns, (*batch, *columns.shape[-2:]))
+        return jax.lax.linalg.triangular_solve(factor, columns, left_side=True, lower=True)
 
     def _log_det(self) -> Array:
         return jnp.sum(jnp.log(jnp.diagonal(self._factor, axis1=-2, axis2=-1)), axis=-1)
@@ -96,6 +100,18 @@ class FullGaussian(distrax.Distribution):
         """The mean."""
         return self._mean
 
+    def mode(self) -> Float[Array, "*batch dimension"]:
+        """The mode, which is the mean."""
+        return self._mean
+
+    def median(self) -> Float[Array, "*batch dimension"]:
+        """The median of each dimension, which is its mean."""
+        return self._mean
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Differential entropy in nats."""
+        return 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi)) + self._log_det()
+
     def covariance(self) -> Float[Array, "*batch dimension dimension"]:
         """The covariance L L^T."""
         return self._factor @ jnp.swapaxes(self._factor, -1, -2)
@@ -103,6 +119,45 @@ class FullGaussian(distrax.Distribution):
     def variance(self) -> Float[Array, "*batch dimension"]:
         """The variance of each dimension."""
         return jnp.sum(self._factor**2, axis=-1)
+
+
+@RegisterKL(FullGaussian, FullGaussian)
+@RegisterKL(FullGaussian, distrax.Independent)
+@RegisterKL(distrax.Independent, FullGaussian)
+def _kl_of_gaussians(
+    p: FullGaussian | distrax.Independent, q: FullGaussian | distrax.Independent, **kwargs: Any
+) -> Float[Array, "*batch"]:
+    """Computes KL(p || q) in nats, where one may be made of independent normals.
+
+    With factors L of p and M of q it is log det M - log det L +
+    (||M^-1 L||^2 + ||M^-1 (mean_q - mean_p)||^2 - dimension) / 2.
+    """
+    del kwargs
+    check_same_event(p, q)
+    p, q = _as_full(p), _as_full(q)
+    squares = jnp.sum(q._whitened(p._factor) ** 2, axis=(-2, -1))
+    distance = jnp.sum(q._whitened((p._mean - q._mean)[..., None]) ** 2, axis=(-2, -1))
+    return 0.5 * (squares + distance - p.event_shape[0]) + q._log_det() - p._log_det()
+
+
+def _as_full(part: FullGaussian | distrax.Independent) -> FullGaussian:
+    if isinstance(part, FullGaussian):
+        return part
+    normal = normals_of(part)
+    if normal is None:
+        raise NotImplementedError(
+            f"The KL divergence between a FullGaussian and {part.distribution.name}s has no "
+            "closed form."
+        )
+    loc, scale = jnp.broadcast_arrays(normal.loc, normal.scale)
+    return FullGaussian(loc, scale[..., None] * jnp.eye(loc.shape[-1], dtype=scale.dtype))
+
+
+def normals_of(part: distrax.Distribution | None) -> distrax.Normal | None:
+    """Returns the normals of a diagonal Gaussian, or None for other distributions."""
+    normal = getattr(part, "distribution", None)
+    independent = isinstance(part, distrax.Independent) and isinstance(normal, distrax.Normal)
+    return normal if independent else None
 
 
 def _log_prob_of_noise(noise: Array) -> Array:
@@ -148,8 +203,8 @@ def product_of_normals(
     Raises:
       ValueError: If one isn't made of independent normals, or their events differ in shape.
     """
-    one, two = (getattr(part, "distribution", None) for part in (first, second))
-    if not (isinstance(one, distrax.Normal) and isinstance(two, distrax.Normal)):
+    one, two = normals_of(first), normals_of(second)
+    if one is None or two is None:
         raise ValueError(
             f"vectors of independent normals are needed, got {first.name} and {second.name}"
         )

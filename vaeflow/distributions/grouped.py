@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import distrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from tensorflow_probability.substrates.jax.distributions import RegisterKL
 
+from vaeflow._util.arrays import check_event_shape
 from vaeflow.distributions.concrete import Concrete
+from vaeflow.distributions.gaussian import normals_of
 
 WHOLE = "z"
 """Name of the only group of a distribution that isn't `Grouped`."""
@@ -59,10 +63,7 @@ class Grouped(distrax.Distribution):
         Raises:
           ValueError: If the vector has another number of dimensions.
         """
-        if value.shape[-1:] != self.event_shape:
-            raise ValueError(
-                f"value must hold events of shape {self.event_shape}, got shape {value.shape}"
-            )
+        check_event_shape("Grouped", value.shape, self.event_shape)
         ends = list(itertools.accumulate(part.event_shape[0] for part in self._parts))
         pieces = jnp.split(value, ends[:-1], axis=-1)
         return dict(zip(self._names, pieces, strict=True))
@@ -87,9 +88,30 @@ class Grouped(distrax.Distribution):
         pieces = self.split(value)
         return sum(part.log_prob(pieces[name]) for name, part in self.groups.items())
 
+    def log_cdf(self, value: Float[Array, "*batch dimension"]) -> Float[Array, "*batch"]:
+        """Computes the logarithm of the probability that no dimension exceeds its value."""
+        pieces = self.split(value)
+        return sum(part.log_cdf(pieces[name]) for name, part in self.groups.items())
+
     def mean(self) -> Float[Array, "*batch dimension"]:
         """The means of the groups."""
         return jnp.concatenate([part.mean() for part in self._parts], axis=-1)
+
+    def variance(self) -> Float[Array, "*batch dimension"]:
+        """The variances of the groups."""
+        return jnp.concatenate([part.variance() for part in self._parts], axis=-1)
+
+    def mode(self) -> Float[Array, "*batch dimension"]:
+        """The modes of the groups."""
+        return jnp.concatenate([part.mode() for part in self._parts], axis=-1)
+
+    def median(self) -> Float[Array, "*batch dimension"]:
+        """The medians of the groups."""
+        return jnp.concatenate([part.median() for part in self._parts], axis=-1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Entropy in nats: the sum of those of the groups."""
+        return sum(part.entropy() for part in self._parts)
 
     def _sample_n(self, key: Array, n: int) -> Array:
         keys = jax.random.split(key, len(self._parts))
@@ -98,6 +120,19 @@ class Grouped(distrax.Distribution):
             for part, key in zip(self._parts, keys, strict=True)
         ]
         return jnp.concatenate(parts, axis=-1)
+
+
+@RegisterKL(Grouped, Grouped)
+def _kl_of_groups(p: Grouped, q: Grouped, **kwargs: Any) -> Float[Array, "*batch"]:
+    """Computes KL(p || q) in nats: the sum of those of the groups."""
+    del kwargs
+    sizes, others = (
+        {name: part.event_shape for name, part in each.groups.items()} for each in (p, q)
+    )
+    if list(sizes.items()) != list(others.items()):
+        raise ValueError(f"both must have the same groups, got {sizes} and {others}")
+    parts = zip(p.groups.values(), q.groups.values(), strict=True)
+    return sum(one.kl_divergence(other) for one, other in parts)
 
 
 def groups_of(distribution: distrax.Distribution) -> dict[str, distrax.Distribution]:
@@ -171,10 +206,3 @@ def _kl(q: distrax.Distribution, p: distrax.Distribution | None) -> Array | None
     ratio = q.scale / p.scale
     distance = ((q.loc - p.loc) / p.scale) ** 2
     return 0.5 * (distance + (ratio - 1) * (ratio + 1)) - jnp.log(ratio)
-
-
-def normals_of(part: distrax.Distribution | None) -> distrax.Normal | None:
-    """Returns the normals of a diagonal Gaussian, or None for other distributions."""
-    normal = getattr(part, "distribution", None)
-    independent = isinstance(part, distrax.Independent) and isinstance(normal, distrax.Normal)
-    return normal if independent else None

@@ -37,8 +37,10 @@ class HierarchicalPrior(distrax.Distribution):
         sizes = list(self._top.event_shape)
         for conditional in reversed(self._conditionals):
             above = jax.ShapeDtypeStruct((*self.batch_shape, sizes[0]), self.dtype)
-            below = jax.eval_shape(lambda above, p=conditional: p(above).mean(), above)
-            sizes.insert(0, below.shape[-1])
+            below = jax.eval_shape(
+                lambda above, p=conditional: jnp.zeros(p(above).event_shape), above
+            )
+            sizes.insert(0, below.shape[0])
         return tuple(sizes)
 
     def split(self, value: Float[Array, "*batch dimension"]) -> list[Float[Array, "*batch part"]]:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from vaeflow.distributions.gaussian import pairwise_log_prob
-from vaeflow.distributions.grouped import normals_of
+from vaeflow._util.arrays import check_event_shape
+from vaeflow.distributions.gaussian import normals_of, pairwise_log_prob
 
 
 class Mixture(distrax.MixtureSameFamily):
@@ -46,13 +46,31 @@ class Mixture(distrax.MixtureSameFamily):
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         super().__init__(distrax.Categorical(logits=logits), components)
 
+    @property
+    def dtype(self):
+        """Type of the samples: that of the components."""
+        return self.components_distribution.dtype
+
+    def _sample_n(self, key: Array, n: int) -> Array:
+        # distrax selects by one-hot vectors of JAX's default type.
+        return super()._sample_n(key, n).astype(self.dtype)
+
     def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
         """Computes log p(x) in nats.
 
         Raises:
-          ValueError: If the components are normal and the value isn't of their event shape.
+          ValueError: If the events have another shape.
         """
         return jax.nn.logsumexp(self._log_joint(value), axis=0)
+
+    def log_cdf(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
+        """Computes the logarithm of the probability that no dimension exceeds its value."""
+        event = self.event_shape
+        check_event_shape("Mixture", value.shape, event)
+        log_weight = jax.nn.log_softmax(self.mixture_distribution.logits, axis=-1)
+        expanded = jnp.expand_dims(value, -1 - len(event))
+        log_cdf = self.components_distribution.log_cdf(expanded)
+        return jax.nn.logsumexp(log_weight + log_cdf, axis=-1)
 
     def log_responsibilities(
         self, value: Float[Array, "*batch_and_event"]
@@ -67,13 +85,12 @@ class Mixture(distrax.MixtureSameFamily):
     def _log_joint(self, value: Array) -> Float[Array, "K *batch"]:
         """Computes log (weight of k times p_k(x))."""
         components, event = self.components_distribution, self.event_shape
+        check_event_shape("Mixture", value.shape, event)
         log_weight = jax.nn.log_softmax(self.mixture_distribution.logits, axis=-1)
         normal = normals_of(components)
         if normal is None or self.batch_shape or not event:
             expanded = jnp.expand_dims(value, -1 - len(event))
             return jnp.moveaxis(log_weight + components.log_prob(expanded), -1, 0)
-        if value.shape[value.ndim - len(event) :] != event:
-            raise ValueError(f"value must have event shape {event}, got shape {value.shape}")
         batch, size = value.shape[: value.ndim - len(event)], math.prod(event)
         loc, scale = jnp.broadcast_arrays(normal.loc, normal.scale)
         flat = distrax.Normal(loc.reshape(-1, size), scale.reshape(-1, size))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import distrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from tensorflow_probability.substrates.jax.distributions import RegisterKL
+
+from vaeflow._util.arrays import check_event_shape, check_same_event, sum_event
 
 
 class UniformBox(distrax.Distribution):
@@ -66,17 +71,17 @@ class UniformBox(distrax.Distribution):
         Raises:
           ValueError: If the events have another shape.
         """
-        if value.shape[value.ndim - self._event_ndims :] != self.event_shape:
-            raise ValueError(
-                f"value must hold events of shape {self.event_shape}, got shape {value.shape}"
-            )
+        check_event_shape("UniformBox", value.shape, self.event_shape)
         axes = tuple(range(-self._event_ndims, 0))
         inside = jnp.all((value >= self._low) & (value <= self._high), axis=axes)
-        log_prob = jnp.where(inside, self._log_density(), -jnp.inf)
+        log_prob = jnp.where(inside, -self.entropy(), -jnp.inf)
         return jnp.where(jnp.any(jnp.isnan(value), axis=axes), jnp.nan, log_prob)
 
-    def _log_density(self) -> Array:
-        return -jnp.sum(jnp.log(self._high - self._low), axis=tuple(range(-self._event_ndims, 0)))
+    def log_cdf(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
+        """Computes the logarithm of the probability that no dimension exceeds its value."""
+        check_event_shape("UniformBox", value.shape, self.event_shape)
+        share = jnp.clip((value - self._low) / (self._high - self._low), 0, 1)
+        return sum_event(jnp.log(share), self._event_ndims)
 
     def _sample_n(self, key: Array, n: int) -> Array:
         return self._sample_n_and_log_prob(key, n)[0]
@@ -86,7 +91,7 @@ class UniformBox(distrax.Distribution):
         samples = self._low + (self._high - self._low) * uniform
         # Rounding may carry the product beyond the border.
         samples = jnp.minimum(samples, self._high)
-        return samples, jnp.broadcast_to(self._log_density(), (n, *self.batch_shape))
+        return samples, jnp.broadcast_to(-self.entropy(), (n, *self.batch_shape))
 
     def mean(self) -> Float[Array, "*batch_and_event"]:
         """The center of the box."""
@@ -95,3 +100,25 @@ class UniformBox(distrax.Distribution):
     def variance(self) -> Float[Array, "*batch_and_event"]:
         """The variance of each dimension."""
         return (self._high - self._low) ** 2 / 12
+
+    def mode(self) -> Float[Array, "*batch_and_event"]:
+        """The center of the box, of which every point is a mode."""
+        return self.mean()
+
+    def median(self) -> Float[Array, "*batch_and_event"]:
+        """The median of each dimension, which is its mean."""
+        return self.mean()
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Differential entropy in nats: the logarithm of the volume."""
+        return sum_event(jnp.log(self._high - self._low), self._event_ndims)
+
+
+@RegisterKL(UniformBox, UniformBox)
+def _kl_of_boxes(p: UniformBox, q: UniformBox, **kwargs: Any) -> Float[Array, "*batch"]:
+    """Computes KL(p || q) in nats; infinite where p has points outside of q."""
+    del kwargs
+    check_same_event(p, q)
+    axes = tuple(range(-len(p.event_shape), 0))
+    within = jnp.all((p._low >= q._low) & (p._high <= q._high), axis=axes)
+    return jnp.where(within, q.entropy() - p.entropy(), jnp.inf)

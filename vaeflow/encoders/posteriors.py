@@ -142,6 +142,10 @@ class ConcretePosterior(_Head):
         del temperature
         return Concrete(jnp.zeros(self.num_latents), self.temperature)
 
+    def location(self, distribution: Concrete) -> Float[Array, "batch latent"]:
+        """Computes the probabilities of the categories; the mean has no closed form."""
+        return distribution.probability
+
 
 class GroupedPosterior(_Head):
     """Independent groups of latents, each with its head: q(z | x) = prod_g q(z^g | x).
@@ -169,6 +173,11 @@ class GroupedPosterior(_Head):
     def standard(self, temperature: float = 1.0) -> Grouped:
         """Builds the default prior: that of each group."""
         return Grouped({name: group.standard(temperature) for name, group in self.groups.items()})
+
+    def location(self, distribution: Grouped) -> Float[Array, "batch latent"]:
+        """Computes the vectors of the groups, one after another."""
+        parts = [self.groups[name].location(part) for name, part in distribution.groups.items()]
+        return jnp.concatenate(parts, axis=-1)
 
 
 class FlowPosterior(_Head):

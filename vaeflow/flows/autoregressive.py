@@ -28,13 +28,14 @@ class _MaskedFlow(VectorFlow, kw_only=True):
 
     Attributes:
       transformer: The family of maps.
-      hidden_sizes: Units of each hidden layer of the masked networks.
+      hidden_sizes: Units of each hidden layer of the masked networks, or None for their default:
+        see `vaeflow.nn.MaskedMLP`, where narrow ones don't read every dimension before.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
     """
 
     transformer: Transformer = AffineTransformer()
-    hidden_sizes: Sequence[int] = (64, 64)
+    hidden_sizes: Sequence[int] | None = None
     dtype: Any = jnp.float32
 
     normalize: ClassVar[bool]
@@ -95,7 +96,8 @@ class MaskedAutoregressiveFlow(_MaskedFlow, kw_only=True):
 
     Attributes:
       transformer: The family of maps.
-      hidden_sizes: Units of each hidden layer of the masked networks.
+      hidden_sizes: Units of each hidden layer of the masked networks, or None for their default:
+        see `vaeflow.nn.MaskedMLP`, where narrow ones don't read every dimension before.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
     """
@@ -119,7 +121,8 @@ class InverseAutoregressiveFlow(_MaskedFlow, kw_only=True):
 
     Attributes:
       transformer: The family of maps.
-      hidden_sizes: Units of each hidden layer of the masked networks.
+      hidden_sizes: Units of each hidden layer of the masked networks, or None for their default:
+        see `vaeflow.nn.MaskedMLP`, where narrow ones don't read every dimension before.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
     """

@@ -11,11 +11,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
+import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.arrays import name_in_tables
 from vaeflow._util.checks import (
     as_array,
     bound,
@@ -28,6 +30,8 @@ from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, Inverse, Scan
 from vaeflow.typing import FlowStep
 
 PyTree = Any
+
+name_in_tables(distrax.Bijector)
 
 Backward = Literal["plain", "remat", "reversible"]
 """How a stack of steps backpropagates; see `StackedFlow`."""

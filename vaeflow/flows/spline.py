@@ -45,7 +45,9 @@ class NeuralSplineFlow(VectorFlow, kw_only=True):
       num_bins: Number of bins of each spline.
       bound: Splines act on the interval [-bound, bound] and are the identity outside. Their inputs
         are standardised.
-      hidden_sizes: Units of each hidden layer of the networks.
+      hidden_sizes: Units of each hidden layer of the networks, or None for the default of a
+        `vaeflow.nn.MLP` or, if `autoregressive`, of a `vaeflow.nn.MaskedMLP`, where narrow ones
+        don't read every dimension before.
       autoregressive: Whether the spline of each dimension is given those before it, rather than
         those of one half given the other half.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
@@ -54,7 +56,7 @@ class NeuralSplineFlow(VectorFlow, kw_only=True):
 
     num_bins: int = 8
     bound: float = 4.0
-    hidden_sizes: Sequence[int] = (64, 64)
+    hidden_sizes: Sequence[int] | None = None
     autoregressive: bool = False
     dtype: Any = jnp.float32
 
@@ -118,7 +120,9 @@ class NeuralSplineFlow(VectorFlow, kw_only=True):
     def _network(self) -> MLP | MaskedMLP:
         """The network: parameters of the spline of each dimension."""
         channels, num_parameters = self.event_shape[0], self._transformer.num_parameters
-        options = {"hidden_sizes": self.hidden_sizes, "dtype": self.dtype, "parent": None}
+        options: dict[str, Any] = {"dtype": self.dtype, "parent": None}
+        if self.hidden_sizes is not None:
+            options["hidden_sizes"] = self.hidden_sizes
         if self.autoregressive:
             return MaskedMLP(channels, num_parameters=num_parameters, **options)
         return MLP((channels - channels // 2) * num_parameters, **options)

@@ -159,6 +159,11 @@ def separated_attribute_predictability(
     n cases. Of useless latents the score is about 0. A number that a latent follows along a curve,
     such as an angle, gives less.
 
+    Scores aren't comparable with those of disentanglement_lib (Locatello et al. 2019, "Challenging
+    common assumptions in the unsupervised learning of disentangled representations"): by default it
+    takes all factors for categories, numbers too, each classified by a linear support vector
+    machine on one latent, and counts correct ones among other examples, unbalanced.
+
     Source: Kumar, Sattigeri & Balakrishnan 2018, "Variational inference of disentangled latent
     concepts from unlabeled observations", section 3. They set S to 0 for latents of a variance
     below 0.05, which depends on the latents' units.

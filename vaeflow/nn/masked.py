@@ -22,6 +22,9 @@ from vaeflow.nn.convolution import relu
 
 PyTree = Any
 
+WIDTH = 64
+"""Number of units of a hidden layer by default, where a network has no more dimensions."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -144,6 +147,11 @@ class MaskedMLP(nn.Module):
     of degree 0 depend on nothing else; otherwise there are none, and the outputs for dimension 0
     are biases.
 
+    Outputs depend on every dimension before theirs where each hidden layer has a unit of every
+    degree: at least `dimension` units with a context and one less without. In a narrower layer of n
+    units degrees are about `dimension` / n apart, and the outputs for dimension i depend only on as
+    many dimensions as the largest of these degrees that is at most i: not on those just before it.
+
     Initially weights and biases of a hidden unit that reads n others are normal with variance 2/n.
     For weights that is He, Zhang, Ren & Sun 2015, "Delving Deep into Rectifiers", section 2.2.
 
@@ -154,7 +162,8 @@ class MaskedMLP(nn.Module):
     Attributes:
       dimension: Number of dimensions of a vector.
       num_parameters: Number of outputs for each dimension.
-      hidden_sizes: Sizes of the hidden layers, at least one.
+      hidden_sizes: Sizes of the hidden layers, at least one. None for two layers of `WIDTH` units,
+        or of as many as dimensions where these are more.
       activation: Nonlinearity after each hidden layer.
       dtype: Type to compute in; the result is float32 or wider.
     """
@@ -162,7 +171,7 @@ class MaskedMLP(nn.Module):
     dimension: int
     _: dataclasses.KW_ONLY
     num_parameters: int
-    hidden_sizes: Sequence[int] = (64, 64)
+    hidden_sizes: Sequence[int] | None = None
     activation: Callable[[Array], Array] = relu
     dtype: Any = jnp.float32
 
@@ -176,7 +185,7 @@ class MaskedMLP(nn.Module):
         params = {}
         for index, mask in enumerate(self._masks(_features(context))):
             kernel_init = bias_init = nn.initializers.zeros
-            if index < len(self.hidden_sizes):
+            if index < len(self._hidden_sizes):
                 # With zero biases all units that read a single dimension would have the same kink.
                 scale = np.sqrt(2 / np.maximum(mask.sum(axis=0), 1))
                 kernel_init, bias_init = _scaled_normal(scale * mask), _scaled_normal(scale)
@@ -314,6 +323,12 @@ class MaskedMLP(nn.Module):
         ]
         return kernels, [params[f"bias_{index}"] for index in range(len(masks))]
 
+    @property
+    def _hidden_sizes(self) -> Sequence[int]:
+        if self.hidden_sizes is None:
+            return (max(WIDTH, self.dimension),) * 2
+        return self.hidden_sizes
+
     @nn.nowrap
     def _masks(self, features: int) -> list[np.ndarray]:
         """Masks ``[input, unit]``, true where the unit reads the input, layer by layer."""
@@ -326,7 +341,7 @@ class MaskedMLP(nn.Module):
         least = 0 if features or self.dimension == 1 else 1
         count = self.dimension - least
         inputs = np.concatenate([np.zeros(features, int), np.arange(1, self.dimension + 1)])
-        hidden = [least + np.arange(width) * count // width for width in self.hidden_sizes]
+        hidden = [least + np.arange(width) * count // width for width in self._hidden_sizes]
         return [inputs, *hidden, np.repeat(np.arange(self.dimension), self.num_parameters)]
 
 

@@ -101,6 +101,13 @@ class GatedPixelCNN(AutoregressiveMapNetwork, kw_only=True):
     A vertical stack reads the rows above, a horizontal one the codes of its row and the vertical
     stack; both are gated. See `GatedCausalBlock` for the formulas.
 
+    The receptive field of a position is a rectangle, cut off behind the position. With `reach`
+    R = num_blocks floor(kernel_size / 2) it holds the R + 1 codes on the left, and those of the
+    R + 1 rows above from R columns on the left to R on the right. Codes beyond are taken to make no
+    difference; every code before every position is read if R is at least width - 1, and at least
+    height - 2. Five blocks of three columns reach all of a map of 7 rows and 6 columns; for larger
+    maps, more blocks or wider kernels, or a `PixelSNAIL`, whose attention reads all codes before.
+
     Source: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves & Kavukcuoglu 2016, "Conditional
     image generation with PixelCNN decoders", sections 2.1 to 2.3.
 
@@ -109,6 +116,11 @@ class GatedPixelCNN(AutoregressiveMapNetwork, kw_only=True):
     """
 
     kernel_size: int = 3
+
+    @property
+    def reach(self) -> int:
+        """Number R of columns to either side that a position reads of the rows above."""
+        return self.num_blocks * (self.kernel_size // 2)
 
     def setup(self):
         """Creates the layers."""

@@ -33,9 +33,11 @@ class FiniteScalarQuantizer(Quantizer):
     """Rounds each channel to one of a few levels: all combinations are codes.
 
     With L levels, x becomes f(x) = h tanh(x + a) - b, rounded, where h = (L - 1) (1 + 0.001) / 2,
-    b = 1/2 for even L and 0 for odd, and a = artanh(b / h), so that f(0) = 0. Divided by
-    floor(L / 2), the levels lie in [-1, 1]. Nothing is learned and there are no losses. The
-    gradient is that of f: h (1 - tanh(x + a)^2) / floor(L / 2).
+    b = 1/2 for even L and 0 for odd, and a = artanh(b / h), so that f(0) = 0. That would leave one
+    of two levels to features below -3.8: for L = 2, a is 0, and the levels meet at x = 0. Divided
+    by floor(L / 2), the levels lie in [-1, 1]. Nothing is learned and there are no losses. The
+    gradient is that of f: h (1 - tanh(x + a)^2) / floor(L / 2). Each level takes between 0.4 and
+    1.6 times an L-th of standard normal features.
 
     The index is that of a number system: sum_i d_i prod_(j < i) L_j, with the level of channel i
     counted from d_i = 0.
@@ -43,7 +45,8 @@ class FiniteScalarQuantizer(Quantizer):
     Shapes: features are ``[batch, *positions, channel]``, indices ``[batch, *positions]``.
 
     Source: Mentzer, Minnen, Agustsson & Tschannen 2023, "Finite scalar quantization: VQ-VAE made
-    simple", section 3.1 and the listing of the appendix (which has a tangent for the artanh).
+    simple", section 3.1 and the listing of the appendix. There h is (L - 1) (1 - 0.001) / 2, whose
+    bounds lie short of the outer levels, and a is tan(b / h), at which f(0) isn't 0 for even L.
 
     Attributes:
       levels: Number L of levels of each channel, 2 or more, such as (8, 5, 5, 5) for 1,000 codes.
@@ -72,9 +75,8 @@ class FiniteScalarQuantizer(Quantizer):
         half = (levels - 1) * (1 + OVERLAP) / 2
         below = np.where(levels % 2 == 0, 0.5, 0.0)
         dtype = vectors.values.dtype
-        half, below, shift = (
-            jnp.asarray(value, dtype) for value in (half, below, np.arctanh(below / half))
-        )
+        shift = np.where(levels == 2, 0.0, np.arctanh(below / half))
+        half, below, shift = (jnp.asarray(value, dtype) for value in (half, below, shift))
         bounded = half * jnp.tanh(vectors.values + shift) - below
         digits = jnp.round(jax.lax.stop_gradient(bounded)).astype(jnp.int32) + levels // 2
         digits = jnp.clip(digits, 0, levels - 1)
