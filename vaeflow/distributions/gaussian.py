@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 from tensorflow_probability.substrates.jax.distributions import RegisterKL
 
 from vaeflow._util.arrays import check_event_shape, check_same_event
-
 from vaeflow._util.checks import check_number
 
 

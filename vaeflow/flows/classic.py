@@ -16,13 +16,8 @@ from jaxtyping import Array, Float
 
 from vaeflow import bijectors
 from vaeflow.bijectors.orthogonal import householder_product, orthonormal_columns
-from vaeflow.flows.base import (
-    SMALL_SCALE,
-    VectorFlow,
-    amortized,
-    amortized_features,
-    init_amortized,
-)
+from vaeflow.flows.amortized import SMALL_SCALE, amortized, amortized_features, init_amortized
+from vaeflow.flows.base import VectorFlow
 
 
 class PlanarFlow(VectorFlow, kw_only=True):

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors import Chain, Householder, MixtureGaussianization
 from vaeflow.bijectors.gaussianization import mixture_of_quantiles
-from vaeflow.flows.base import VectorFlow, amortized, amortized_features, init_amortized
+from vaeflow.flows.amortized import amortized, amortized_features, init_amortized
+from vaeflow.flows.base import VectorFlow
 
 
 class GaussianizationFlow(VectorFlow, kw_only=True):
