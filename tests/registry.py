@@ -164,7 +164,6 @@ BIJECTORS: Sequence[Entry] = (
         "image",
         makers.plu_convolution(3, 3),
         (2, 4, 3),
-        constant=("permutation", "sign"),
     ),
     Entry(bijectors.AffineCoupling, "vector", makers.affine_coupling(5, 2), (5,)),
     Entry(bijectors.AffineCoupling, "one-entry", makers.affine_coupling(1, 0), (1,)),
@@ -328,14 +327,12 @@ BIJECTORS: Sequence[Entry] = (
         "pivoted",
         makers_linear.lu_linear(3, pivoted=True),
         (3,),
-        constant=("permutation", "sign"),
     ),
     Entry(
         bijectors.LULinear,
         "plain",
         makers_linear.lu_linear(3, pivoted=False),
         (3,),
-        constant=("permutation", "sign"),
     ),
     Entry(bijectors.QRLinear, "vector", makers_linear.qr_linear(4, 3), (4,)),
     Entry(
@@ -379,8 +376,6 @@ BIJECTORS: Sequence[Entry] = (
     Entry(bijectors.Continuous, "vector", makers_continuous.continuous(3), (3,), slow=True),
 )
 """Bijectors, at parameters that are random throughout."""
-
-_FACTORS = ("*.permutation", "*.sign")
 
 
 def _flow(module, variant, context_shape=None, **fields) -> Entry:
@@ -434,7 +429,7 @@ def _autoregressive(kind, channels, **options):
 FLOWS: Sequence[Entry] = (
     _flow(_glow(), "image"),
     _flow(_glow(context_ndims=3, backward="reversible"), "feature-maps", (4, 4, 1), slow=True),
-    _flow(_glow(num_levels=1, plu=True), "plu-context", (2,), constant=_FACTORS, slow=True),
+    _flow(_glow(num_levels=1, plu=True), "plu-context", (2,), slow=True),
     _flow(_glow(num_levels=1, scan=False), "unrolled", slow=True),
     _flow(_glow(num_levels=1, backward="remat"), "remat", slow=True),
     _flow(_real_nvp(3), "vector", slow=True),
@@ -445,19 +440,17 @@ FLOWS: Sequence[Entry] = (
     _flow(flows.BoundedFlow(_real_nvp(3), -8, 8), "vector"),
     _flow(flows.StandardizedFlow(_real_nvp(3)), "vector"),
     _flow(flows.StandardizedFlow(_real_nvp(3), learned=False), "fixed-vector", slow=True),
-    _flow(_neural_spline(3), "vector", constant=_FACTORS, slow=True),
+    _flow(_neural_spline(3), "vector", slow=True),
     _flow(
         _neural_spline(2, backward="reversible"),
         "vector-context",
         (2,),
-        constant=_FACTORS,
         slow=True,
     ),
     _flow(
         _neural_spline(3, autoregressive=True),
         "autoregressive",
         (2,),
-        constant=_FACTORS,
         slow=True,
     ),
     _flow(_autoregressive(flows.MaskedAutoregressiveFlow, 3), "vector", slow=True),
@@ -471,7 +464,7 @@ FLOWS: Sequence[Entry] = (
         ),
         "spline",
     ),
-    _step(_neural_spline(3), "vector", (2,), constant=_FACTORS),
+    _step(_neural_spline(3), "vector", (2,)),
     _flow(
         flows.BlockAutoregressiveFlow((2,), num_steps=2, hidden_sizes=(3,)),
         "flow-context",
@@ -508,7 +501,7 @@ FLOWS: Sequence[Entry] = (
     _stack("plain", slow=True),
     _stack("reversible", backward="reversible"),
     _step(_glow(event_shape=(2, 2, 3)), "image"),
-    _step(_glow(event_shape=(2, 2, 4), plu=True), "plu-context", (2,), constant=_FACTORS),
+    _step(_glow(event_shape=(2, 2, 4), plu=True), "plu-context", (2,)),
     _step(_real_nvp(3), "vector-context", (2,)),
     _step(_real_nvp(2, 2, 3), "image"),
 )

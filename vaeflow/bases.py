@@ -63,7 +63,7 @@ class Base(nn.Module):
           batch_shape: Batch axes of the distribution. Where the base needs labels they are those
             of the labels instead.
           temperature: Factor of the deviation of a sample from the mean; in a mixture, from that of
-            its component.
+            its component. An array of float64 makes the distribution one of float64.
           encoder: Ignored, for calls like those of a `VampPrior`.
 
         Raises:
@@ -97,9 +97,10 @@ class Base(nn.Module):
         return self.event_shape[0]
 
     def _normals(self, mean: Array, log_scale: Array, temperature: float) -> distrax.Independent:
-        """Builds independent normals in float32."""
-        scale = temperature * jnp.exp(log_scale.astype(jnp.float32))
-        normals = distrax.Normal(mean.astype(jnp.float32), scale)
+        """Builds independent normals in float32 or wider."""
+        dtype = jnp.result_type(jnp.float32, mean, log_scale, temperature)
+        scale = temperature * jnp.exp(log_scale.astype(dtype))
+        normals = distrax.Normal(mean.astype(dtype), scale)
         return distrax.Independent(normals, len(self.event_shape))
 
 
@@ -123,9 +124,10 @@ class BoxBase(Base, kw_only=True):
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
         center, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        dtype = jnp.result_type(jnp.float32, temperature)
         shape = (*batch_shape, *self.event_shape)
         low, high = (
-            jnp.broadcast_to(jnp.float32(center + sign * temperature * half), shape)
+            jnp.broadcast_to(jnp.asarray(center + sign * temperature * half, dtype), shape)
             for sign in (-1, 1)
         )
         return UniformBox(low, high, len(self.event_shape))
@@ -137,8 +139,8 @@ class DiagonalGaussianBase(Base):
     def build(self, context, batch_shape, temperature) -> distrax.Independent:
         """Creates the parameters and builds the distribution; arguments as in a call."""
         del context
-        mean = self.param("mean", nn.initializers.zeros, self.event_shape)
-        log_scale = self.param("log_scale", nn.initializers.zeros, self.event_shape)
+        mean = self.param("mean", nn.initializers.zeros, self.event_shape, jnp.float32)
+        log_scale = self.param("log_scale", nn.initializers.zeros, self.event_shape, jnp.float32)
         shape = (*batch_shape, *self.event_shape)
         return self._normals(
             jnp.broadcast_to(mean, shape), jnp.broadcast_to(log_scale, shape), temperature
@@ -172,8 +174,8 @@ class LabelledGaussianBase(Base, kw_only=True):
             )
         labels, _ = check_labels("context", context, self.num_classes)
         shape = (self.num_classes, *self.event_shape)
-        mean = self.param("mean", nn.initializers.normal(1.0), shape)
-        log_scale = self.param("log_scale", nn.initializers.zeros, shape)
+        mean = self.param("mean", nn.initializers.normal(1.0), shape, jnp.float32)
+        log_scale = self.param("log_scale", nn.initializers.zeros, shape, jnp.float32)
         # A negative index would count from the end: -1 would be the last class.
         labels = jnp.where(labels < 0, self.num_classes, labels)
         mean, log_scale = (
@@ -194,10 +196,12 @@ class CorrelatedGaussianBase(Base):
         """Creates the parameters and builds the distribution; arguments as in a call."""
         del context
         dimension = self._dimension()
-        mean = self.param("mean", nn.initializers.zeros, (dimension,))
-        log_scale = self.param("log_scale", nn.initializers.zeros, (dimension,))
-        below = self.param("below", nn.initializers.zeros, (dimension, dimension))
-        factor = jnp.exp(log_scale)[:, None] * (jnp.tril(below, -1) + jnp.eye(dimension))
+        mean = self.param("mean", nn.initializers.zeros, (dimension,), jnp.float32)
+        log_scale = self.param("log_scale", nn.initializers.zeros, (dimension,), jnp.float32)
+        below = self.param("below", nn.initializers.zeros, (dimension, dimension), jnp.float32)
+        factor = jnp.exp(log_scale)[:, None] * (
+            jnp.tril(below, -1) + jnp.eye(dimension, dtype=below.dtype)
+        )
         return FullGaussian(
             jnp.broadcast_to(mean, (*batch_shape, dimension)),
             jnp.broadcast_to(temperature * factor, (*batch_shape, dimension, dimension)),
@@ -222,9 +226,9 @@ class GaussianMixtureBase(Base, kw_only=True):
         """Creates the parameters and builds the distribution; arguments as in a call."""
         del context
         shape = (self.num_components, *self.event_shape)
-        logits = self.param("logits", nn.initializers.zeros, (self.num_components,))
-        mean = self.param("mean", nn.initializers.normal(1.0), shape)
-        log_scale = self.param("log_scale", nn.initializers.zeros, shape)
+        logits = self.param("logits", nn.initializers.zeros, (self.num_components,), jnp.float32)
+        mean = self.param("mean", nn.initializers.normal(1.0), shape, jnp.float32)
+        log_scale = self.param("log_scale", nn.initializers.zeros, shape, jnp.float32)
         components = self._normals(
             jnp.broadcast_to(mean, (*batch_shape, *shape)),
             jnp.broadcast_to(log_scale, (*batch_shape, *shape)),
@@ -329,7 +333,7 @@ class VampPrior(nn.Module, kw_only=True):
             )
         if encoder is None:
             raise ValueError("a VampPrior needs the encoder of its VAE, got None")
-        return Mixture(jnp.zeros(self.num_components), encoder(self.pseudo_inputs()))
+        return Mixture(jnp.zeros(self.num_components, jnp.float32), encoder(self.pseudo_inputs()))
 
     def initialize(
         self,
@@ -353,7 +357,9 @@ class VampPrior(nn.Module, kw_only=True):
         """
 
         def initial(key: Array) -> Array:
-            noise = 0.01 * jax.random.normal(key, (self.num_components, *self.image_shape))
+            noise = 0.01 * jax.random.normal(
+                key, (self.num_components, *self.image_shape), jnp.float32
+            )
             if data is None:
                 return noise
             return data[jnp.arange(self.num_components) % len(data)] + noise

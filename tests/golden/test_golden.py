@@ -47,8 +47,12 @@ def test_models_have_the_parameters_that_are_stored(name):
     described, variables = vf.load(MODELS / f"{name}.safetensors")
     assert described == {"model": name}
     assert stored.digest(variables) == DIGESTS[name]
-    today = jax.eval_shape(models.MODELS[name].init)
-    assert stored.described(today) == stored.described(variables)
+    today = stored.described(jax.eval_shape(models.MODELS[name].init))
+    for path, (shape, dtype) in today.items():
+        # Permutations and signs were floats, which optimisers could move.
+        if path.startswith("constants/") and dtype == "int8":
+            today[path] = (shape, "float32")
+    assert today == stored.described(variables)
 
 
 @pytest.mark.parametrize("name", [marked(name, name not in QUICK) for name in models.MODELS])

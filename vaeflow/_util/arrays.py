@@ -52,6 +52,15 @@ def sum_event(values: Array, event_ndims: int) -> Array:
     return jnp.sum(values, axis=tuple(range(values.ndim - event_ndims, values.ndim)))
 
 
+def compute_dtype(dtype: Any, *arrays: Array) -> Any:
+    """Returns the type that a network computes in: `dtype`, or float64 for float64 arrays.
+
+    Only float32 gives way to float64: a narrower type was asked for.
+    """
+    wide = any(array.dtype == jnp.float64 for array in arrays)
+    return jnp.float64 if wide and dtype == jnp.float32 else dtype
+
+
 def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     """Returns whether an array of `shape` broadcasts to exactly `target`."""
     try:

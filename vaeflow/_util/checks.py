@@ -273,7 +273,7 @@ def one_hot_labels(
             f"context must be one label for each of {rows} examples, of shape {batch}, got shape "
             f"{labels.shape}"
         )
-    return jax.nn.one_hot(labels, num_classes), inside
+    return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32), inside
 
 
 def encode_labels(

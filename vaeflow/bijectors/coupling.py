@@ -160,7 +160,11 @@ class MonotoneTransformer:
     ) -> MonotoneNetwork:
         """Builds the bijector."""
         weights, slopes, offsets = jnp.split(raw, 3, axis=-1)
-        spread = jnp.linspace(-1, 1, self.num_units) if self.num_units > 1 else jnp.zeros(1)
+        spread = (
+            jnp.linspace(-1, 1, self.num_units, dtype=raw.dtype)
+            if self.num_units > 1
+            else jnp.zeros(1, raw.dtype)
+        )
         return MonotoneNetwork(weights, slopes, offsets + spread, event_ndims)
 
 

@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vaeflow._util.arrays import check_event_shape, matmul, sum_event
 from vaeflow.bijectors.base import Bijector
@@ -140,20 +140,21 @@ class Invertible1x1ConvolutionPLU(Bijector):
 
     def __init__(
         self,
-        permutation: Float[Array, "channel channel"],
+        permutation: Int[Array, "channel channel"],
         lower: Float[Array, "channel channel"],
         upper: Float[Array, "channel channel"],
-        sign: Float[Array, " channel"],
+        sign: Int[Array, " channel"],
         log_magnitude: Float[Array, " channel"],
         event_ndims: int = 3,
     ):
         """Builds the convolution.
 
         Args:
-          permutation: Permutation matrix P; never differentiated.
+          permutation: Permutation matrix P of integers, which no optimiser moves; floats, as in
+            files from earlier versions, are rounded.
           lower: Strict lower triangle of L.
           upper: Strict upper triangle of U.
-          sign: Signs of s, each 1 or -1; never differentiated.
+          sign: Signs of s, each 1 or -1, likewise.
           log_magnitude: log|s|.
           event_ndims: Number of trailing axes that make an event: 3 for images, 1 for vectors.
 
@@ -163,17 +164,17 @@ class Invertible1x1ConvolutionPLU(Bijector):
         super().__init__(event_ndims_in=event_ndims, is_constant_jacobian=True)
         for name, matrix in (("permutation", permutation), ("lower", lower), ("upper", upper)):
             _check_square(name, matrix)
-        self.permutation = permutation
+        self.permutation = _integers(permutation)
         self.lower = lower
         self.upper = upper
-        self.sign = sign
+        self.sign = _integers(sign)
         self.log_magnitude = log_magnitude
 
     def _factors(self) -> tuple[Array, Array, Array]:
         identity = jnp.eye(self.lower.shape[-1], dtype=self.lower.dtype)
-        diagonal = jax.lax.stop_gradient(self.sign) * jnp.exp(self.log_magnitude)
+        diagonal = self.sign * jnp.exp(self.log_magnitude)
         return (
-            jax.lax.stop_gradient(self.permutation),
+            self.permutation.astype(self.lower.dtype),
             jnp.tril(self.lower, -1) + identity,
             jnp.triu(self.upper, 1) + jnp.diag(diagonal),
         )
@@ -193,6 +194,14 @@ class Invertible1x1ConvolutionPLU(Bijector):
         return matmul(y, weight), jnp.broadcast_to(log_det, batch)
 
 
+def _integers(values: Array) -> Int[Array, "*shape"]:
+    """Rounds numbers that should be -1, 0 or 1."""
+    values = jnp.asarray(values)
+    if jnp.issubdtype(values.dtype, jnp.integer):
+        return values
+    return jnp.round(values).astype(jnp.int8)
+
+
 def plu_factors(weight: Float[Array, "channel channel"]) -> dict[str, Array]:
     """Factors a matrix into the arguments of `Invertible1x1ConvolutionPLU`.
 
@@ -205,10 +214,10 @@ def plu_factors(weight: Float[Array, "channel channel"]) -> dict[str, Array]:
     permutation, lower, upper = jax.scipy.linalg.lu(weight)
     diagonal = jnp.diag(upper)
     return {
-        "permutation": permutation,
+        "permutation": permutation.astype(jnp.int8),
         "lower": jnp.tril(lower, -1),
         "upper": jnp.triu(upper, 1),
-        "sign": jnp.sign(diagonal),
+        "sign": jnp.where(diagonal < 0, -1, 1).astype(jnp.int8),
         "log_magnitude": jnp.log(jnp.abs(diagonal)),
     }
 
@@ -246,8 +255,8 @@ class LULinear(Invertible1x1ConvolutionPLU):
         lower: Float[Array, "dimension dimension"],
         upper: Float[Array, "dimension dimension"],
         log_magnitude: Float[Array, " dimension"],
-        sign: Float[Array, " dimension"] | None = None,
-        permutation: Float[Array, "dimension dimension"] | None = None,
+        sign: Int[Array, " dimension"] | None = None,
+        permutation: Int[Array, "dimension dimension"] | None = None,
     ):
         """Builds the map.
 
@@ -255,8 +264,8 @@ class LULinear(Invertible1x1ConvolutionPLU):
           lower: Strict lower triangle of L.
           upper: Strict upper triangle of U.
           log_magnitude: log|s|.
-          sign: Signs of s, each 1 or -1, never differentiated; None for all 1.
-          permutation: Permutation matrix P, never differentiated; None for the identity.
+          sign: Signs of s, each 1 or -1; None for all 1.
+          permutation: Permutation matrix P; None for the identity.
 
         Raises:
           ValueError: If a matrix isn't square, or the shapes disagree.
@@ -266,9 +275,9 @@ class LULinear(Invertible1x1ConvolutionPLU):
         _check_factors(lower=lower, upper=upper, log_magnitude=log_magnitude)
         dimension = lower.shape[0]
         if sign is None:
-            sign = jnp.ones(dimension, lower.dtype)
+            sign = jnp.ones(dimension, jnp.int8)
         if permutation is None:
-            permutation = jnp.eye(dimension, dtype=lower.dtype)
+            permutation = jnp.eye(dimension, dtype=jnp.int8)
         _check_factors(permutation=permutation, sign=sign)
         super().__init__(permutation, lower, upper, sign, log_magnitude, event_ndims=1)
 

@@ -26,6 +26,11 @@ LARGEST_ITERATIONS = 100
 """Largest number of Newton or bisection steps inside the bracket."""
 
 
+def tolerance_in(dtype: Any, tolerance: float) -> float:
+    """Returns the tolerance of a type: it is stated for float32, and squared in float64."""
+    return tolerance**2 if dtype == jnp.float64 else tolerance
+
+
 @functools.partial(CustomJVP, nondiff_argnums=(0, 3))
 def solve_monotone(
     function: Callable[[PyTree, Array], Array],
@@ -39,7 +44,7 @@ def solve_monotone(
     contains a sign change. An element is done when the residual is at most
     ``tolerance (1 + |target|)``, or when its bracket has shrunk to neighbouring numbers around the
     sign change. An element that isn't done within a bounded number of steps is returned as NaN, so
-    that a failure can't be mistaken for a solution.
+    that a failure can't be mistaken for a solution. In float64 the square of the tolerance counts.
 
     Differentiable by the implicit function theorem:
     dx = (dtarget - d function/d parameters . dparameters) / (d function/dx).
@@ -54,6 +59,7 @@ def solve_monotone(
       The solution, of the shape of `target`, float32 or wider.
     """
     target = target.astype(jnp.promote_types(target.dtype, jnp.float32))
+    allowed = tolerance_in(target.dtype, tolerance)
 
     def value_and_slope(x):
         value, slope = jax.jvp(lambda x: function(parameters, x), (x,), (jnp.ones_like(x),))
@@ -86,7 +92,7 @@ def solve_monotone(
 
     def is_done(x, value, lower, upper):
         exhausted = ((x <= lower) | (x >= upper)) & (jnp.nextafter(lower, jnp.inf) >= upper)
-        return (jnp.abs(value) <= tolerance * (1 + jnp.abs(target))) | exhausted
+        return (jnp.abs(value) <= allowed * (1 + jnp.abs(target))) | exhausted
 
     def refine(state):
         x, value, slope, lower, upper, done, count = state

@@ -103,9 +103,9 @@ class GaussianLikelihood(nn.Module):
         if self.scale is not None:
             if not self.scale > 0:
                 raise ValueError(f"scale must be above 0, got {self.scale}")
-            scale = jnp.full(mean.shape, self.scale)
+            scale = jnp.full(mean.shape, self.scale, mean.dtype)
         elif self.shared:
-            log_scale = self.param("log_scale", nn.initializers.constant(-1.0), ())
+            log_scale = self.param("log_scale", nn.initializers.constant(-1.0), (), jnp.float32)
             scale = jnp.broadcast_to(SMALLEST_SCALE + jnp.exp(log_scale), mean.shape)
         else:
             scale = SMALLEST_SCALE + nn.softplus(numbers[..., 1])
@@ -172,7 +172,9 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
         mean, deviation = column_statistics(data)
         deviation = jnp.maximum(deviation, 0.01)
         steps = (
-            jnp.linspace(-1, 1, self.num_components) if self.num_components > 1 else jnp.zeros(1)
+            jnp.linspace(-1, 1, self.num_components, dtype=jnp.float32)
+            if self.num_components > 1
+            else jnp.zeros(1, jnp.float32)
         )
         scale = deviation / (LOGISTIC_DEVIATION * self.num_components)
         parts = [
@@ -180,7 +182,7 @@ class DiscretizedLogisticMixtureLikelihood(nn.Module):
             jnp.broadcast_to(
                 jnp.log(jnp.expm1(scale))[..., None], (*mean.shape, self.num_components)
             ),
-            jnp.zeros((*mean.shape, self.num_components)),
+            jnp.zeros((*mean.shape, self.num_components), jnp.float32),
         ]
         return jnp.concatenate(parts[: self.num_parameters // self.num_components], axis=-1)
 

@@ -91,7 +91,7 @@ class Decoder(nn.Module):
 
         def initial(_):
             if data is None:
-                return jnp.zeros((*self.image_shape, parameters))
+                return jnp.zeros((*self.image_shape, parameters), jnp.float32)
             return self.likelihood.initial(data)
 
         return self.likelihood(numbers + self.param("offset", initial))

@@ -140,7 +140,7 @@ class Bernoulli(ExponentialFamily):
         return sum_event(terms, self._event_ndims)
 
     def _sample_n(self, key: Array, n: int) -> Array:
-        uniform = jax.random.uniform(key, (n, *self._logits.shape))
+        uniform = jax.random.uniform(key, (n, *self._logits.shape), self._logits.dtype)
         return (uniform < self.mean()).astype(self.dtype)
 
 

@@ -237,7 +237,9 @@ class DiscretizedLogisticMixture(DiscretizedIntensities):
             jnp.take_along_axis(jnp.broadcast_to(leaf, (n, *leaf.shape)), component, -1)[..., 0]
             for leaf in (self._location, self._scale)
         )
-        return nearest_intensity(mean + scale * jax.random.logistic(second, shape), self._bits)
+        return nearest_intensity(
+            mean + scale * jax.random.logistic(second, shape, scale.dtype), self._bits
+        )
 
 
 class PixelCategorical(DiscretizedIntensities):

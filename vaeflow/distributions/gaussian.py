@@ -175,14 +175,16 @@ def standard_normal(
         more typical and less diverse (Kingma & Dhariwal 2018, section 5).
 
     Returns:
-      A distrax distribution of events of shape `event_shape`, in float32.
+      A distrax distribution of events of shape `event_shape`, in float32, or wider where the
+      temperature is an array of a wider type.
 
     Raises:
       ValueError: If the temperature is below zero or not finite; NaN where it is traced.
     """
     temperature = check_number("temperature", temperature, 0)
-    zeros = jnp.zeros((*batch_shape, *event_shape), jnp.float32)
-    scale = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), zeros.shape)
+    dtype = jnp.result_type(jnp.float32, temperature)
+    zeros = jnp.zeros((*batch_shape, *event_shape), dtype)
+    scale = jnp.broadcast_to(jnp.asarray(temperature, dtype), zeros.shape)
     return distrax.Independent(distrax.Normal(zeros, scale), len(event_shape))
 
 

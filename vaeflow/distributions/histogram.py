@@ -162,7 +162,7 @@ class Histogram(distrax.Distribution):
         )
         column = _sample_uniform(for_column, self._mass[(*self._batch_indices(), row)])
         cell = jnp.stack([column, row], axis=-1)
-        offset = jax.random.uniform(for_offset, cell.shape)
+        offset = jax.random.uniform(for_offset, cell.shape, jnp.float32)
         value = self._low + self._widths() * (cell + offset)
         # Rounding may carry a sample into the next cell, whose mass may be 0.
         stays = self._cell_of(value) == cell
@@ -231,6 +231,6 @@ def _sample_uniform(key: Array, mass: Array) -> Array:
     # Without mass the sum must not increase, not even by rounding.
     sums = jax.lax.cummax(jnp.where(mass > 0, sums, 0.0), axis=mass.ndim - 1)
     total = sums[..., -1:]
-    threshold = total * jax.random.uniform(key, total.shape)
+    threshold = total * jax.random.uniform(key, total.shape, total.dtype)
     threshold = jnp.minimum(threshold, jnp.nextafter(total, 0.0))
     return jnp.sum(sums <= threshold, axis=-1)

@@ -101,7 +101,7 @@ class Resampled(distrax.Distribution):
             first, second = jax.random.split(jax.random.fold_in(key, count))
             proposal = jax.random.normal(first, shape, self.dtype)
             probability = jnp.exp(self._log_acceptance(proposal))
-            uniform = jax.random.uniform(second, shape[:-1])
+            uniform = jax.random.uniform(second, shape[:-1], jnp.float32)
             z = jnp.where(accepted[..., None], z, proposal)
             return z, accepted | (uniform < probability), count + 1
 

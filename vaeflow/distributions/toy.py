@@ -55,7 +55,7 @@ def eight_gaussians() -> Mixture:
     angles = 2 * np.pi * np.arange(8) / 8
     means = 2.8 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     components = distrax.Normal(jnp.asarray(means, jnp.float32), jnp.full((8, 2), 0.35))
-    return Mixture(jnp.zeros(8), distrax.Independent(components, 1))
+    return Mixture(jnp.zeros(8, jnp.float32), distrax.Independent(components, 1))
 
 
 def image_density(brightness: Float[np.ndarray, "row column"]) -> Histogram:
@@ -92,7 +92,7 @@ def two_moons(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
     between 0 and pi.
     """
     for_side, for_angle, for_noise = jax.random.split(key, 3)
-    angle = jax.random.uniform(for_angle, shape, maxval=jnp.pi)
+    angle = jax.random.uniform(for_angle, shape, jnp.float32, maxval=jnp.pi)
     moon = jnp.stack([jnp.cos(angle) - 0.5, jnp.sin(angle) - 0.25], axis=-1)
     return 2.4 * _side(for_side, shape) * moon + 0.2 * _noise(for_noise, shape)
 
@@ -122,7 +122,7 @@ def two_spirals(key: Array, shape: tuple[int, ...] = ()) -> SampledPoints:
     of a uniform number, which makes the outer turns as dense as the inner ones.
     """
     for_side, for_radius, for_noise = jax.random.split(key, 3)
-    radius = jnp.sqrt(jax.random.uniform(for_radius, shape))
+    radius = jnp.sqrt(jax.random.uniform(for_radius, shape, jnp.float32))
     angle = 3 * jnp.pi * radius
     arm = radius[..., None] * jnp.stack([-jnp.cos(angle), jnp.sin(angle)], axis=-1)
     return 3.6 * _side(for_side, shape) * arm + 0.1 * _noise(for_noise, shape)
@@ -134,7 +134,7 @@ def _side(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _noise(key: Array, shape: tuple[int, ...]) -> Array:
-    return jax.random.normal(key, (*shape, 2))
+    return jax.random.normal(key, (*shape, 2), jnp.float32)
 
 
 def ring_energy(z: Points) -> Energies:

@@ -140,7 +140,7 @@ class ConcretePosterior(_Head):
     def standard(self, temperature: float = 1.0) -> Concrete:
         """Builds the default prior: equally likely categories; the temperature is ignored."""
         del temperature
-        return Concrete(jnp.zeros(self.num_latents), self.temperature)
+        return Concrete(jnp.zeros(self.num_latents, jnp.float32), self.temperature)
 
     def location(self, distribution: Concrete) -> Float[Array, "batch latent"]:
         """Computes the probabilities of the categories; the mean has no closed form."""

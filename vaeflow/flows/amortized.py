@@ -37,7 +37,7 @@ def init_amortized(
     scale = SMALL_SCALE / math.sqrt(max(features, 1))
     keys = jax.random.split(key, len(base))
     kernel = {
-        name: scale * jax.random.normal(part, (features, *value.shape))
+        name: scale * jax.random.normal(part, (features, *value.shape), jnp.float32)
         for part, (name, value) in zip(keys, sorted(base.items()), strict=True)
     }
     return {"base": base, "kernel": kernel}

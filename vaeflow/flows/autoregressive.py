@@ -6,6 +6,7 @@ of a network; the other solves for one dimension after another.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -159,21 +160,21 @@ class BlockAutoregressiveFlow(VectorFlow, kw_only=True):
         shift, log_scale = actnorm_parameters(data)
         params = {
             "actnorm": {"shift": shift, "log_scale": log_scale},
-            "gate": jnp.zeros(channels),
+            "gate": jnp.zeros(channels, jnp.float32),
         }
         sizes = [1, *self.hidden_sizes, 1]
+        normal = functools.partial(jax.random.normal, dtype=jnp.float32)
         for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
             # Noise breaks the symmetry of units.
             keys = jax.random.split(jax.random.fold_in(key, number), 3)
             scale = 0.1 / math.sqrt(channels * inputs)
             params[f"layer_{number}"] = {
-                "diagonal": 0.1 * jax.random.normal(keys[0], (channels, outputs, inputs))
-                - math.log(inputs),
-                "below": scale * jax.random.normal(keys[1], (channels, outputs, channels, inputs)),
-                "bias": 0.1 * jax.random.normal(keys[2], (channels, outputs)),
+                "diagonal": 0.1 * normal(keys[0], (channels, outputs, inputs)) - math.log(inputs),
+                "below": scale * normal(keys[1], (channels, outputs, channels, inputs)),
+                "bias": 0.1 * normal(keys[2], (channels, outputs)),
             }
         if context is not None:
-            params["context"] = jnp.zeros((context.shape[-1], channels, sizes[1]))
+            params["context"] = jnp.zeros((context.shape[-1], channels, sizes[1]), jnp.float32)
         return {"params": params}
 
     @nn.nowrap

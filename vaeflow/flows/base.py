@@ -73,7 +73,7 @@ def initial_data(
         )
     if data is None:
         shape = (*(batch_shape or (NOISE_BATCH_SIZE,)), *event_shape)
-        return jax.random.normal(module.make_rng("params"), shape)
+        return jax.random.normal(module.make_rng("params"), shape, jnp.float32)
     if data.ndim != len(event_shape) + 1 or data.shape[1:] != tuple(event_shape):
         raise ValueError(
             f"data must have shape (batch, {', '.join(map(str, event_shape))}), got {data.shape}"
@@ -169,7 +169,7 @@ class Flow(nn.Module):
         if inside is None:
             return bijector
         # Networks, and loops above all, needn't be sound for NaN.
-        zeros = jnp.zeros(self.noise_shape)
+        zeros = jnp.zeros(self.noise_shape, jnp.float32)
         marks = jnp.where(inside.reshape(inside.shape + (1,) * zeros.ndim), zeros, jnp.nan)
         return Chain([bijector, ElementwiseAffine(marks, marks, event_ndims=zeros.ndim)])
 

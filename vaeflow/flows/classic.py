@@ -44,11 +44,11 @@ class PlanarFlow(VectorFlow, kw_only=True):
         """Creates the parameters of a step: a plane through one of the data, a small stretch."""
         (channels,) = self.event_shape
         keys = jax.random.split(key, 4)
-        weight = jax.random.normal(keys[0], (channels,))
+        weight = jax.random.normal(keys[0], (channels,), jnp.float32)
         weight = weight / jnp.linalg.norm(weight)
         # Where w . u = log(e - 1), the constraint makes u_hat orthogonal to w; along w it is zero.
         scale = math.log(math.e - 1) * weight
-        scale = scale + SMALL_SCALE * jax.random.normal(keys[1], (channels,))
+        scale = scale + SMALL_SCALE * jax.random.normal(keys[1], (channels,), jnp.float32)
         # Biases differ so that the hyperplanes of different steps don't all meet at one point.
         bias = -jnp.sum(weight * jax.random.choice(keys[2], data))
         base = {"weight": weight, "scale": scale, "bias": bias}
@@ -87,9 +87,9 @@ class RadialFlow(VectorFlow, kw_only=True):
         keys = jax.random.split(key, 3)
         raw_alpha = jnp.asarray(math.log(math.e - 1))  # alpha = 1
         base = {
-            "center": jax.random.normal(keys[0], self.event_shape),
+            "center": jax.random.normal(keys[0], self.event_shape, jnp.float32),
             "raw_alpha": raw_alpha,
-            "raw_beta": raw_alpha + SMALL_SCALE * jax.random.normal(keys[1]),
+            "raw_beta": raw_alpha + SMALL_SCALE * jax.random.normal(keys[1], dtype=jnp.float32),
         }
         return {"params": init_amortized(keys[2], base, context)}
 
@@ -144,7 +144,7 @@ class OrthogonalBasis:
 
     def init(self, key: Array, channels: int) -> Float[Array, "channel column"]:
         """Samples an orthonormal basis."""
-        return jax.random.orthogonal(key, channels)[:, : self.columns(channels)]
+        return jax.random.orthogonal(key, channels, dtype=jnp.float32)[:, : self.columns(channels)]
 
     def __call__(self, parameters: Float[Array, "*batch channel column"]) -> Array:
         """Computes Q."""
@@ -172,7 +172,7 @@ class HouseholderBasis:
 
     def init(self, key: Array, channels: int) -> Float[Array, "reflection channel"]:
         """Samples the normals of the reflections."""
-        return jax.random.normal(key, (self.num_reflections, channels))
+        return jax.random.normal(key, (self.num_reflections, channels), jnp.float32)
 
     def __call__(self, parameters: Float[Array, "*batch reflection channel"]) -> Array:
         """Computes Q."""
@@ -232,9 +232,9 @@ class SylvesterFlow(VectorFlow, kw_only=True):
         columns = self.basis.columns(channels)
         shape = (columns, columns)
         base = {
-            "outer": SMALL_SCALE * jnp.triu(jax.random.normal(keys[0], shape)),
-            "inner": jnp.triu(jax.random.normal(keys[1], shape)) / math.sqrt(columns),
-            "bias": jnp.zeros(columns),
+            "outer": SMALL_SCALE * jnp.triu(jax.random.normal(keys[0], shape, jnp.float32)),
+            "inner": jnp.triu(jax.random.normal(keys[1], shape, jnp.float32)) / math.sqrt(columns),
+            "bias": jnp.zeros(columns, jnp.float32),
         }
         directions = self.basis.init(keys[2], channels)
         if directions is not None:

@@ -182,7 +182,9 @@ class NICE(VectorFlow, kw_only=True):
         """Builds the bijector; arguments as in a call."""
         couplings = super().bijector(context, data)
         if self.is_initializing() and data is None:
-            log_scale = self.param("log_scale", nn.initializers.zeros, self.event_shape)
+            log_scale = self.param(
+                "log_scale", nn.initializers.zeros, self.event_shape, jnp.float32
+            )
         else:
             log_scale = data_dependent_param(
                 self, "log_scale", lambda: -actnorm_parameters(couplings.inverse(data))[1]

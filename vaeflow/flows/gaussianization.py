@@ -50,14 +50,16 @@ class GaussianizationFlow(VectorFlow, kw_only=True):
         mixture_key, reflections_key = jax.random.split(key)
         centres, log_scales = mixture_of_quantiles(data, self.num_components)
         base = {
-            "weights": jnp.zeros((channels, self.num_components)),
+            "weights": jnp.zeros((channels, self.num_components), jnp.float32),
             "centres": centres,
             "log_scales": log_scales,
         }
         return {
             "params": {
                 "mixture": init_amortized(mixture_key, base, context),
-                "reflections": jax.random.normal(reflections_key, (num_reflections, channels)),
+                "reflections": jax.random.normal(
+                    reflections_key, (num_reflections, channels), jnp.float32
+                ),
             }
         }
 

@@ -78,7 +78,7 @@ class Glow(MultiscaleFlow, kw_only=True):
         rotation_key, network_key = jax.random.split(key)
         channels = data.shape[-1]
         shift, log_scale = actnorm_parameters(data)
-        weight = jax.random.orthogonal(rotation_key, channels)
+        weight = jax.random.orthogonal(rotation_key, channels, dtype=jnp.float32)
         convolution, constants = {"weight": weight}, {}
         if self.plu:
             convolution = plu_factors(weight)

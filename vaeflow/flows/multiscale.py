@@ -195,8 +195,8 @@ class TopPrior(nn.Module, kw_only=True):
     def __call__(self, context: Array | None) -> ElementwiseAffine:
         """Builds the affine map that standardises it."""
         zeros = nn.initializers.zeros
-        shift = self.param("shift", zeros, self.shape)
-        log_scale = self.param("log_scale", zeros, self.shape)
+        shift = self.param("shift", zeros, self.shape, jnp.float32)
+        log_scale = self.param("log_scale", zeros, self.shape, jnp.float32)
         if context is not None:
             channels = self.shape[-1]
             if self.context_ndims == 1:

@@ -71,7 +71,7 @@ class ResidualFlow(VectorFlow, kw_only=True):
         shape = (self.num_steps, self.num_probes, *batch_shape, *self.event_shape)
         return {
             "probes": jax.random.rademacher(signs_key, shape, jnp.float32),
-            "roulette": jax.random.uniform(roulette_key, (self.num_steps,)),
+            "roulette": jax.random.uniform(roulette_key, (self.num_steps,), jnp.float32),
         }
 
     @nn.nowrap

@@ -76,7 +76,7 @@ class NeuralSplineFlow(VectorFlow, kw_only=True):
         normalized = (data + shift) * jnp.exp(log_scale)
         inputs = normalized if self.autoregressive else normalized[..., : channels // 2]
         network = self._network.init(key, inputs, context)
-        mixing = plu_factors(jnp.eye(channels)[::-1])
+        mixing = plu_factors(jnp.eye(channels, dtype=jnp.float32)[::-1])
         constants = {name: mixing.pop(name) for name in ("permutation", "sign")}
         return {
             "params": {

@@ -126,6 +126,7 @@ class StandardizedFlow(Wrapped):
 
     def _initial(self, data: Array | None) -> tuple[Array, Array]:
         if data is None:
-            return jnp.zeros(self.event_shape), jnp.zeros(self.event_shape)
+            zeros = jnp.zeros(self.event_shape, jnp.float32)
+            return zeros, zeros
         statistics = column_statistics(data)
         return statistics.mean, statistics.log_scale()

@@ -132,7 +132,7 @@ def annealed_importance_log_likelihood(
         z,
         log_likelihood,
         jnp.zeros_like(log_likelihood),
-        jnp.full(images.shape[0], math.log(_FIRST_STEP_SIZE)),
+        jnp.full(images.shape[0], math.log(_FIRST_STEP_SIZE), jnp.float32),
     )
     betas = _temperatures(num_temperatures)
     numbers = jnp.arange(2, num_temperatures + 2)
@@ -175,7 +175,7 @@ def _transition(
         chains, _, latents = z.shape
         return (
             jax.random.normal(first, (chains, latents), z.dtype),
-            jax.random.uniform(second, (chains,)),
+            jax.random.uniform(second, (chains,), jnp.float32),
             jax.random.uniform(third, (chains, 1), z.dtype, *_STEP_SIZES),
         )
 

@@ -110,7 +110,8 @@ def importance_weighted_log_likelihood(
         log_weights = likelihood.log_prob(values) + latents.log_ratio()
         return jnp.logaddexp(total, jax.nn.logsumexp(log_weights, axis=0)), None
 
-    start = jnp.full(images.shape[0], -jnp.inf)
+    of_chunk = jax.eval_shape(add, jnp.zeros(images.shape[0], jnp.float32), jnp.int32(1))[0]
+    start = jnp.full_like(of_chunk, -jnp.inf)
     total = jax.lax.scan(add, start, jnp.arange(1, num_samples // chunk + 1))[0]
     return total - math.log(num_samples) + log_det
 

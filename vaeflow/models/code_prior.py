@@ -87,7 +87,7 @@ class CodePrior(nn.Module):
         if self.is_initializing():
             none = jnp.zeros((1, *self.network.map_shape), jnp.int32)
             shape = () if features is None else features.shape[features.ndim - context_ndims :]
-            self.network(none, None if features is None else jnp.zeros((1, *shape)))
+            self.network(none, None if features is None else jnp.zeros((1, *shape), jnp.float32))
             if maps is not None:
                 self.network.start_at_frequencies(maps)
         network, variables = self.network.unbind()

@@ -7,10 +7,13 @@ vectors it is also a prior of a `vaeflow.models.VAE`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import distrax
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import row_keys
@@ -140,6 +143,7 @@ class FlowModel(nn.Module):
         batch = (
             batch_shape if context is None else _batch_of(self.flow, as_array("context", context))
         )
+        temperature = self._as_wide_as_the_flow(temperature)
         if self.base is None:
             return standard_normal(self.flow.noise_shape, batch, temperature)
         noise = self.base(context=context, batch_shape=batch, temperature=temperature)
@@ -149,6 +153,18 @@ class FlowModel(nn.Module):
                 f"got {noise.event_shape}"
             )
         return noise
+
+    def _as_wide_as_the_flow(self, temperature: Any) -> Any:
+        """The temperature in the type of the flow's parameters, which the noise gets from it."""
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(self.flow.variables)]
+        dtype = jnp.result_type(
+            jnp.float32, *(dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+        )
+        if dtype == jnp.float32:
+            return temperature
+        # By NumPy, so that a number stays known.
+        traced = isinstance(temperature, jax.Array)
+        return temperature.astype(dtype) if traced else np.asarray(temperature, dtype)
 
     def _bijector(self, context: Array | None, data: Array | None = None) -> distrax.Bijector:
         for_base = (

@@ -232,7 +232,9 @@ class HierarchicalVAE(LatentVariableModel):
         def sample(level: int, posterior: distrax.Independent) -> Array:
             shape = (num_samples, self.latent_sizes[level])
             of_level = jax.vmap(jax.random.fold_in, (0, None))(keys, level)
-            noise = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(of_level)
+            noise = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32), out_axes=1)(
+                of_level
+            )
             return posterior.distribution.loc + posterior.distribution.scale * noise
 
         levels = self._descend(values, context, sample)

@@ -102,8 +102,8 @@ class UniformDequantizer(_Cells):
           ValueError: If the images aren't uint8, or bits isn't in 1, ..., 8.
         """
         levels = quantize_levels(images, self.bits)
-        uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
-        return _dequantized(levels, uniform, self.bits, jnp.zeros(images.shape[:1]))
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], jnp.float32))(keys)
+        return _dequantized(levels, uniform, self.bits, jnp.zeros(images.shape[:1], jnp.float32))
 
 
 class VariationalDequantizer(_Cells):
@@ -143,7 +143,7 @@ class VariationalDequantizer(_Cells):
         levels = quantize_levels(images, self.bits)
         context = (levels + 0.5) / 2**self.bits - 0.5
         shape = self.flow.noise_shape
-        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
         logits, log_det = self.flow(context=context).forward_and_log_det(noise)
         log_sigmoid_slope = jax.nn.log_sigmoid(logits) + jax.nn.log_sigmoid(-logits)
         log_q = (
@@ -182,7 +182,7 @@ class Discretizer(_Cells):
         """
         del keys
         values = (quantize_levels(images, self.bits) + 0.5) / 2**self.bits - 0.5
-        return Dequantized(values, jnp.zeros(images.shape[:1]))
+        return Dequantized(values, jnp.zeros(images.shape[:1], jnp.float32))
 
 
 class Binarizer(nn.Module):
@@ -211,9 +211,9 @@ class Binarizer(nn.Module):
           ValueError: If the images aren't uint8.
         """
         probability = quantize_levels(images, 8) / 255
-        uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], jnp.float32))(keys)
         values = (uniform < probability).astype(jnp.float32)
-        return Dequantized(values, jnp.zeros(images.shape[:1]))
+        return Dequantized(values, jnp.zeros(images.shape[:1], jnp.float32))
 
     def quantize(
         self, values: Float[Array, "*batch height width channel"]

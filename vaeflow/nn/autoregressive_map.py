@@ -128,7 +128,9 @@ class AutoregressiveMapNetwork(nn.Module):
             embedding_init=nn.initializers.normal(1.0),
         )
         self.hidden = Conv(self.channels, (1, 1), dtype=self.dtype)
-        self.offset = self.param("offset", nn.initializers.zeros, (*self.map_shape, self.num_codes))
+        self.offset = self.param(
+            "offset", nn.initializers.zeros, (*self.map_shape, self.num_codes), jnp.float32
+        )
         self.outputs = Conv(
             self.num_codes, (1, 1), dtype=self.dtype, kernel_init=nn.initializers.zeros
         )
@@ -171,7 +173,7 @@ class AutoregressiveMapNetwork(nn.Module):
         self._check_maps(maps)
         height, width = self.map_shape
         positions = jnp.arange(height)[:, None], jnp.arange(width)
-        counts = jnp.full((*self.map_shape, self.num_codes), 0.5)
+        counts = jnp.full((*self.map_shape, self.num_codes), 0.5, jnp.float32)
         counts = counts.at[(*positions, jnp.where(maps < 0, self.num_codes, maps))].add(
             1.0, mode="drop"
         )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from vaeflow._util.arrays import compute_dtype
 from vaeflow.nn.blocks import ResidualBlock
 from vaeflow.nn.convolution import Conv, ZeroConv, relu
 from vaeflow.nn.normalization import ActNormConv
@@ -45,11 +46,12 @@ class MLP(nn.Module):
         if x.shape[-1] == 0:
             # Without inputs the output is a function of the biases; kernels need one input.
             x = jnp.ones((*x.shape[:-1], 1), x.dtype)
-        x = x.astype(self.dtype)
+        dtype = compute_dtype(self.dtype, x)
+        x = x.astype(dtype)
         for size in self.hidden_sizes:
-            x = self.activation(nn.Dense(size, dtype=self.dtype)(x))
+            x = self.activation(nn.Dense(size, dtype=dtype)(x))
         zeros = nn.initializers.zeros
-        x = nn.Dense(self.features, dtype=self.dtype, kernel_init=zeros)(x)
+        x = nn.Dense(self.features, dtype=dtype, kernel_init=zeros)(x)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
     @nn.nowrap
@@ -85,7 +87,7 @@ class GlowNetwork(nn.Module):
         context: Float[Array, "batch *positions feature"] | None = None,
     ) -> Float[Array, "batch height width out"]:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
-        x, bias = join_context(x, context, self.hidden_features, self.dtype)
+        x, bias = join_context(x, context, self.hidden_features, compute_dtype(self.dtype, x))
         # The explicit names are those of saved parameters.
         x = relu(
             ActNormConv(self.hidden_features, (3, 3), dtype=self.dtype, name="NormalizedConv_0")(x)
@@ -127,7 +129,7 @@ class ResidualNetwork(nn.Module):
         context: Float[Array, "batch *positions feature"] | None = None,
     ) -> Float[Array, "batch height width out"]:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, features]``."""
-        x, bias = join_context(x, context, self.hidden_features, self.dtype)
+        x, bias = join_context(x, context, self.hidden_features, compute_dtype(self.dtype, x))
         x = Conv(self.hidden_features, (3, 3), dtype=self.dtype)(x) + bias
         for _ in range(self.num_blocks):
             x = ResidualBlock(self.hidden_features, dtype=self.dtype)(x)

@@ -19,6 +19,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from vaeflow._util.arrays import compute_dtype
 from vaeflow.nn import convolution_cpu
 
 
@@ -249,11 +250,12 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Array:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, feature]``."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.transform_kernel(self.param("kernel", self.kernel_init, shape))
-        y = convolution(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
+        kernel = self.transform_kernel(self.param("kernel", self.kernel_init, shape, jnp.float32))
+        dtype = compute_dtype(self.dtype, x, kernel)
+        y = convolution(x.astype(dtype), kernel.astype(dtype), self.strides, self.padding)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            y = y + bias.astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(dtype)
         return y
 
     def transform_kernel(
@@ -283,11 +285,12 @@ class ZeroConv(nn.Module):
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Array:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, feature]``."""
         zeros = nn.initializers.zeros
-        kernel = self.param("kernel", zeros, (3, 3, x.shape[-1], self.features))
-        bias = self.param("bias", zeros, (self.features,))
-        log_scale = self.param("log_scale", zeros, (self.features,))
+        kernel = self.param("kernel", zeros, (3, 3, x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", zeros, (self.features,), jnp.float32)
+        log_scale = self.param("log_scale", zeros, (self.features,), jnp.float32)
         scale = jnp.exp(3 * log_scale)
-        y = convolution(x.astype(self.dtype), (kernel * scale).astype(self.dtype))
+        dtype = compute_dtype(self.dtype, x, kernel)
+        y = convolution(x.astype(dtype), (kernel * scale).astype(dtype))
         return y + bias * scale
 
 
@@ -365,7 +368,9 @@ class UpsampleConv(nn.Module):
         """
         height, width = upsampled_size(x.shape, size)
         channels = x.shape[-1]
-        kernel = self.param("kernel", self.kernel_init, (5, 5, channels, self.features))
+        kernel = self.param(
+            "kernel", self.kernel_init, (5, 5, channels, self.features), jnp.float32
+        )
         # [tap of 3, phase of 2, tap of 5]
         falls_on = np.zeros((3, 2, 5), np.float32)
         for phase in range(2):
@@ -373,11 +378,13 @@ class UpsampleConv(nn.Module):
                 falls_on[(phase + tap) // 2, phase, tap] = 1
         summed = jnp.einsum("ipr,jqs,rscf->ijcpqf", falls_on, falls_on, kernel)
         summed = summed.reshape(3, 3, channels, 4 * self.features)
-        padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-        phases = convolution(padded, summed.astype(self.dtype), padding="VALID")
+        dtype = compute_dtype(self.dtype, x, kernel)
+        padded = jnp.pad(x.astype(dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+        phases = convolution(padded, summed.astype(dtype), padding="VALID")
         y = depth_to_space(phases)[:, :height, :width]
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(dtype)
         return y
 
 

@@ -148,10 +148,12 @@ class LipschitzMLP(nn.Module):
             if not last:
                 shapes[f"beta_{index}"] = (nn.initializers.constant(0.5), ())
             for name, (init, shape) in shapes.items():
-                params[name] = self.param(name, init, shape)
+                params[name] = self.param(name, init, shape, jnp.float32)
         if context is not None:
             shape = (context.shape[-1], sizes[1])
-            params["context"] = self.param("context", nn.initializers.lecun_normal(), shape)
+            params["context"] = self.param(
+                "context", nn.initializers.lecun_normal(), shape, jnp.float32
+            )
         return self.apply_normalized(self.normalized({"params": params}), x, context)
 
     @nn.nowrap

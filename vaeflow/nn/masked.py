@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaeflow._util.arrays import compute_dtype
 from vaeflow.nn.convolution import relu
 
 PyTree = Any
@@ -189,8 +190,8 @@ class MaskedMLP(nn.Module):
                 # With zero biases all units that read a single dimension would have the same kink.
                 scale = np.sqrt(2 / np.maximum(mask.sum(axis=0), 1))
                 kernel_init, bias_init = _scaled_normal(scale * mask), _scaled_normal(scale)
-            kernel = self.param(f"kernel_{index}", kernel_init, mask.shape)
-            bias = self.param(f"bias_{index}", bias_init, mask.shape[1:])
+            kernel = self.param(f"kernel_{index}", kernel_init, mask.shape, jnp.float32)
+            bias = self.param(f"bias_{index}", bias_init, mask.shape[1:], jnp.float32)
             params |= {f"kernel_{index}": kernel, f"bias_{index}": bias}
         return self._sums(params, x, context)[-1].reshape(
             (*x.shape[:-1], self.dimension, self.num_parameters)
@@ -218,10 +219,11 @@ class MaskedMLP(nn.Module):
           The results, stacked along the first axis.
         """
         features = _features(context)
-        kernels, biases = self._masked(variables["params"], features)
+        dtype = self._dtype(variables["params"], *jax.tree.leaves(inputs))
+        kernels, biases = self._masked(variables["params"], features, dtype)
         biases = [bias[:, None] for bias in biases]
         if context is not None:
-            shift = matmul_float32(kernels[0][:features].T, context.T.astype(self.dtype))
+            shift = matmul_float32(kernels[0][:features].T, context.T.astype(dtype))
             biases[0] = biases[0] + shift
         kernels[0] = kernels[0][features:]
         layers = [
@@ -237,7 +239,7 @@ class MaskedMLP(nn.Module):
             return value[None], result
 
         positions = np.arange(self.dimension)
-        return solve_sequentially(layers, step, inputs, positions, num_rows, self.dtype)
+        return solve_sequentially(layers, step, inputs, positions, num_rows, dtype)
 
     @nn.nowrap
     def solve_transposed(
@@ -265,7 +267,8 @@ class MaskedMLP(nn.Module):
           The results, stacked along the first axis.
         """
         features = _features(context)
-        kernels, _ = self._masked(variables["params"], features)
+        dtype = self._dtype(variables["params"], x)
+        kernels, _ = self._masked(variables["params"], features, dtype)
         *sums, _ = self._sums(variables["params"], x, context)
         slopes = [_slopes(self.activation, hidden).T for hidden in sums]
         kernels[0] = kernels[0][features:]
@@ -277,7 +280,7 @@ class MaskedMLP(nn.Module):
             starts, size = units_by_degree(degrees, self.dimension)
             starts = np.append(starts[1:], len(degrees) - size)[::-1]
             layers.append(Layer(kernel, slope, jnp.multiply, starts, size))
-        zero = jnp.zeros((self.dimension, 1), self.dtype)
+        zero = jnp.zeros((self.dimension, 1), dtype)
         layers.append(Layer(kernels[0], zero, jnp.add, np.arange(self.dimension)[::-1], 1))
         positions = self.num_parameters * np.arange(self.dimension)[::-1]
 
@@ -286,7 +289,7 @@ class MaskedMLP(nn.Module):
             return value.T, result
 
         inputs = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), inputs)
-        results = solve_sequentially(layers, step, inputs, positions, x.shape[0], self.dtype)
+        results = solve_sequentially(layers, step, inputs, positions, x.shape[0], dtype)
         return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), results)
 
     @nn.nowrap
@@ -298,9 +301,9 @@ class MaskedMLP(nn.Module):
                 f"{x.shape}"
             )
         units = x if context is None else jnp.concatenate([context.astype(x.dtype), x], axis=-1)
-        sums = []
-        for kernel, bias in zip(*self._masked(params, _features(context)), strict=True):
-            sums.append(matmul_float32(units.astype(self.dtype), kernel) + bias)
+        dtype, sums = self._dtype(params, x), []
+        for kernel, bias in zip(*self._masked(params, _features(context), dtype), strict=True):
+            sums.append(matmul_float32(units.astype(dtype), kernel) + bias)
             units = self.activation(sums[-1])
         return sums
 
@@ -314,11 +317,17 @@ class MaskedMLP(nn.Module):
         return self.activation(sums + bias)
 
     @nn.nowrap
-    def _masked(self, params: dict[str, Array], features: int) -> tuple[list[Array], list[Array]]:
+    def _dtype(self, params: dict[str, Array], *values: Array) -> Any:
+        return compute_dtype(self.dtype, params["kernel_0"], *values)
+
+    @nn.nowrap
+    def _masked(
+        self, params: dict[str, Array], features: int, dtype: Any
+    ) -> tuple[list[Array], list[Array]]:
         """Masked kernels, and biases, layer by layer."""
         masks = self._masks(features)
         kernels = [
-            jnp.where(mask, params[f"kernel_{index}"], 0).astype(self.dtype)
+            jnp.where(mask, params[f"kernel_{index}"], 0).astype(dtype)
             for index, mask in enumerate(masks)
         ]
         return kernels, [params[f"bias_{index}"] for index in range(len(masks))]
@@ -350,7 +359,9 @@ def _features(context: Array | None) -> int:
 
 
 def _scaled_normal(scale: np.ndarray) -> Callable[..., Array]:
-    return lambda key, shape: jnp.asarray(scale, jnp.float32) * jax.random.normal(key, shape)
+    return lambda key, shape, dtype: (
+        jnp.asarray(scale, dtype) * jax.random.normal(key, shape, dtype)
+    )
 
 
 def _slopes(function: Callable[[Array], Array], x: Array) -> Array:

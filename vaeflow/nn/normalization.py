@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaeflow._util.arrays import compute_dtype
 from vaeflow.nn.convolution import convolution
 
 
@@ -127,15 +128,16 @@ class ActNormConv(nn.Module):
     def __call__(self, x: Float[Array, "batch height width channel"]) -> Array:
         """Maps ``[batch, height, width, channel]`` to ``[batch, height, width, feature]``."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(0.05), shape)
+        kernel = self.param("kernel", nn.initializers.normal(0.05), shape, jnp.float32)
         statistics = None
         if self.is_initializing():
             statistics = actnorm_parameters(convolution(x.astype(jnp.float32), kernel))
         shift = data_dependent_param(self, "shift", lambda: statistics[0])
         log_scale = data_dependent_param(self, "log_scale", lambda: statistics[1])
         scale = jnp.exp(log_scale)
-        y = convolution(x.astype(self.dtype), (kernel * scale).astype(self.dtype))
-        return y + (shift * scale).astype(self.dtype)
+        dtype = compute_dtype(self.dtype, x, kernel)
+        y = convolution(x.astype(dtype), (kernel * scale).astype(dtype))
+        return y + (shift * scale).astype(dtype)
 
 
 EPSILON = 1e-5
@@ -221,6 +223,6 @@ class ImageLayerNorm(nn.Module):
         self, x: Float[Array, "batch height width channel"]
     ) -> Float[Array, "batch height width channel"]:
         """Keeps the shape."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        shift = self.param("shift", nn.initializers.zeros, (x.shape[-1],))
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        shift = self.param("shift", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
         return (standardized(x, (1, 2, 3)) * scale + shift).astype(self.dtype)

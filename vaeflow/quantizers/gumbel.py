@@ -62,7 +62,7 @@ class GumbelQuantizer(Quantizer):
             raise ValueError(f"GumbelQuantizer: temperature must be above 0, got {temperature}")
         x = vectors.values
         shape = (self.num_codes, x.shape[-1])
-        codes = self.param("codebook", nn.initializers.normal(1.0), shape)
+        codes = self.param("codebook", nn.initializers.normal(1.0), shape, jnp.float32)
         precision = jax.lax.Precision.HIGHEST
         logits = nn.Dense(self.num_codes, precision=precision, name="logits")(x)
         noisy = logits
