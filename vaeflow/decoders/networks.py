@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         def initial(_):
             if data is None:
                 return jnp.zeros((*self.image_shape, parameters), jnp.float32)
-            return self.likelihood.initial(data)
+            return self.likelihood.initial(data).astype(jnp.float32)
 
         return self.likelihood(numbers + self.param("offset", initial))
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import distrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from tensorflow_probability.substrates.jax.distributions import RegisterKL
 
 
 class Transformed(distrax.Transformed):
     """Transformed distribution: that of f(z) for z from a base distribution.
 
-    log p(x) = log base(f^-1(x)) + log|det df^-1/dx|, and NaN where x isn't finite: a map onto an
-    interval would clip infinity to a point near its end.
+    log p(x) = log base(f^-1(x)) + log|det df^-1/dx|: -inf outside the range of f, and NaN where x
+    isn't finite, since a map onto an interval would clip infinity to a point near its end. Where
+    f rounds a sample to the last number of its type before an end of its range, as `Exp` does
+    beyond 87 and `Sigmoid` near 1, the log-density that `sample_and_log_prob` returns is that of
+    the noise, and `log_prob` of the sample that of the rounded value.
+
+    The mean has a closed form where the Jacobian is constant; mode and entropy where its
+    determinant is; the KL divergence to another transformed distribution where both have the same
+    bijector, with the very same arrays (`same_as`), and the bases have one.
 
     Samples pass the bijector as one batch with leading sample axes, where distrax maps it over each
     sample: bijectors of this package accept any number of batch axes, and a context with batch axes
@@ -20,7 +30,13 @@ class Transformed(distrax.Transformed):
     """
 
     def log_prob(self, value: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch"]:
-        """Computes log p(x) in nats."""
+        """Computes log p(x) in nats; batch axes broadcast against those of the distribution."""
+        value = jnp.asarray(value)
+        event_shape = value.shape[value.ndim - self.bijector.event_ndims_out :]
+        batch = value.shape[: value.ndim - len(event_shape)]
+        if len(batch) < len(self.batch_shape) or 1 in batch:
+            batch = jnp.broadcast_shapes(batch, self.batch_shape)
+            value = jnp.broadcast_to(value, (*batch, *event_shape))
         noise, log_det = self.bijector.inverse_and_log_det(value)
         event = tuple(range(value.ndim - self.bijector.event_ndims_out, value.ndim))
         finite = jnp.all(jnp.isfinite(value), axis=event)
@@ -56,6 +72,18 @@ class Transformed(distrax.Transformed):
         """Shape of the batch of distributions."""
         shape = self._shape().shape
         return shape[: len(shape) - self.bijector.event_ndims_out]
+
+
+@RegisterKL(Transformed, Transformed)
+def _kl_of_same_bijector(p: Transformed, q: Transformed, *args: Any, **kwargs: Any) -> Array:
+    # Rather than distrax's, which takes bijectors of the same program for the same bijector.
+    del args, kwargs
+    if p.bijector is not q.bijector and not p.bijector.same_as(q.bijector):
+        raise NotImplementedError(
+            "the KL divergence of transformed distributions has a closed form only where both have "
+            f"the same bijector; got {p.bijector.name} and {q.bijector.name} of other arrays"
+        )
+    return p.distribution.kl_divergence(q.distribution)
 
 
 def sample_per_example(

@@ -85,7 +85,7 @@ class RadialFlow(VectorFlow, kw_only=True):
         """Creates the parameters of a step: a standard normal centre and a beta near zero."""
         del data
         keys = jax.random.split(key, 3)
-        raw_alpha = jnp.asarray(math.log(math.e - 1))  # alpha = 1
+        raw_alpha = jnp.float32(math.log(math.e - 1))  # alpha = 1
         base = {
             "center": jax.random.normal(keys[0], self.event_shape, jnp.float32),
             "raw_alpha": raw_alpha,

@@ -173,22 +173,15 @@ def _log_weights(model: nn.Module, z: Array, operands: PyTree) -> tuple[Array, A
     return log_likelihood + prior.log_prob(z) - posterior.log_prob(z), log_likelihood
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _doubly_weighted(model: nn.Module, z: Array, operands: PyTree) -> tuple[Array, Array]:
     """Computes `_log_weights`, with the gradient for z times the normalised weights."""
     return _log_weights(model, z, operands)
 
 
-def _doubly_weighted_forward(model, z, operands):
-    results, pull_back = jax.vjp(functools.partial(_log_weights, model), z, operands)
-    return results, (results[0], pull_back)
-
-
-def _doubly_weighted_backward(model, residuals, gradients):
-    del model
-    log_weights, pull_back = residuals
-    dz, doperands = pull_back(gradients)
-    return jax.nn.softmax(log_weights, axis=0)[..., None] * dz, doperands
-
-
-_doubly_weighted.defvjp(_doubly_weighted_forward, _doubly_weighted_backward)
+@_doubly_weighted.defjvp
+def _doubly_weighted_jvp(model, primals, tangents):
+    dz, doperands = tangents
+    results, push_forward = jax.linearize(functools.partial(_log_weights, model), *primals)
+    weights = jax.nn.softmax(results[0], axis=0)[..., None].astype(dz.dtype)
+    return results, push_forward(weights * dz, doperands)

@@ -161,7 +161,7 @@ class LookupFreeQuantizer(Quantizer):
     def lookup(self, indices: Int[Array, "*batch"]) -> Float[Array, "*batch channel"]:
         """Computes the signs of indices; see `Quantizer.lookup`."""
         positive = indices[..., None] & self._place_values() > 0
-        values = jnp.where(positive, 1.0, -1.0)
+        values = jnp.where(positive, jnp.float32(1), jnp.float32(-1))
         return nan_out_of_range(values, indices, self.num_codes)
 
     def _place_values(self) -> Int[np.ndarray, " bit"]:
