@@ -1,5 +1,7 @@
 """The convolution equals the native one, with derivatives that suit each platform."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,3 +178,39 @@ def test_zero_conv_starts_at_zero_and_scales_by_its_factor():
     first, y, expected = jax.device_get(run(normal(2, 5, 5, 3)))
     assert not first.any()
     np.testing.assert_allclose(y, expected * np.exp(0.3), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kernel_shape", [(3, 3, 2, 5), (3, 3, 5, 2)], ids=["thin-input", "thin-output"]
+)
+def test_derivatives_of_both_modes_and_orders_are_the_native_ones(kernel_shape):
+    generator = np.random.default_rng(0)
+    x = jnp.asarray(generator.normal(size=(2, 4, 5, kernel_shape[2])), jnp.float32)
+    kernel = jnp.asarray(generator.normal(size=kernel_shape), jnp.float32)
+    dimensions = ("NHWC", "HWIO", "NHWC")
+
+    def native(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
+
+    @jax.jit
+    def derivatives(x, kernel):
+        def all_of(function):
+            def value(x, kernel):
+                return jnp.sum(jnp.sin(function(x, kernel)))
+
+            gradient = jax.grad(value, (0, 1))
+            kernels = jnp.stack([kernel, -2 * kernel])
+            return (
+                jax.jvp(function, (x, kernel), (x[::-1], kernel[::-1])),
+                jax.jvp(gradient, (x, kernel), (x[::-1], kernel[::-1])),
+                jax.vmap(gradient, (None, 0))(x, kernels),
+                jax.vmap(gradient, (0, None))(jnp.stack([x, x[::-1]]), kernel),
+                jax.vmap(gradient)(jnp.stack([x, x[::-1]]), kernels),
+            )
+
+        return all_of(convolution), all_of(native)
+
+    found, expected = derivatives(x, kernel)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), found, expected
+    )
