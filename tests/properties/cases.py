@@ -55,6 +55,8 @@ class Subject:
       dimensions: Numbers of dimensions.
       layouts: Batch axes of the values, and of the contexts or distributions.
       follows: Whether densities and samples follow the unit of the data.
+      values: Values that an entry may have, where they are discrete.
+      sampled: Type of the samples, where it isn't that of densities.
       options: Else that its oracle needs to know, by name.
     """
 
@@ -64,6 +66,8 @@ class Subject:
     dimensions: Sequence[int] = DIMENSIONS
     layouts: Sequence[tuple[tuple[int, ...], tuple[int, ...] | None]] = ALONE
     follows: bool = True
+    values: tuple[float, ...] = ()
+    sampled: str | None = None
     options: Any = None
 
     @property
