@@ -13,8 +13,8 @@ import numpy as np
 from tests.properties import oracle
 from tests.properties.cases import Case, Program
 
-IN_UNIT = ("mean", "unit", "scalar")
-"""Names of parameters in the unit of the values."""
+IN_UNIT = ("value", "mean", "unit", "scalar")
+"""Names of floats in the unit of the values, these among them."""
 
 POINTS = ("mean", "mode", "median")
 """Methods whose result has the shape and the unit of an event."""
@@ -33,15 +33,16 @@ def results_of(
     """
 
     def total(floats):
-        parameters, value = floats
-        log_prob = build(parameters).log_prob(x if value is None else value)
+        value = floats.get("value", x)
+        log_prob = build(floats["parameters"]).log_prob(value)
         return jnp.sum(jnp.where(jnp.isfinite(log_prob), log_prob, 0)), log_prob
 
-    value = x if jnp.issubdtype(x.dtype, jnp.floating) else None
-    gradients, log_prob = jax.grad(total, has_aux=True)((parameters, value))
+    real = jnp.issubdtype(x.dtype, jnp.floating)
+    floats = {"parameters": parameters} | ({"value": x} if real else {})
+    gradients, log_prob = jax.grad(total, has_aux=True)(floats)
     distribution = build(parameters)
     samples, density = distribution.sample_and_log_prob(seed=key, sample_shape=oracle.SAMPLES)
-    again = oracle.nudged(samples) if value is not None else samples[None]
+    again = oracle.nudged(samples) if real else samples[None]
     return {
         "log_prob": log_prob,
         "gradients": gradients,
@@ -96,7 +97,8 @@ def check(
     for name in ("log_prob", "density"):
         yield from oracle.follows_unit(name, results[name], one[name], program, case)
     if case.spread < oracle.FAR:
-        yield from oracle.gradients_follow_unit(results, one, case, IN_UNIT)
+        gradients, before = results["gradients"], one["gradients"]
+        yield from oracle.gradients_follow_unit(gradients, before, case, IN_UNIT)
     for name in ("samples", *POINTS):
         if name in results:
             yield from oracle.in_its_unit(name, results[name], one[name], case)

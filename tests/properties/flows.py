@@ -47,7 +47,7 @@ def _vector(
     dimensions = tuple(each for each in (1, 2, 3, 7, 20, 200) if each >= least)
     make = _of_vectors(getattr(flows, public), **fields)
     layouts = TOGETHER if variant == "labels" else (*ALONE, *TOGETHER)
-    return Subject(public, variant, make, dimensions, layouts, follows, options)
+    return Subject(public, variant, make, dimensions, layouts, follows, options=options)
 
 
 SUBJECTS = (
@@ -160,7 +160,7 @@ def compiled(program: Program) -> Any:
         gradients, log_prob = gradient(params, x)
         density = distribution(params)
         samples, of_samples = density.sample_and_log_prob(seed=keys[2], sample_shape=oracle.SAMPLES)
-        # A bijector's input has all batch axes, unlike a distribution's value.
+        # A bijector's input has all batch axes, a distribution's value needn't.
         event = x.shape[len(program.batch) :]
         noise = density.bijector.inverse(jnp.broadcast_to(x, (*program.result, *event)))
         return {
@@ -209,7 +209,9 @@ def check(
             yield from oracle.follows_unit(name, results[name], one[name], program, case)
         yield from oracle.in_its_unit("samples", results["samples"], one["samples"], case)
         if case.spread < oracle.FAR:
-            yield from oracle.gradients_follow_unit(results, one, case, IN_UNIT)
+            # Parameters of the later steps aren't in the unit of the data.
+            found, before = ({"value": each["gradients"][1]} for each in (results, one))
+            yield from oracle.gradients_follow_unit(found, before, case, ("value",))
 
 
 def round_trip(program: Program, given: oracle.Arguments, results: oracle.Results) -> Iterator[str]:
@@ -222,7 +224,8 @@ def round_trip(program: Program, given: oracle.Arguments, results: oracle.Result
     if not np.all(error <= 1e-3 * oracle.finer(program) * size + 100 * spread):
         worst = np.argmax(np.where(np.isnan(error), np.inf, error))
         x, spread = (np.broadcast_to(each, error.shape).ravel() for each in (x, spread))
-        yield f"{x[worst]} of {size} comes back as {back[0].ravel()[worst]} (rounding: {spread[worst]})"
+        found, slack = back[0].ravel()[worst], spread[worst]
+        yield f"{x[worst]} of {size} comes back as {found} (rounding: {slack})"
 
 
 @functools.cache

@@ -24,8 +24,8 @@ ROUNDING = 3e-7
 FAR = 1e3
 """Spread from which values are so far out that rounding hides much of them."""
 
-OVERFLOW = 1e18
-"""Numbers whose squares are near the end of float32."""
+OVERFLOW = 1e15
+"""Numbers whose squares, after some layers, are near the end of float32."""
 
 LARGEST_GRADIENT = 1e36
 """Size of log_prob over a unit of data up to which gradients must be finite."""
@@ -203,16 +203,14 @@ def in_its_unit(name: str, found: np.ndarray, one: np.ndarray, case: Case) -> It
 
 
 def gradients_follow_unit(
-    results: Results, one: Results, case: Case, in_unit_names: tuple[str, ...]
+    gradients: Any, one: Any, case: Case, in_unit_names: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """Yields a gradient that isn't that in the unit of one, per unit where it is by a value in it."""
-    found = jax.tree_util.tree_leaves_with_path(results["gradients"])
-    for (path, leaf), before in zip(found, jax.tree.leaves(one["gradients"]), strict=True):
+    """Yields a gradient that isn't that in the unit of one, or that per unit by a value in it."""
+    found = jax.tree_util.tree_leaves_with_path(gradients)
+    for (path, leaf), before in zip(found, jax.tree.leaves(one), strict=True):
         name = jax.tree_util.keystr(path)
-        # The second part is the gradient by the values.
         names = {getattr(part, "key", None) for part in path}
-        in_unit = path[0].idx == 1 or names & set(in_unit_names)
-        unit = 2.0**case.exponent if in_unit else 1.0
+        unit = 2.0**case.exponent if names & set(in_unit_names) else 1.0
         leaf, before = np.asarray(leaf, np.float64) * unit, np.asarray(before, np.float64)
         if not np.all(np.abs(leaf - before) <= 2e-2 * np.abs(before).max(initial=1e-2)):
             yield f"the gradient of {name} is {leaf.ravel()[:3]} per unit, not {before.ravel()[:3]}"
