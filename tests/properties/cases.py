@@ -57,6 +57,7 @@ class Subject:
       follows: Whether densities and samples follow the unit of the data.
       values: Values that an entry may have, where they are discrete.
       sampled: Type of the samples, where it isn't that of densities.
+      costly: Whether each case in the largest dimension takes seconds: few will do.
       options: Else that its oracle needs to know, by name.
     """
 
@@ -68,6 +69,7 @@ class Subject:
     follows: bool = True
     values: tuple[float, ...] = ()
     sampled: str | None = None
+    costly: bool = False
     options: Any = None
 
     @property
@@ -147,10 +149,9 @@ def programs(subject: Subject, count: int, num_cases: int) -> list[Program]:
     for dimension, (batch, context), dtype, members in zip(*columns, strict=True):
         # An empty batch is empty in every unit.
         empty = 0 in batch
-        number = 3 if empty else num_cases
-        program = Program(
-            subject, dimension, batch, context, dtype, 0 if empty else members, number
-        )
+        few = empty or (subject.costly and dimension == max(DIMENSIONS))
+        number, members = (2, 0) if few else (num_cases, members)
+        program = Program(subject, dimension, batch, context, dtype, members, number)
         if program not in chosen:
             chosen.append(program)
     return chosen

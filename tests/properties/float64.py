@@ -25,16 +25,15 @@ def programs(kind: Any) -> Iterator[Any]:
 
 def main() -> None:
     """Runs the programs of the kinds that are named; prints a line for each violation."""
-    count = 0
-    found = []
+    cases = problems = 0
     for name in sys.argv[1:]:
         kind = importlib.import_module(f"tests.properties.{name}")
         for program in programs(kind):
-            found += kind.problems(program)
-            count += program.num_cases
-    print("\n".join(found))
-    print(f"{count} cases, {len(found)} problems")
-    sys.exit(bool(found))
+            found = kind.problems(program)
+            cases, problems = cases + program.num_cases, problems + len(found)
+            print(*found, sep="\n", end="\n" if found else "", flush=True)
+    print(f"{cases} cases, {problems} problems")
+    sys.exit(bool(problems))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.properties import oracle
-from tests.properties.cases import ALONE, TOGETHER, Case, Program, Subject, programs
+from tests.properties.cases import ALONE, DIMENSIONS, TOGETHER, Case, Program, Subject, programs
 from vaeflow import bijectors, flows
 from vaeflow.models import FlowModel
 
@@ -41,13 +41,21 @@ def _of_images(kind: Any, **options: Any) -> Any:
 
 
 def _vector(
-    public: str, variant: str = "", follows: bool = True, options: Any = None, **fields: Any
+    public: str,
+    variant: str = "",
+    follows: bool = True,
+    options: Any = None,
+    largest: int = 200,
+    costly: bool = False,
+    **fields: Any,
 ) -> Subject:
     least = 2 if public == "NeuralSplineFlow" and not fields.get("autoregressive") else 1
-    dimensions = tuple(each for each in (1, 2, 3, 7, 20, 200) if each >= least)
+    dimensions = tuple(min(each, largest) for each in DIMENSIONS if each >= least)
     make = _of_vectors(getattr(flows, public), **fields)
     layouts = TOGETHER if variant == "labels" else (*ALONE, *TOGETHER)
-    return Subject(public, variant, make, dimensions, layouts, follows, options=options)
+    return Subject(
+        public, variant, make, dimensions, layouts, follows, costly=costly, options=options
+    )
 
 
 SUBJECTS = (
@@ -69,8 +77,9 @@ SUBJECTS = (
         **NEURAL,
     ),
     _vector("InverseAutoregressiveFlow", follows=False, **NEURAL),
-    _vector("BlockAutoregressiveFlow", num_steps=2, hidden_sizes=(3,)),
-    _vector("ResidualFlow", **NEURAL),
+    # A sample takes as many passes as all searches do, one search after another.
+    _vector("BlockAutoregressiveFlow", largest=40, num_steps=2, hidden_sizes=(3,)),
+    _vector("ResidualFlow", costly=True, **NEURAL),
     _vector("PlanarFlow", follows=False, num_steps=2),
     _vector("PlanarFlow", "leaky", follows=False, num_steps=2, negative_slope=0.1),
     _vector("RadialFlow", follows=False, num_steps=2),
@@ -79,8 +88,8 @@ SUBJECTS = (
         "SylvesterFlow", "orthogonal", follows=False, num_steps=2, basis=flows.OrthogonalBasis(1)
     ),
     _vector("SylvesterFlow", "identity", follows=False, num_steps=2, basis=flows.IdentityBasis()),
-    _vector("GaussianizationFlow", num_steps=2, num_components=3),
-    _vector("ContinuousFlow", hidden_sizes=(4,)),
+    _vector("GaussianizationFlow", costly=True, num_steps=2, num_components=3),
+    _vector("ContinuousFlow", costly=True, hidden_sizes=(4,)),
     Subject(
         "StandardizedFlow",
         "",
