@@ -188,6 +188,18 @@ MUTANTS = [
         f"{LAWS} 'MixtureGaussianization'",
     ),
     Mutant(
+        "bijectors/gaussianization-search-in-units-of-one",
+        "log_unit = lax.stop_gradient(jnp.max(log_scales, axis=-1, keepdims=True))",
+        "log_unit = jnp.zeros_like(middle)",
+        "tests/bijectors/test_gaussianization.py -k 'unit'",
+    ),
+    Mutant(
+        "bijectors/radial-lengths-in-units-of-one",
+        "unit = jnp.where(is_zero, 1.0, size)",
+        "unit = jnp.ones_like(size)",
+        "tests/bijectors/test_planar_and_radial.py -k 'radial'",
+    ),
+    Mutant(
         "bijectors/scan-inverts-first-step-first",
         "jax.lax.scan(body, start, self.variables, reverse=inverse, unroll=self.unroll)[0]",
         "jax.lax.scan(body, start, self.variables, unroll=self.unroll)[0]",
@@ -291,6 +303,12 @@ MUTANTS = [
         "jnp.sum(self._factor**2, axis=-1)",
         "jnp.sum(self._factor**2, axis=-2)",
         "tests/distributions -k 'full_gaussian or (FullGaussian and moments)'",
+    ),
+    Mutant(
+        "distributions/quotients-derivative-lacks-a-term",
+        "(change - ratio * change_below) / primals[1]",
+        "change / primals[1]",
+        "tests/distributions/test_exact_densities.py -k 'deviation'",
     ),
     Mutant(
         "distributions/resampled-one-draw-too-many",

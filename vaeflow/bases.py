@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from vaeflow._util.checks import bound, check_labels, check_number, check_sizes
 from vaeflow.bijectors import Conditioner
 from vaeflow.distributions import FullGaussian, Mixture, Resampled, UniformBox
+from vaeflow.distributions.gaussian import Normal
 from vaeflow.nn import MLP
 
 __all__ = [
@@ -100,7 +101,7 @@ class Base(nn.Module):
         """Builds independent normals in float32 or wider."""
         dtype = jnp.result_type(jnp.float32, mean, log_scale, temperature)
         scale = temperature * jnp.exp(log_scale.astype(dtype))
-        normals = distrax.Normal(mean.astype(dtype), scale)
+        normals = Normal(mean.astype(dtype), scale)
         return distrax.Independent(normals, len(self.event_shape))
 
 

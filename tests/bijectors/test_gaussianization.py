@@ -107,6 +107,21 @@ def test_mixtures_at_quantiles_make_data_near_normal():
     np.testing.assert_allclose(np.exp(log_scale[:, 0]), data.std(0), rtol=1e-4)
 
 
+def test_a_mixture_inverts_in_every_unit():
+    y = np.linspace(-5, 5, 11, dtype=np.float32)
+    units = 2.0 ** np.array([[0], [-100], [-66], [100]])
+    shape = (len(units), 1, len(WEIGHTS))
+    scaled = bijectors.MixtureGaussianization(
+        np.broadcast_to(WEIGHTS, shape),
+        np.float32(units[:, :, None] * CENTRES),
+        np.float32(np.log(units)[:, :, None] + LOG_SCALES),
+        event_ndims=0,
+    )
+    x, log_det = inverse(scaled, np.broadcast_to(y, (len(units), len(y))))
+    np.testing.assert_allclose(x[1:] / units[1:], np.broadcast_to(x[0], (3, 11)), rtol=1e-3)
+    np.testing.assert_allclose(log_det - np.log(units), log_det[:1].repeat(4, 0), atol=1e-3)
+
+
 def test_reflections_are_orthogonal():
     turn = bijectors.Householder(jax.random.normal(jax.random.key(0), (2, 4)))
     matrix = jax.vmap(turn.forward)(jnp.eye(4))

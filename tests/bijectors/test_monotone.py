@@ -70,6 +70,18 @@ def test_bernstein_is_its_polynomial_inside_and_its_lines_outside():
     np.testing.assert_allclose(far, [2 + 3 * 4 * p[-1], -2 - 3 * 4 * p[0]], rtol=1e-6)
 
 
+def test_bernstein_inverts_in_the_unit_of_its_interval():
+    increments, y = parameters("bernstein")[..., :6], np.linspace(-2, 2, 9, dtype=np.float32)
+    bound = 2.0**-70
+
+    @jax.jit
+    def roundtrip(y):
+        bernstein = bijectors.BernsteinPolynomial(increments, bound, event_ndims=0)
+        return bernstein.forward(bernstein.inverse(y))
+
+    np.testing.assert_allclose(roundtrip(np.float32(bound) * y) / bound, y, atol=1e-5)
+
+
 def test_monotone_network_is_its_formula():
     weights, slopes, offsets = np.random.default_rng(0).normal(size=(3, 4))
 

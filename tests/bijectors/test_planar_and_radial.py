@@ -129,6 +129,19 @@ def test_radial_inverts_at_every_distance():
         np.testing.assert_allclose(there_and_back(radial, x)[2], x, rtol=2e-5)
 
 
+def test_radial_distances_neither_overflow_nor_vanish():
+    radial = bijectors.Radial(np.zeros(2, np.float32), np.float32(0.3), np.float32(1.7))
+    directions = np.float32([[3, 4], [-1, 0], [1, 1]])
+    for size in (1e-30, 1e30):
+        x = np.float32(size) * directions
+        y, log_det, back = there_and_back(radial, x)
+        # Near its centre the map is a scaling, and far out the identity.
+        factor = softplus(1.7) / softplus(0.3) if size < 1 else 1.0
+        np.testing.assert_allclose(y, factor * x, rtol=1e-5)
+        np.testing.assert_allclose(log_det, 2 * np.log(factor), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(back, x, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dimension", [1, 2])
 @pytest.mark.parametrize("name", MAKERS)
 def test_density_integrates_to_one(name, dimension):

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.stats
 
 from vaeflow import distributions
+from vaeflow.distributions.gaussian import Normal
 
 MEAN = np.array([1.0, -2.0, 0.5])
 FACTOR = np.array([[1.0, 0, 0], [0.5, 0.8, 0], [-0.3, 0.2, 1.5]])
@@ -134,3 +135,31 @@ def test_continuous_bernoulli_samples_by_its_distribution_function():
     for logit, column in zip(logits.astype(float), samples.T, strict=True):
         below = column + 0.5 if logit == 0 else np.expm1(logit * (column + 0.5)) / np.expm1(logit)
         assert scipy.stats.kstest(below, "uniform").pvalue > 1e-3
+
+
+def test_gradients_by_a_deviation_are_exact_at_every_size():
+    def total(log_scale, value):
+        return jnp.sum(Normal(jnp.float32(0), jnp.exp(log_scale)).log_prob(value))
+
+    def discretized(log_scale, value):
+        zero = jnp.zeros((1, 1))
+        scale = jnp.exp(log_scale)[None]
+        found = distributions.DiscretizedLogisticMixture(zero, zero, scale, 1, bits=2)
+        return found.log_prob(value)
+
+    by_scale = jax.jit(jax.grad(total))
+    of_masses = jax.jit(jax.grad(discretized))
+    for size in (1e-30, 1e-15, 1.0, 1e30):
+        found = by_scale(np.float32(np.log([size])), np.float32([1.5 * size]))
+        np.testing.assert_allclose(found, 1.5**2 - 1, rtol=1e-4)
+    # The mass of an inner cell of width 1/4 falls as one over the deviation.
+    found = of_masses(np.float32(np.log([1e25])), np.float32([0.125]))
+    np.testing.assert_allclose(found, -1, rtol=1e-4)
+
+
+def test_a_mixture_of_no_values_is_empty():
+    components = distrax.Independent(distrax.Normal(jnp.zeros((3, 2)), jnp.ones((3, 2))), 1)
+    found = jax.eval_shape(
+        distributions.Mixture(jnp.zeros(3), components).log_prob, np.ones((0, 2))
+    )
+    assert found.shape == (0,)

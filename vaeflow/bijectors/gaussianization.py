@@ -110,7 +110,14 @@ class MixtureGaussianization(Bijector):
 
     def _inverse(self, y):
         y, kernels = self._prepared(y)
-        x = solve_monotone(_gaussianized, kernels, y)
+        log_weights, centres, log_scales = kernels
+        # The search is in the unit of the widest kernel, about the middle: data have any unit. The
+        # solution depends on neither, and so neither has a gradient.
+        middle = lax.stop_gradient(jnp.mean(centres, axis=-1, keepdims=True))
+        log_unit = lax.stop_gradient(jnp.max(log_scales, axis=-1, keepdims=True))
+        unit = jnp.exp(log_unit)
+        scaled = log_weights, (centres - middle) / unit, log_scales - log_unit
+        x = middle[..., 0] + unit[..., 0] * solve_monotone(_gaussianized, scaled, y)
         return x, -self._log_det(kernels, x)
 
 

@@ -100,7 +100,9 @@ class BernsteinPolynomial(Bijector):
 
     def _inverse(self, y):
         y, increments = self._prepared(y)
-        x = solve_monotone(_polynomial, (increments, jnp.asarray(self.bound, y.dtype)), y)
+        # In the unit of the interval, as the search is for values near one.
+        unit = (increments, jnp.ones((), y.dtype))
+        x = self.bound * solve_monotone(_polynomial, unit, y / self.bound)
         return x, -self._log_det(increments, x)
 
 

@@ -188,15 +188,19 @@ class Radial(Bijector):
         offset, distance, alpha, gamma = self._prepare(y)
         # distance = r (gamma + r) / (alpha + r): r^2 - (distance - gamma) r - alpha distance = 0.
         middle = distance - gamma
-        root = jnp.sqrt(middle**2 + 4 * alpha * distance) + jnp.abs(middle)
+        unit = jax.lax.stop_gradient(alpha + gamma + distance)  # squares in it don't overflow
+        discriminant = (middle / unit) ** 2 + 4 * (alpha / unit) * (distance / unit)
+        root = unit * jnp.sqrt(discriminant) + jnp.abs(middle)
         radius = jnp.where(middle >= 0, root / 2, 2 * alpha * distance / root)
         factor = (alpha + radius) / (gamma + radius)
         return self.center + factor[..., None] * offset, -self._log_det(radius, alpha, gamma)
 
 
 def _length(vectors: Array) -> Array:
-    """Euclidean norms, with the gradient zero at zero rather than NaN."""
-    square = jnp.sum(vectors**2, axis=-1)
-    # Not `square > 0`: a NaN has to stay one.
-    is_zero = square == 0
-    return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+    """Euclidean norms of vectors of any size, with the gradient zero at zero rather than NaN."""
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1, keepdims=True))
+    # Not `size > 0`: a NaN has to stay one.
+    is_zero = size == 0
+    unit = jnp.where(is_zero, 1.0, size)
+    square = jnp.where(is_zero[..., 0], 1.0, jnp.sum((vectors / unit) ** 2, axis=-1))
+    return jnp.where(is_zero[..., 0], 0.0, unit[..., 0] * jnp.sqrt(square))

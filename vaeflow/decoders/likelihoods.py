@@ -21,6 +21,7 @@ from vaeflow.distributions import (
     DiscretizedLogisticMixture,
     PixelCategorical,
 )
+from vaeflow.distributions.gaussian import Normal
 from vaeflow.nn.normalization import column_statistics
 
 LEAST_PROBABILITY = 1e-3
@@ -109,7 +110,7 @@ class GaussianLikelihood(nn.Module):
             scale = jnp.broadcast_to(SMALLEST_SCALE + jnp.exp(log_scale), mean.shape)
         else:
             scale = SMALLEST_SCALE + nn.softplus(numbers[..., 1])
-        return distrax.Independent(distrax.Normal(mean, scale), 3)
+        return distrax.Independent(Normal(mean, scale), 3)
 
     def initial(
         self, data: Float[Array, "rows height width channel"]

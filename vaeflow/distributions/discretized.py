@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from tensorflow_probability.substrates.jax.distributions import RegisterKL
 
 from vaeflow._util.arrays import check_event_shape, check_same_event, sum_event
+from vaeflow._util.derivatives import quotient
 from vaeflow.distributions.bernoulli import FactorizedLogits
 
 LogMass = Callable[[Int[Array, ""]], Float[Array, "*batch_and_event"]]
@@ -201,10 +202,10 @@ class DiscretizedLogisticMixture(DiscretizedIntensities):
         """Computes the log-probability of each dimension's value."""
         half = 2.0 ** -(self._bits + 1)
         value = value[..., None]
-        above = (value + half - self._location) / self._scale
-        below = (value - half - self._location) / self._scale
+        above = quotient(value + half - self._location, self._scale)
+        below = quotient(value - half - self._location, self._scale)
         up_to, beyond = jax.nn.log_sigmoid(above), jax.nn.log_sigmoid(-below)
-        between = up_to + beyond + jnp.log(-jnp.expm1(-2 * half / self._scale))
+        between = up_to + beyond + jnp.log(-jnp.expm1(-quotient(2 * half, self._scale)))
         # Rounded values needn't equal the ends exactly.
         first, last = value < -0.5 + 1.5 * half, value > 0.5 - 1.5 * half
         log_prob = jnp.where(first, up_to, jnp.where(last, beyond, between))

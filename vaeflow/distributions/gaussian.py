@@ -14,6 +14,7 @@ from tensorflow_probability.substrates.jax.distributions import RegisterKL
 
 from vaeflow._util.arrays import check_event_shape, check_same_event
 from vaeflow._util.checks import check_number
+from vaeflow._util.derivatives import quotient
 
 
 class FullGaussian(distrax.Distribution):
@@ -152,6 +153,13 @@ def _as_full(part: FullGaussian | distrax.Independent) -> FullGaussian:
     return FullGaussian(loc, scale[..., None] * jnp.eye(loc.shape[-1], dtype=scale.dtype))
 
 
+class Normal(distrax.Normal):
+    """A normal distribution with exact gradients at deviations of every size."""
+
+    def _standardize(self, value: Array) -> Array:
+        return quotient(value - self._loc, self._scale)
+
+
 def normals_of(part: distrax.Distribution | None) -> distrax.Normal | None:
     """Returns the normals of a diagonal Gaussian, or None for other distributions."""
     normal = getattr(part, "distribution", None)
@@ -185,7 +193,7 @@ def standard_normal(
     dtype = jnp.result_type(jnp.float32, temperature)
     zeros = jnp.zeros((*batch_shape, *event_shape), dtype)
     scale = jnp.broadcast_to(jnp.asarray(temperature, dtype), zeros.shape)
-    return distrax.Independent(distrax.Normal(zeros, scale), len(event_shape))
+    return distrax.Independent(Normal(zeros, scale), len(event_shape))
 
 
 def product_of_normals(
@@ -218,7 +226,7 @@ def product_of_normals(
     weight = jax.nn.sigmoid(2 * log_ratio)
     mean = one.loc + weight * (two.loc - one.loc)
     scale = jnp.exp(jnp.log(one.scale) - 0.5 * jax.nn.softplus(2 * log_ratio))
-    return distrax.Independent(distrax.Normal(mean, scale), 1)
+    return distrax.Independent(Normal(mean, scale), 1)
 
 
 def pairwise_log_prob(
@@ -243,7 +251,7 @@ def pairwise_log_prob(
     @jax.checkpoint
     def add(total: Array, columns: tuple[Array, Array, Array]) -> tuple[Array, Any]:
         loc, scale, value = columns
-        log_density = distrax.Normal(loc[:, None], scale[:, None]).log_prob(value)
+        log_density = Normal(loc[:, None], scale[:, None]).log_prob(value)
         return total + log_density, per_dim(log_density)
 
     dtype = jnp.result_type(normal.loc, normal.scale, values)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vaeflow._util.arrays import check_event_shape
-from vaeflow.distributions.gaussian import normals_of, pairwise_log_prob
+from vaeflow.distributions.gaussian import Normal, normals_of, pairwise_log_prob
 
 
 class Mixture(distrax.MixtureSameFamily):
@@ -93,6 +93,6 @@ class Mixture(distrax.MixtureSameFamily):
             return jnp.moveaxis(log_weight + components.log_prob(expanded), -1, 0)
         batch, size = value.shape[: value.ndim - len(event)], math.prod(event)
         loc, scale = jnp.broadcast_arrays(normal.loc, normal.scale)
-        flat = distrax.Normal(loc.reshape(-1, size), scale.reshape(-1, size))
+        flat = Normal(loc.reshape(-1, size), scale.reshape(-1, size))
         log_density, _ = pairwise_log_prob(flat, value.reshape(math.prod(batch), size))
-        return (log_weight[:, None] + log_density).reshape(-1, *batch)
+        return (log_weight[:, None] + log_density).reshape(len(log_weight), *batch)

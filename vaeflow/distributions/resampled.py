@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import check_event_shape, sum_event
+from vaeflow._util.derivatives import quotient
 from vaeflow.bijectors import Conditioner
 
 
@@ -81,7 +82,7 @@ class Resampled(distrax.Distribution):
           ValueError: If the events have another shape.
         """
         check_event_shape("Resampled", value.shape, self.event_shape)
-        z = value.astype(self.dtype) / self._temperature
+        z = quotient(value.astype(self.dtype), self._temperature)
         batch = jnp.broadcast_shapes(z.shape[:-1], self.batch_shape)
         z = jnp.broadcast_to(z, (*batch, self._dimension))
         log_none = (self._truncation - 1) * jnp.log1p(-self._share)

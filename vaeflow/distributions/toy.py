@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaeflow.distributions.gaussian import Normal
 from vaeflow.distributions.histogram import Histogram
 from vaeflow.distributions.mixture import Mixture
 
@@ -54,7 +55,7 @@ def eight_gaussians() -> Mixture:
     """Eight equal Gaussians of deviation 0.35 on a circle of radius 2.8."""
     angles = 2 * np.pi * np.arange(8) / 8
     means = 2.8 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-    components = distrax.Normal(jnp.asarray(means, jnp.float32), jnp.full((8, 2), 0.35))
+    components = Normal(jnp.asarray(means, jnp.float32), jnp.full((8, 2), 0.35))
     return Mixture(jnp.zeros(8, jnp.float32), distrax.Independent(components, 1))
 
 

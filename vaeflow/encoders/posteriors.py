@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from vaeflow._util.checks import check_part, check_sizes
 from vaeflow.distributions import Concrete, FullGaussian, Grouped, Transformed, standard_normal
+from vaeflow.distributions.gaussian import Normal
 from vaeflow.typing import Flow, Posterior
 
 
@@ -90,7 +91,7 @@ class DiagonalGaussianPosterior(_Head):
         """Builds the distributions, events ``[latent]``, in float32 or wider."""
         mean = nn.Dense(self.num_latents, name="mean")(features)
         scale = positive(nn.Dense(self.num_latents, name="scale")(features))
-        return distrax.Independent(distrax.Normal(mean, scale), 1)
+        return distrax.Independent(Normal(mean, scale), 1)
 
 
 class FullGaussianPosterior(_Head):

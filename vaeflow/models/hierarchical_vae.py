@@ -19,7 +19,7 @@ from vaeflow._util.arrays import check_event_shape, row_keys
 from vaeflow._util.checks import as_array, bound, check_count, encode_labels
 from vaeflow.bijectors import Conditioner
 from vaeflow.distributions import HierarchicalPrior, standard_normal
-from vaeflow.distributions.gaussian import product_of_normals
+from vaeflow.distributions.gaussian import Normal, product_of_normals
 from vaeflow.distributions.grouped import WHOLE, per_dim_kl
 from vaeflow.encoders import DenseEncoder, DiagonalGaussianPosterior
 from vaeflow.encoders.posteriors import positive
@@ -62,7 +62,7 @@ def normals(
 ) -> distrax.Independent:
     """Builds the normals of a `GaussianNetwork`'s outputs, deviations times a temperature."""
     mean, raw = jnp.split(numbers, 2, axis=-1)
-    return distrax.Independent(distrax.Normal(mean, temperature * positive(raw)), 1)
+    return distrax.Independent(Normal(mean, temperature * positive(raw)), 1)
 
 
 @jax.tree_util.register_dataclass

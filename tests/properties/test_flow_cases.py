@@ -1,0 +1,33 @@
+"""Every public flow keeps its laws in every unit, shape and type."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from tests.properties import bases, distributions, flows
+from vaeflow import flows as public
+
+NAMES = {program.name: program for program in flows.PROGRAMS}
+
+
+def test_every_public_flow_has_cases():
+    here = {subject.public for subject in flows.SUBJECTS}
+    # Parts of the others: bases of a Sylvester flow, and a stack is that of every flow of steps.
+    elsewhere = {"FlowStep", "StackedFlow"}
+    elsewhere |= {name for name in public.__all__ if name.endswith("Basis")}
+    classes = {name for name in public.__all__ if inspect.isclass(getattr(public, name))}
+    assert here | elsewhere == classes
+
+
+def test_there_are_four_thousand_cases():
+    chosen = [*flows.PROGRAMS, *bases.PROGRAMS, *distributions.PROGRAMS]
+    assert sum(len(list(program.cases())) for program in chosen) >= 4000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", NAMES.values(), ids=NAMES)
+def test_laws_of_flows(program):
+    found = flows.problems(program)
+    assert not found, "\n".join(found)
