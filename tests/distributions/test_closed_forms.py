@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from tests.distributions import test_discrete_laws as discrete
 from tests.distributions import test_distribution_laws as laws
@@ -319,6 +320,31 @@ def test_discretized_intensities_at_narrow_and_wide_scales():
     np.testing.assert_allclose(variance, (masses * (column - exact) ** 2).sum(0), atol=1e-5)
     log_p = np.log(np.maximum(masses, 1e-300))
     np.testing.assert_allclose(kl, (masses * (log_p - log_q)).sum(0), rtol=1e-4, atol=1e-5)
+
+
+def test_means_of_discretized_logistics_are_exact_at_any_scale():
+    places = np.random.default_rng(0).uniform(-0.7, 0.7, 200)
+    location = np.float32([*places, 0, -0.5, 0.5, -1e3, 1e3])[:, None, None]
+    scale = np.float32([1e-30, 1e-3, *np.geomspace(0.4, 4, 12) / 256, 0.05, 0.99, 1.01, 1e4, 1e30])
+    location, scale = np.broadcast_arrays(location, scale[:, None])
+    edges = np.arange(1, 256) / 256 - 0.5
+    at_edges = special.expit((edges - np.float64(location)) / np.float64(scale))
+    slopes = (at_edges * (1 - at_edges) / scale).mean(-1) * 255 / 256
+
+    @jax.jit
+    def facts(location, scale):
+        def mean(location, scale):
+            zeros = jnp.zeros(location.shape)
+            return distributions.DiscretizedLogisticMixture(zeros, location, scale, 0).mean()
+
+        gradients = jax.grad(lambda *args: mean(*args).sum(), (0, 1))(location, scale)
+        return mean(location, scale), *gradients
+
+    mean, by_location, by_scale = jax.device_get(facts(location, scale))
+    np.testing.assert_allclose(mean, 0.5 - (at_edges.sum(-1) + 0.5) / 256, atol=3e-7)
+    # Nearly steps have no slopes that numbers could tell.
+    np.testing.assert_allclose(by_location[:, 1:, 0], slopes[:, 1:], rtol=1e-4, atol=1e-5)
+    assert np.all(np.isfinite(by_scale))
 
 
 def test_kl_of_different_kinds_raises_with_both():
