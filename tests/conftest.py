@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import pathlib
+import signal
 from collections.abc import Iterator
 
 MAPPINGS = pathlib.Path("/proc/self/maps")
@@ -42,6 +43,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry"
     )
+
+
+@pytest.fixture
+def heeded_signals() -> Iterator[None]:
+    """Handles signals as usual where the process ignores them: under nohup, in the background."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ignored = [number for number in numbers if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        is_interrupt = number == signal.SIGINT
+        signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)

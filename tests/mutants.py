@@ -366,9 +366,15 @@ MUTANTS = [
     ),
     Mutant(
         "distributions/mean-from-the-end-of-the-last-cell",
-        "last = 0.5 - 0.5 / self.num_intensities",
-        "last = 0.5",
+        "beyond = (num - 1) / 2 - ",
+        "beyond = num / 2 - ",
         "tests/distributions/test_closed_forms.py -k 'DiscretizedLogisticMixture and density'",
+    ),
+    Mutant(
+        "distributions/mean-without-correction-at-the-ends",
+        "slope * inverse * (1 / 24",
+        "slope * inverse * (0",
+        "tests/distributions/test_closed_forms.py -k exact_at_any_scale",
     ),
     Mutant(
         "distributions/histogram-variance-between-cells",
@@ -379,8 +385,8 @@ MUTANTS = [
     # Bases.
     Mutant(
         "bases/gaussian-ignores-temperature",
-        "temperature * jnp.exp(log_scale.astype(jnp.float32))",
-        "jnp.exp(log_scale.astype(jnp.float32))",
+        "temperature * jnp.exp(log_scale.astype(dtype))",
+        "jnp.exp(log_scale.astype(dtype))",
         "tests/models/test_flow_bases.py -k temperature",
     ),
     Mutant(
@@ -465,8 +471,8 @@ MUTANTS = [
     ),
     Mutant(
         "nn/frequencies-without-smoothing",
-        "jnp.full((*self.map_shape, self.num_codes), 0.5)",
-        "jnp.full((*self.map_shape, self.num_codes), 1e-6)",
+        "jnp.full((*self.map_shape, self.num_codes), 0.5,",
+        "jnp.full((*self.map_shape, self.num_codes), 1e-6,",
         "tests/models/test_code_prior.py -k 'frequencies or bits_of_a_code'",
     ),
     # Encoders and decoders.
@@ -687,8 +693,8 @@ MUTANTS = [
     ),
     Mutant(
         "losses/doubly-reparameterized-once",
-        "jax.nn.softmax(log_weights, axis=0)[..., None] * dz",
-        "dz",
+        "push_forward(weights * dz, doperands)",
+        "push_forward(dz, doperands)",
         "tests/losses/test_bounds.py -k less_variance",
     ),
     Mutant(

@@ -138,20 +138,20 @@ def test_program_does_not_grow_with_depth():
 
 @functools.cache
 def gradients_with_context(steps):
-    """Gradients by parameters, constants and context, plain and reversible."""
+    """Gradients by parameters and context, plain and reversible; permutations are integers."""
     pair = glow(steps, plu=True), glow(steps, plu=True, backward="reversible")
 
     def loss(parameters, constants, context, flow):
         variables = {"params": parameters, "constants": constants}
-        noise, log_det = flow.apply(variables, context).inverse_and_log_det(IMAGES)
+        noise, log_det = flow.apply(variables, context=context).inverse_and_log_det(IMAGES)
         return jnp.mean(jnp.sum(noise**2, -1) / 2 - log_det)
 
     @jax.jit
     def gradients(context):
-        variables = pair[0].init(jax.random.key(1), context, data=IMAGES)
+        variables = pair[0].init(jax.random.key(1), context=context, data=IMAGES)
         parameters = jax.tree.map(lambda leaf: leaf + 0.01, variables["params"])
         arguments = (parameters, variables["constants"], context)
-        return [jax.grad(loss, (0, 1, 2))(*arguments, flow) for flow in pair]
+        return [jax.grad(loss, (0, 2))(*arguments, flow) for flow in pair]
 
     context = np.random.default_rng(2).normal(size=(4, 2)).astype(np.float32)
     return jax.device_get(gradients(context))
@@ -162,12 +162,6 @@ def gradients_with_context(steps):
 )
 def test_any_depth_with_context_and_its_cotangent(steps):
     plain, reversible = gradients_with_context(steps)
-    assert norm(plain[2]) > 1e-3
+    assert norm(plain[1]) > 1e-3
     assert distance(reversible[0], plain[0]) < 1e-4
-    assert distance(reversible[2], plain[2]) < 1e-4
-
-
-def test_plu_constants_get_no_gradient_and_pass_through():
-    constants = jax.tree.leaves(gradients_with_context(11)[1][1])
-    assert constants
-    assert not any(leaf.any() for leaf in constants)
+    assert distance(reversible[1], plain[1]) < 1e-4

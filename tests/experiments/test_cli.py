@@ -157,6 +157,7 @@ def test_stores_without_their_package_are_one_line(path, message, capsys, monkey
     assert capsys.readouterr().err == f"error: workdir {path} {message}\n"
 
 
+@pytest.mark.usefixtures("heeded_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_before_training_exits_with_one_line(number, capsys):
     def signalled(config, directory):

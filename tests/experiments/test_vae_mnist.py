@@ -100,7 +100,7 @@ def test_there_is_a_column_for_each_class():
     config = _cli.parse("vae_mnist", vae_mnist.PRESETS, options)[-1]
     model = vae_mnist.build(config, (6, 6, 1))
     images = np.zeros((8, 6, 6, 1), np.uint8)
-    variables = jax.jit(model.init)(jax.random.key(0), images, np.arange(8) % 4)
+    variables = jax.jit(model.init)(jax.random.key(0), images, context=np.arange(8) % 4)
     variables = jax.tree.map(np.array, variables)
     # A decoder that shows the label alone: class c is c/4 grey, whatever the noise.
     parameters = jax.tree.map(np.zeros_like, variables["params"]["decoder"])

@@ -19,6 +19,8 @@ class PixelFlow(nn.Module):
     log_scale: float
     noise_shape = (1,)
     event_shape = (1, 1, 1)
+    num_classes = None
+    context_ndims = 3
 
     def __call__(self, *, context=None, data=None):
         shift = jnp.full((1, 1, 1), self.shift)

@@ -285,6 +285,7 @@ def test_non_finite_loss_raises_and_saves_the_last_good_state(tmp_path, scan_ste
     assert mended.state.step == 20
 
 
+@pytest.mark.usefixtures("heeded_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_saves_and_interrupts(tmp_path, straight, number):
     before = signal.getsignal(number)

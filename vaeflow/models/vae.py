@@ -53,6 +53,7 @@ class VAE(LatentVariableModel):
         if self.prior_model is not None:
             self._check_prior()
 
+    @nn.nowrap
     def _check_prior(self) -> None:
         prior, latents = self.prior_model, self.encoder.posterior.num_latents
         check_part("prior_model", prior, "a prior", ("needs_labels", "initialize"))
