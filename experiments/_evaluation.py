@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from etils import epath
 import vaeflow as vf
 from vaeflow import data, encoders, estimators, metrics, models, training
 from vaeflow._util.files import write_whole
+from vaeflow._util.messages import shown
+from vaeflow.data.archive import open_archive
 from vaeflow.training.parallel import compiler_options
 
 BATCH = 100
@@ -315,12 +318,26 @@ class Codes:
 
 
 def load_codes(path: epath.Path, names: tuple[str, ...]) -> Codes:
-    """Reads the archive that `Codes.save` writes."""
+    """Reads the archive that `Codes.save` writes.
+
+    Raises:
+      ValueError: It is damaged, or holds something else.
+    """
     splits: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
-    with path.open("rb") as file, np.load(io.BytesIO(file.read())) as archive:
-        for key in archive.files:
-            split, name = key.split("/")
-            splits[split][name] = archive[key]
+    label = shown(path)
+    with open_archive(label, os.fspath(path)) as archive:
+        for key in archive.keys:
+            split, _, name = key.partition("/")
+            splits.setdefault(split, {})[name] = archive.read(key)
+    for split, arrays in splits.items():
+        lengths = {len(array) if array.ndim else None for array in arrays.values()}
+        kinds = {array.dtype.kind for array in arrays.values()}
+        if not set(names) <= set(arrays) <= {*names, "label"} or len(lengths) > 1 or kinds != {"i"}:
+            shapes = {shown(name, 40): array.shape for name, array in [*arrays.items()][:5]}
+            raise ValueError(
+                f"{label}: {shown(split, 40)} must hold maps of whole numbers named {names}, of as "
+                f"many examples each, got {shapes}"
+            )
     return Codes(splits, names)
 
 

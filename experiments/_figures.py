@@ -78,9 +78,9 @@ def compiled(model: Any, method: str, static: int | tuple[int, ...] = ()) -> Cal
     return jax.jit(functools.partial(model.apply, method=method), static_argnums=static)
 
 
-def sample(model: Any, variables: PyTree, key: jax.Array, count: int, **context: Any) -> np.ndarray:
-    """Samples images of a latent-variable model."""
-    return np.asarray(compiled(model, "sample", 2)(variables, key, count, **context))
+def sample(model: Any, variables: PyTree, key: jax.Array, count: int, **given: Any) -> np.ndarray:
+    """Samples images of a latent-variable model or of a model of codes."""
+    return np.asarray(compiled(model, "sample", 2)(variables, key, count, **given))
 
 
 def decode(model: Any, variables: PyTree, latents: Any, **context: Any) -> np.ndarray:
@@ -96,7 +96,7 @@ def latent_figures(
 ) -> Named:
     """Yields all figures of a VAE, and saves the animation of its traversals."""
     yield "samples", samples(model, variables)
-    yield "reconstructions", reconstructions(model, variables, dataset)
+    yield "reconstructions", reconstructions(model, variables, dataset.test)
     if len(dataset.test) > 1:
         yield "interpolations", interpolations(model, variables, dataset)
     figure, frames = traversals(model, variables, dataset)
@@ -126,25 +126,25 @@ def samples(model: LatentModel, variables: PyTree, rows: int = COLUMNS) -> Figur
 
 
 def _encoded(
-    model: Any, variables: PyTree, dataset: data.Dataset
+    model: Any, variables: PyTree, source: data.Source
 ) -> tuple[np.ndarray, jax.Array, dict[str, np.ndarray]]:
-    """Returns eight test images, their latents, and labels as "context" if it takes them."""
-    batch = data.stack(dataset.test, COLUMNS)
+    """Returns eight images, their latents, and labels as "context" if it takes them."""
+    batch = data.stack(source, COLUMNS)
     labelled = getattr(model, "num_classes", None) is not None
     context = {"context": batch["label"]} if labelled else {}
     z = compiled(model, "encode")(variables, batch["image"], jax.random.key(2), **context)
     return batch["image"], z, context
 
 
-def reconstructions(model: Any, variables: PyTree, dataset: data.Dataset) -> Figure:
-    """Plots test images and their reconstructions."""
-    real, z, context = _encoded(model, variables, dataset)
+def reconstructions(model: Any, variables: PyTree, source: data.Source) -> Figure:
+    """Plots images and their reconstructions."""
+    real, z, context = _encoded(model, variables, source)
     return plotting.reconstructions(real, decode(model, variables, z, **context))
 
 
 def interpolations(model: Any, variables: PyTree, dataset: data.Dataset) -> Figure:
     """Plots paths between test images: along lines, and below each along a great circle."""
-    real, z, context = _encoded(model, variables, dataset)
+    real, z, context = _encoded(model, variables, dataset.test)
     paths, names = [], []
     for first in range(0, min(len(real) - 1, 6), 2):
         # Labels don't mix: that of the second image takes over half-way.
@@ -200,7 +200,7 @@ def traversals(
     units, kl = ranked_units(model, variables, dataset)
     units, kl = units[:LATENTS], None if kl is None else kl[:LATENTS]
     standard = has_standard_prior(model)
-    _, z, context = _encoded(model, variables, dataset)
+    _, z, context = _encoded(model, variables, dataset.test)
     sampled = _posterior_samples(model, variables, dataset)
 
     def moved(deviations: np.ndarray) -> np.ndarray:
@@ -280,7 +280,7 @@ def compared_figures(
     directory: training.RunDirectory,
 ) -> Named:
     """Yields the figures of an auto-encoder, and of it and a VAE of the same networks."""
-    yield "reconstructions", reconstructions(model, variables, dataset)
+    yield "reconstructions", reconstructions(model, variables, dataset.test)
     if len(dataset.test) > 1:
         yield "interpolations", interpolations(model, variables, dataset)
     label = "reconstruction, nats"
@@ -335,21 +335,13 @@ def compared_latents(dataset: data.Dataset, codes: np.ndarray, sampled: np.ndarr
 # Models of discrete codes
 
 
-def labels_for(model: vf.models.CodeModel, count: int) -> np.ndarray | None:
-    """Returns labels for samples, cycling through the classes; None where priors take none."""
-    if model.num_classes is None:
-        return None
-    return np.arange(count, dtype=np.int32) % model.num_classes
-
-
 def code_samples(
     model: vf.models.CodeModel, variables: PyTree, key: jax.Array, count: int, **options: Any
 ) -> np.ndarray:
-    """Samples images of a model of codes."""
-    labels = labels_for(model, count)
-    return np.asarray(
-        compiled(model, "sample", 2)(variables, key, count, context=labels, **options)
-    )
+    """Samples images of a model of codes, of one class after another where priors take labels."""
+    classes = model.num_classes
+    labels = None if classes is None else np.arange(count, dtype=np.int32) % classes
+    return sample(model, variables, key, count, context=labels, **options)
 
 
 def code_figures(
@@ -360,15 +352,9 @@ def code_figures(
     counts: Mapping[str, np.ndarray],
     flip: bool,
 ) -> Named:
-    """Yields the figures of a model of codes.
+    """Yields the figures of a model of codes, given the names of its levels, from the top.
 
-    Args:
-      model: The auto-encoder with its priors.
-      variables: Its variables.
-      dataset: The images.
-      names: Names of the levels, from the top.
-      counts: How often each code was used in training, by level.
-      flip: Whether mirror images were trained on as well.
+    Counts are those of the codes in training, by level; `flip` means also of mirror images.
     """
     yield "code_usage", plotting.code_usage(counts)
     yield "reconstructions", code_reconstructions(model, variables, dataset, names, counts)
@@ -428,13 +414,9 @@ def code_reconstructions(
     for level in range(1, len(names)):
         upper = " + ".join(names[:level])
         rows[f"{upper},\nmeans below"] = _with_means_below(coder, params, codes, level, counts)
-        rows[f"{upper},\ndrawn below"] = compiled(model, "sample", 2)(
-            variables,
-            jax.random.key(3),
-            len(images),
-            context=labels,
-            upper_codes=tuple(codes[:level]),
-        )
+        given = {"context": labels, "upper_codes": tuple(codes[:level])}
+        drawn = sample(model, variables, jax.random.key(3), len(images), **given)
+        rows[f"{upper},\ndrawn below"] = drawn
     rows[" + ".join(names)] = full
     return plotting.image_table(np.stack([*rows.values()]), [*rows])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -22,7 +23,7 @@ import vaeflow as vf
 from experiments import _cli, _evaluation, _figures, _scores
 from experiments._evaluation import example_keys, measure
 from experiments.vae_mnist import LIKELIHOODS
-from vaeflow import data, estimators, losses, metrics, plotting, quantizers, training
+from vaeflow import data, estimators, losses, metrics, quantizers, training
 from vaeflow.losses.vq_vae import code_evidence
 from vaeflow.training.fingerprint import describe
 
@@ -85,13 +86,12 @@ class ModelConfig:
     last two probabilities of their 256 intensities."""
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("levels", "blocks", "hidden", "codes", "latents", "channels"), 1)
-        _cli.check_least(self, "model.", **least)
-        _cli.check(bool(self.channels), "model.channels must be at least one, got ()")
-        _cli.check(
-            0 <= self.restart_below < 1,
-            f"model.restart_below must be in [0, 1), got {self.restart_below}",
+        _cli.check_least(
+            self, "model.", levels=1, blocks=1, hidden=1, codes=1, latents=1, channels=1
         )
+        _cli.check(bool(self.channels), "model.channels must be at least one, got ()")
+        below = self.restart_below
+        _cli.check(0 <= below < 1, f"model.restart_below must be in [0, 1), got {below}")
         _cli.check(
             self.quantizer != "finite-scalar" or self.codes in FINITE_SCALAR_LEVELS,
             f"model.codes must be one of {sorted(FINITE_SCALAR_LEVELS)} for finite-scalar codes, "
@@ -150,16 +150,9 @@ class Config:
 
 
 def preset(
-    yields: str,
-    cost: str,
-    source: str,
-    expected: _cli.Expected,
-    *,
-    steps: int,
-    prior_steps: int,
-    evaluate_every: int,
+    source: str, steps: int, prior_steps: int, evaluate_every: int, **described: Any
 ) -> _cli.Preset:
-    """Makes a preset from its data and its numbers of steps."""
+    """Makes a preset from its data, its numbers of steps, and the other fields."""
     train = training.TrainConfig(
         steps=steps,
         batch_size=128,
@@ -174,35 +167,23 @@ def preset(
     prior_train = dataclasses.replace(
         train, steps=prior_steps, batch_size=64, warmup_steps=100, clip_norm=1.0, ema_decay=0.999
     )
-    return _cli.Preset(
-        Config(data.DataConfig(source), ModelConfig(), PriorConfig(), train, prior_train),
-        yields=yields,
-        cost=cost,
-        expected={"bits_per_dim": expected},
-    )
+    config = Config(data.DataConfig(source), ModelConfig(), PriorConfig(), train, prior_train)
+    return _cli.Preset(config, **described)
 
 
+MNIST_RUN = "our run, 45 minutes, seed 0, with a prior that began at equal codes"
 PRESETS = {
     "digits": preset(
-        "5,000 digits, which are embedded.",
-        "7 minutes on 2 CPU cores",
-        "embedded:digits",
-        _cli.Expected(1.58, "our run, fold 0, seed 0"),
-        steps=1200,
-        prior_steps=600,
-        evaluate_every=200,
+        *("embedded:digits", 1200, 600, 200),
+        yields="5,000 digits, which are embedded.",
+        cost="7 minutes on 2 CPU cores",
+        expected={"bits_per_dim": _cli.Expected(1.58, "our run, fold 0, seed 0")},
     ),
     "mnist": preset(
-        "All of MNIST: --data.source npz:PATH.",
-        "an hour on 2 CPU cores",
-        "npz:PATH",
-        _cli.Expected(
-            *(1.415, "our run, 45 minutes, seed 0, with a prior that began at equal codes"),
-            _cli.MNIST,
-        ),
-        steps=2500,
-        prior_steps=4000,
-        evaluate_every=1000,
+        *("npz:PATH", 2500, 4000, 1000),
+        yields="All of MNIST: --data.source npz:PATH.",
+        cost="an hour on 2 CPU cores",
+        expected={"bits_per_dim": _cli.Expected(1.415, MNIST_RUN, _cli.MNIST)},
     ),
 }
 
@@ -263,18 +244,12 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.CodeModel:
     prior, shapes = config.prior, map_shapes(config.model, shape)
     num_codes = build_quantizer(config.model)[0].num_codes
     sizes = {"num_codes": num_codes, "channels": prior.channels}
-    top = vf.nn.PixelSNAIL(
-        shapes[0],
-        num_blocks=prior.blocks,
-        num_residuals=prior.residuals,
-        dropout=prior.dropout,
-        **sizes,
-    )
+    of_network = {"dropout": prior.dropout, **sizes}
+    depth = {"num_blocks": prior.blocks, "num_residuals": prior.residuals}
+    top = vf.nn.PixelSNAIL(shapes[0], **depth, **of_network)
     priors = [vf.models.CodePrior(top, num_classes=prior.classes)]
     for size in shapes[1:]:
-        network = vf.nn.GatedPixelCNN(
-            size, num_blocks=prior.lower_blocks, dropout=prior.dropout, **sizes
-        )
+        network = vf.nn.GatedPixelCNN(size, num_blocks=prior.lower_blocks, **of_network)
         above = vf.nn.UpsampledConditioner(size, **sizes)
         priors.append(vf.models.CodePrior(network, num_classes=prior.classes, above=above))
     return vf.models.CodeModel(build_auto_encoder(config.model, shape), tuple(priors))
@@ -334,8 +309,7 @@ def run(config: Config, directory: training.RunDirectory, stage: str) -> _cli.Re
             continue
         folder.mkdir(parents=True, exist_ok=True)
         _cli.announce(f"prior of {name}")
-        inner = dataclasses.replace(directory, path=folder)
-        fitted = fit_prior(config, model, level, codes, inner)
+        fitted = fit_prior(config, model, level, codes, dataclasses.replace(directory, path=folder))
         priors.append(_cli.write_part(file, directory, fitted))
     if last == "priors":
         return None
@@ -373,9 +347,7 @@ def fit_auto_encoder(
         return {RECONSTRUCTION: -np.mean(measure(log_likelihood, variables, dataset.validation))}
 
     def figures(step: int, variables: PyTree) -> None:
-        images = data.stack(dataset.validation, _figures.COLUMNS)["image"]
-        codes = _figures.compiled(model, "encode")(variables, images, jax.random.key(2))
-        figure = plotting.reconstructions(images, _figures.decode(model, variables, codes))
+        figure = _figures.reconstructions(model, variables, dataset.validation)
         _figures.save(directory, f"reconstructions_step_{step:07d}", figure)
 
     return training.fit(
@@ -405,7 +377,7 @@ def fit_prior(
     context_key = tuple(keys) if len(keys) > 1 else next(iter(keys), None)
     source, validation = codes.source("train"), codes.source("validation")
     first = data.stack(source, 5000)
-    context = estimators.context_of(first, context_key)
+    key, context = jax.random.key(train.seed), estimators.context_of(first, context_key)
 
     @jax.jit
     def log_prob(variables: PyTree, batch: PyTree) -> jax.Array:
@@ -421,9 +393,7 @@ def fit_prior(
         training.Batches(source, train.batch_size, train.seed),
         train,
         directory,
-        initialize=lambda: jax.jit(prior.init)(
-            jax.random.key(train.seed), first[name], context=context
-        ),
+        initialize=lambda: jax.jit(prior.init)(key, first[name], context=context),
         evaluate=evaluate,
         best=CODE_NATS,
     )
@@ -470,9 +440,8 @@ def measure_and_plot(
     if training.is_first():
         names, flip = codes.names, config.data.flip
         plots = _figures.code_figures(model, variables, dataset, names, counts, flip)
-        _figures.save_all(directory, plots)
         curves = _figures.code_curves(directory, names, RECONSTRUCTION, CODE_NATS)
-        _figures.save_all(directory, curves)
+        _figures.save_all(directory, itertools.chain(plots, curves))
     remark = "bits_per_dim is a bound, by likelihood and prior of one code a latent"
     return _cli.Result(auto_encoder.step, results, remark)
 

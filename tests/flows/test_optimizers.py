@@ -62,7 +62,9 @@ def test_decay_of_every_float_moves_no_permutation(name):
     np.testing.assert_allclose(sampled, evaluated, atol=2e-3)
 
 
-@pytest.mark.parametrize("entry", [entry for entry in FLOWS if entry.module is not None], ids=str)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in FLOWS if entry.module is not None], ids=lambda entry: entry.name
+)
 def test_nothing_unlearned_is_a_float(entry):
     flow = entry.module
     if isinstance(flow, flows.StandardizedFlow):

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from vaeflow._util.messages import reason, shown
+from vaeflow._util.messages import reason
 from vaeflow._util.reading import ZipReader, any_error_named, open_regular, open_zip, read_into
 
 
@@ -51,17 +51,16 @@ _SUFFIX = ".npy"
 
 
 @contextlib.contextmanager
-def open_archive(name: str, path: str) -> Iterator[Archive]:
+def open_archive(label: str, path: str) -> Iterator[Archive]:
     """Opens the archive at `path`, local or of any kind that `etils.epath` knows.
 
     Args:
-      name: The source string, for error messages.
+      label: The file in errors, escaped where it isn't printable.
       path: The ``.npz`` file.
 
     Raises:
       ValueError: The file is missing or isn't an archive.
     """
-    label = f"source='{shown(name)}'"
     with contextlib.ExitStack() as stack:
         try:
             stream, size = stack.enter_context(open_regular(path))

@@ -37,7 +37,7 @@ def open_npz(name: str, path: str, fold: int) -> Dataset:
       ValueError: The file is missing or isn't an archive, or an array is of the wrong name, type,
         rank, range or length.
     """
-    with open_archive(name, path) as archive:
+    with open_archive(f"source='{shown(name)}'", path) as archive:
         prefixes = _prefixes(archive.keys, name)
         images = {
             split: check_images(

@@ -101,7 +101,7 @@ def _read_nuclei(name: str) -> Float32[np.ndarray, "row column"]:
 
 
 def _read_npz(name: str, path: str) -> dict[str, Float32[np.ndarray, "row column"]]:
-    with open_archive(name, path) as archive:
+    with open_archive(f"source='{shown(name)}'", path) as archive:
         arrays = {
             split: [key for key in keys if key in archive.keys] for split, keys in _KEYS.items()
         }
