@@ -18,7 +18,7 @@ from vaeflow import flows, models
 
 NOISE = 0.1
 ROWS = 128
-SEEDS = 3
+SEEDS = 12
 
 
 @dataclasses.dataclass(frozen=True)
