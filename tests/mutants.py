@@ -74,6 +74,24 @@ MUTANTS = [
         f"{LAWS} 'ElementwiseAffine and image'",
     ),
     Mutant(
+        "bijectors/log-scales-bend-only-above",
+        "return -_bend(-_bend(log_scale, self.upper), -self.lower)",
+        "return _bend(log_scale, self.upper)",
+        "tests/bijectors/test_exact_values.py -k bend",
+    ),
+    Mutant(
+        "bijectors/log-scales-bend-with-a-kink",
+        "+ width * jnp.tanh(beyond / width)",
+        "+ width * jnp.tanh(beyond / 2 / width)",
+        "tests/bijectors/test_exact_values.py -k finite_derivatives",
+    ),
+    Mutant(
+        "flows/real-nvp-without-its-bounds",
+        "log_scale: Callable[[Array], Array] = BoundedLogScale()\n\n    def check_fields",
+        "log_scale: Callable[[Array], Array] = BoundedLogScale(-99, 99)\n\n    def check_fields",
+        "tests/flows/test_wild_weights.py -k real-nvp",
+    ),
+    Mutant(
         "bijectors/coupling-inverse-order",
         "b * jnp.exp(-log_scale) - shift",
         "(b - shift) * jnp.exp(-log_scale)",

@@ -1,5 +1,8 @@
 """Bijectors against values computed by hand, and their errors."""
 
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -56,8 +59,43 @@ def test_scales_stay_within_their_bounds():
     raw = jnp.array([-1e4, -2.0, 0.0, 1e4])
     scale = jnp.exp(bijectors.SigmoidLogScale(0.25)(raw))
     np.testing.assert_allclose(scale, [0.25, 0.625, 0.25 + 0.75 * 0.880797, 1.0], rtol=1e-5)
-    assert jnp.abs(bijectors.bounded_log_scale(raw)).max() <= 8
-    np.testing.assert_allclose(bijectors.bounded_log_scale(jnp.float32(0.01)), 0.01, rtol=1e-4)
+
+
+LIFTED = bijectors.BoundedLogScale(-math.inf, math.inf)
+LOG_SCALES = {
+    "affine": (bijectors.BoundedLogScale(), LIFTED, -2.0, 6.0),
+    "sigmoid": (bijectors.SigmoidLogScale(), bijectors.SigmoidLogScale(lower=-math.inf), -3.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", LOG_SCALES)
+def test_bounds_bend_a_log_scale_beyond_three_quarters_of_themselves(name):
+    bounded, lifted, lower, upper = LOG_SCALES[name]
+    raw = jnp.concatenate([jnp.linspace(-30, 30, 2001), jnp.array([-1e30, 1e30])])
+    found, free = bounded(raw), lifted(raw)
+    assert lower <= found.min() < 0.99 * lower
+    assert found.max() <= upper
+    assert (jnp.diff(found[:-2]) >= -1e-6).all()
+    inside = (0.75 * lower <= free) & (free <= 0.75 * upper)
+    np.testing.assert_array_equal(found[inside], free[inside])
+    if name == "affine":
+        np.testing.assert_array_equal(free, 8 * jnp.tanh(raw / 8))
+        assert found.max() > 0.99 * upper
+
+
+@pytest.mark.parametrize("name", LOG_SCALES)
+def test_bounds_have_two_finite_derivatives(name):
+    bounded = LOG_SCALES[name][0]
+    raw = jnp.array([-1e30, -50.0, -3.25, -1.5165, -1.0, 0.0, 5.087, 20.0, 1e30])
+    slope = jax.vmap(jax.grad(bounded))
+    forward = jax.vmap(lambda value: jax.jvp(bounded, (value,), (1.0,))[1])
+    curvature = jax.vmap(jax.grad(jax.grad(bounded)))
+    np.testing.assert_allclose(forward(raw), slope(raw), rtol=1e-4, atol=1e-9)
+    assert (slope(raw) >= 0).all()
+    assert jnp.isfinite(curvature(raw)).all()
+    # Smooth where the bending begins, to the second derivative.
+    near = jnp.linspace(-4, 6, 20_001)
+    assert jnp.abs(jnp.diff(slope(near))).max() < 2e-3
 
 
 ERRORS = {
@@ -70,6 +108,8 @@ ERRORS = {
     "kept": lambda: bijectors.FactorOut(bijectors.Reshape((1, 1, 2), (2,)), (1, 1, 2), 2),
     "upper": lambda: bijectors.Sigmoid(1.0, 1.0),
     "floor": lambda: bijectors.SigmoidLogScale(0.0),
+    "lower must be below 0, got 0": lambda: bijectors.SigmoidLogScale(lower=0.0),
+    "lower must be below 0 and upper above it": lambda: bijectors.BoundedLogScale(1.0, 2.0),
     "segment": lambda: bijectors.Scan(len, jnp.ones((2, 3)), segment=0),
     r"backward must be one of \('plain', 'remat', 'reversible'\), got 'fast'": lambda: (
         bijectors.Scan(len, jnp.ones((2, 3)), backward="fast")

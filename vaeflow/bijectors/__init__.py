@@ -13,11 +13,11 @@ from vaeflow.bijectors.coupling import (
     AffineCoupling,
     AffineTransformer,
     BernsteinTransformer,
+    BoundedLogScale,
     MonotoneTransformer,
     SigmoidLogScale,
     SplineTransformer,
     TransformedCoupling,
-    bounded_log_scale,
 )
 from vaeflow.bijectors.elementwise import ActNorm, ElementwiseAffine, Exp, Logit, Sigmoid, Softplus
 from vaeflow.bijectors.gaussianization import MixtureGaussianization
@@ -46,6 +46,7 @@ __all__ = [
     "BernsteinTransformer",
     "Bijector",
     "BlockAutoregressive",
+    "BoundedLogScale",
     "Chain",
     "Conditioner",
     "Continuous",
@@ -80,6 +81,5 @@ __all__ = [
     "Sylvester",
     "TransformedCoupling",
     "Transformer",
-    "bounded_log_scale",
     "trajectory",
 ]

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow import bijectors
-from vaeflow.bijectors import AffineTransformer, Chain, Conditioner, Transformer
+from vaeflow.bijectors import AffineTransformer, BoundedLogScale, Chain, Conditioner, Transformer
 from vaeflow.bijectors.autoregressive import Block
 from vaeflow.flows.base import VectorFlow
 from vaeflow.nn import MaskedMLP
@@ -127,6 +127,8 @@ class InverseAutoregressiveFlow(_MaskedFlow, kw_only=True):
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
     """
+
+    transformer: Transformer = AffineTransformer(BoundedLogScale(-3.0, 3.0))
 
     to_noise = False
     normalize = False

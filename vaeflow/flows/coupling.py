@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from vaeflow.bijectors import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
     Bijector,
+    BoundedLogScale,
     Chain,
     Conditioner,
     ElementwiseAffine,
@@ -20,7 +22,6 @@ from vaeflow.bijectors import (
     Permute,
     Reverse,
     Squeeze,
-    bounded_log_scale,
 )
 from vaeflow.flows.base import VectorFlow
 from vaeflow.flows.multiscale import MultiscaleFlow
@@ -53,6 +54,9 @@ class RealNVP(MultiscaleFlow, kw_only=True):
       num_levels: Number of levels of an image; unused for vectors.
       hidden_features: Number of hidden units (vectors) or channels (images) of the networks.
       num_blocks: Number of hidden layers (vectors) or residual blocks (images) of the networks.
+      log_scale: Static function from a network's raw outputs to the log scales of a step from data
+        to noise. By default a step expands by at most exp(6) = 403 and contracts to exp(-2) = 0.14
+        of a distance at least; ``BoundedLogScale(-math.inf, math.inf)`` lifts these bounds.
       num_classes: Number of classes where the context is an integer label, otherwise None.
       context_ndims: For contexts of floats, 1 for vectors; for images also 3, for feature maps of
         their height and width.
@@ -65,6 +69,7 @@ class RealNVP(MultiscaleFlow, kw_only=True):
     num_levels: int = 2
     hidden_features: int = 64
     num_blocks: int = 2
+    log_scale: Callable[[Array], Array] = BoundedLogScale()
 
     def check_fields(self) -> None:
         """Checks the shape of an image."""
@@ -128,7 +133,7 @@ class RealNVP(MultiscaleFlow, kw_only=True):
         return Chain(
             [
                 Reverse(event_ndims),
-                AffineCoupling(network, channels // 2, event_ndims, bounded_log_scale),
+                AffineCoupling(network, channels // 2, event_ndims, self.log_scale),
                 ActNorm(**params["actnorm"], event_ndims=event_ndims),
             ]
         )

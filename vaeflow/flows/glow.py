@@ -50,6 +50,8 @@ class Glow(MultiscaleFlow, kw_only=True):
       plu: Whether the 1x1 convolutions are parametrised by PLU factors.
       smallest_scale: Smallest factor of a coupling from data to noise. Sampling divides by it, so
         deep flows of few data want more than the default.
+      lowest_log_scale: Smooth lower bound of the logarithm of these factors: three quarters of it
+        and above are as without it. ``-math.inf`` lifts it.
       dtype: Type in which the networks compute; parameters, states and log-determinants are
         float32.
       scan: Whether to compile the steps of a level as one loop; otherwise one by one.
@@ -59,6 +61,7 @@ class Glow(MultiscaleFlow, kw_only=True):
     num_steps: int = 16
     plu: bool = False
     smallest_scale: float = 1e-3
+    lowest_log_scale: float = -3.0
 
     def level(self, index, channels, context, data) -> Chain:
         """Builds a level: a squeeze, then K steps; arguments as in `MultiscaleFlow.level`."""
@@ -112,9 +115,10 @@ class Glow(MultiscaleFlow, kw_only=True):
         network = Conditioner(
             self._network(channels), {"params": params["coupling"]}, context, 3, self.context_ndims
         )
+        log_scale = SigmoidLogScale(self.smallest_scale, self.lowest_log_scale)
         return Chain(
             [
-                AffineCoupling(network, channels // 2, 3, SigmoidLogScale(self.smallest_scale)),
+                AffineCoupling(network, channels // 2, 3, log_scale),
                 mixing(**convolution, event_ndims=3),
                 ActNorm(**params["actnorm"], event_ndims=3),
             ]
