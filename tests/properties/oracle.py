@@ -92,8 +92,8 @@ def problems_of(
     function: Callable[..., Results],
     arguments: Callable[[Program, Case], Arguments],
     check: Callable[[Program, Case, Arguments, Results, Results], Iterator[str]],
-) -> Iterator[str]:
-    """Runs all cases of a program; yields a line for each violation.
+) -> list[str]:
+    """Runs all cases of a program; lists the violations.
 
     Args:
       program: The program.
@@ -102,6 +102,12 @@ def problems_of(
       check: The oracle: yields violations, given a case, its arguments, its results, and the
         results of the same case in the unit of one.
     """
+    # Infinities that are wrong are told as such.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return list(_problems_of(program, function, arguments, check))
+
+
+def _problems_of(program, function, arguments, check) -> Iterator[str]:
     run = jax.jit(lambda given: function(**given))
 
     @functools.cache
