@@ -74,7 +74,8 @@ def check(
     """Yields how the results of a case violate the laws of distributions."""
     x, samples = given["x"], results["samples"]
     event, batch = x.shape[len(program.batch) :], program.context or ()
-    wide = oracle.wide(program.dtype)
+    # That of a network's outputs where values are integers.
+    wide = oracle.wide("float32" if program.subject.sampled else program.dtype)
     of_samples = (oracle.SAMPLES, *batch)
     real = np.issubdtype(samples.dtype, np.floating) or samples.dtype == jnp.bfloat16
     yield from oracle.shapes_and_types(
