@@ -219,7 +219,7 @@ def check(
     overflows = not program.subject.follows and largest > oracle.OVERFLOW
     yield from oracle.below("log_prob", results["log_prob"], lowest=overflows)
     if not overflows:
-        yield from oracle.finite_gradients(program, results, case)
+        yield from oracle.finite_gradients(results, case)
     if not overflows and case.spread < oracle.FAR:
         yield from round_trip(program, given, results)
     yield from oracle.agreement(program, results)
