@@ -88,7 +88,7 @@ SUBJECTS = (
     ),
     _vector("SylvesterFlow", "identity", follows=False, num_steps=2, basis=flows.IdentityBasis()),
     _vector("GaussianizationFlow", costly=True, num_steps=2, num_components=3),
-    _vector("ContinuousFlow", costly=True, hidden_sizes=(4,)),
+    _vector("ContinuousFlow", costly=True, options="solved", hidden_sizes=(4,)),
     Subject(
         "StandardizedFlow",
         "",
