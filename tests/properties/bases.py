@@ -104,4 +104,4 @@ def compiled(program: Program) -> Any:
 
 def problems(program: Program) -> list[str]:
     """Lists how a program violates the laws."""
-    return list(oracle.problems_of(program, compiled(program), arguments, densities.check))
+    return oracle.problems_of(program, compiled(program), arguments, densities.check)

@@ -56,7 +56,8 @@ class Subject:
       layouts: Batch axes of the values, and of the contexts or distributions.
       follows: Whether densities and samples follow the unit of the data.
       values: Values that an entry may have, where they are discrete.
-      sampled: Type of the samples, where it isn't that of densities.
+      sampled: Type of the samples, where it doesn't follow that of the values; densities are of
+        float32 then.
       costly: Whether each case in the largest dimension takes seconds: few will do.
       options: Else that its oracle needs to know, by name.
     """

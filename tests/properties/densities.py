@@ -74,7 +74,8 @@ def check(
     """Yields how the results of a case violate the laws of distributions."""
     x, samples = given["x"], results["samples"]
     event, batch = x.shape[len(program.batch) :], program.context or ()
-    wide = oracle.wide(program.dtype)
+    # That of a network's outputs where values are integers.
+    wide = oracle.wide("float32" if program.subject.sampled else program.dtype)
     of_samples = (oracle.SAMPLES, *batch)
     real = np.issubdtype(samples.dtype, np.floating) or samples.dtype == jnp.bfloat16
     yield from oracle.shapes_and_types(
@@ -87,7 +88,9 @@ def check(
     )
     lowest = program.subject.options in ("bounded", "interval")
     yield from oracle.below("log_prob", results["log_prob"], lowest=lowest)
-    yield from oracle.finite_gradients(program, results, case)
+    # Those by logits are of size one however large the logits are.
+    strict = not program.subject.follows and case.exponent > 0
+    yield from oracle.finite_gradients(results, case, strict=strict)
     yield from oracle.agreement(program, results)
     for name in (*POINTS, "entropy"):
         if name in results and np.any(np.isnan(np.asarray(results[name], np.float64))):

@@ -119,7 +119,8 @@ def _hierarchical(given):
 
 def _transformed(given):
     mean, scale = (each.astype(oracle.wide(each.dtype)) for each in given["unit"])
-    noise = distributions.standard_normal(mean.shape[-1:], mean.shape[:-1])
+    one = jnp.ones((), mean.dtype)
+    noise = distributions.standard_normal(mean.shape[-1:], mean.shape[:-1], one)
     affine = bijectors.ElementwiseAffine(mean, jnp.log(scale))
     return distributions.Transformed(noise, affine)
 
@@ -202,6 +203,7 @@ SUBJECTS = (
         _histogram,
         lambda given: distributions.toy.Histogram(given["free"][0], *given["unit"]),
         dimensions=(2,),
+        sampled="float32",
         options="bounded",
     ),
     _subject(
@@ -274,8 +276,8 @@ def arguments(program: Program, case: Case) -> oracle.Arguments:
         x = x[..., None] if integers else x
     if subject.options == "simplex":
         x = random.dirichlet(np.ones(program.dimension), size=program.batch).astype(dtype)
-    if subject.public in ("ContinuousBernoulli",):
-        x = random.uniform(size=shape).astype(dtype)
+    if subject.public == "ContinuousBernoulli":
+        x = random.uniform(-0.5, 0.5, size=shape).astype(dtype)
     return {
         "seed": np.uint32(case.seed),
         "unit": tuple(oracle.in_unit(each, case, dtype) for each in drawn["unit"]),
@@ -301,4 +303,4 @@ def compiled(program: Program) -> Any:
 
 def problems(program: Program) -> list[str]:
     """Lists how a program violates the laws."""
-    return list(oracle.problems_of(program, compiled(program), arguments, densities.check))
+    return oracle.problems_of(program, compiled(program), arguments, densities.check)

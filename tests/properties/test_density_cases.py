@@ -19,7 +19,8 @@ DEFAULT = ("BoxBase", "DiagonalGaussianBase", "FullGaussian", "UniformBox", "Con
 
 
 def _first(name):
-    return next(key for key, (_, program) in KINDS.items() if program.subject.name == name)
+    programs = ((key, program) for key, (_, program) in KINDS.items())
+    return next(key for key, each in programs if each.subject.name == name and 0 not in each.batch)
 
 
 SHARE = [_first(name) for name in DEFAULT]

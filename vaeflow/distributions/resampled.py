@@ -55,7 +55,7 @@ class Resampled(distrax.Distribution):
             raise ValueError(f"truncation must be at least 1, got {truncation}")
         self._acceptance = acceptance
         self._share = share
-        self._temperature = jnp.asarray(temperature, jnp.float32)
+        self._temperature = jnp.asarray(temperature, jnp.result_type(jnp.float32, temperature))
         self._dimension = dimension
         self._truncation = truncation
         self._batch = tuple(batch_shape)
@@ -82,7 +82,7 @@ class Resampled(distrax.Distribution):
           ValueError: If the events have another shape.
         """
         check_event_shape("Resampled", value.shape, self.event_shape)
-        z = quotient(value.astype(self.dtype), self._temperature)
+        z = quotient(value.astype(jnp.promote_types(value.dtype, self.dtype)), self._temperature)
         batch = jnp.broadcast_shapes(z.shape[:-1], self.batch_shape)
         z = jnp.broadcast_to(z, (*batch, self._dimension))
         log_none = (self._truncation - 1) * jnp.log1p(-self._share)

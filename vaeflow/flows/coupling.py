@@ -192,7 +192,9 @@ class NICE(VectorFlow, kw_only=True):
             )
         else:
             log_scale = data_dependent_param(
-                self, "log_scale", lambda: -actnorm_parameters(couplings.inverse(data))[1]
+                self,
+                "log_scale",
+                lambda: -actnorm_parameters(couplings.inverse(data))[1].astype(jnp.float32),
             )
         return Chain([couplings, ElementwiseAffine(jnp.zeros_like(log_scale), log_scale)])
 

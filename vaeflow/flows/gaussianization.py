@@ -54,9 +54,14 @@ class GaussianizationFlow(VectorFlow, kw_only=True):
             "centres": centres,
             "log_scales": log_scales,
         }
+        mixture = init_amortized(mixture_key, base, context)
+        if context is not None:
+            # What a context adds is small in the unit of the data.
+            unit = jnp.exp(jnp.max(log_scales, axis=-1, keepdims=True))
+            mixture["kernel"]["centres"] = unit * mixture["kernel"]["centres"]
         return {
             "params": {
-                "mixture": init_amortized(mixture_key, base, context),
+                "mixture": mixture,
                 "reflections": jax.random.normal(
                     reflections_key, (num_reflections, channels), jnp.float32
                 ),

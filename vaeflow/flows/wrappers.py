@@ -129,4 +129,5 @@ class StandardizedFlow(Wrapped):
             zeros = jnp.zeros(self.event_shape, jnp.float32)
             return zeros, zeros
         statistics = column_statistics(data)
-        return statistics.mean, statistics.log_scale()
+        # Parameters are float32, whatever the data are.
+        return statistics.mean.astype(jnp.float32), statistics.log_scale().astype(jnp.float32)
