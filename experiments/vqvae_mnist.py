@@ -336,8 +336,7 @@ def fit_auto_encoder(
     directory: training.RunDirectory,
 ) -> training.FitResult:
     """Trains the auto-encoder."""
-    train = config.train
-    first = data.stack(dataset.train, 500)["image"]
+    train, first = config.train, data.stack(dataset.train, 500)["image"]
 
     @jax.jit
     def log_likelihood(variables: PyTree, batch: PyTree) -> jax.Array:
