@@ -109,10 +109,7 @@ def available(
 @marked(
     "FullGaussian",
     "Histogram",
-    "UniformBox",
     "ContinuousBernoulli",
-    "Grouped",
-    "Bernoulli",
     "DiscretizedLogisticMixture",
 )
 def test_closed_forms_are_those_of_the_density(name):
@@ -186,7 +183,7 @@ SHAPES = ((), (1,), (2,), (3, 1), (1, 2), (3, 2), (4, 1, 1), (4, 3, 2))
 """Batch axes of values that broadcast against those of a distribution, (3, 2)."""
 
 
-@marked("Transformed", "Histogram")
+@marked("Transformed")
 def test_values_broadcast_against_the_batch(name):
     if name in discrete.REGISTRY:
         _, levels = discrete.REGISTRY[name]
@@ -244,7 +241,7 @@ def test_one_value_has_the_density_of_each_context(make):
     assert np.ptp(one) > 0.01
 
 
-@marked("Histogram", "Mixture")
+@marked("Mixture")
 def test_closed_forms_have_the_axes_of_the_batch(name):
     distribution = made(MAKERS[name], 3, 2)
     for quantity in HAS[name] & set(MOMENTS):

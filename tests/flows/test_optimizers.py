@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.registry import FLOWS
+from tests.registry import FLOWS, parameters
 from vaeflow import flows, models
 
 MODULES = {
@@ -63,7 +63,7 @@ def test_decay_of_every_float_moves_no_permutation(name):
 
 
 @pytest.mark.parametrize(
-    "entry", [entry for entry in FLOWS if entry.module is not None], ids=lambda entry: entry.name
+    "entry", parameters([entry for entry in FLOWS if entry.module is not None])
 )
 def test_nothing_unlearned_is_a_float(entry):
     flow = entry.module

@@ -64,18 +64,19 @@ def one_sentence(caught) -> None:
 
 
 def test_lists_and_float64_are_data_like_others():
-    variables = jax.jit(FLOW.init)(KEY, DATA.astype(np.float32))
-    expected = FLOW.apply(variables, DATA.astype(np.float32), method="log_prob")
-    for given in (DATA, DATA.tolist()):
-        found = FLOW.apply(variables, given, method="log_prob")
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
-        loss, _ = losses.negative_log_likelihood(
-            FLOW, variables, {"vector": given}, KEY, data="vector"
-        )
-        np.testing.assert_allclose(loss, -np.mean(expected) / 3, rtol=1e-5)
-        jax.eval_shape(lambda given=given: FLOW.init(KEY, given))
-    empty = FLOW.apply(variables, np.zeros((0, 3)), method="log_prob")
+    @jax.jit
+    def densities_and_loss():
+        variables = FLOW.init(KEY, DATA.tolist())
+        batch = {"vector": DATA.tolist()}
+        loss, _ = losses.negative_log_likelihood(FLOW, variables, batch, KEY, data="vector")
+        kinds = (DATA.astype(np.float32), DATA, DATA.tolist(), np.zeros((0, 3)))
+        return [FLOW.apply(variables, given, method="log_prob") for given in kinds], loss
+
+    (expected, *found, empty), loss = jax.device_get(densities_and_loss())
+    np.testing.assert_allclose(found, [expected, expected], rtol=1e-6)
+    np.testing.assert_allclose(loss, -np.mean(expected) / 3, rtol=1e-5)
     assert empty.shape == (0,)
+    jax.eval_shape(lambda: FLOW.init(KEY, DATA))
 
 
 @pytest.mark.parametrize("rng", [OLD_KEY, [1, 2], None, 3])
