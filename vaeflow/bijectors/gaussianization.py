@@ -111,14 +111,23 @@ class MixtureGaussianization(Bijector):
     def _inverse(self, y):
         y, kernels = self._prepared(y)
         log_weights, centres, log_scales = kernels
-        # The search is in the unit of the widest kernel, about the middle: data have any unit. The
-        # solution depends on neither, and so neither has a gradient.
+        # The search is for standardised values, as data have any unit. Its solution depends on
+        # neither the middle nor the unit, and so they have no gradient.
         middle = lax.stop_gradient(jnp.mean(centres, axis=-1, keepdims=True))
-        log_unit = lax.stop_gradient(jnp.max(log_scales, axis=-1, keepdims=True))
+        log_unit = lax.stop_gradient(_log_deviation(centres - middle, log_scales))
         unit = jnp.exp(log_unit)
         scaled = log_weights, (centres - middle) / unit, log_scales - log_unit
         x = middle[..., 0] + unit[..., 0] * solve_monotone(_gaussianized, scaled, y)
         return x, -self._log_det(kernels, x)
+
+
+def _log_deviation(centres: Array, log_scales: Array) -> Array:
+    """Computes the log deviation of kernels of equal weight about zero, squares in their unit."""
+    widest = jnp.exp(jnp.max(log_scales, axis=-1, keepdims=True))
+    farthest = jnp.max(jnp.abs(centres), axis=-1, keepdims=True)
+    log_most = jnp.log(jnp.maximum(widest, farthest))
+    squares = (centres * jnp.exp(-log_most)) ** 2 + jnp.exp(2 * (log_scales - log_most))
+    return log_most + jnp.log(jnp.mean(squares, axis=-1, keepdims=True)) / 2
 
 
 def _smaller_tail(kernels: tuple[Array, Array, Array], x: Array) -> tuple[Array, Array, Array]:
