@@ -34,3 +34,9 @@ def test_same_as_compares_static_parts_and_arrays_by_identity():
     assert not bijectors.Reverse().same_as(bijectors.Reverse(3))
     assert not bijectors.Reverse().same_as(bijectors.Exp())
     jax.eval_shape(lambda x: jnp.float32(affine.same_as(bijectors.ElementwiseAffine(x, x))), scale)
+
+
+def test_channels_that_leave_an_empty_batch_are_none():
+    inner = bijectors.Reshape((2, 2, 1), (4,))
+    noise = jax.eval_shape(bijectors.FactorOut(inner, (2, 2, 3), 1).forward, jnp.ones((0, 2, 2, 3)))
+    assert noise.shape == (0, 12)

@@ -241,3 +241,10 @@ def test_codes_out_of_range_are_clipped():
     variables = initialised(network)
     both = (np.int32([codes] * 6).reshape(1, 3, 4) for codes in ([-3, 9], [0, 4]))
     np.testing.assert_array_equal(*(applied(network, variables, maps) for maps in both))
+
+
+def test_no_maps_have_no_logits():
+    for network in (gated(num_blocks=1), snail()):
+        variables = jax.eval_shape(network.init, KEY, maps_of(network, 1))
+        found = jax.eval_shape(network.apply, variables, maps_of(network, 1)[:0])
+        assert found.shape == (0, *network.map_shape, network.num_codes)

@@ -36,7 +36,8 @@ def _of_vectors(kind: Any, **options: Any) -> Any:
 
 
 def _of_images(kind: Any, **options: Any) -> Any:
-    return lambda dimension: kind(IMAGES[dimension], num_levels=1, hidden_features=4, **options)
+    options = {"num_levels": 1, "hidden_features": 4} | options
+    return lambda dimension: kind(IMAGES[dimension], **options)
 
 
 def _vector(
@@ -65,6 +66,13 @@ SUBJECTS = (
     _vector("RealNVP", "labels", num_classes=CLASSES, **COUPLED),
     Subject("RealNVP", "image", _of_images(flows.RealNVP, num_steps=1, num_blocks=1), (4, 16, 48)),
     Subject("Glow", "", _of_images(flows.Glow, num_steps=2), (4, 16, 48, 192)),
+    Subject(
+        "Glow",
+        "levels",
+        _of_images(flows.Glow, num_levels=2, num_steps=1),
+        (16, 48),
+        (((2, 3), None), ((0,), None)),
+    ),
     Subject("Glow", "plu", _of_images(flows.Glow, num_steps=1, plu=True), (4, 16)),
     _vector("NeuralSplineFlow", num_bins=3, **NEURAL),
     _vector("NeuralSplineFlow", "autoregressive", autoregressive=True, num_bins=3, **NEURAL),

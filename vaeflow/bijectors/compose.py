@@ -158,7 +158,9 @@ class FactorOut(Bijector):
         check_event_shape(self.name, x.shape, self.event_shape)
         batch = x.shape[: x.ndim - len(self.event_shape)]
         inner, log_det = self.bijector.forward_and_log_det(x[..., : self.kept])
-        factored_out = x[..., self.kept :].reshape((*batch, -1))
+        factored_out = x[..., self.kept :]
+        # Not -1, which can't be resolved for an empty batch.
+        factored_out = factored_out.reshape((*batch, math.prod(factored_out.shape[len(batch) :])))
         return jnp.concatenate([inner, factored_out], axis=-1), log_det
 
     def _inverse(self, y: Array) -> tuple[Array, Array]:

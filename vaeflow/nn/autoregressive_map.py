@@ -192,7 +192,7 @@ class AutoregressiveMapNetwork(nn.Module):
         """Computes logits from the embedding vectors of the codes."""
         conditions = self.conditions(context)
         above = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
-        sequence = x.reshape(x.shape[0], -1, x.shape[-1])
+        sequence = x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[-1])
         before = jnp.pad(sequence, ((0, 0), (1, 0), (0, 0)))[:, :-1].reshape(x.shape)
         rows, _ = self.rows(above, conditions)
         return self.positions(before, rows, conditions)[0] + self.offset

@@ -146,7 +146,10 @@ class CausalAttentionBlock(nn.Module):
         queries = nn.elu(self.queries(jnp.concatenate([x, coordinates], axis=-1)))
         content = nn.elu(self.content(jnp.concatenate([x, before, coordinates], axis=-1)))
         attended, attention_cache = self.attention(
-            *(part.reshape(x.shape[0], -1, self.channels) for part in (queries, content)),
+            *(
+                part.reshape(x.shape[0], x.shape[1] * x.shape[2], self.channels)
+                for part in (queries, content)
+            ),
             attention_cache,
             start,
         )
