@@ -261,7 +261,7 @@ class StackedFlow(nn.Module):
     def _initial(self, data: Array, context: Array | None) -> PyTree:
         def one_step(data, key):
             variables = self.step.init(key, data, context)
-            return self.step(variables, context).forward(data), variables
+            return self.step(variables, context).forward(data).astype(data.dtype), variables
 
         return jax.lax.scan(
             one_step, data, jax.random.split(self.make_rng("params"), self.num_steps)
