@@ -219,13 +219,18 @@ def digests_of(found: checkpoint.Checkpoint) -> dict[str, str]:
     players = found.tree["state"].players
     parameters = {name: player.parameters for name, player in players.items()}
     leaves = sorted(
-        hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
+        hashlib.sha256(_as_it_was(np.asarray(leaf)).tobytes()).hexdigest()
         for leaf in jax.tree.leaves(found.tree)
     )
     return {
         "parameters": stored.digest(parameters),
         "leaves": hashlib.sha256(json.dumps(leaves).encode()).hexdigest(),
     }
+
+
+def _as_it_was(leaf: np.ndarray) -> np.ndarray:
+    """Permutations and signs, integers today, as the floats that they were."""
+    return leaf.astype(np.float32) if leaf.dtype == np.int8 else leaf
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -34,8 +34,10 @@ class Transformed(distrax.Transformed):
         value = jnp.asarray(value)
         event_shape = value.shape[value.ndim - self.bijector.event_ndims_out :]
         batch = value.shape[: value.ndim - len(event_shape)]
-        if len(batch) < len(self.batch_shape) or 1 in batch:
-            batch = jnp.broadcast_shapes(batch, self.batch_shape)
+        # That of the base: flows with probes for each row have no shape without the rows.
+        own = self.distribution.batch_shape
+        if len(batch) < len(own) or 1 in batch:
+            batch = jnp.broadcast_shapes(batch, own)
             value = jnp.broadcast_to(value, (*batch, *event_shape))
         noise, log_det = self.bijector.inverse_and_log_det(value)
         event = tuple(range(value.ndim - self.bijector.event_ndims_out, value.ndim))

@@ -41,6 +41,10 @@ class Checkpoint(NamedTuple):
     progress: dict[str, Any]
 
 
+def _with_dtype(leaf: jax.ShapeDtypeStruct, dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+
+
 class Checkpoints:
     """The last three checkpoints of a run, written in the background. A context manager.
 
@@ -144,6 +148,22 @@ class Checkpoints:
         return None, []
 
     def _restore(self, step: int, abstract: PyTree) -> Checkpoint:
+        try:
+            return self._read(step, abstract)
+        except ValueError:
+            # Permutations and signs of version 0.1 are floats.
+            leaves = jax.tree.leaves(abstract)
+            if not any(leaf.dtype == np.int8 for leaf in leaves):
+                raise
+        before = jax.tree.map(
+            lambda leaf: _with_dtype(leaf, np.float32) if leaf.dtype == np.int8 else leaf,
+            abstract,
+        )
+        found = self._read(step, before)
+        tree = jax.tree.map(lambda leaf, today: leaf.astype(today.dtype), found.tree, abstract)
+        return found._replace(tree=tree)
+
+    def _read(self, step: int, abstract: PyTree) -> Checkpoint:
         ocp = _orbax()
         arguments = ocp.args.Composite(
             tree=ocp.args.StandardRestore(abstract), beside=ocp.args.JsonRestore()
