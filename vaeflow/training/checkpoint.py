@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -43,6 +44,10 @@ class Checkpoint(NamedTuple):
 
 def _with_dtype(leaf: jax.ShapeDtypeStruct, dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+
+
+def _rounded(leaf: jax.Array, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+    return leaf if leaf.dtype == wanted.dtype else jnp.round(leaf).astype(wanted.dtype)
 
 
 class Checkpoints:
@@ -160,8 +165,7 @@ class Checkpoints:
             abstract,
         )
         found = self._read(step, before)
-        tree = jax.tree.map(lambda leaf, today: leaf.astype(today.dtype), found.tree, abstract)
-        return found._replace(tree=tree)
+        return found._replace(tree=jax.tree.map(_rounded, found.tree, abstract))
 
     def _read(self, step: int, abstract: PyTree) -> Checkpoint:
         ocp = _orbax()
