@@ -256,7 +256,7 @@ MUTANTS = [
     ),
     Mutant(
         "flows/stack-starts-every-step-from-the-data",
-        "return self.step(variables, context).forward(data), variables",
+        "return self.step(variables, context).forward(data).astype(data.dtype), variables",
         "return data, variables",
         "tests/models/test_flow_model.py tests/flows/test_autoregressive_flows.py "
         "-k 'standardised or standardises'",
