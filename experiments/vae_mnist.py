@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -268,6 +269,11 @@ def build(config: Config, shape: tuple[int, int, int]) -> Model:
     )
 
 
+# As in all runs so far: with tighter bounds, those with larger scales would have other densities.
+LOG_SCALE = vf.bijectors.BoundedLogScale(-math.inf, math.inf)
+AFFINE = vf.bijectors.AffineTransformer(LOG_SCALE)
+
+
 def build_posterior(config: ModelConfig) -> nn.Module:
     """Builds the head of q(z | x)."""
     if config.posterior == "full":
@@ -281,7 +287,9 @@ def build_posterior(config: ModelConfig) -> nn.Module:
     elif config.posterior == "sylvester":
         flow = flows.SylvesterFlow(shape, num_steps=steps, basis=flows.OrthogonalBasis(16))
     else:
-        flow = flows.InverseAutoregressiveFlow(shape, num_steps=steps, hidden_sizes=(320, 320))
+        flow = flows.InverseAutoregressiveFlow(
+            shape, num_steps=steps, transformer=AFFINE, hidden_sizes=(320, 320)
+        )
     return vf.encoders.FlowPosterior(diagonal, flow)
 
 
@@ -293,10 +301,14 @@ def build_prior(config: ModelConfig, shape: tuple[int, int, int]) -> nn.Module |
     if config.prior == "vamp":
         return vf.bases.VampPrior(num_components=components, image_shape=shape)
     if config.prior == "flow":
-        return vf.models.FlowModel(vf.flows.RealNVP(latents, num_steps=6, hidden_features=128))
+        return vf.models.FlowModel(
+            vf.flows.RealNVP(latents, num_steps=6, hidden_features=128, log_scale=LOG_SCALE)
+        )
     if config.prior == "autoregressive":  # one step: a second one would go through them backwards
         return vf.models.FlowModel(
-            vf.flows.MaskedAutoregressiveFlow(latents, num_steps=1, hidden_sizes=(256, 256))
+            vf.flows.MaskedAutoregressiveFlow(
+                latents, num_steps=1, transformer=AFFINE, hidden_sizes=(256, 256)
+            )
         )
     return None
 
