@@ -97,13 +97,17 @@ def test_a_name_in_unicode_is_kept_under_any_locale():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeded_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("seconds", [0.5, 1.5])
 def test_a_signal_during_imports_ends_with_a_line(number, seconds):
     process = start("-m", "experiments.hfvae_mnist", stdout=-1, stderr=-1)
-    time.sleep(seconds)
-    process.send_signal(number)
-    _, shown = process.communicate(timeout=60)
+    try:
+        time.sleep(seconds)
+        process.send_signal(number)
+        _, shown = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number
     assert shown.decode().splitlines()[-1].startswith("stopped")
     assert b"Traceback" not in shown
