@@ -213,9 +213,9 @@ def test_files_of_others_and_newer_ones_raise(saved):
         assert "isn't a model of vaeflow" in message
     assert "isn't a model" in error_of(path, rewritten(content, format="other"))
     assert "isn't a safetensors file" in error_of(path, b"PK\3\4" + bytes(100))
-    message = error_of(path, rewritten(content, version=2))
+    message = error_of(path, rewritten(content, version=3))
     assert (
-        "was made by a newer vaeflow (version 2 of the format, this one reads up to 1)" in message
+        "was made by a newer vaeflow (version 3 of the format, this one reads up to 2)" in message
     )
     assert "upgrade vaeflow" in message
     assert "damaged" in error_of(path, rewritten(content, config={"width": 4}))

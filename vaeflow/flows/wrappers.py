@@ -93,41 +93,62 @@ class StandardizedFlow(Wrapped):
 
     In a table each column has its own unit, and no learning rate suits all of them: with `learned`
     false, scale and shift are constants, in the collection "constants", and all that is learned has
-    the unit of a standard deviation.
+    the unit of a standard deviation. Contexts have units as well: with `context`, the flow inside
+    is given (context - context_shift) exp(-context_log_scale), by constants of the same batch.
 
     Shapes: those of the flow inside.
 
     Attributes:
       flow: A module of this package.
       learned: Whether scale and shift are parameters.
+      context: Whether contexts, vectors of reals, are standardised too.
     """
 
     learned: bool = True
+    context: bool = False
 
     @nn.compact
     def bijector(self, context, data) -> Bijector:
         """Builds the bijector; arguments as in a call."""
-        if self.is_initializing():
-            shift, log_scale = self._initial(data)
-            if self.learned:
-                self.param("shift", lambda _: shift)
-                self.param("log_scale", lambda _: log_scale)
-            else:
-                self.variable("constants", "shift", lambda: shift)
-                self.variable("constants", "log_scale", lambda: log_scale)
-        else:
-            collection = "params" if self.learned else "constants"
-            shift = self.get_variable(collection, "shift")
-            log_scale = self.get_variable(collection, "log_scale")
+        shift, log_scale = self._constants("", data, self.event_shape, self.learned)
         affine = ElementwiseAffine(shift, log_scale, event_ndims=len(self.event_shape))
         if data is not None:
             data = affine.inverse(data)
+        if self.context and context is not None:
+            context = self._standardized(as_array("context", context))
         return Chain([affine, self.flow(context=context, data=data)])
 
-    def _initial(self, data: Array | None) -> tuple[Array, Array]:
-        if data is None:
-            zeros = jnp.zeros(self.event_shape, jnp.float32)
-            return zeros, zeros
-        statistics = column_statistics(data)
-        # Parameters are float32, whatever the data are.
-        return statistics.mean.astype(jnp.float32), statistics.log_scale().astype(jnp.float32)
+    def _standardized(self, context: Array) -> Array:
+        if not jnp.issubdtype(context.dtype, jnp.floating) or self.context_ndims != 1:
+            raise ValueError(
+                "context must be vectors of reals where it is standardised, got "
+                f"{context.dtype} and context_ndims={self.context_ndims}"
+            )
+        rows = context.reshape(-1, context.shape[-1]) if self.is_initializing() else None
+        shift, log_scale = self._constants("context_", rows, context.shape[-1:], learned=False)
+        if context.shape[-1:] != shift.shape:
+            raise ValueError(
+                f"context must have shape [*batch, {shift.shape[0]}], got {context.shape}"
+            )
+        return ElementwiseAffine(shift, log_scale).inverse(context)
+
+    def _constants(
+        self, prefix: str, data: Array | None, shape: tuple[int, ...], learned: bool
+    ) -> tuple[Array, Array]:
+        """Shift and log scale, which `init` takes from the data."""
+        names = (f"{prefix}shift", f"{prefix}log_scale")
+        if self.is_initializing():
+            initial = (jnp.zeros(shape, jnp.float32),) * 2
+            if data is not None:
+                statistics = column_statistics(data)
+                # Parameters are float32, whatever the data are.
+                initial = statistics.mean, statistics.log_scale()
+            for name, value in zip(names, initial, strict=True):
+                value = value.astype(jnp.float32)
+                if learned:
+                    self.param(name, lambda _, value=value: value)
+                else:
+                    self.variable("constants", name, lambda value=value: value)
+        collection = "params" if learned else "constants"
+        shift, log_scale = (self.get_variable(collection, name) for name in names)
+        return shift, log_scale

@@ -1,9 +1,11 @@
 """Trained models as files.
 
-`save` and `load` keep variables with their configuration; `export_functions`, `save_exported` and
-`load_exported` keep compiled functions, which need neither the model's code nor vaeflow.
+`save` and `load` keep models, or configurations, with their variables; `export_functions`,
+`save_exported` and `load_exported` keep compiled functions, which need neither the model's code nor
+vaeflow.
 """
 
+from vaeflow.sharing.definition import from_json
 from vaeflow.sharing.export import (
     PLATFORMS,
     ArgumentSpec,
@@ -12,7 +14,7 @@ from vaeflow.sharing.export import (
     save_exported,
 )
 from vaeflow.sharing.model_functions import export_functions
-from vaeflow.sharing.save import from_json, load, save
+from vaeflow.sharing.save import load, save
 
 __all__ = [
     "PLATFORMS",

@@ -1,4 +1,4 @@
-"""Models as files: configuration and variables, never pickled."""
+"""Models as files: their definition or configuration, and variables, never pickled."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import hashlib
 import json
 import operator
 import os
-import types
-import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ import safetensors.numpy
 from vaeflow._util.files import write_whole
 from vaeflow._util.messages import shown
 from vaeflow._util.reading import any_error_named, open_regular, parse_json, read_into
+from vaeflow.sharing.definition import build, describe
 
 _MOST_DEPTH = 100
 
@@ -109,69 +109,8 @@ def _unescape(key: str) -> str:
     return key.replace("~1", "/").replace("~0", "~")
 
 
-Config = TypeVar("Config")
-
-
-def from_json(kind: type[Config], value: Any, name: str = "config") -> Config:
-    """Builds a configuration from JSON values: the inverse of `dataclasses.asdict` and JSON.
-
-    Fields may be other such dataclasses, tuples, numbers, strings, bools, literals, and unions of
-    these with None. A missing field takes its default.
-
-    Args:
-      kind: The dataclass.
-      value: A dict of JSON values.
-      name: Name of the value in errors.
-
-    Raises:
-      ValueError: If a value doesn't fit its field, a field is unknown, or one without a default is
-        missing.
-    """
-    if not dataclasses.is_dataclass(kind):
-        return _leaf(kind, value, name)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    missing = [
-        field
-        for field in fields.values()
-        if field.default is field.default_factory is dataclasses.MISSING
-        and not (isinstance(value, dict) and field.name in value)
-    ]
-    if not isinstance(value, dict) or missing or not value.keys() <= fields.keys():
-        got = shown(", ".join(value) if isinstance(value, dict) else repr(value), 120)
-        allowed = ", ".join(fields)
-        raise ValueError(f"{name} must have the fields of {kind.__name__}: {allowed}; got {got}")
-    types_of = typing.get_type_hints(kind)
-    return kind(
-        **{
-            field: from_json(types_of[field], item, f"{name}.{field}")
-            for field, item in value.items()
-        }
-    )
-
-
-def _leaf(kind: Any, value: Any, name: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        (rest,) = (argument for argument in arguments if argument is not types.NoneType)
-        return None if value is None else from_json(rest, value, name)
-    if origin is tuple and isinstance(value, list):
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(kinds) == len(value):
-            return tuple(
-                from_json(kind, item, f"{name}[{index}]")
-                for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
-            )
-    if origin is typing.Literal and value in arguments:
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if origin is None and type(value) is kind:
-        return value
-    allowed = kind.__name__ if origin is None else str(kind).removeprefix("typing.")
-    raise ValueError(f"{name} must be {allowed}, got {shown(repr(value))}")
-
-
-VERSION = 1
+VERSION = 2
+"""Version of files that hold a model's definition; those without are of version 1."""
 
 _KEY = "vaeflow"
 
@@ -197,26 +136,60 @@ _MOST_HEADER = 2**23  # bytes
 _MOST_TENSORS = 20_000
 
 
-def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]) -> None:
-    """Writes a model's variables and its configuration to one safetensors file.
+class SavedModel(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      model: The model, None where the file has none.
+      config: The configuration, or what else was written beside the model, as JSON values.
+      variables: Nested dicts of JAX arrays on the default device.
+    """
+
+    model: nn.Module | None
+    config: dict[str, Any]
+    variables: dict[str, Any]
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: Any,
+    variables: Mapping[str, Any],
+    *,
+    classes: Iterable[Any] = (),
+) -> None:
+    """Writes a model and its variables, or a configuration and variables, to a safetensors file.
 
     Tensors are named by JSON pointers, such as "/params/flow/top_prior/shift". The header's
     metadata hold, under "vaeflow", a JSON object of "format", "version", "config", "empty" (the
-    pointers of empty dicts) and "sha256", a digest of all the rest. Equal arguments give equal
-    files. The file is written atomically.
+    pointers of empty dicts), "model" (the definition, where there is a model) and "sha256", a
+    digest of all the rest. Equal arguments give equal files. The file is written atomically.
 
     Args:
       path: A local path, or one such as "gs://bucket/name" where etils is installed.
-      config: A dataclass or a mapping that JSON can hold; tuples come back as lists.
+      model: A Flax module of vaeflow's public classes, whose definition the file then holds with
+        every field. Or a configuration from which you build it yourself: a dataclass or a mapping
+        that JSON can hold; tuples come back as lists.
       variables: Nested dicts of arrays, such as Flax's; keys are strings of any characters.
+      classes: Classes and functions of your own that the model is made of.
 
     Raises:
       OSError: If the file can't be written.
-      ValueError: If JSON can't hold the configuration, or the variables have typed keys, a dtype
-        that safetensors lacks, or anything but string keys, dicts and arrays, more than 20,000 of
-        these, or any nested more than 100 deep.
+      ValueError: If the model holds what a definition can't, naming the field; if JSON can't hold
+        the configuration; or if the variables have typed keys, a dtype that safetensors lacks, or
+        anything but string keys, dicts and arrays, more than 20,000 of these, or any nested more
+        than 100 deep.
     """
-    arrays, empty = flatten(variables)
+    if isinstance(model, nn.Module):
+        write_saved(path, SavedModel(model, {}, variables), classes)
+    else:
+        write_saved(path, SavedModel(None, _as_json(model), variables), classes)
+
+
+def write_saved(
+    path: str | os.PathLike[str], saved: SavedModel, classes: Iterable[Any] = ()
+) -> None:
+    """Writes a file of a model with a configuration beside it; arguments and errors as `save`."""
+    arrays, empty = flatten(saved.variables)
     for pointer, array in arrays.items():
         if array.dtype.newbyteorder("=") not in _DTYPES.values():
             allowed = ", ".join(dtype.name for dtype in _DTYPES.values())
@@ -230,10 +203,12 @@ def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]
     }
     description = {
         "format": "vaeflow",
-        "version": VERSION,
-        "config": _as_json(config),
+        "version": 1 if saved.model is None else VERSION,
+        "config": _as_json(saved.config),
         "empty": sorted(empty),
     }
+    if saved.model is not None:
+        description["model"] = describe(saved.model, classes)
     description["sha256"] = _digest(description, arrays)
     try:
         content = safetensors.numpy.save(arrays, {_KEY: json.dumps(description)})
@@ -249,21 +224,31 @@ def save(path: str | os.PathLike[str], config: Any, variables: Mapping[str, Any]
     write_whole(path, content)
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def load(
+    path: str | os.PathLike[str], *, classes: Iterable[Any] = ()
+) -> tuple[Any, dict[str, Any]]:
     """Reads a file of `save`.
 
     Args:
       path: As for `save`.
+      classes: As for `save`.
 
     Returns:
-      The configuration as JSON values, and the variables as nested dicts of JAX arrays on the
-      default device, with the same dtypes and bits.
+      What was saved: the model, or the configuration as JSON values; and the variables as nested
+      dicts of JAX arrays on the default device, with the same dtypes and bits.
 
     Raises:
       OSError: If the file can't be read.
       ValueError: If it isn't a regular file, or one of `save`, is damaged, was made by a newer
-        version, or holds 64 bit numbers while jax_enable_x64 is off.
+        version, has a model of classes that aren't known, or holds 64 bit numbers while
+        jax_enable_x64 is off.
     """
+    saved = read_saved(path, classes)
+    return saved.config if saved.model is None else saved.model, saved.variables
+
+
+def read_saved(path: str | os.PathLike[str], classes: Iterable[Any] = ()) -> SavedModel:
+    """Reads all that a file holds; arguments and errors as `load`."""
     with open_regular(path) as (stream, size):
         try:
             header = _read_header(stream, size)
@@ -288,10 +273,14 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             )
     try:
         with any_error_named():
+            model = build(description["model"], classes) if "model" in description else None
+            if not isinstance(model, nn.Module | None):
+                raise ValueError(f"its model is {shown(repr(model), 80)}")
             on_device = jax.device_put(arrays, may_alias=False)
-            return description["config"], unflatten(on_device, description["empty"])
+            variables = unflatten(on_device, description["empty"])
     except ValueError as error:
         raise ValueError(f"{shown(path)} can't be loaded: {error}") from error
+    return SavedModel(model, description["config"], variables)
 
 
 def _read_header(stream: BinaryIO, size: int) -> dict[str, Any]:
