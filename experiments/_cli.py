@@ -34,6 +34,7 @@ from vaeflow.training import (
     FitResult,
     HostsConfig,
     Interrupted,
+    LogConfig,
     RunDirectory,
     is_first,
     join_hosts,
@@ -142,6 +143,7 @@ class CommandLine(NamedTuple):
       preset: Name of the preset.
       workdir: The run's directory; empty for the usual one.
       hosts: The hosts that compute the run together.
+      log: Where its metrics go; no part of the configuration, so a run may go on with another.
       stage: Name of the stage to run, or "all".
       config: The configuration, of the preset's type.
     """
@@ -149,6 +151,7 @@ class CommandLine(NamedTuple):
     preset: str
     workdir: str
     hosts: HostsConfig
+    log: LogConfig
     stage: str
     config: Any
 
@@ -205,7 +208,7 @@ def execute(
     later: Mapping[str, str] | None = None,
 ) -> int:
     """Runs an experiment as `main` does and returns the exit code."""
-    preset, workdir, hosts, stage, config = parse(name, presets, arguments, stages)
+    preset, workdir, hosts, log, stage, config = parse(name, presets, arguments, stages)
     workdir = workdir or f"runs/{name}-{preset}"
     directory = None
     with contextlib.ExitStack() as stack:
@@ -221,6 +224,7 @@ def execute(
             directory = open_run_directory(
                 workdir, config, experiment=name, preset=preset, later=later
             )
+            directory = dataclasses.replace(directory, loggers=log.loggers)
             report = directory.read_report()
             if report is not None:
                 announce(f"{workdir} is finished; nothing to do")
@@ -301,6 +305,7 @@ def parse(
             ("preset", preset, chosen),
             ("workdir", workdir, ""),
             ("hosts", HostsConfig, HostsConfig()),
+            ("log", LogConfig, LogConfig()),
             *([("stage", stage, ALL)] if stages else []),
             ("config", config, dataclasses.field(default=default)),
         ],
@@ -331,6 +336,7 @@ def parse(
         parsed.preset,
         parsed.workdir,
         parsed.hosts,
+        parsed.log,
         parsed.stage if stages else ALL,
         parsed.config,
     )

@@ -48,7 +48,7 @@ def _unfailing(stream: TextIO | None) -> TextIO:
 
 def quieten() -> None:
     """Silences the libraries' logs and warnings; their errors and our warnings still show."""
-    for name in ("jax", "orbax", "grain", "tensorboardX"):
+    for name in ("jax", "orbax", "grain", "tensorboardX", "wandb", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("absl", "asyncio"):  # they print each thread's share of an error that is raised
         logging.getLogger(name).setLevel(logging.CRITICAL)

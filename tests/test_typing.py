@@ -12,7 +12,17 @@ import typing
 import flax.linen as nn
 import pytest
 
-from vaeflow import bases, bijectors, decoders, encoders, flows, losses, models, quantizers
+from vaeflow import (
+    bases,
+    bijectors,
+    decoders,
+    encoders,
+    flows,
+    losses,
+    models,
+    quantizers,
+    training,
+)
 from vaeflow import nn as networks
 from vaeflow import typing as protocols
 
@@ -47,6 +57,7 @@ PAIRS = [
         (protocols.Quantizer, each)
         for each in classes(quantizers, [quantizers.Quantizer], "Quantizer")
     ),
+    *((protocols.Logger, each) for each in classes(training, suffix="Logger")),
     *NETWORKS.items(),
 ]
 NOT_LOSSES = {"Aux", "code_bound", "maximum_mean_discrepancy"}
@@ -64,7 +75,11 @@ def missing(protocol: type, implementation: type) -> list[str]:
         if inspect.isfunction(value) and (not name.startswith("_") or name == "__call__")
     } - {"__init__", "__subclasshook__"}
     properties = {name for name, value in vars(protocol).items() if isinstance(value, property)}
-    fields = {field.name for field in dataclasses.fields(implementation)}
+    fields = (
+        {field.name for field in dataclasses.fields(implementation)}
+        if dataclasses.is_dataclass(implementation)
+        else set()
+    )
     lacking = [
         name
         for name in sorted({*annotations, *properties, *methods})

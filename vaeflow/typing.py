@@ -6,7 +6,7 @@ the attributes and the methods listed here, with the shapes that their docstring
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import distrax
@@ -19,6 +19,7 @@ __all__ = [
     "Flow",
     "FlowStep",
     "Likelihood",
+    "Logger",
     "Loss",
     "Posterior",
     "Preprocessor",
@@ -370,3 +371,28 @@ class Loss(Protocol):
           train: Whether the model behaves as in training.
           **weights: Weights of terms, as numbers or traced scalars, and other options.
         """
+
+
+class Logger(Protocol):
+    """A destination of the metrics of a run: a file, a database, a service.
+
+    `vaeflow.training.fit` opens it on the first host, and calls it from there alone.
+    """
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds the metrics of a step; it may hold them back until `flush`.
+
+        Args:
+          step: The number of updates made, larger at each call.
+          metrics: Numbers by name, of which some may be infinite or NaN.
+        """
+
+    def flush(self) -> None:
+        """Writes what is held back.
+
+        It is called before each checkpoint, and now and then between them. A session that goes on
+        from a checkpoint writes the steps after it again, with the same values.
+        """
+
+    def close(self) -> None:
+        """Flushes and releases what is held, at the end of a session, failed or not."""

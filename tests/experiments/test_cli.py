@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from experiments import _cli
-from vaeflow.training import HostsConfig, Interrupted, TrainConfig, open_run_directory
+from vaeflow.training import HostsConfig, Interrupted, LogConfig, TrainConfig, open_run_directory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "training" / "toy_experiment.py"
@@ -61,7 +61,14 @@ def _here(tmp_path, monkeypatch):
 
 def test_options_start_from_a_preset():
     line = _cli.parse("toy", PRESETS, ["--train.batch-size", "5"])
-    assert line == ("small", "", HostsConfig(), "all", Config(TrainConfig(batch_size=5)))
+    assert line == (
+        "small",
+        "",
+        HostsConfig(),
+        LogConfig(),
+        "all",
+        Config(TrainConfig(batch_size=5)),
+    )
     arguments = ["--width", "4", "--preset", "large", "--workdir", "there"]
     arguments += ["--hosts.coordinator", "there:80", "--hosts.count", "2"]
     line = _cli.parse("toy", PRESETS, arguments)

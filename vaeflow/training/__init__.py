@@ -7,11 +7,13 @@
 from vaeflow.training.batches import Batches, IndexBatches, UnpairedBatches
 from vaeflow.training.config import TrainConfig, make_optimizer, make_schedule
 from vaeflow.training.hosts import HostsConfig, is_first, join_hosts
+from vaeflow.training.logging import JSONLinesLogger, TensorBoardLogger
 from vaeflow.training.loop import FitResult, NonFiniteError, fit
 from vaeflow.training.parallel import Strategy, make_strategy
 from vaeflow.training.run_directory import RunDirectory, open_run_directory
 from vaeflow.training.signals import Interrupted
 from vaeflow.training.state import Player, TrainState, create_train_state, variables_of
+from vaeflow.training.trackers import LogConfig, MLflowLogger, WandbLogger
 from vaeflow.training.update import make_train_step, make_update
 
 __all__ = [
@@ -20,13 +22,18 @@ __all__ = [
     "HostsConfig",
     "IndexBatches",
     "Interrupted",
+    "JSONLinesLogger",
+    "LogConfig",
+    "MLflowLogger",
     "NonFiniteError",
     "Player",
     "RunDirectory",
     "Strategy",
+    "TensorBoardLogger",
     "TrainConfig",
     "TrainState",
     "UnpairedBatches",
+    "WandbLogger",
     "create_train_state",
     "fit",
     "is_first",

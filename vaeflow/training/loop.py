@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -24,7 +24,7 @@ from vaeflow.training.checkpoint import Checkpoint, Checkpoints
 from vaeflow.training.config import TrainConfig, check_batch_size, make_optimizer
 from vaeflow.training.fingerprint import fingerprint
 from vaeflow.training.hosts import agree, check_same, is_first
-from vaeflow.training.logging import MetricLog
+from vaeflow.training.logging import MetricLog, OpenLogger, say
 from vaeflow.training.parallel import Strategy
 from vaeflow.training.run_directory import RunDirectory, finite_or_none
 from vaeflow.training.schedule import Schedule
@@ -75,6 +75,7 @@ def fit(
     evaluate: Evaluate | None = None,
     best: str | None = None,
     figures: Figures | None = None,
+    loggers: Sequence[OpenLogger] | None = None,
 ) -> FitResult:
     """Trains up to `config.steps`, going on from the last checkpoint of `directory` if it has one.
 
@@ -107,6 +108,11 @@ def fit(
       figures: Called as `figures(step, variables)` at step 1, at powers of two and at the end, on
         the first host alone. `evaluate` and `figures` have `variables` on one device and may not
         keep them: the next step reuses their buffers.
+      loggers: Where metrics go beside `metrics.jsonl`, on the first host. Each is called as
+        `logger(directory, start_step)`, with the step that this session goes on from, and returns
+        a `vaeflow.typing.Logger`: `TensorBoardLogger`, `WandbLogger` and `MLflowLogger`, a
+        `functools.partial` of these with options, or a function of your own. One that fails later
+        is left out with a warning. None for those of the directory, by default TensorBoard.
 
     Returns:
       The trained variables and their evaluation.
@@ -115,8 +121,9 @@ def fit(
       NonFiniteError: If a loss or gradient isn't finite, naming the step and the metric.
       Interrupted: After a signal, once the state is saved.
       ValueError: If `best` isn't among the metrics, a batch can't be divided over the devices, no
-        checkpoint can be read, or `initialize` is needed; with the differences, if the directory's
-        run, or another host's, is of other data, another model or other options.
+        checkpoint can be read, a logger can't be opened, or `initialize` is needed; with the
+        differences, if the directory's run, or another host's, is of other data, another model or
+        other options.
     """
     if best is not None and evaluate is None:
         raise ValueError(f"best={best!r} needs evaluate, got None")
@@ -144,12 +151,12 @@ def fit(
         directory.write_fingerprint(own)
         start = int(state.train.step)
         if schedule.ends_at(start, state.evaluated_step):
-            _say(
+            say(
                 f"training in {directory.path} has ended already, at step {start}: nothing is "
                 "trained"
             )
         else:
-            log = stack.enter_context(MetricLog(directory, start)) if is_first() else None
+            log = stack.enter_context(MetricLog(directory, start, loggers)) if is_first() else None
             bar = stack.enter_context(_progress_bar(config.steps, start))
             step = make_train_step(
                 model,
@@ -169,7 +176,7 @@ def fit(
 
         last = int(state.train.step)
         if last < config.steps:
-            _say(
+            say(
                 f"training ended early, after step {last}: {best} is best after step "
                 f"{state.evaluated_step}"
             )
@@ -390,7 +397,7 @@ def _check_what_run_is_of(
     """Compares fingerprints with the other hosts, and with the run that is gone on with."""
     check_same({"config": directory.config, **own}, "configuration, data and model")
     if checkpoints.latest_step() is not None and not directory.check_fingerprint(own):
-        _say(
+        say(
             f"warning: the run in {directory.path}, of an earlier version, has no fingerprint: "
             "that it is of the same data and model isn't checked"
         )
@@ -400,7 +407,7 @@ def _restored_or_initial(initial: _InitialState, checkpoints: Checkpoints) -> Lo
     """The state of the last checkpoint, or that of step 0."""
     checkpoint, warnings = checkpoints.restore_latest(initial.abstract())
     for warning in warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     if checkpoint is not None:
         return LoopState.from_json(checkpoint.tree, checkpoint.progress)
     return initial.make()
@@ -419,13 +426,6 @@ def _calls(
     plans = groups(batches.plan(start, *shard), sizes, scan_steps)
     for size, plan in prefetch((size, strategy.place(plan, 1)) for size, plan in plans):
         yield size, (examples, plan, np.int32(size))
-
-
-def _say(line: str) -> None:
-    """Prints a line on the first host's stderr, above the progress bar."""
-    bars = optional_import("tqdm", "training.fit").tqdm
-    if is_first():
-        bars.write(line, file=sys.stderr)
 
 
 def _progress_bar(steps: int, start: int) -> tqdm.tqdm:

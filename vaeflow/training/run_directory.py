@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -27,6 +27,8 @@ from vaeflow.training.hosts import is_first
 
 if TYPE_CHECKING:
     from etils import epath
+
+    from vaeflow.typing import Logger
 
 LOCK = "lock"
 """Name of the file in a run's directory that its process holds locked."""
@@ -88,6 +90,7 @@ class RunDirectory:
       config: The configuration as JSON values.
       opened_at: When it was opened, on the clock of `time.monotonic`.
       earlier_seconds: Duration of the earlier sessions of the same run.
+      loggers: The loggers of `fit` where it is given none; None for TensorBoard.
     """
 
     path: epath.Path
@@ -96,6 +99,7 @@ class RunDirectory:
     config: dict[str, Any]
     opened_at: float
     earlier_seconds: float
+    loggers: tuple[Callable[[RunDirectory, int], Logger], ...] | None = None
 
     @property
     def checkpoints(self) -> epath.Path:
