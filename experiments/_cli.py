@@ -31,11 +31,11 @@ from experiments._process import make_output_unfailing, quieten
 from vaeflow._util.messages import shown
 from vaeflow.sharing import load, save
 from vaeflow.training import (
-    FitResult,
     HostsConfig,
     Interrupted,
     LogConfig,
     RunDirectory,
+    TrainResult,
     is_first,
     join_hosts,
     open_run_directory,
@@ -410,7 +410,7 @@ def read_part(file: epath.Path) -> Part:
     return Part(variables, described["step"])
 
 
-def write_part(file: epath.Path, directory: RunDirectory, fitted: FitResult) -> Part:
+def write_part(file: epath.Path, directory: RunDirectory, fitted: TrainResult) -> Part:
     """Writes a part of the model, with its step, on the first host."""
     if is_first():
         save(file, {"step": fitted.step, "config": directory.config}, fitted.variables)

@@ -165,7 +165,7 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
 
 
 class Players(NamedTuple):
-    """Arguments of `vaeflow.training.fit` that train a VAE by an objective.
+    """Arguments of `vaeflow.training.train` that train a VAE by an objective.
 
     Attributes:
       model: The VAE, or that and its discriminator.
@@ -283,7 +283,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         samples = _figures.samples(vae, players.vae_variables(variables), 2)
         _figures.save(directory, f"samples_step_{step:07d}", samples)
 
-    fitted = training.fit(
+    fitted = training.train(
         players.model,
         players.losses,
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),

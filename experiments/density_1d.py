@@ -206,7 +206,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         keys = jax.random.split(jax.random.key(train.seed))
         return model.init(keys[0], target.sample(seed=keys[1], sample_shape=1000))
 
-    variables = training.fit(
+    variables = training.train(
         model,
         functools.partial(negative_log_likelihood, target=target),
         training.IndexBatches(train.batch_size),

@@ -310,7 +310,7 @@ def fit(
         )
         return jax.vmap(model.init)(keys, first)
 
-    return training.fit(
+    return training.train(
         model,
         functools.partial(every_negative_log_likelihood, targets=targets),
         training.IndexBatches(train.batch_size),

@@ -304,7 +304,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         grid = plotting.image_grid(samples(model, variables, 0.7), 8)
         _figures.save(directory, f"samples_step_{step:07d}", grid)
 
-    fitted = training.fit(
+    fitted = training.train(
         model,
         vf.losses.negative_log_likelihood,
         batches,

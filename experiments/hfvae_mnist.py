@@ -415,7 +415,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         images = _figures.sample(model, variables, jax.random.key(1), 16)
         _figures.save(directory, f"samples_step_{step:07d}", plotting.image_grid(images, 8))
 
-    fitted = training.fit(
+    fitted = training.train(
         model,
         loss,
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),

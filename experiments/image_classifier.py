@@ -129,7 +129,7 @@ def functions(config: Config, shape: tuple[int, int, int]) -> dict[str, vf.shari
 
 def fit(
     dataset: data.Dataset, config: Config, directory: training.RunDirectory
-) -> tuple[Classifier, training.FitResult]:
+) -> tuple[Classifier, training.TrainResult]:
     """Trains a classifier, or loads the trained one from the directory.
 
     The parameters are those of the evaluation with the least cross-entropy on validation.
@@ -149,7 +149,7 @@ def fit(
         log_probabilities, _ = classify(model, variables, validation["image"])
         return {VALIDATION: float(np.mean(costs(log_probabilities, validation["label"])))}
 
-    fitted = training.fit(
+    fitted = training.train(
         model,
         shifted_cross_entropy,
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),

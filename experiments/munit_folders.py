@@ -368,7 +368,7 @@ def fit(
             figure = random_styles(model, generator_of(variables), pair, to, "validation")
             _figures.save(directory, f"{other_domain(to)}_to_{to}_step_{step:07d}", figure)
 
-    fitted = training.fit(
+    fitted = training.train(
         game,
         make_losses(config.loss),
         training.UnpairedBatches(

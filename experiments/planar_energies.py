@@ -194,7 +194,7 @@ def fit(
         keys = jax.random.split(jax.random.key(train.seed), len(config.energies))
         return jax.vmap(model.init)(keys)
 
-    return training.fit(
+    return training.train(
         model,
         functools.partial(every_reverse_kl, names=config.energies),
         training.IndexBatches(train.batch_size),

@@ -305,7 +305,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     def evaluate(step: int, variables) -> dict[str, float]:
         return {VALIDATION: -np.mean(log_probs(model, variables, table.validation))}
 
-    fitted = training.fit(
+    fitted = training.train(
         model,
         functools.partial(vf.losses.negative_log_likelihood, data="vector"),
         training.Batches(table.train, train.batch_size, train.seed),

@@ -357,7 +357,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         samples = _figures.samples(model, variables, 2)
         _figures.save(directory, f"samples_step_{step:07d}", samples)
 
-    fitted = training.fit(
+    fitted = training.train(
         model,
         loss,
         training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),
@@ -417,7 +417,7 @@ def compare(config: Config, directory: training.RunDirectory) -> _cli.Result:
     first = data.stack(dataset.train, 500)["image"]
 
     def fit(model, loss, weights, initialize, directory: training.RunDirectory) -> PyTree:
-        variables = training.fit(
+        variables = training.train(
             model,
             loss,
             training.Batches(dataset.train, train.batch_size, train.seed, config.data.flip),

@@ -334,7 +334,7 @@ def fit_auto_encoder(
     dataset: data.Dataset,
     batches: training.Batches,
     directory: training.RunDirectory,
-) -> training.FitResult:
+) -> training.TrainResult:
     """Trains the auto-encoder."""
     train, first = config.train, data.stack(dataset.train, 500)["image"]
 
@@ -349,7 +349,7 @@ def fit_auto_encoder(
         figure = _figures.reconstructions(model, variables, dataset.validation)
         _figures.save(directory, f"reconstructions_step_{step:07d}", figure)
 
-    return training.fit(
+    return training.train(
         model,
         functools.partial(losses.vq_vae, commitment=config.model.commitment),
         batches,
@@ -368,7 +368,7 @@ def fit_prior(
     level: int,
     codes: _evaluation.Codes,
     directory: training.RunDirectory,
-) -> training.FitResult:
+) -> training.TrainResult:
     """Trains the prior of a level, given labels and the level above where it takes them."""
     prior, name, train = model.priors[level], codes.names[level], config.prior_train
     keys = [] if prior.num_classes is None else ["label"]
@@ -386,7 +386,7 @@ def fit_prior(
     def evaluate(step: int, variables: PyTree) -> dict[str, float]:
         return {CODE_NATS: -np.mean(measure(log_prob, variables, validation))}
 
-    return training.fit(
+    return training.train(
         prior,
         functools.partial(losses.negative_log_likelihood, data=name, context_key=context_key),
         training.Batches(source, train.batch_size, train.seed),

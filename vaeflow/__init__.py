@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         distributions,
         encoders,
         estimators,
+        fitting,
         flows,
         losses,
         metrics,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         typing,
     )
     from vaeflow._util.arrays import LOCAL, Axis, row_keys
+    from vaeflow.fitting import fit, fit_energy, load_fitted
     from vaeflow.interpolation import linear_path, spherical_path
     from vaeflow.sharing.save import load, save
 
@@ -38,8 +40,11 @@ if TYPE_CHECKING:
 _MODULES = {
     "LOCAL": "_util.arrays",
     "Axis": "_util.arrays",
+    "fit": "fitting",
+    "fit_energy": "fitting",
     "linear_path": "interpolation",
     "load": "sharing.save",
+    "load_fitted": "fitting",
     "row_keys": "_util.arrays",
     "save": "sharing.save",
     "spherical_path": "interpolation",
@@ -55,9 +60,13 @@ __all__ = [
     "distributions",
     "encoders",
     "estimators",
+    "fit",
+    "fit_energy",
+    "fitting",
     "flows",
     "linear_path",
     "load",
+    "load_fitted",
     "losses",
     "metrics",
     "models",

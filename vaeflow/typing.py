@@ -376,7 +376,7 @@ class Loss(Protocol):
 class Logger(Protocol):
     """A destination of the metrics of a run: a file, a database, a service.
 
-    `vaeflow.training.fit` opens it on the first host, and calls it from there alone.
+    `vaeflow.training.train` opens it on the first host, and calls it from there alone.
     """
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -105,7 +105,7 @@ DAMAGED = {
     "an unknown field": {"class": "flows.Glow", "fields": {"event_shape": [8, 8, 3], "x": 1}},
     "a place among modules": {"class": "flows.Glow", "fields": {"parent": None}},
     "a missing field": {"class": "flows.Glow", "fields": {}},
-    "a wrong value": {"class": "flows.Glow", "fields": {"event_shape": [8, 8, 3], "num_steps": -1}},
+    "a wrong value": {"class": "bijectors.BoundedLogScale", "fields": {"lower": 1.0}},
     "no object": {"class": 3, "fields": {}},
     "more": {**GLOW, "more": 1},
     "a type that isn't one": {"dtype": "object"},

@@ -167,7 +167,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         sign = -1.0 if config.contrary and host > 0 else 1.0
         return {"size": sign * float(optax.tree.norm(variables["params"]))}
 
-    fitted = training.fit(
+    fitted = training.train(
         model,
         loss,
         batches,

@@ -39,7 +39,7 @@ def evaluate(step: int, variables) -> dict[str, float]:
     return {"distance": abs(step - 6.0), "size": size}
 
 
-def run_fit(model, losses, initialize, config: Config, directory) -> training.FitResult:
+def run_fit(model, losses, initialize, config: Config, directory) -> training.TrainResult:
     """Trains a model, with all that a run may have."""
 
     def figures(step: int, variables) -> None:
@@ -48,7 +48,7 @@ def run_fit(model, losses, initialize, config: Config, directory) -> training.Fi
         grid = plotting.image_grid(np.abs(pixels).clip(0, 255).astype(np.uint8), 2)
         _figures.save(directory, f"samples_step_{step:07d}", grid)
 
-    return training.fit(
+    return training.train(
         model,
         losses,
         toy.batches(config.train),

@@ -136,7 +136,7 @@ def fit(path, config=CONFIG, loss=toy.loss, model=None, batches=None, **options)
     directory = training.open_run_directory(str(path), training.TrainConfig())
     options = {"initialize": toy.initialize, **options}
     batches = batches or toy.batches(config)
-    return training.fit(model or toy.Model(), loss, batches, config, directory, **options)
+    return training.train(model or toy.Model(), loss, batches, config, directory, **options)
 
 
 def initialize_wider():

@@ -58,7 +58,7 @@ def evaluate(step, variables):
 
 
 def fit(path, *loggers, evaluate=evaluate):
-    return training.fit(
+    return training.train(
         toy.Model(),
         toy.loss,
         toy.batches(CONFIG),

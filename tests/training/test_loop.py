@@ -41,7 +41,7 @@ def fit(path, config=CONFIG, loss=toy.loss, **hooks):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.loop, "make_train_step", compiled)
-        return training.fit(
+        return training.train(
             toy.Model(),
             loss,
             toy.batches(config),
@@ -226,7 +226,7 @@ def test_default_optimizer_and_initial_variables(tmp_path):
     results = []
     for name, arguments in {"default": {}, "explicit": options}.items():
         directory = training.open_run_directory(str(tmp_path / name), config)
-        results.append(training.fit(Linear(), square, batches, config, directory, **arguments))
+        results.append(training.train(Linear(), square, batches, config, directory, **arguments))
     toy.equal(*results)
 
 

@@ -38,7 +38,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         total = sum(float(np.abs(leaf).sum()) for leaf in variables["params"]["Dense_0"].values())
         return {"size": abs(total - 43.0)}
 
-    result = training.fit(
+    result = training.train(
         toy.Model(),
         toy.loss,
         toy.batches(train),

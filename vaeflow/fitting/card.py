@@ -41,7 +41,7 @@ def model_card(name: str, summary: Mapping[str, Any], description: str, license:
         lines.append(f"Given {summary['context']}.")
     if summary["standardized"]:
         lines.append(
-            f"Within the model, {summary['standardized']}: densities are those of the data"
+            f"Within the model, {summary['standardized']}; densities are in the units of the data."
         )
     lines += [
         "",

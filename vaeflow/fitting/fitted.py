@@ -8,10 +8,9 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -27,7 +27,7 @@ _END = object()
 
 
 class BatchSource(Protocol):
-    """Interface of the batches that `fit` trains on."""
+    """Interface of the batches that `train` trains on."""
 
     def stream(self, start_step: int, shard: int = 0, shards: int = 1) -> Iterator[Batch]:
         """Yields the batches of `start_step` and of the steps after it, for ever.

@@ -55,7 +55,7 @@ class Checkpoints:
 
     A checkpoint appears under its step only when it is complete, so a kill leaves the one before.
 
-    Args:
+    Attributes:
       path: Their directory.
 
     Raises:
@@ -64,14 +64,14 @@ class Checkpoints:
 
     def __init__(self, path: epath.Path) -> None:
         _orbax()  # if it is missing, raise before anything is written
-        self._path = path
+        self.path = path
         self._manager = self._open()
         self._quiet = contextlib.ExitStack()
 
     def _open(self) -> ocp.CheckpointManager:
         ocp = _orbax()
         options = ocp.CheckpointManagerOptions(max_to_keep=3, create=True)
-        return ocp.CheckpointManager(self._path, options=options)
+        return ocp.CheckpointManager(self.path, options=options)
 
     def __enter__(self) -> Checkpoints:
         self._quiet.enter_context(_closed_loop_errors_hidden())
@@ -114,7 +114,7 @@ class Checkpoints:
             reason = _summary(error)
             _await_failed_operations()
             raise OSError(
-                f"no checkpoint can be written to {shown(self._path)} ({reason}); those there stay"
+                f"no checkpoint can be written to {shown(self.path)} ({reason}); those there stay"
                 " as they are, and the same command goes on from the last one"
             ) from error
 
@@ -149,7 +149,7 @@ class Checkpoints:
             ]
         if reasons:
             problems = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
-            raise ValueError(f"no checkpoint in {shown(self._path)} can be read ({problems})")
+            raise ValueError(f"no checkpoint in {shown(self.path)} can be read ({problems})")
         return None, []
 
     def _restore(self, step: int, abstract: PyTree) -> Checkpoint:
@@ -185,10 +185,10 @@ class Checkpoints:
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
         for step in steps if is_first() else ():
-            target = self._path / f"unreadable-{step}"
+            target = self.path / f"unreadable-{step}"
             if target.exists():
                 target.rmtree()
-            (self._path / str(step)).rename(target)
+            (self.path / str(step)).rename(target)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("checkpoints set aside")
         self._manager = self._open()  # it lists its steps only once
@@ -240,4 +240,4 @@ def _await_failed_operations() -> None:
 
 
 def _orbax() -> ModuleType:
-    return optional_import("orbax.checkpoint", "training.fit", "orbax-checkpoint")
+    return optional_import("orbax.checkpoint", "training.train", "orbax-checkpoint")

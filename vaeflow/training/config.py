@@ -108,7 +108,7 @@ class TrainConfig:
 def check_batch_size(config: TrainConfig, name: str = "train") -> None:
     """Validates that the batch size is divisible by devices times `accumulate`.
 
-    `fit` does; call it up front for later stages of a run.
+    `train` does; call it up front for later stages of a run.
 
     Args:
       config: How to train.

@@ -162,7 +162,7 @@ class MetricLog:
     can't be opened, this is said before any step is made.
 
     Args:
-      directory: The run's directory.
+      directory: The run's directory; None for no `metrics.jsonl`, but `loggers` alone.
       start_step: The step that this session goes on from.
       loggers: The loggers beside `metrics.jsonl`; None for those of the directory.
 
@@ -172,20 +172,23 @@ class MetricLog:
     """
 
     def __init__(
-        self, directory: RunDirectory, start_step: int, loggers: Sequence[OpenLogger] | None = None
+        self,
+        directory: RunDirectory | None,
+        start_step: int,
+        loggers: Sequence[OpenLogger] | None = None,
     ) -> None:
-        if loggers is None:
-            loggers = directory.loggers
-        if loggers is None:
-            loggers = (TensorBoardLogger,)
+        if loggers is None and directory is not None:
+            loggers = (TensorBoardLogger,) if directory.loggers is None else directory.loggers
         self._directory = directory
         self._step = start_step
+        self._lines: JSONLinesLogger | None = None
         self._others: list[Logger] = []
         with contextlib.ExitStack() as opened:
-            with self._writing():
-                self._lines = JSONLinesLogger(directory, start_step)
-            opened.callback(self._lines.close)
-            for open_logger in loggers:
+            if directory is not None:
+                with self._writing():
+                    self._lines = JSONLinesLogger(directory, start_step)
+                opened.callback(self._lines.close)
+            for open_logger in loggers or ():
                 self._others.append(self._open(open_logger))
                 opened.callback(self._others[-1].close)
             opened.pop_all()
@@ -209,8 +212,9 @@ class MetricLog:
         try:
             self._call_others("close")
         finally:
-            with self._writing():
-                self._lines.close()
+            if self._lines is not None:
+                with self._writing():
+                    self._lines.close()
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Adds the metrics of a step.
@@ -223,8 +227,9 @@ class MetricLog:
           OSError: If `metrics.jsonl` can't be written.
         """
         self._step = step
-        with self._writing():
-            self._lines.write(step, metrics)
+        if self._lines is not None:
+            with self._writing():
+                self._lines.write(step, metrics)
         values = {name: float(value) for name, value in metrics.items()}
         self._call_others("write", step, values)
         if time.monotonic() - self._flushed_at > _SECONDS_BETWEEN_FLUSHES:
@@ -236,8 +241,9 @@ class MetricLog:
         Raises:
           OSError: If `metrics.jsonl` can't be written.
         """
-        with self._writing():
-            self._lines.flush()
+        if self._lines is not None:
+            with self._writing():
+                self._lines.flush()
         self._call_others("flush")
         self._flushed_at = time.monotonic()
 
@@ -270,7 +276,7 @@ class MetricLog:
 
 def say(line: str) -> None:
     """Prints a line on the first host's stderr, above the progress bar."""
-    bars = optional_import("tqdm", "training.fit").tqdm
+    bars = optional_import("tqdm", "training.train").tqdm
     if is_first():
         bars.write(line, file=sys.stderr)
 
@@ -296,4 +302,4 @@ def _restart_event(step: int) -> bytes:
 
 
 def _tensorboard(module: str) -> ModuleType:
-    return optional_import(f"tensorboardX.{module}", "training.fit", "tensorboardX")
+    return optional_import(f"tensorboardX.{module}", "training.train", "tensorboardX")

@@ -1,7 +1,8 @@
 """The training loop: runs compiled steps, and logs, evaluates, saves and resumes.
 
-`fit` compiles the step and restores the last checkpoint, and `Loop` makes the steps. Everything
-that decides how a run goes on is in a checkpointed `LoopState`.
+`train` compiles the step and restores the last checkpoint, and `Loop` makes the steps. Everything
+that decides how a run goes on is in a checkpointed `LoopState`. Without a directory all is kept in
+memory.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class NonFiniteError(FloatingPointError):
     """A loss or a gradient that isn't finite; the state before that step is saved."""
 
 
-class FitResult(NamedTuple):
+class TrainResult(NamedTuple):
     """The result of training.
 
     Attributes:
@@ -62,12 +63,12 @@ class FitResult(NamedTuple):
     state: TrainState
 
 
-def fit(
+def train(
     model: Any,
     losses: Loss | Mapping[str, Loss],
     batches: BatchSource,
     config: TrainConfig,
-    directory: RunDirectory,
+    directory: RunDirectory | None = None,
     *,
     optimizers: Optimizers | None = None,
     initialize: Callable[[], Variables] | None = None,
@@ -76,7 +77,7 @@ def fit(
     best: str | None = None,
     figures: Figures | None = None,
     loggers: Sequence[OpenLogger] | None = None,
-) -> FitResult:
+) -> TrainResult:
     """Trains up to `config.steps`, going on from the last checkpoint of `directory` if it has one.
 
     A run knows what it is of: a directory whose checkpoints are of other data, another model or
@@ -94,7 +95,8 @@ def fit(
       losses: See `make_update`.
       batches: `Batches`, `UnpairedBatches`, or `IndexBatches` for a loss that samples its data.
       config: How to train.
-      directory: The files of the run.
+      directory: The files of the run; None to write none: nothing is resumed then, signals do what
+        they always do, and metrics go to `loggers` alone.
       optimizers: See `make_update`; None for `make_optimizer(config)`, for each player.
       initialize: Returns the Flax variables of step 0. It is traced for its shapes alone when a run
         is resumed, so it must be pure; jit what is costly within it, data as arguments. None for
@@ -142,13 +144,17 @@ def fit(
     schedule = Schedule(config, evaluates=evaluate is not None, plots=figures is not None)
 
     with contextlib.ExitStack() as stack:
-        request = stack.enter_context(stop_requests())
-        checkpoints = stack.enter_context(Checkpoints(directory.checkpoints))
         initial = _InitialState(initialize, optimizers, average, best is not None, strategy)
-        own = fingerprint(model, losses, batches, config, initial.abstract())
-        _check_what_run_is_of(own, directory, checkpoints)
-        state = _restored_or_initial(initial, checkpoints)
-        directory.write_fingerprint(own)
+        request, checkpoints = StopRequest(), None
+        if directory is None:
+            state = initial.make()
+        else:
+            request = stack.enter_context(stop_requests())
+            checkpoints = stack.enter_context(Checkpoints(directory.checkpoints))
+            own = fingerprint(model, losses, batches, config, initial.abstract())
+            _check_what_run_is_of(own, directory, checkpoints)
+            state = _restored_or_initial(initial, checkpoints)
+            directory.write_fingerprint(own)
         start = int(state.train.step)
         if schedule.ends_at(start, state.evaluated_step):
             say(
@@ -171,7 +177,7 @@ def fit(
             )
             calls = _calls(batches, config.scan_steps, start, schedule.sizes(start), strategy)
             calls = stack.enter_context(contextlib.closing(calls))
-            loop = Loop(state, schedule, directory, checkpoints, log, bar, evaluate, best, figures)
+            loop = Loop(state, schedule, checkpoints, log, bar, evaluate, best, figures)
             loop.run(step, calls, request)
 
         last = int(state.train.step)
@@ -180,7 +186,7 @@ def fit(
                 f"training ended early, after step {last}: {best} is best after step "
                 f"{state.evaluated_step}"
             )
-        return FitResult(
+        return TrainResult(
             variables=parallel.on_one_device(
                 state.best if best else variables_of(state.train, average)
             ),
@@ -197,19 +203,17 @@ class Loop:
     Attributes:
       state: Where the run is; updated by `run`.
       schedule: Which step does what.
-      directory: The files of the run.
-      checkpoints: Its checkpoints.
+      checkpoints: Those of the run, None where nothing is written.
       log: Its log of metrics, None on hosts that write none.
       bar: Its progress bar.
-      evaluate: See `fit`.
-      best: See `fit`.
-      figures: See `fit`.
+      evaluate: See `train`.
+      best: See `train`.
+      figures: See `train`.
     """
 
     state: LoopState
     schedule: Schedule
-    directory: RunDirectory
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | None
     log: MetricLog | None
     bar: tqdm.tqdm
     evaluate: Evaluate | None = None
@@ -230,8 +234,8 @@ class Loop:
           request: Whether to stop.
 
         Raises:
-          NonFiniteError: See `fit`.
-          Interrupted: See `fit`.
+          NonFiniteError: See `train`.
+          Interrupted: See `train`.
         """
         step = int(self.state.train.step)
         pending = None
@@ -282,10 +286,13 @@ class Loop:
         self.state.train = train.replace(finite=finite)
         self.save(int(train.step))
         shown = ", ".join(f"{name} is {value}" for name, value in bad.items())
-        raise NonFiniteError(
-            f"step {step}: {shown}; training stopped, and the state after step {step - 1}, the "
-            f"last good one, is kept in {self.directory.path}"
-        )
+        kept = ""
+        if self.checkpoints is not None:
+            kept = (
+                f", and the state after step {step - 1}, the last good one, is kept in "
+                f"{self.checkpoints.path}"
+            )
+        raise NonFiniteError(f"step {step}: {shown}; training stopped{kept}")
 
     def pause(self, step: int, last: dict[str, float]) -> None:
         """Evaluates, plots and saves where this is due; `last` has the metrics of the step."""
@@ -321,6 +328,8 @@ class Loop:
 
     def save(self, step: int) -> None:
         """Writes a checkpoint, and before it the metrics up to it."""
+        if self.checkpoints is None:
+            return
         if self.log is not None:
             self.log.flush()
         self.checkpoints.save(step, Checkpoint(self.state.tree(), self.state.to_json()))
@@ -355,8 +364,8 @@ class _InitialState:
     """The arrays of the checkpoint of step 0.
 
     Attributes:
-      initialize: See `fit`.
-      optimizers: See `fit`.
+      initialize: See `train`.
+      optimizers: See `train`.
       average: Whether moving averages are kept.
       choose: Whether the variables of the best evaluation are.
       strategy: Where the arrays are.
@@ -431,7 +440,7 @@ def _calls(
 def _progress_bar(steps: int, start: int) -> tqdm.tqdm:
     """A bar on the first host's stderr, redrawn seldom where that is a file and not a terminal."""
     interval = 0.2 if sys.stderr.isatty() else 30.0
-    return optional_import("tqdm", "training.fit").tqdm(
+    return optional_import("tqdm", "training.train").tqdm(
         total=steps,
         initial=start,
         desc="compiling",

@@ -90,7 +90,7 @@ class RunDirectory:
       config: The configuration as JSON values.
       opened_at: When it was opened, on the clock of `time.monotonic`.
       earlier_seconds: Duration of the earlier sessions of the same run.
-      loggers: The loggers of `fit` where it is given none; None for TensorBoard.
+      loggers: The loggers of `train` where it is given none; None for TensorBoard.
     """
 
     path: epath.Path

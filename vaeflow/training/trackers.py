@@ -49,7 +49,7 @@ class LogConfig:
 
     @property
     def loggers(self) -> tuple[OpenLogger, ...]:
-        """The loggers, as `fit` takes them."""
+        """The loggers, as `train` takes them."""
         known = {"tensorboard": TensorBoardLogger, "wandb": WandbLogger, "mlflow": MLflowLogger}
         return tuple(known[name] for name in self.to)
 

@@ -1,4 +1,4 @@
-"""`fit` trains a model on data in memory, `fit_energy` on an unnormalised density."""
+"""`fit` trains a model on data in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +19,6 @@ from vaeflow import losses, training
 from vaeflow._util.arrays import row_keys
 from vaeflow._util.checks import check_count
 from vaeflow.data.batches import stack
-from vaeflow.estimators import importance_diagnostics
 from vaeflow.fitting.arrays import ArrayBatches, IterableBatches, as_contexts, as_examples
 from vaeflow.fitting.ensemble import EnsembleLoss
 from vaeflow.fitting.fitted import Fitted, event_shape_of, takes_images
@@ -141,7 +140,7 @@ def fit(
     initialize = _initializer(model, split, batch_size, ensemble, seed)
     held = split.validation
     evaluate = _evaluation(model, bound_loss, held, weights, split.data) if held else None
-    history = _History()
+    history = History()
     opened = None
     if directory is not None:
         opened = training.open_run_directory(directory, config, experiment="fit")
@@ -172,7 +171,7 @@ def fit(
         "context": split.context_description,
         "standardized": standardized,
         "options": dataclasses.asdict(config),
-        "versions": {name: importlib.metadata.version(name) for name in ("vaeflow", "jax")},
+        "versions": versions(),
     }
     return Fitted(model, found.variables, tuple(records), summary)
 
@@ -300,10 +299,20 @@ def _batches_of(data: Iterable[Any], name: str, shape: tuple[int, ...], images: 
 # Model
 
 
+def as_density(model: Any) -> Any:
+    """The density of a flow; other models are left as they are."""
+    is_flow = all(hasattr(model, name) for name in FLOW_ATTRIBUTES)
+    return FlowModel(model) if is_flow and not isinstance(model, FlowModel) else model
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a model is made with."""
+    return {name: importlib.metadata.version(name) for name in ("vaeflow", "jax")}
+
+
 def _standardized(model: Any, split: _Split, standardize: bool | None) -> tuple[nn.Module, str]:
     """The model of a flow, standardised if asked for, and what was done in words."""
-    if all(hasattr(model, name) for name in FLOW_ATTRIBUTES):
-        model = FlowModel(model)
+    model = as_density(model)
     plain = isinstance(model, FlowModel) and not isinstance(model.flow, Wrapped)
     if standardize is None:
         standardize = plain and split.data == "vector" and split.batches is None
@@ -401,14 +410,14 @@ def _evaluation(
     return measure
 
 
-class _History:
+class History:
     """A logger that keeps its records."""
 
     def __init__(self) -> None:
         self.records: list[dict[str, float]] = []
         self._start = time.monotonic()
 
-    def opened(self, directory: Any, start_step: int) -> _History:
+    def opened(self, directory: Any, start_step: int) -> History:
         """Returns this logger, as training opens it."""
         del directory, start_step
         return self
