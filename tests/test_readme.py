@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 def test_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 9
     names = {}
     for code in blocks:
         exec(compile(code, "README.md", "exec"), names)
@@ -27,7 +27,10 @@ def test_code_runs(tmp_path, monkeypatch):
     assert names["samples"].shape == (100, 2)
     # A uniform density over the square that holds the moons has -4.2 nats.
     assert -3 < names["points_log_prob"].mean() < 0
-    assert names["options"] == {"num_levels": 2, "num_steps": 4, "hidden_features": 32}
+    assert names["draws"].shape == (500, 2)
+    assert names["doubt"].shape == (2000,)
+    assert abs(names["q"].log_normalizer - 1.838) < 0.05  # log 2 pi
+    assert names["again"].model == names["fitted"].model
     assert names["faces"].shape == (16, 24, 24, 1)
     assert 5 < names["aux"].metrics["bits_per_dim"] < 9
     assert 0 < names["bound"].metrics["bits_per_dim"] < 2  # binary images
