@@ -12,7 +12,7 @@ from vaeflow.data.config import DataConfig, open_dataset
 from vaeflow.data.dataset import Dataset, GroundTruth, Source, Table
 from vaeflow.data.folder import read_grey_image
 from vaeflow.data.sprites import Sprites
-from vaeflow.data.tables import TableConfig, open_table
+from vaeflow.data.tables import TableConfig, from_frame, open_table
 from vaeflow.data.unpaired import Pair, PairConfig, open_pair
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Table",
     "TableConfig",
     "epoch_batches",
+    "from_frame",
     "open_dataset",
     "open_pair",
     "open_table",
