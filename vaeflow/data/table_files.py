@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from vaeflow._util.reading import any_error_named, most_decompressed, open_regul
 
 SUFFIXES = (".parquet", ".csv")
 
-_MOST_HEADER = 2**20  # bytes
+_MOST_LINE = 2**20  # bytes
 
 _ROWS_AT_ONCE = 2**16
 
@@ -167,8 +166,8 @@ def _kind(arrow_type: Any) -> str:
 
 def _read_csv(stream: BinaryIO, size: int, wanted: Sequence[str] | None) -> Columns:
     with any_error_named():
-        header = _row(stream.readline(_MOST_HEADER))
-        first = _row(stream.readline(_MOST_HEADER))
+        header = _row(stream.readline(_MOST_LINE))
+        first = _row(stream.readline(_MOST_LINE))
         named = not header or not all(map(_is_number, header))
         names = header if named else [f"column {place}" for place in range(len(header))]
         if named and len(first) != len(names):
@@ -196,19 +195,29 @@ def _read_csv(stream: BinaryIO, size: int, wanted: Sequence[str] | None) -> Colu
 
 def _numbers(stream: BinaryIO, skip: int, places: Sequence[int]) -> Float[np.ndarray, "row column"]:
     stream.seek(0)
-    text = io.TextIOWrapper(stream, "utf-8-sig")
-    try:
-        return np.loadtxt(
-            text,
-            delimiter=",",
-            quotechar='"',
-            comments=None,
-            skiprows=skip,
-            usecols=places,
-            ndmin=2,
-        )
-    finally:
-        text.detach()  # whose end would close the stream
+    return np.loadtxt(
+        _lines(stream),
+        delimiter=",",
+        quotechar='"',
+        comments=None,
+        skiprows=skip,
+        usecols=places,
+        ndmin=2,
+    )
+
+
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    """Yields lines of bounded length: a cell takes many times its bytes while it is parsed."""
+    encoding = "utf-8-sig"
+    while line := stream.readline(_MOST_LINE):
+        _check_length(line)
+        yield line.decode(encoding)
+        encoding = "utf-8"
+
+
+def _check_length(line: bytes) -> None:
+    if len(line) == _MOST_LINE:
+        raise ValueError(f"lines must have fewer than {_MOST_LINE} bytes")
 
 
 def _row(line: bytes) -> list[str]:
@@ -217,8 +226,7 @@ def _row(line: bytes) -> list[str]:
     Raises:
       ValueError: It isn't text in UTF-8, or is too long.
     """
-    if len(line) == _MOST_HEADER:
-        raise ValueError(f"its first lines must have fewer than {_MOST_HEADER} bytes")
+    _check_length(line)
     try:
         return next(csv.reader([line.decode("utf-8-sig")], strict=True), [])
     except csv.Error as error:

@@ -179,7 +179,7 @@ def _read_files(name: str, path: str) -> tuple[dict[str, np.ndarray], list[str]]
             others = [f"{key} ({kind})" for key, kind in read.left_out.items()]
             warnings.warn(
                 f"{label}: columns that aren't of real numbers are left out: [{listed(others)}]",
-                stacklevel=3,
+                stacklevel=2,
             )
         tables[split] = check_table(read.values, name=label)
         chosen = wanted = read.names
