@@ -10,6 +10,7 @@ from vaeflow.data.batches import epoch_batches, stack, training_batches
 from vaeflow.data.colored_digits import ColoredDigits, DigitStyles
 from vaeflow.data.config import DataConfig, open_dataset
 from vaeflow.data.dataset import Dataset, GroundTruth, Source, Table
+from vaeflow.data.examples import from_huggingface, from_pytorch
 from vaeflow.data.folder import read_grey_image
 from vaeflow.data.sprites import Sprites
 from vaeflow.data.tables import TableConfig, from_frame, open_table
@@ -29,6 +30,8 @@ __all__ = [
     "TableConfig",
     "epoch_batches",
     "from_frame",
+    "from_huggingface",
+    "from_pytorch",
     "open_dataset",
     "open_pair",
     "open_table",
