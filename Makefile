@@ -55,7 +55,7 @@ $(VENV)/.created:
 	exit 1
 
 $(VENV)/.experiments: EXTRAS := experiments
-$(VENV)/.test: EXTRAS := continuous,experiments,loggers,test
+$(VENV)/.test: EXTRAS := continuous,datasets,experiments,loggers,tables,test
 $(VENV)/.docs: EXTRAS := experiments,docs
 $(VENV)/.bench: EXTRAS := experiments,bench
 $(VENV)/.experiments $(VENV)/.test $(VENV)/.docs $(VENV)/.bench: $(VENV)/.created $(PROJECT)

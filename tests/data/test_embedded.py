@@ -159,7 +159,10 @@ def test_too_few_to_carve_and_empty_splits():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "cifar"}, "source must be one of embedded:faces, .*tfds:NAME, got 'cifar'"),
+        (
+            {"source": "cifar"},
+            "source must be one of embedded:faces, .*tfds:NAME, hf:PATH, got 'cifar'",
+        ),
         ({"source": "embedded:cats"}, "source must be .*, got 'embedded:cats'"),
         ({"source": "folder:"}, "source must be .*, got 'folder:'"),
         ({"source": ""}, "source must be .*, got ''"),
@@ -171,7 +174,7 @@ def test_too_few_to_carve_and_empty_splits():
         ({"crop": "celeba"}, "crop must be 'center' for embedded:faces, got 'celeba'"),
         (
             {"crop": "left"},
-            "crop must be 'center' for embedded:faces, got 'left': .* for folder: and tfds:",
+            "crop must be 'center' for embedded:faces, got 'left': .* for folder:, tfds: and hf:",
         ),
         (
             {"source": "folder:x", "crop": "wide"},

@@ -187,7 +187,7 @@ def test_files_that_are_no_archives_raise(tmp_path, content):
 
 @pytest.mark.parametrize("source", ["nuclei", "npz:", "embedded:faces", "folder:x", ""])
 def test_unknown_sources_raise(source):
-    message = f"source must be one of embedded:nuclei, npz:PATH, got '{source}'"
+    message = f"source must be one of embedded:nuclei, npz:PATH, table:PATH, got '{source}'"
     with pytest.raises(ValueError, match=message):
         data.open_table(data.TableConfig(source))
 

@@ -10,9 +10,10 @@ from vaeflow.data.batches import epoch_batches, stack, training_batches
 from vaeflow.data.colored_digits import ColoredDigits, DigitStyles
 from vaeflow.data.config import DataConfig, open_dataset
 from vaeflow.data.dataset import Dataset, GroundTruth, Source, Table
+from vaeflow.data.examples import from_huggingface, from_pytorch
 from vaeflow.data.folder import read_grey_image
 from vaeflow.data.sprites import Sprites
-from vaeflow.data.tables import TableConfig, open_table
+from vaeflow.data.tables import TableConfig, from_frame, open_table
 from vaeflow.data.unpaired import Pair, PairConfig, open_pair
 
 __all__ = [
@@ -28,6 +29,9 @@ __all__ = [
     "Table",
     "TableConfig",
     "epoch_batches",
+    "from_frame",
+    "from_huggingface",
+    "from_pytorch",
     "open_dataset",
     "open_pair",
     "open_table",

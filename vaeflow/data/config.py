@@ -6,7 +6,7 @@ import dataclasses
 from typing import get_args
 
 from vaeflow._util.messages import shown
-from vaeflow.data import colored_digits, embedded, files, folder, sprites, tfds
+from vaeflow.data import colored_digits, embedded, files, folder, huggingface, sprites, tfds
 from vaeflow.data.dataset import Dataset
 from vaeflow.data.images import Crop
 
@@ -20,6 +20,7 @@ SOURCES = (
     "idx:PATH",
     "folder:PATH",
     "tfds:NAME",
+    "hf:PATH",
 )
 
 
@@ -31,14 +32,15 @@ class DataConfig:
     """One of embedded:faces, embedded:face-edges, embedded:digits, embedded:drawings,
     embedded:sprites, npz:PATH (arrays image and label, or train_image, test_image and so on),
     idx:PATH (a folder of the four files that MNIST is published as), folder:PATH (image files at
-    any depth) and tfds:NAME (prepared by TensorFlow Datasets as array_record)."""
+    any depth), tfds:NAME (prepared by TensorFlow Datasets as array_record) and hf:PATH (a folder
+    of Hugging Face datasets, saved by save_to_disk or of Parquet files as the hub has them)."""
 
     image_size: int | None = None
-    """Height and width in pixels that images are brought to, for folder:, tfds: and
+    """Height and width in pixels that images are brought to, for folder:, tfds:, hf: and
     embedded:sprites. The others are never resampled, for that changes bits/dim."""
 
     crop: Crop = "center"
-    """Cropping before resizing, for folder: and tfds:. center: the largest centred square.
+    """Cropping before resizing, for folder:, tfds: and hf:. center: the largest centred square.
     celeba: the 148x148 pixels of an aligned CelebA image that published bits/dim are about. left
     and right: the largest centred square of that half, where files hold two images side by side."""
 
@@ -70,6 +72,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     ``idx:PATH``            MNIST's four files, or others like them (`vaeflow.data.files.open_idx`)
     ``folder:PATH``         image files (`vaeflow.data.folder.open_folder`)
     ``tfds:NAME``           TensorFlow Datasets (`vaeflow.data.tfds.open_prepared`)
+    ``hf:PATH``             Hugging Face datasets (`vaeflow.data.huggingface.open_saved`)
     ======================= =====================================================================
 
     Raises:
@@ -78,10 +81,10 @@ def open_dataset(config: DataConfig) -> Dataset:
     kind, _, rest = config.source.partition(":")
     if config.image_size is not None and config.image_size < 1:
         raise ValueError(f"image_size must be None or at least 1, got {config.image_size}")
-    if config.crop != "center" and kind not in ("folder", "tfds"):
+    if config.crop != "center" and kind not in ("folder", "tfds", "hf"):
         raise ValueError(
             f"crop must be 'center' for {shown(config.source)}, got {config.crop!r}: others are for"
-            " folder: and tfds:"
+            " folder:, tfds: and hf:"
         )
     if config.data_dir is not None and not takes_data_dir(config.source):
         raise ValueError(
@@ -116,12 +119,14 @@ def open_dataset(config: DataConfig) -> Dataset:
         return folder.open_folder(name, rest, fold, config.image_size, config.crop)
     if kind == "tfds" and rest:
         return tfds.open_prepared(name, rest, fold, config.image_size, config.crop, config.data_dir)
+    if kind == "hf" and rest:
+        return huggingface.open_saved(name, rest, fold, config.image_size, config.crop)
     raise ValueError(f"source must be one of {', '.join(SOURCES)}, got '{shown(name)}'")
 
 
 def takes_image_size(source: str) -> bool:
     """Returns whether images of `source` can be resized."""
-    return source.startswith(("folder:", "tfds:")) or source == "embedded:sprites"
+    return source.startswith(("folder:", "tfds:", "hf:")) or source == "embedded:sprites"
 
 
 def takes_data_dir(source: str) -> bool:

@@ -8,8 +8,8 @@ import os
 import pathlib
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -45,10 +45,16 @@ def read_image(file: pathlib.Path) -> UInt8[np.ndarray, "height width channel"]:
     Raises:
       ValueError: The file can't be read as an image; the message is the reason alone.
     """
+    with _reasons(), open_regular(file) as (stream, size):
+        return decode_image(stream, size)
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
     from PIL import UnidentifiedImageError
 
     try:
-        return _decode(file)
+        yield
     except UnidentifiedImageError as error:  # whose message is the file's path
         raise ValueError("no image of a known format") from error
     except Exception as error:  # decoders raise any type on malformed files
@@ -61,15 +67,20 @@ _ONE_AT_A_TIME = threading.Lock()
 """Held while a large image is decoded, of which one may take several times its size."""
 
 
-def _decode(file: pathlib.Path) -> UInt8[np.ndarray, "height width channel"]:
+def decode_image(stream: BinaryIO, size: int) -> UInt8[np.ndarray, "height width channel"]:
+    """Decodes the content of an image file, of `size` bytes, as `read_image` does.
+
+    Raises:
+      ValueError: It can't be read as an image; the message is the reason alone.
+    """
     from PIL import Image
 
-    with open_regular(file) as (stream, size), Image.open(stream, formats=_FORMATS) as image:
+    with _reasons(), Image.open(stream, formats=_FORMATS) as image:
         needed = _bytes_per_pixel(image) * image.width * image.height
         if needed > most_decompressed(size):
             raise ValueError(f"{image.width}x{image.height} pixels in {size} bytes: too many")
         with _ONE_AT_A_TIME if needed > _LARGE else contextlib.nullcontext():
-            return _convert(image)
+            return upright_pixels(image)
 
 
 def _bytes_per_pixel(image: Image.Image) -> int:
@@ -78,7 +89,8 @@ def _bytes_per_pixel(image: Image.Image) -> int:
     return 1 if image.mode in ("1", "L") and not image.has_transparency_data else 4
 
 
-def _convert(image: Image.Image) -> UInt8[np.ndarray, "height width channel"]:
+def upright_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width channel"]:
+    """Returns the pixels of an image of Pillow, as `read_image` does."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)

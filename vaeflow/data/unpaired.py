@@ -32,7 +32,7 @@ class PairConfig:
 
     a: str = "embedded:digits"
     """Source of the first domain: embedded:faces, face-edges, digits, drawings or sprites,
-    npz:PATH, idx:PATH, folder:PATH or tfds:NAME, as `vaeflow.data.open_dataset` lists them."""
+    npz:PATH, idx:PATH, folder:PATH, tfds:NAME or hf:PATH; see `vaeflow.data.open_dataset`."""
 
     b: str = "embedded:drawings"
     """Source of the second domain, one of the same."""
