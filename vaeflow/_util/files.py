@@ -93,13 +93,16 @@ def missing_package(name: str, package: str, extra: str = "experiments") -> Valu
     return ValueError(f"{name}: needs the package {package}; pip install 'vaeflow[{extra}]'")
 
 
-def optional_import(module: str, user: str, package: str | None = None) -> ModuleType:
-    """Imports a module of a package that the extra `experiments` brings.
+def optional_import(
+    module: str, user: str, package: str | None = None, extra: str = "experiments"
+) -> ModuleType:
+    """Imports a module of a package that an extra brings.
 
     Args:
       module: The module.
       user: What needs it, for the error.
       package: The package as it is installed; None if its name is that of the module.
+      extra: The extra of vaeflow that brings it.
 
     Raises:
       ValueError: The package isn't installed.
@@ -107,7 +110,7 @@ def optional_import(module: str, user: str, package: str | None = None) -> Modul
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise missing_package(user, package or module) from error
+        raise missing_package(user, package or module, extra) from error
 
 
 def package_file(name: str, package: str, module: str, file: str) -> pathlib.Path:
