@@ -10,9 +10,9 @@ class OnePass:
     """A bijector that computes the value and the log-determinant at once, and keeps the second.
 
     NumPyro and TFP ask for y = f(x), then for log|det df/dx| at that x and y. Each would be a pass
-    through the flow of its own, and the second perhaps in the slow direction. The log-determinant of
-    the last value is kept until it is asked for. It is found by the identity of the arrays, so that
-    the result is the same as without, but for rounding.
+    through the flow of its own, and the second perhaps in the slow direction. The log-determinant
+    of the last value is kept until it is asked for. It is found by the identity of the arrays, so
+    that the result is the same as without, but for rounding.
     """
 
     def __init__(self, bijector: distrax.Bijector):

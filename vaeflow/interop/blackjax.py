@@ -82,7 +82,7 @@ class Pullback:
     def value_and_gradient(
         self, variables: PyTree, noise: Float[Array, " *noise"], context: Array | None = None
     ) -> Evaluation:
-        """Computes the value, its gradient with respect to the noise, and the position in data space.
+        """Computes the value, its gradient with respect to the noise, and the position in data.
 
         All come from one pass through the flow and back, which is all that a sampler with a loop of
         its own needs at a point. Arguments as in a call.

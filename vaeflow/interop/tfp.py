@@ -49,7 +49,7 @@ def as_bijector(bijector: distrax.Bijector) -> tfb.Bijector:
         raise ValueError(
             f"bijector must be one of distrax or vaeflow, got a {type(bijector).__name__}"
         )
-    leaves, structure = jax.tree.flatten(bijector)
+    leaves, structure = _leaves(bijector)
     return _Bijector(leaves, structure)
 
 
@@ -71,7 +71,7 @@ def as_distribution(distribution: distrax.Distribution) -> tfd.Distribution:
         raise ValueError(
             f"distribution must be one of distrax or vaeflow, got a {type(distribution).__name__}"
         )
-    leaves, structure = jax.tree.flatten(distribution)
+    leaves, structure = _leaves(distribution)
     return _Distribution(
         leaves,
         structure,
@@ -226,6 +226,12 @@ class _Distribution(tfd.AutoCompositeTensorDistribution):
     def _default_event_space_bijector(self) -> tfb.Bijector | None:
         bounds = support(self._distribution)
         return None if bounds is None else _onto(bounds)
+
+
+def _leaves(tree: Any) -> tuple[list[Array], Any]:
+    leaves, structure = jax.tree.flatten(tree)
+    # TFP takes arrays of NumPy for constants.
+    return [jnp.asarray(leaf) for leaf in leaves], structure
 
 
 def _onto(bounds: Bounds) -> tfb.Bijector:
