@@ -153,6 +153,9 @@ def test_an_unknown_support_must_be_given(bijector):
     given = as_distribution(transformed, support=constraints.real_vector)
     assert given.support == constraints.real_vector
     assert jax.jit(lambda each: each)(given).support == constraints.real_vector
+    # One that is given comes before that of the class.
+    normal = as_distribution(distrax.Normal(0.0, 1.0), support=constraints.positive)
+    assert normal.support == constraints.positive
 
 
 def test_a_distribution_and_a_transform_are_pytrees_that_compile_once():

@@ -47,6 +47,9 @@ def test_a_bijector_works_in_distributions_and_compositions_of_tfp():
     np.testing.assert_allclose(inverted.forward(linear.forward(VALUES)), VALUES, atol=1e-5)
     log_det = inverted.forward_log_det_jacobian(VALUES, 1)
     np.testing.assert_allclose(log_det, np.full(5, -np.log(0.6)), rtol=1e-5)
+    both = linear.forward_log_det_jacobian(VALUES, 1), linear.inverse_log_det_jacobian(VALUES, 1)
+    np.testing.assert_allclose(both[0], np.full(5, np.log(0.6)), rtol=1e-5)
+    np.testing.assert_allclose(both[1], np.full(5, -np.log(0.6)), rtol=1e-5)
     # Of another point, it isn't the one that was kept.
     exp = as_bijector(bijectors.Exp())
     exp.forward(VALUES)

@@ -142,14 +142,14 @@ class _Distribution(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Samples ``[*sample, *batch, *event]``."""
-        return self.distribution.sample(seed=_typed(key), sample_shape=tuple(sample_shape))
+        return self.distribution.sample(seed=key, sample_shape=tuple(sample_shape))
 
     def sample_with_intermediates(
         self, key: Array, sample_shape: tuple[int, ...] = ()
     ) -> tuple[Array, list[Array]]:
         """Samples, with the log-densities of the samples."""
         value, log_prob = self.distribution.sample_and_log_prob(
-            seed=_typed(key), sample_shape=tuple(sample_shape)
+            seed=key, sample_shape=tuple(sample_shape)
         )
         return value, [log_prob]
 
@@ -317,15 +317,6 @@ class FlowGuide(autoguide.AutoContinuous):
         """The distribution of the noise: a standard normal."""
         return dist.Normal(jnp.zeros(self.latent_dim), 1).to_event(1)
 
-    def get_transform(self, params: dict[str, Any]) -> dist.transforms.Transform:
-        """The transform from noise to unconstrained latents.
-
-        Args:
-          params: Values of the guide's param sites, such as the ``params`` of a result of SVI.
-        """
-        # Not in a ComposeTransform, which would repeat the pass for the log-determinant.
-        return numpyro.handlers.substitute(self._get_posterior, params)().transforms[0]
-
 
 def _constraint(bounds: Bounds, event_ndims: int) -> Constraint:
     lower, upper = bounds
@@ -375,8 +366,3 @@ _OTHERS: tuple[tuple[Any, Callable[[Any], Constraint]], ...] = (
 
 def _shape(method: Callable[[Array], Array], shape: tuple[int, ...]) -> tuple[int, ...]:
     return jax.eval_shape(method, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
-
-
-def _typed(key: Array) -> Array:
-    """A typed key, where NumPyro may hand over raw bits."""
-    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
