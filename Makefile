@@ -55,9 +55,9 @@ $(VENV)/.created:
 	exit 1
 
 $(VENV)/.experiments: EXTRAS := experiments
-$(VENV)/.test: EXTRAS := continuous,datasets,experiments,loggers,tables,test
-$(VENV)/.docs: EXTRAS := experiments,docs
-$(VENV)/.bench: EXTRAS := experiments,bench
+$(VENV)/.test: EXTRAS := continuous,datasets,experiments,interop,loggers,tables,test
+$(VENV)/.docs: EXTRAS := experiments,interop,docs
+$(VENV)/.bench: EXTRAS := experiments,interop,bench
 $(VENV)/.experiments $(VENV)/.test $(VENV)/.docs $(VENV)/.bench: $(VENV)/.created $(PROJECT)
 	@echo "installing vaeflow[$(EXTRAS)] into $(VENV)"
 	@$(INSTALL) --editable '.[$(EXTRAS)]'
