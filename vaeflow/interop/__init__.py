@@ -1,7 +1,7 @@
-"""Sockets for other libraries of JAX: one module a neighbour, imported when it is first used.
+"""Sockets for other libraries: one module a neighbour, imported when it is first used.
 
-`numpyro`, `blackjax` and `arviz` need the packages of the extra ``vaeflow[interop]``, and raise a
-`ValueError` that names it where one is missing; `tfp` needs nothing more than vaeflow.
+`numpyro`, `blackjax`, `arviz` and `sklearn` need the packages of the extra ``vaeflow[interop]``,
+and raise a `ValueError` that names it where one is missing; `tfp` needs nothing more than vaeflow.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaeflow.interop import arviz, blackjax, numpyro, tfp
+    from vaeflow.interop import arviz, blackjax, numpyro, sklearn, tfp
 
-__all__ = ["arviz", "blackjax", "numpyro", "tfp"]
+__all__ = ["arviz", "blackjax", "numpyro", "sklearn", "tfp"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,9 +18,7 @@ from vaeflow.typing import Flow
 
 __all__ = ["FlowDensity"]
 
-_base = optional_import(
-    "sklearn.base", "vaeflow.interop.sklearn", "scikit-learn", extra="interop"
-)
+_base = optional_import("sklearn.base", "vaeflow.interop.sklearn", "scikit-learn", extra="interop")
 _validation = optional_import(
     "sklearn.utils.validation", "vaeflow.interop.sklearn", "scikit-learn", extra="interop"
 )
