@@ -142,12 +142,17 @@ def test_an_interval_moves_with_an_affine_map():
     [
         Linear(MEAN, FACTOR),  # any class of others
         bijectors.Logit(0, 2),  # of a normal
+        bijectors.FactorOut(
+            bijectors.Chain([bijectors.Reshape((1, 1, 1), (1,)), bijectors.Exp(3)]), (1, 1, 2), 1
+        ),
         bijectors.Chain([bijectors.Reverse(), bijectors.Sigmoid(0, 1), bijectors.Sigmoid(0, 1)]),
     ],
     ids=lambda bijector: bijector.name,
 )
 def test_an_unknown_support_must_be_given(bijector):
-    transformed = vf.distributions.Transformed(NORMAL, bijector)
+    shape = (1, 1, 2) if isinstance(bijector, bijectors.FactorOut) else (2,)
+    base = vf.distributions.standard_normal(shape)
+    transformed = vf.distributions.Transformed(base, bijector)
     with pytest.raises(ValueError, match="support must be given for Transformed"):
         as_distribution(transformed)
     given = as_distribution(transformed, support=constraints.real_vector)

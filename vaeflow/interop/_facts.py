@@ -160,8 +160,11 @@ def _inside(bijector: distrax.Bijector) -> distrax.Bijector:
 
 
 def _maps_reals(bijector: distrax.Bijector) -> bool:
-    ours = type(bijector).__module__.startswith(bijectors.__name__ + ".")
-    return ours or type(bijector) in _ONTO_REALS
+    if not type(bijector).__module__.startswith(bijectors.__name__ + "."):
+        return type(bijector) in _ONTO_REALS
+    # One around another, such as FactorOut, has the range of the other.
+    inside = getattr(bijector, "bijector", None)
+    return inside is None or image(inside) == REAL
 
 
 def _affine(bijector: bijectors.ElementwiseAffine, domain: Bounds, inverse: bool) -> Bounds:
