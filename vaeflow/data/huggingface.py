@@ -108,7 +108,7 @@ def _saved_table(folder: pathlib.Path) -> Any:
         raise ValueError("state.json must name the files of the data")
     tables = []
     for name in names:
-        with open_regular(folder / name):  # refuses what isn't a regular file
+        with open_regular(folder / name):  # an error unless it is a regular file
             pass
         with any_error_named():
             tables.append(arrow.ipc.open_stream(arrow.memory_map(str(folder / name))).read_all())

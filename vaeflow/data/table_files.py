@@ -174,7 +174,7 @@ def _read_csv(stream: BinaryIO, size: int, wanted: Sequence[str] | None) -> Colu
             raise ValueError(f"its first row has {len(first)} cells for {len(names)} columns")
         check_names(names)
         sample = first if named else header
-        # An empty cell is a missing number, which is refused below, or an empty text.
+        # An empty cell is a missing number, which is an error below, or an empty text.
         kinds = {
             name: "" if _is_number(cell) or not cell else "text"
             for name, cell in zip(names, sample, strict=True)

@@ -30,7 +30,7 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
     Raises:
       ValueError: If it isn't one of numbers, or holds masked ones.
     """
-    if hasattr(value, "detach"):  # tensors that need gradients refuse to be arrays
+    if hasattr(value, "detach"):  # tensors that need gradients can't be arrays
         value = value.detach()
     if np.ma.isMaskedArray(value) and np.ma.is_masked(value):
         raise ValueError(f"{name} must not have masked entries: fill them, or leave out their rows")

@@ -252,7 +252,7 @@ class FlowGuide(autoguide.AutoContinuous):
     are the noise, for NUTS. Each gradient there is one pass through the flow.
 
     Other collections of the flow's variables, such as permutations, are constants, which follow
-    from the flow and the seed: a guide made with both alike can take the parameters of another.
+    from the flow and the seed: a guide made with the same can take the parameters of another.
 
     Source of sampling in the noise: Hoffman et al. 2019, "NeuTra-lizing bad geometry in Hamiltonian
     Monte Carlo using neural transport".

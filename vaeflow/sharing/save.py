@@ -137,11 +137,11 @@ _MOST_TENSORS = 20_000
 
 
 class SavedModel(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
       model: The model, None where the file has none.
-      config: The configuration, or what else was written beside the model, as JSON values.
+      config: The configuration, or other JSON values that were written with the model.
       variables: Nested dicts of JAX arrays on the default device.
     """
 
@@ -188,7 +188,7 @@ def save(
 def write_saved(
     path: str | os.PathLike[str], saved: SavedModel, classes: Iterable[Any] = ()
 ) -> None:
-    """Writes a file of a model with a configuration beside it; arguments and errors as `save`."""
+    """Writes a file of both a model and JSON values; arguments and errors as `save`."""
     arrays, empty = flatten(saved.variables)
     for pointer, array in arrays.items():
         if array.dtype.newbyteorder("=") not in _DTYPES.values():

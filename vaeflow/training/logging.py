@@ -164,7 +164,7 @@ class MetricLog:
     Args:
       directory: The run's directory; None for no `metrics.jsonl`, but `loggers` alone.
       start_step: The step that this session goes on from.
-      loggers: The loggers beside `metrics.jsonl`; None for those of the directory.
+      loggers: The loggers besides `metrics.jsonl`; None for those of the directory.
 
     Raises:
       OSError: If the files of the run can't be written.

@@ -110,7 +110,7 @@ def train(
       figures: Called as `figures(step, variables)` at step 1, at powers of two and at the end, on
         the first host alone. `evaluate` and `figures` have `variables` on one device and may not
         keep them: the next step reuses their buffers.
-      loggers: Where metrics go beside `metrics.jsonl`, on the first host. Each is called as
+      loggers: Where metrics go as well as to `metrics.jsonl`, on the first host. Each is called as
         `logger(directory, start_step)`, with the step that this session goes on from, and returns
         a `vaeflow.typing.Logger`: `TensorBoardLogger`, `WandbLogger` and `MLflowLogger`, a
         `functools.partial` of these with options, or a function of your own. One that fails later
@@ -286,13 +286,11 @@ class Loop:
         self.state.train = train.replace(finite=finite)
         self.save(int(train.step))
         shown = ", ".join(f"{name} is {value}" for name, value in bad.items())
-        kept = ""
+        message = f"step {step}: {shown}; training stopped"
         if self.checkpoints is not None:
-            kept = (
-                f", and the state after step {step - 1}, the last good one, is kept in "
-                f"{self.checkpoints.path}"
-            )
-        raise NonFiniteError(f"step {step}: {shown}; training stopped{kept}")
+            message += f", and the state after step {step - 1}, the last good one, is kept in "
+            message += str(self.checkpoints.path)
+        raise NonFiniteError(message)
 
     def pause(self, step: int, last: dict[str, float]) -> None:
         """Evaluates, plots and saves where this is due; `last` has the metrics of the step."""

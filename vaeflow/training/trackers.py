@@ -33,7 +33,7 @@ class LogConfig:
     """Where the metrics of a run go."""
 
     to: tuple[LoggerName, ...] = ("tensorboard",)
-    """Any of tensorboard, wandb and mlflow, or none, beside metrics.jsonl, which is always written.
+    """Any of tensorboard, wandb and mlflow, or none; metrics.jsonl is always written.
     Weights & Biases and MLflow are set up as usual: by their logins, and by WANDB_MODE,
     WANDB_PROJECT or MLFLOW_TRACKING_URI."""
 
