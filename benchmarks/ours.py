@@ -102,7 +102,10 @@ class Ours:
             update = training.make_update(self.model, loss, self.optimizer)
             return lambda state, images: update(state, {"image": images}, jax.random.key(0)[None])
         return {
-            "gradient": jax.grad(self._loss),
+            # Permutations and signs are integers, which have no gradient.
+            "gradient": lambda variables, images: jax.grad(
+                lambda params: self._loss({**variables, "params": params}, images)
+            )(variables["params"]),
             "log_prob": lambda variables, images: self.model.apply(
                 variables, images, method="log_prob"
             ),

@@ -111,10 +111,10 @@ def _start(
     if not 0 <= options.image < len(test):
         raise CommandError(f"--image {options.image}: the test images are 0 to {len(test) - 1}")
     batch = test.gather(np.array([options.image]))
-    context = None if classes is None else batch["label"]
+    given = {} if classes is None else {"context": batch["label"]}
     key, image = jax.random.key(0), batch["image"]
-    z = model.apply(opened.variables, image, key, context=context, method="encode")[0]
-    label = None if context is None else int(context[0])
+    z = model.apply(opened.variables, image, key, method="encode", **given)[0]
+    label = None if classes is None else int(batch["label"][0])
     return State(z, label), [image], ["original", "decoded"]
 
 

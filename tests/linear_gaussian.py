@@ -34,7 +34,7 @@ class Observed(nn.Module):
         return values
 
 
-def model(posterior=None, prior_model=None) -> models.VAE:
+def model(posterior=None, prior_model=None, num_classes=None) -> models.VAE:
     """x = z W + b + noise e, for standard normal z and e."""
     return models.VAE(
         encoders.Encoder(
@@ -46,6 +46,7 @@ def model(posterior=None, prior_model=None) -> models.VAE:
         ),
         Observed(),
         prior_model,
+        num_classes,
     )
 
 

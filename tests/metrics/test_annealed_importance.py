@@ -86,7 +86,8 @@ def test_step_sizes_follow_the_scale_of_a_labelled_prior():
     model = exact.model(
         encoders.DiagonalGaussianPosterior(exact.LATENTS),
         bases.LabelledGaussianBase((exact.LATENTS,), num_classes=2),
-    ).clone(num_classes=2)
+        num_classes=2,
+    )
     mean, scale = np.array([[0.0, 5.0], [-3.0, 1.0]]), np.array([3.0, 0.1])
     shift = np.random.RandomState(1).normal(size=(2, exact.SIZE))
     decoder = exact.decoder_variables()

@@ -43,7 +43,8 @@ def test_exported_functions_are_the_models(levels, classes, tmp_path):
     bound, codes, images = jax.device_get(directly(variables))
     # A row depends on itself alone, so batches of all sizes hold the same rows.
     rows = slice(1, 4)
-    given = [label[rows] for label in labels]
+    all_labels = () if labels is None else (labels,)
+    given = [label[rows] for label in all_labels]
     for name, maps in zip(encoders, codes, strict=True):
         np.testing.assert_array_equal(loaded[name](IMAGES[rows], numbers[rows]), maps[rows])
     got = loaded["bound"](IMAGES[rows], numbers[rows], *given)
@@ -52,8 +53,8 @@ def test_exported_functions_are_the_models(levels, classes, tmp_path):
     assert np.mean(shown != images[rows]) < 0.02
     # A row's sample depends on its own key alone.
     temperature = np.float32(0.8)
-    drawn = np.asarray(loaded["sample"](numbers, temperature, *labels))
-    alone = loaded["sample"](numbers[3:4], temperature, *(label[3:4] for label in labels))
+    drawn = np.asarray(loaded["sample"](numbers, temperature, *all_labels))
+    alone = loaded["sample"](numbers[3:4], temperature, *(label[3:4] for label in all_labels))
     assert drawn.shape == IMAGES.shape
     assert drawn.dtype == jnp.uint8
     assert np.mean(drawn[3] != np.asarray(alone)[0]) < 0.02

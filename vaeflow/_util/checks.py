@@ -342,7 +342,8 @@ def check_rows(context_batch: tuple[int, ...], batch: tuple[int, ...], name: str
       ValueError: If its batch axes don't broadcast to those of the examples.
     """
     try:
-        fits = np.broadcast_shapes(context_batch, batch) == tuple(batch)
+        # JAX's, as sizes may be symbols of an exported function.
+        fits = jnp.broadcast_shapes(context_batch, batch) == tuple(batch)
     except ValueError:
         fits = False
     if not fits:

@@ -82,8 +82,8 @@ def _kl_of_same_bijector(p: Transformed, q: Transformed, *args: Any, **kwargs: A
     del args, kwargs
     if p.bijector is not q.bijector and not p.bijector.same_as(q.bijector):
         raise NotImplementedError(
-            "the KL divergence of transformed distributions has a closed form only where both have "
-            f"the same bijector; got {p.bijector.name} and {q.bijector.name} of other arrays"
+            "Transformed: the KL divergence has a closed form only where both have the same "
+            f"bijector; got {p.bijector.name} and {q.bijector.name} of other arrays"
         )
     return p.distribution.kl_divergence(q.distribution)
 
