@@ -6,10 +6,14 @@ PYTHON ?=
 PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CONSTRAINT := --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINT)
 PROJECT := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: run test test-slow lint format docs bench clean
+# The interpreters that `make test-wheel` tries, each if it is there.
+WHEEL_PYTHONS ?= python3.11 python3.12 python3.13 python3.14
+
+.PHONY: run test test-slow test-newest test-wheel lint format docs bench clean
 
 run: $(VENV)/.experiments
 	$(BIN)/python -m experiments.glow_celeba $(ARGS)
@@ -21,6 +25,26 @@ test: $(VENV)/.test lint
 # The tests that take minutes: before a release.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
+
+# The newest of everything, without constraints, in an environment of its own.
+test-newest:
+	rm -rf .venv-newest
+	$(MAKE) test VENV=.venv-newest CONSTRAINT='--upgrade --upgrade-strategy eager' \
+	  PYTHON='$(or $(PYTHON),python3.14 python3.13 python3.12)'
+
+# The source distribution and the wheel, and what the wheel does alone in a clean environment.
+test-wheel: $(VENV)/.test
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	@for candidate in $(WHEEL_PYTHONS); do \
+	  if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	    "$$candidate" -m venv --clear .venv-wheel && \
+	    .venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl && \
+	    .venv-wheel/bin/python -I tests/packaging/smoke.py || exit 1; \
+	  else \
+	    echo "no $$candidate here"; \
+	  fi; \
+	done
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -37,7 +61,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.glow $(ARGS)
 
 clean:
-	rm -rf $(VENV) docs/_build docs/api build *.egg-info
+	rm -rf $(VENV) .venv-newest .venv-wheel docs/_build docs/api build dist *.egg-info
 
 # An interpreter counts if it runs, is new enough and can make virtual environments:
 # a launcher that is on the path may still have nothing behind it.
