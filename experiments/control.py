@@ -88,7 +88,8 @@ def plot(options: argparse.Namespace) -> None:
     states = [start, *rows]
     labels = None if start.label is None else jnp.array([state.label for state in states])
     z = jnp.stack([state.z for state in states])
-    decoded = np.asarray(model.apply(opened.variables, z, context=labels, method="decode"))
+    given = {} if labels is None else {"context": labels}
+    decoded = np.asarray(model.apply(opened.variables, z, method="decode", **given))
     columns = np.concatenate([*images, decoded])[None]
     plotting.save_figure(options.out, plotting.image_table(columns, side, [*captions, *headings]))
 
