@@ -973,6 +973,24 @@ MUTANTS = [
         "tests/training/test_run_directory.py -k lines_after",
     ),
     Mutant(
+        "training/repeated-steps-are-sent-again",
+        "        if step > self._last:\n            self._run.log",
+        "        if True:\n            self._run.log",
+        "tests/training/test_trackers.py -k wandb_has_each_step",
+    ),
+    Mutant(
+        "training/failed-loggers-stay",
+        "                self._others.remove(logger)\n",
+        "",
+        "tests/training/test_logging.py -k left_out",
+    ),
+    Mutant(
+        "training/all-hosts-log",
+        "MetricLog(directory, start, loggers)) if is_first() else None",
+        "MetricLog(directory, start, loggers))",
+        "tests/training/test_logging.py -k other_hosts",
+    ),
+    Mutant(
         "training/domains-share-an-order",
         "np.random.SeedSequence(self.seed).generate_state(2)",
         "[self.seed] * 2",
