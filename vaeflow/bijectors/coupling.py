@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -59,7 +61,7 @@ class SigmoidLogScale:
     def __call__(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Computes the logarithm of the factor from a network's raw output."""
         log_scale = jnp.log(self.floor + (1 - self.floor) * jax.nn.sigmoid(raw + 2))
-        return -_bend(-log_scale, -self.lower)
+        return _bend(log_scale, self.lower, math.inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,7 @@ class BoundedLogScale:
     It is t = 8 tanh(raw / 8), near raw itself around zero, up to three quarters of each bound; from
     there on it bends, with two continuous derivatives, towards the bound b:
 
-        s = 3 b / 4 + (b / 4) tanh((t - 3 b / 4) / (b / 4)).
+        s = 3 b / 4 + (b / 4) u / sqrt(1 + u^2), u = (t - 3 b / 4) / (b / 4).
 
     By default factors are between exp(-2) = 0.14 and exp(6) = 403: a density concentrates where a
     map towards noise expands, and may do so by much, while strong contractions, and long tails of
@@ -100,19 +102,46 @@ class BoundedLogScale:
 
     def __call__(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Computes the logarithm of the factor from a network's raw output."""
-        log_scale = LARGEST_LOG_SCALE * jnp.tanh(raw / LARGEST_LOG_SCALE)
-        return -_bend(-_bend(log_scale, self.upper), -self.lower)
+        if math.isinf(self.lower) and math.isinf(self.upper):
+            return LARGEST_LOG_SCALE * jnp.tanh(raw / LARGEST_LOG_SCALE)
+        return _bounded(raw, self.lower, self.upper)
 
 
-def _bend(values: Array, upper: float) -> Array:
-    """Bounds from above: the identity up to three quarters of the bound."""
-    width = upper / 4
-    start = 3 * width
-    # Log scales are below this one; beyond it there may be an infinite bound.
-    if start >= LARGEST_LOG_SCALE:
-        return values
-    beyond = jnp.maximum(values - start, 0)
-    return jnp.minimum(values, start) + width * jnp.tanh(beyond / width)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _bounded(raw: Array, lower: float, upper: float) -> Array:
+    return _bend(LARGEST_LOG_SCALE * jnp.tanh(raw / LARGEST_LOG_SCALE), lower, upper)
+
+
+@_bounded.defjvp
+def _(lower: float, upper: float, primals: tuple[Array], tangents: tuple[Array]):
+    # Backpropagation keeps the slope alone, and no intermediate value.
+    ratio = jnp.tanh(primals[0] / LARGEST_LOG_SCALE)
+    log_scale = LARGEST_LOG_SCALE * ratio
+    *_, beyond = _beyond(log_scale, lower, upper)
+    slope = (1 - ratio**2) * (1 + beyond**2) ** -1.5
+    return _bend(log_scale, lower, upper), slope * tangents[0]
+
+
+def _bend(values: Array, lower: float, upper: float) -> Array:
+    """Bounds on both sides: the identity up to three quarters of each bound."""
+    sign, start, width, beyond = _beyond(values, lower, upper)
+    bent = sign * (start + width * beyond * jax.lax.rsqrt(1 + beyond**2))
+    return jnp.where(beyond > 0, bent, values)
+
+
+def _beyond(values: Array, lower: float, upper: float) -> tuple[Array, Array, Array, Array]:
+    """Sign, start and width of the bend on a value's side, and how many widths it is beyond."""
+
+    def parts(bound: float) -> tuple[float, float]:
+        # Log scales are below the largest one; beyond it there may be an infinite bound.
+        bound = min(bound, 2 * LARGEST_LOG_SCALE)
+        return 3 * bound / 4, bound / 4
+
+    positive = values > 0
+    above, below = parts(upper), parts(-lower)
+    start, width = (jnp.where(positive, *each) for each in zip(above, below, strict=True))
+    sign = jnp.where(positive, 1.0, -1.0)
+    return sign, start, width, jnp.maximum(sign * values - start, 0) / width
 
 
 @dataclasses.dataclass(frozen=True)
