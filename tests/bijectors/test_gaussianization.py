@@ -60,6 +60,26 @@ def test_values_and_slopes_equal_the_formula():
     np.testing.assert_allclose(log_det, np.log(slope), atol=5e-6)
 
 
+def test_derivatives_at_the_median_are_those_beside_it():
+    """Both tails are equal there; by symmetry the log-determinant has no slope."""
+    centres = np.array([-1.0, 1.0], np.float32)
+    symmetric = bijectors.MixtureGaussianization(np.zeros(2), centres, np.zeros(2), 0)
+
+    @jax.jit
+    def derivatives(x):
+        (y, log_det), both = jax.jvp(symmetric.forward_and_log_det, (x,), (jnp.ones_like(x),))
+        back = jax.vmap(jax.grad(symmetric.inverse))(y)
+        of_log_det = jax.vmap(jax.grad(symmetric.inverse_log_det_jacobian))(y)
+        return jnp.exp(log_det), both, back, of_log_det
+
+    slope, (dy, dlog_det), back, of_log_det = derivatives(np.array([-1e-3, 0, 1e-3], np.float32))
+    np.testing.assert_allclose(dy, slope, rtol=1e-5)
+    np.testing.assert_allclose(back, 1 / slope, rtol=1e-5)
+    np.testing.assert_allclose(slope, slope[1], rtol=1e-4)
+    np.testing.assert_allclose(dlog_det[1], 0, atol=1e-5)
+    np.testing.assert_allclose(of_log_det[1], 0, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_tails_have_the_slope_of_the_widest_kernel():
     x = np.array([-1e6, -1e3, 1e3, 1e6, 1e18], np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests import makers
 from vaeflow import flows
 
 SHAPE = (8, 8, 3)
@@ -165,3 +166,66 @@ def test_any_depth_with_context_and_its_cotangent(steps):
     assert norm(plain[1]) > 1e-3
     assert distance(reversible[0], plain[0]) < 1e-4
     assert distance(reversible[1], plain[1]) < 1e-4
+
+
+def stack_and_point(**options):
+    """A sum of sines of a stack's outputs, and its arguments: the stack and an input."""
+
+    def value(bijector, x):
+        return sum(jnp.sum(jnp.sin(part)) for part in bijector.forward_and_log_det(x))
+
+    return value, makers.scan(**options)(jax.random.key(3)), makers.numbers(jax.random.key(4), 4)
+
+
+FORWARD = {
+    "jvp": lambda f, x: jax.jvp(f, (x,), (x,)),
+    "jvp of compiled": lambda f, x: jax.jvp(jax.jit(f), (x,), (x,)),
+    "jacfwd": lambda f, x: jax.jacfwd(f)(x),
+    "in a scan": lambda f, x: jax.jvp(
+        lambda x: jax.lax.scan(lambda x, _: (x * f(x), None), x, length=2)[0], (x,), (x,)
+    ),
+    "gradient of jvp": lambda f, x: jax.grad(lambda x: jax.jvp(f, (x,), (x,))[1])(x),
+    "linearize": lambda f, x: jax.linearize(f, x)[1](x),
+}
+
+
+REFUSED = '^Scan: backward="reversible" has no forward-mode derivatives'
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", FORWARD)
+def test_forward_mode_raises(name, compiled):
+    value, bijector, x = stack_and_point(backward="reversible")
+    differentiate = functools.partial(FORWARD[name], functools.partial(value, bijector))
+    with pytest.raises(TypeError, match=REFUSED):
+        (jax.jit(differentiate) if compiled else differentiate)(x)
+
+
+def test_forward_mode_by_parameters_raises():
+    value, bijector, x = stack_and_point(backward="reversible")
+    change = jax.tree.map(jnp.ones_like, bijector)
+    with pytest.raises(TypeError, match=REFUSED):
+        jax.jit(lambda b: jax.jvp(lambda b: value(b, x), (b,), (change,)))(bijector)
+
+
+@pytest.mark.slow
+def test_derivatives_of_gradients_and_of_batches_equal_plain_ones():
+    def derivatives(x):
+        for options in ({}, {"backward": "reversible", "segment": 2}):
+            value, bijector, _ = stack_and_point(**options)
+            of_x = functools.partial(value, bijector)
+            mapped = jax.vmap(jax.jit(of_x))
+            yield (
+                jax.hessian(of_x)(x),
+                jax.jvp(jax.grad(lambda b, v=value: v(b, x)), (bijector,), (bijector,))[1],
+                jax.grad(lambda x, f=of_x: jnp.sum(jax.grad(f)(x) ** 2))(x),
+                jax.grad(lambda x, f=mapped: jnp.sum(f(jnp.stack([x, 2 * x]))))(x),
+                jax.vmap(jax.grad(of_x))(jnp.stack([x, 2 * x])),
+            )
+
+    plain, reversible = (
+        jax.tree.leaves(each)
+        for each in jax.jit(lambda x: list(derivatives(x)))(stack_and_point()[2])
+    )
+    for found, expected in zip(reversible, plain, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)

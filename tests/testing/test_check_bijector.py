@@ -226,6 +226,25 @@ class BackwardOnly(Sound):
         return super().forward_and_log_det(backward_only(x))
 
 
+@jax.custom_jvp
+def _curved(x: Array) -> Array:
+    return x
+
+
+@_curved.defjvp
+def _curved_jvp(primals, tangents):
+    (x,), (change,) = primals, tangents
+    return x, change * (1.0 + x - jax.lax.stop_gradient(x))
+
+
+@caught_by("differentiation")
+class WrongSecondDerivative(Sound):
+    """A derivative with the right value and a wrong derivative."""
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        return super().forward_and_log_det(_curved(x))
+
+
 @caught_by("parameter gradients")
 class UnusedLeaf(Sound):
     """A leaf that nothing depends on."""

@@ -169,3 +169,44 @@ _primitive.def_abstract_eval(_abstract)
 mlir.register_lowering(_primitive, mlir.lower_fun(_leaves, multiple_results=True))
 ad.primitive_jvps[_primitive] = _jvp
 batching.primitive_batchers[_primitive] = _batched
+
+
+def backward_only(x: Array, message: str) -> Array:
+    """Returns x, whose derivatives raise a TypeError in forward mode.
+
+    For arguments of a `jax.custom_vjp`, whose own error speaks of JAX's parts, and comes only where
+    a compiled function is lowered. Forward mode over a gradient passes, as it does there.
+
+    Args:
+      x: Values.
+      message: Text of the error.
+    """
+    return _backward_only.bind(x, message=message)
+
+
+def _backward_only_jvp(primals, tangents, *, message):
+    change = tangents[0]
+    if not isinstance(change, ad.Zero):
+        change = _backward_only_change.bind(change, message=message)
+    return primals[0], change
+
+
+def _raise_forward_mode(*_: Any, message: str, **__: Any) -> Any:
+    raise TypeError(message)
+
+
+_backward_only = Primitive("backward_only")
+_backward_only.def_impl(lambda x, *, message: x)
+_backward_only.def_abstract_eval(lambda x, *, message: x)
+mlir.register_lowering(_backward_only, mlir.lower_fun(lambda x, *, message: x, False))
+ad.primitive_jvps[_backward_only] = _backward_only_jvp
+batching.defvectorized(_backward_only)
+
+# Its change can be staged and transposed, but neither computed nor lowered.
+_backward_only_change = Primitive("backward_only_change")
+_backward_only_change.def_impl(_raise_forward_mode)
+_backward_only_change.def_abstract_eval(lambda change, *, message: change)
+mlir.register_lowering(_backward_only_change, _raise_forward_mode)
+ad.primitive_jvps[_backward_only_change] = _raise_forward_mode
+ad.primitive_transposes[_backward_only_change] = lambda cotangent, _, *, message: [cotangent]
+batching.primitive_batchers[_backward_only_change] = _raise_forward_mode

@@ -34,7 +34,6 @@ class MaskedAutoregressive(Bijector):
     after another, in as many steps as there are dimensions, but each step evaluates only the units
     whose inputs have just become known, so that all steps together do the work of one pass. Its
     gradient is computed likewise, from the last dimension to the first, and by one backward pass.
-    It has no forward-mode derivatives.
 
     Shapes: ``[*batch, dimension]`` both ways.
 

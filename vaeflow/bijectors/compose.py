@@ -249,7 +249,8 @@ class Scan(Bijector):
       their hidden layers, which is faster on CPUs than writing and reading them.
     * "reversible" stores the input of every `segment` steps and recovers those between by inverting
       one step after another; a segment that isn't recovered to a relative error of 1e-5 is
-      recomputed from its start. It has no forward-mode derivatives.
+      recomputed from its start. It has no forward-mode derivatives, but those of its gradient
+      (`jax.hessian`).
 
     Shapes: every leaf of `variables` is ``[K, ...]``; leaves of `context` are shared by all steps.
 
@@ -306,17 +307,9 @@ class Scan(Bijector):
             variables = self.variables
             if inverse:
                 variables = jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), variables)
-            try:
-                return reversible_scan(
-                    step, self.segment, self.unroll, self.event_ndims_in, variables, self.context, x
-                )
-            except TypeError as error:
-                if "forward-mode" not in str(error):
-                    raise
-                raise TypeError(
-                    'Scan: backward="reversible" has no forward-mode derivatives (jvp, jacfwd, '
-                    'hessian); "plain" and "remat" have'
-                ) from error
+            return reversible_scan(
+                step, self.segment, self.unroll, self.event_ndims_in, variables, self.context, x
+            )
 
         def body(carry, variables):
             x, log_det = carry

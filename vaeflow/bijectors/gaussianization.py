@@ -141,8 +141,10 @@ def _smaller_tail(kernels: tuple[Array, Array, Array], x: Array) -> tuple[Array,
     z = (x[..., None] - centres) * jnp.exp(-log_scales)
     above = jax.nn.logsumexp(log_weights + log_tail(z), axis=-1)
     below = jax.nn.logsumexp(log_weights + log_tail(-z), axis=-1)
-    side = jnp.where(above < below, 1.0, -1.0).astype(z.dtype)
-    return side, side[..., None] * z, jnp.minimum(above, below)
+    is_above = above < below
+    side = jnp.where(is_above, 1.0, -1.0).astype(z.dtype)
+    # At the median both are equal: a minimum would have the mean of their derivatives, zero.
+    return side, side[..., None] * z, jnp.where(is_above, above, below)
 
 
 def _gaussianized(kernels: tuple[Array, Array, Array], x: Array) -> Array:

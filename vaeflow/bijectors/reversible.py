@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vaeflow._util.derivatives import backward_only
 from vaeflow.bijectors.base import Bijector
 
 PyTree = Any
@@ -30,7 +31,12 @@ RECOVERY_TOLERANCE = 1e-5
 """Largest accepted error of a recovered state, relative to 1 + its largest absolute value."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+NO_FORWARD_MODE = (
+    'Scan: backward="reversible" has no forward-mode derivatives (jvp, jacfwd); '
+    '"plain" and "remat" have'
+)
+
+
 def reversible_scan(
     step: Callable[[PyTree, PyTree], Bijector],
     segment: int,
@@ -57,7 +63,23 @@ def reversible_scan(
 
     Returns:
       The output of the last step, and the sum of the log-determinants.
+
+    Raises:
+      TypeError: If it is differentiated in forward mode, unless that is over a gradient.
     """
+    variables, context, x = jax.tree.map(
+        lambda leaf: (
+            backward_only(leaf, NO_FORWARD_MODE)
+            if jnp.issubdtype(leaf.dtype, jnp.inexact)
+            else leaf
+        ),
+        (variables, context, x),
+    )
+    return _reversible_scan(step, segment, unroll, event_ndims, variables, context, x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _reversible_scan(step, segment, unroll, event_ndims, variables, context, x):
     return _forward(step, segment, unroll, event_ndims, variables, context, x)[0]
 
 
@@ -114,7 +136,7 @@ def _backward(step, segment, unroll, event_ndims, residuals, cotangents):
     return as_cotangent(variables, dvariables), as_cotangent(context, dcontext), dx
 
 
-reversible_scan.defvjp(_forward, _backward)
+_reversible_scan.defvjp(_forward, _backward)
 
 
 def _segment_by_inversion(
