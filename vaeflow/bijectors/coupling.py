@@ -60,8 +60,24 @@ class SigmoidLogScale:
 
     def __call__(self, raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Computes the logarithm of the factor from a network's raw output."""
-        log_scale = jnp.log(self.floor + (1 - self.floor) * jax.nn.sigmoid(raw + 2))
-        return _bend(log_scale, self.lower, math.inf)
+        if math.isinf(self.lower):
+            return jnp.log(self.floor + (1 - self.floor) * jax.nn.sigmoid(raw + 2))
+        return _bounded_sigmoid(raw, self.floor, self.lower)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _bounded_sigmoid(raw: Array, floor: float, lower: float) -> Array:
+    log_scale = jnp.log(floor + (1 - floor) * jax.nn.sigmoid(raw + 2))
+    return _bend(log_scale, lower, math.inf)
+
+
+@_bounded_sigmoid.defjvp
+def _(floor: float, lower: float, primals: tuple[Array], tangents: tuple[Array]):
+    share = jax.nn.sigmoid(primals[0] + 2)
+    factor = floor + (1 - floor) * share
+    log_scale = jnp.log(factor)
+    slope = (1 - floor) * share * (1 - share) / factor * _slope_of_bend(log_scale, lower, math.inf)
+    return _bend(log_scale, lower, math.inf), slope * tangents[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +87,7 @@ class BoundedLogScale:
     It is t = 8 tanh(raw / 8), near raw itself around zero, up to three quarters of each bound; from
     there on it bends, with two continuous derivatives, towards the bound b:
 
-        s = 3 b / 4 + (b / 4) u / sqrt(1 + u^2), u = (t - 3 b / 4) / (b / 4).
+        s = t - u^3 / (u^2 + u w + w^2), u = t - 3 b / 4, w = b / 4.
 
     By default factors are between exp(-2) = 0.14 and exp(6) = 403: a density concentrates where a
     map towards noise expands, and may do so by much, while strong contractions, and long tails of
@@ -117,31 +133,27 @@ def _(lower: float, upper: float, primals: tuple[Array], tangents: tuple[Array])
     # Backpropagation keeps the slope alone, and no intermediate value.
     ratio = jnp.tanh(primals[0] / LARGEST_LOG_SCALE)
     log_scale = LARGEST_LOG_SCALE * ratio
-    *_, beyond = _beyond(log_scale, lower, upper)
-    slope = (1 - ratio**2) * (1 + beyond**2) ** -1.5
+    slope = (1 - ratio**2) * _slope_of_bend(log_scale, lower, upper)
     return _bend(log_scale, lower, upper), slope * tangents[0]
 
 
 def _bend(values: Array, lower: float, upper: float) -> Array:
     """Bounds on both sides: the identity up to three quarters of each bound."""
-    sign, start, width, beyond = _beyond(values, lower, upper)
-    bent = sign * (start + width * beyond * jax.lax.rsqrt(1 + beyond**2))
-    return jnp.where(beyond > 0, bent, values)
+    for sign, bound in ((1, upper), (-1, -lower)):
+        if 3 * bound / 4 < LARGEST_LOG_SCALE:  # which no log scale exceeds
+            u, w = jnp.maximum(sign * values - 3 * bound / 4, 0), bound / 4
+            values -= sign * u * (u * u) / (u * (u + w) + w * w)
+    return values
 
 
-def _beyond(values: Array, lower: float, upper: float) -> tuple[Array, Array, Array, Array]:
-    """Sign, start and width of the bend on a value's side, and how many widths it is beyond."""
-
-    def parts(bound: float) -> tuple[float, float]:
-        # Log scales are below the largest one; beyond it there may be an infinite bound.
-        bound = min(bound, 2 * LARGEST_LOG_SCALE)
-        return 3 * bound / 4, bound / 4
-
-    positive = values > 0
-    above, below = parts(upper), parts(-lower)
-    start, width = (jnp.where(positive, *each) for each in zip(above, below, strict=True))
-    sign = jnp.where(positive, 1.0, -1.0)
-    return sign, start, width, jnp.maximum(sign * values - start, 0) / width
+def _slope_of_bend(values: Array, lower: float, upper: float) -> Array:
+    slope = jnp.ones_like(values)
+    for sign, bound in ((1, upper), (-1, -lower)):
+        if 3 * bound / 4 < LARGEST_LOG_SCALE:
+            u, w = jnp.maximum(sign * values - 3 * bound / 4, 0), bound / 4
+            inverse = 1 / (u * (u + w) + w * w)
+            slope -= (u * inverse) ** 2 * (u * (u + 2 * w) + 3 * w * w)
+    return slope
 
 
 @dataclasses.dataclass(frozen=True)
