@@ -66,6 +66,17 @@ def check_flow() -> None:
         np.testing.assert_array_equal(before, after)
 
 
+def check_fit() -> None:
+    """Arrays are fitted in one call, and the model comes back from its file."""
+    points = np.random.default_rng(0).normal(size=(300, 2)).cumsum(axis=1)
+    fitted = vf.fit(vf.flows.NeuralSplineFlow((2,), num_steps=2), points, steps=60)
+    with tempfile.TemporaryDirectory() as folder:
+        fitted.save(pathlib.Path(folder) / "flow.safetensors")
+        again = vf.load_fitted(pathlib.Path(folder) / "flow.safetensors")
+    np.testing.assert_array_equal(again.log_prob(points), fitted.log_prob(points))
+    assert again.sample(5).shape == (5, 2)
+
+
 def check_vae() -> None:
     """A VAE of images has an evidence lower bound with finite gradients."""
     images = np.arange(4 * 6 * 6 * 1, dtype=np.uint8).reshape(4, 6, 6, 1)
@@ -91,6 +102,7 @@ def check_vae() -> None:
 if __name__ == "__main__":
     check_installed()
     check_flow()
+    check_fit()
     check_vae()
     versions = {name: importlib.metadata.version(name) for name in ("vaeflow", "jax", "flax")}
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())

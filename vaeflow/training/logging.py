@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from vaeflow._util.files import is_local, optional_import, write_whole
 from vaeflow._util.messages import reason
 from vaeflow.training.hosts import is_first
@@ -276,9 +278,8 @@ class MetricLog:
 
 def say(line: str) -> None:
     """Prints a line on the first host's stderr, above the progress bar."""
-    bars = optional_import("tqdm", "training.train").tqdm
     if is_first():
-        bars.write(line, file=sys.stderr)
+        tqdm.write(line, file=sys.stderr)
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow._util.files import optional_import
 from vaeflow.training import parallel
 from vaeflow.training.batches import BatchSource, groups, prefetch
 from vaeflow.training.checkpoint import Checkpoint, Checkpoints
@@ -436,9 +435,11 @@ def _calls(
 
 
 def _progress_bar(steps: int, start: int) -> tqdm.tqdm:
-    """A bar on the first host's stderr, redrawn seldom where that is a file and not a terminal."""
-    interval = 0.2 if sys.stderr.isatty() else 30.0
-    return optional_import("tqdm", "training.train").tqdm(
+    """A bar on the first host: on stderr, redrawn seldom where that is a file, or in a notebook."""
+    from tqdm.auto import tqdm  # which looks for a notebook when it is imported
+
+    interval = 0.2 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30.0
+    return tqdm(
         total=steps,
         initial=start,
         desc="compiling",
