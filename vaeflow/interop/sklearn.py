@@ -58,7 +58,7 @@ class FlowDensity(_base.DensityMixin, _base.BaseEstimator):
         *,
         steps: int | None = None,
         batch_size: int = 256,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         validation: float = 0.1,
         patience: int = 10,
         ensemble: int = 1,
