@@ -1,8 +1,7 @@
 """The training loop: runs compiled steps, and logs, evaluates, saves and resumes.
 
-`train` compiles the step and restores the last checkpoint, and `Loop` makes the steps. Everything
-that decides how a run goes on is in a checkpointed `LoopState`. Without a directory all is kept in
-memory.
+`train` compiles the step and restores the last checkpoint, if the run has a directory, and `Loop`
+makes the steps. All that decides how a run goes on is in a checkpointed `LoopState`.
 """
 
 from __future__ import annotations
