@@ -117,7 +117,8 @@ def test_plates_expand_and_broadcast_batch_axes():
             ]
         ),
     ],
-    ids=str,
+    # Their texts hold addresses, which differ from one process to another.
+    ids=lambda value: type(value).__name__,
 )
 def test_supports_follow_from_classes(distribution, expected):
     wrapped = as_distribution(distribution)
