@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import density_2d, flows, glow, input, plane, scaling, vae, vq
+from benchmarks import density_2d, fit, flows, glow, input, plane, scaling, vae, vq
 from benchmarks.size import Size
 from benchmarks.vq_size import VqStepSize
 
@@ -77,6 +77,16 @@ def test_flows(capsys):
         assert [row[0] for row in likelihood[1:]] == ["ours"]
         assert -3.2 < float(likelihood[1][3]) < -2
         assert likelihood[1][1] != likelihood[1][2]
+
+
+@pytest.mark.slow
+def test_fit(capsys):
+    fit.main(fit.Config(data=("moons",), libraries=("ours",), seeds=1))
+    ((head, row),) = tables(capsys.readouterr().out)
+    assert head[0] == "side"
+    assert row[0] == "ours"
+    # Standardised, two moons have about -1.7 nats, a standard normal -2.8.
+    assert -2.0 < float(row[3]) < -1.5
 
 
 @pytest.mark.slow

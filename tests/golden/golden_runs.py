@@ -197,7 +197,7 @@ def restored(run: Run, root: pathlib.Path) -> checkpoint.Checkpoint:
 
     def restore_latest(self: Any, abstract: PyTree) -> Any:
         found, complaints = restore(self, abstract)
-        if self._path.parent != (root / "run" / run.folder).resolve():
+        if self.path.parent != (root / "run" / run.folder).resolve():
             return found, complaints
         assert not complaints
         assert found is not None
