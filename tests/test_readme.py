@@ -18,6 +18,8 @@ def test_code_runs(tmp_path, monkeypatch):
     names = {}
     for code in blocks:
         exec(compile(code, "README.md", "exec"), names)
+        if "load_fitted" in code:
+            assert names["again"].model == names["fitted"].model
         if "two_moons" in code:
             names["points_log_prob"] = names["density"].log_prob(names["points"])
         if "GaussianMixture" in code:
@@ -30,7 +32,6 @@ def test_code_runs(tmp_path, monkeypatch):
     assert names["draws"].shape == (500, 2)
     assert names["doubt"].shape == (2000,)
     assert abs(names["q"].log_normalizer - 1.838) < 0.05  # log 2 pi
-    assert names["again"].model == names["fitted"].model
     assert names["faces"].shape == (16, 24, 24, 1)
     assert 5 < names["aux"].metrics["bits_per_dim"] < 9
     assert 0 < names["bound"].metrics["bits_per_dim"] < 2  # binary images
