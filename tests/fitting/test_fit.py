@@ -194,8 +194,14 @@ def test_conditional_densities_follow_their_contexts():
     np.testing.assert_allclose(samples.mean((0, 2)), np.sin(at[:, 0] / 50.0), atol=0.3)
     assert posterior.sample(7, context=at[0]).shape == (7, 1)
     each = posterior.log_prob(data[:3], context=context[:3])
-    one = posterior.log_prob(data[:1], context=context[0])
-    np.testing.assert_allclose(each[:1], one, rtol=1e-5)
+    for same in (context[0], context[0, 0]):
+        one = posterior.log_prob(data[:1], context=same)
+        np.testing.assert_allclose(each[:1], one, rtol=1e-5)
+    flat = posterior.log_prob(data[:3], context=context[:3, 0])
+    np.testing.assert_array_equal(flat, each)
+    assert posterior.sample(7, context=150).shape == (7, 1)
+    with pytest.raises(ValueError, match="context must have a row for each of the 3 examples"):
+        posterior.log_prob(data[:3], context=context[:2])
     with pytest.raises(ValueError, match="context"):
         posterior.log_prob(data[:3])
     with pytest.raises(ValueError, match=r"context must have shape \[\*batch, 1\]"):
@@ -211,6 +217,8 @@ def test_labels_are_contexts_of_flows_with_classes():
     assert density.summary["validation_examples"] == 0
     means = density.sample(100, context=np.array([0, 1])).mean(0)
     assert (means[1] - means[0] > 5.0).all()
+    log_prob = density.log_prob(data[:4], context=np.int64(0))
+    np.testing.assert_allclose(log_prob[::2], density.log_prob(data[:4], context=label[:4])[::2])
 
 
 @pytest.mark.slow
@@ -303,3 +311,14 @@ def test_tiny_data_and_single_columns_are_fitted():
     assert tiny.log_prob(rows(3)[:, 0]).shape == (3,)
     assert tiny.log_prob(np.zeros((0, 1))).shape == (0,)
     assert tiny.sample(0).shape == (0, 1)
+
+
+@pytest.mark.slow
+def test_one_context_of_as_many_dimensions_as_there_are_examples_is_one_for_all():
+    generator = np.random.default_rng(0)
+    context = generator.normal(size=(200, 2))
+    data = context + 0.1 * generator.normal(size=(200, 2))
+    posterior = vf.fit(small_flow(), data, context=context, **QUIET)
+    shared = posterior.log_prob(data[:2], context=context[0])
+    each = posterior.log_prob(data[:2], context=context[[0, 0]])
+    np.testing.assert_allclose(shared, each, rtol=1e-5)

@@ -169,6 +169,7 @@ def fit(
         "examples": count or 0,
         "validation_examples": split.validation_count,
         "context": split.context_description,
+        "context_shape": split.context_shape,
         "standardized": standardized,
         "options": dataclasses.asdict(config),
         "versions": versions(),
@@ -218,14 +219,19 @@ class _Split:
         return len(self.validation[self.data]) if self.validation else 0
 
     @property
+    def context_shape(self) -> list[int] | None:
+        """Shape of one context, None for none."""
+        if self.context is None:
+            return None
+        first = self.batches.first if self.batches else self.training
+        return list(first[self.context].shape[1:])
+
+    @property
     def context_description(self) -> str:
         """The contexts in words, empty for none."""
         if self.context is None:
             return ""
-        if self.context == "label":
-            return "labels"
-        first = self.batches.first if self.batches else self.training
-        return f"contexts of shape {list(first[self.context].shape[1:])}"
+        return "labels" if self.context == "label" else f"contexts of shape {self.context_shape}"
 
 
 def _split(model: Any, data: Any, context: Any, validation: Any, seed: int) -> _Split:

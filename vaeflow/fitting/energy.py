@@ -124,6 +124,7 @@ def fit_energy(
         "examples": 0,
         "validation_examples": 0,
         "context": "",
+        "context_shape": None,
         "standardized": "",
         "options": dataclasses.asdict(config),
         "versions": versions(),

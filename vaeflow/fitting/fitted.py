@@ -102,7 +102,8 @@ class Fitted:
 
         Args:
           data: Examples, ``[example, *event]``, of any library; see `vaeflow.fit`.
-          context: One for each example, or one for all; None where the model has none.
+          context: One for each example, ``[example, *context]``, or one for all, ``[*context]``;
+            None where the model has none.
           seed: Seed of the noise.
 
         Returns:
@@ -126,12 +127,10 @@ class Fitted:
         batch = {"data": rows, "index": np.arange(len(rows), dtype=np.int32)}
         shared = None
         if context is not None:
-            values = as_numpy("context", context)
-            # One condition, in a row of its own or without, is one for all.
-            if len(values) == len(rows) and values.ndim > 0:
-                batch["context"] = as_contexts(values, len(rows))
-            else:
-                shared = self._context(values)
+            shared = self._context(context)
+            if shared.ndim > len(self.summary["context_shape"] or ()):
+                batch["context"] = as_contexts(shared, len(rows))
+                shared = None
         limit = ROWS.get(len(self._event_shape()), 256)
         key = jax.random.key(seed)
         parts = [
@@ -259,10 +258,12 @@ class Fitted:
         return isinstance(self.model, LatentVariableModel)
 
     def _context(self, value: Any) -> jax.Array:
-        array = as_numpy("context", value)
-        labels = getattr(self.model, "needs_labels", getattr(self.model, "num_classes", None))
-        if np.issubdtype(array.dtype, np.integer) and not labels:
+        """A context with the axes of one condition last; numbers are vectors of one dimension."""
+        array, shape = as_numpy("context", value), self.summary["context_shape"]
+        if shape and np.issubdtype(array.dtype, np.integer):
             array = array.astype(np.float32)
+        if shape == [1] and array.ndim < 2 and array.shape != (1,):
+            array = array[..., None]
         return jnp.asarray(array)
 
     def _stacked(self) -> PyTree:
