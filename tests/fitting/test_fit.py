@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas
+import polars
 import pytest
 
 import vaeflow as vf
@@ -104,6 +106,8 @@ class Tensor:
 
 
 ARRAYS = {
+    "pandas": pandas.DataFrame,
+    "Polars": polars.DataFrame,
     "NumPy": np.asarray,
     "JAX": jnp.asarray,
     "lists": lambda x: x.tolist(),
@@ -129,6 +133,12 @@ def test_types_of_numbers_are_kept_or_widened():
 FLOW = small_flow()
 REFUSED = {
     r"data must have shape \[example, 2\], got \(10, 3\)": {"data": np.ones((10, 3))},
+    r"data must hold numbers alone, got the columns name": {
+        "data": pandas.DataFrame({"size": [1.0, 2.0], "name": ["a", "b"]})
+    },
+    r"data must hold numbers alone, got the columns kind": {
+        "data": polars.DataFrame({"size": [1.0, 2.0], "kind": ["a", "b"]})
+    },
     r"data must hold numbers": {"data": np.array([["a", "b"]] * 10)},
     r"data must hold numbers alone, got a list of objects": {"data": [[1.0, None]] * 10},
     r"data must be an array, got a list: .*inhomogeneous": {"data": [[1.0, 2.0], [3.0]]},

@@ -53,12 +53,12 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
 
 
 def _not_numbers(value: Any) -> str:
-    """The columns of a frame that hold something else, or the type of a first entry."""
-    columns = getattr(value, "dtypes", None)
-    if columns is not None and hasattr(value, "columns"):
-        kinds = zip(value.columns, columns, strict=True)
-        others = [str(column) for column, kind in kinds if getattr(kind, "kind", "O") == "O"]
-        return shown(f"the columns {', '.join(others)}", 120)
+    """The columns of a frame that don't hold numbers, or the type of anything else."""
+    if hasattr(value, "columns"):
+        kinds = {str(name): np.asarray(value[name]).dtype.kind for name in value.columns}
+        return shown(
+            f"the columns {', '.join(n for n, kind in kinds.items() if kind in 'OSU')}", 120
+        )
     return f"a {type(value).__name__} of objects"
 
 
