@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -21,12 +20,13 @@ from vaeflow._util.checks import check_count
 from vaeflow.data.batches import stack
 from vaeflow.fitting.arrays import ArrayBatches, IterableBatches, as_contexts, as_examples
 from vaeflow.fitting.ensemble import EnsembleLoss
-from vaeflow.fitting.fitted import Fitted, event_shape_of, takes_images
+from vaeflow.fitting.fitted import Fitted, event_shape_of, rows_at_once, takes_images
 from vaeflow.flows import BoundedFlow, StandardizedFlow
 from vaeflow.flows.wrappers import Wrapped
 from vaeflow.models import FlowModel
 from vaeflow.models.base import LatentVariableModel
 from vaeflow.models.preprocessing import FLOW_ATTRIBUTES
+from vaeflow.training.run_directory import package_versions
 
 PyTree = Any
 Loss = Callable[..., Any]
@@ -36,9 +36,6 @@ METRICS = {losses.negative_log_likelihood: "negative_log_likelihood", losses.elb
 
 INITIAL_ROWS = 32_768
 """Vectors that scales and other data-dependent parameters are taken from."""
-
-EVALUATED_AT_ONCE = {1: 16_384}
-"""Examples that are evaluated at once, by the number of axes of one; 256 of images."""
 
 
 def fit(
@@ -172,7 +169,7 @@ def fit(
         "context_shape": split.context_shape,
         "standardized": standardized,
         "options": dataclasses.asdict(config),
-        "versions": versions(),
+        "versions": package_versions(),
     }
     return Fitted(model, found.variables, tuple(records), summary)
 
@@ -258,9 +255,7 @@ def _split(model: Any, data: Any, context: Any, validation: Any, seed: int) -> _
 
     rows = as_examples("data", data, shape, images)
     given = None if context is None else as_contexts(context, len(rows))
-    entry = None
-    if given is not None:
-        entry = "label" if np.issubdtype(given.dtype, np.integer) else "context"
+    entry = None if given is None else _entry_of(given)
     arrays = {name: rows} | ({entry: given} if entry else {})
     if not isinstance(validation, int | float):
         held_rows, held_context = (
@@ -283,6 +278,11 @@ def _split(model: Any, data: Any, context: Any, validation: Any, seed: int) -> _
     return _Split(own, held, None, name, entry)
 
 
+def _entry_of(context: np.ndarray) -> str:
+    """Name of the entry of contexts in a batch."""
+    return "label" if np.issubdtype(context.dtype, np.integer) else "context"
+
+
 def _batches_of(data: Iterable[Any], name: str, shape: tuple[int, ...], images: bool) -> Any:
     """Yields the batches of an iterable, by entry; again from the start where it ends."""
     number = 0
@@ -294,8 +294,7 @@ def _batches_of(data: Iterable[Any], name: str, shape: tuple[int, ...], images: 
             batch = {name: rows}
             if pair:
                 given = as_contexts(item[1], len(rows), f"contexts of batch {number}")
-                labels = np.issubdtype(given.dtype, np.integer)
-                batch["label" if labels else "context"] = given
+                batch[_entry_of(given)] = given
             yield batch
             number += 1
         if number == start:
@@ -309,11 +308,6 @@ def as_density(model: Any) -> Any:
     """The density of a flow; other models are left as they are."""
     is_flow = all(hasattr(model, name) for name in FLOW_ATTRIBUTES)
     return FlowModel(model) if is_flow and not isinstance(model, FlowModel) else model
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that a model is made with."""
-    return {name: importlib.metadata.version(name) for name in ("vaeflow", "jax")}
 
 
 def _standardized(model: Any, split: _Split, standardize: bool | None) -> tuple[nn.Module, str]:
@@ -385,8 +379,7 @@ def _evaluation(
     They are evaluated in parts of one size, which leaves out less than a row for each part.
     """
     count = len(arrays[name])
-    limit = EVALUATED_AT_ONCE.get(arrays[name].ndim - 1, 256)
-    parts = -(-count // limit)
+    parts = -(-count // rows_at_once(arrays[name].shape[1:]))
     size = count // parts
     stacked = {
         key: jnp.asarray(array[: parts * size].reshape(parts, size, *array.shape[1:]))

@@ -13,9 +13,10 @@ import optax
 from vaeflow import losses, training
 from vaeflow._util.checks import check_count
 from vaeflow.estimators import importance_diagnostics
-from vaeflow.fitting.data import History, as_density, versions
+from vaeflow.fitting.data import History, as_density
 from vaeflow.fitting.fitted import Fitted
 from vaeflow.losses.flow import Energy
+from vaeflow.training.run_directory import package_versions
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -127,7 +128,7 @@ def fit_energy(
         "context_shape": None,
         "standardized": "",
         "options": dataclasses.asdict(config),
-        "versions": versions(),
+        "versions": package_versions(),
     }
     return FittedEnergy(
         model,

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 PyTree = Any
 
-ROWS = {1: 16_384}
-"""Examples that are evaluated at once, by the number of axes of one; 256 of images."""
-
 POSTERIOR_SAMPLES = 100
 """Samples of the posterior of each example by which models with latents are evaluated."""
 
@@ -131,7 +128,7 @@ class Fitted:
             if shared.ndim > len(self.summary["context_shape"] or ()):
                 batch["context"] = as_contexts(shared, len(rows))
                 shared = None
-        limit = ROWS.get(len(self._event_shape()), 256)
+        limit = rows_at_once(self._event_shape())
         key = jax.random.key(seed)
         parts = [
             function(self.model, self._stacked(), part, shared, key)[:, :count]
@@ -320,6 +317,11 @@ def event_shape_of(model: nn.Module) -> tuple[int, ...]:
             "event_shape nor a decoder of an image_shape"
         )
     return tuple(shape)
+
+
+def rows_at_once(event_shape: tuple[int, ...]) -> int:
+    """Number of examples that are evaluated at once: fewer of images than of vectors."""
+    return 16_384 if len(event_shape) == 1 else 256
 
 
 def takes_images(model: nn.Module) -> bool:

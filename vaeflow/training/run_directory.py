@@ -236,7 +236,7 @@ class RunDirectory:
             "seed": self.config.get("train", {}).get("seed"),
             "wall_seconds": round(self.wall_seconds(), 1),
             "device": f"{len(devices)} x {devices[0].device_kind}",
-            "versions": _versions(),
+            "versions": package_versions(),
             "metrics": {name: finite_or_none(value) for name, value in metrics.items()},
             "expected": {name: dict(value) for name, value in (expected or {}).items()},
             "remark": remark,
@@ -409,7 +409,7 @@ def _usable(path: str) -> Iterator[None]:
         raise OSError(f"workdir {shown(path)} can't be used: {error.strerror or error}") from error
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that a run's result depends on."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
