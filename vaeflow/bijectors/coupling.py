@@ -139,21 +139,26 @@ def _(lower: float, upper: float, primals: tuple[Array], tangents: tuple[Array])
 
 def _bend(values: Array, lower: float, upper: float) -> Array:
     """Bounds on both sides: the identity up to three quarters of each bound."""
-    for sign, bound in ((1, upper), (-1, -lower)):
-        if 3 * bound / 4 < LARGEST_LOG_SCALE:  # which no log scale exceeds
-            u, w = jnp.maximum(sign * values - 3 * bound / 4, 0), bound / 4
-            values -= sign * u * (u * u) / (u * (u + w) + w * w)
+    for sign, u, w in _sides(values, lower, upper):
+        values -= sign * u * (u * u) / (u * (u + w) + w * w)
     return values
 
 
 def _slope_of_bend(values: Array, lower: float, upper: float) -> Array:
     slope = jnp.ones_like(values)
-    for sign, bound in ((1, upper), (-1, -lower)):
-        if 3 * bound / 4 < LARGEST_LOG_SCALE:
-            u, w = jnp.maximum(sign * values - 3 * bound / 4, 0), bound / 4
-            inverse = 1 / (u * (u + w) + w * w)
-            slope -= (u * inverse) ** 2 * (u * (u + 2 * w) + 3 * w * w)
+    for _, u, w in _sides(values, lower, upper):
+        inverse = 1 / (u * (u + w) + w * w)
+        slope -= (u * inverse) ** 2 * (u * (u + 2 * w) + 3 * w * w)
     return slope
+
+
+def _sides(values: Array, lower: float, upper: float) -> list[tuple[int, Array, float]]:
+    """For each bound that log scales can reach: its sign, u and w of `BoundedLogScale`."""
+    return [
+        (sign, jnp.maximum(sign * values - 3 * bound / 4, 0), bound / 4)
+        for sign, bound in ((1, upper), (-1, -lower))
+        if 3 * bound / 4 < LARGEST_LOG_SCALE
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
