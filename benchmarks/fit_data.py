@@ -1,8 +1,11 @@
-"""Rows of the comparison of fits, the same on every side."""
+"""The comparison of fits: the rows, and what every side has."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import abc
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -44,3 +47,29 @@ def split(source: str) -> Split:
     return Split(
         *(((part - mean)[:, kept] / deviation[kept]).astype(np.float32) for part in (train, test))
     )
+
+
+class FitSide(abc.ABC):
+    """A side: a library that trains on the rows of a source.
+
+    Args:
+      source: See `split`.
+    """
+
+    def __init__(self, source: str):
+        self.split = split(source)
+
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the rows to train on."""
+        return self.split.train.shape
+
+    def fit(self, seed: int) -> dict[str, float]:
+        """Trains; returns the seconds and the mean log-likelihood of the test rows in nats."""
+        start = time.perf_counter()
+        log_prob = self.train(self.split.train, seed)
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "log_likelihood": float(log_prob(self.split.test).mean())}
+
+    @abc.abstractmethod
+    def train(self, rows: Rows, seed: int) -> Callable[[Rows], Any]:
+        """Trains a flow, and returns the function that computes log-densities of rows in nats."""
