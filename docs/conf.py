@@ -1,10 +1,17 @@
-"""Builds the API reference from the docstrings: a page for each public package or module."""
+"""The site: pages that are executed, and a reference from the docstrings.
+
+Pages in MyST are notebooks kept as text. Each is executed when it or the library has changed, and a
+cell that fails, or writes to its error stream, fails the build.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
+import os
 import pathlib
 import pkgutil
 
@@ -15,18 +22,58 @@ from sphinx.util import logging
 
 import vaeflow
 
+DOCS = pathlib.Path(__file__).parent
+ROOT = DOCS.parent
+
+
+def library_digest() -> str:
+    """Digest of the sources that the pages run: results of another are executed anew."""
+    digest = hashlib.sha256()
+    for package in ("vaeflow", "experiments"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 project = "vaeflow"
 release = importlib.metadata.version("vaeflow")
 extensions = [
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_codeautolink",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
 html_theme = "furo"
 html_title = f"vaeflow {release}"
-exclude_patterns = ["_build"]
+MATHJAX = importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations[0]
+html_static_path = ["_static", os.path.join(MATHJAX, "static")]
+mathjax_path = "mathjax/tex-chtml.js"  # no request leaves the site
+html_css_files = ["vaeflow.css"]
+exclude_patterns = ["_build", "README.md"]
+
+# Pages that are executed.
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(DOCS / "_build" / "executed" / library_digest())
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_output_stderr = "remove-warn"
+nb_merge_streams = True
+nb_number_source_lines = False
+# The kernels inherit these: no bars on pages, one seed of Python's hashes, and the checkout's
+# experiments.
+os.environ |= {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
+
+# Names in code link to the reference, and the reference to the pages whose code uses them.
+codeautolink_concat_default = True
+codeautolink_autodoc_inject = True
+codeautolink_warn_on_default_parse_fail = False
 
 # A name in single backticks links to what it names, if that is on a page.
 default_role = "py:obj"
@@ -43,7 +90,7 @@ napoleon_use_rtype = False
 python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
 
-PAGES = pathlib.Path(__file__).parent / "api"
+PAGES = DOCS / "api"
 
 
 def public_names() -> dict[str, list[str]]:

@@ -304,6 +304,11 @@ def test_batches_of_an_iterable_are_trained_on_as_they_come():
         vf.fit(small_flow(), iter([rows(64), rows(64)]), validation=0, steps=5)
 
 
+def test_a_quiet_fit_writes_nothing(capfd):
+    vf.fit(small_flow(), rows(), patience=1, progress=False, **QUIET)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_directory_makes_it_a_run_that_ends_once(fitted, tmp_path, capsys):
     place = str(tmp_path / "run")
     run = vf.fit(small_flow(), rows(), validation=0.25, directory=place, **QUIET)

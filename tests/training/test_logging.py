@@ -9,8 +9,11 @@ import math
 
 import pytest
 import toy
+import tqdm
+import tqdm.auto
 
 from vaeflow import training
+from vaeflow.training import logging
 from vaeflow.training.logging import MetricLog
 
 CONFIG = training.TrainConfig(
@@ -140,3 +143,18 @@ def test_other_hosts_open_none(tmp_path, monkeypatch):
     fit(tmp_path / "run", recorder(calls), evaluate=None)
     assert calls == []
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_bar_is_shown_where_it_is_wanted(capsys, shown):
+    with logging.progress_bar(5, 2, shown) as bar:
+        bar.update(3)
+    assert ("5/5" in capsys.readouterr().err) == shown
+
+
+@pytest.mark.parametrize(("widgets", "kind"), [(None, tqdm.tqdm), ("here", tqdm.auto.tqdm)])
+def test_notebooks_without_widgets_get_a_bar_of_text(monkeypatch, widgets, kind):
+    """tqdm's own choice of a bar warns there."""
+    monkeypatch.setattr(logging.importlib.util, "find_spec", lambda name: widgets)
+    with logging.progress_bar(5, 0, False) as bar:
+        assert type(bar) is kind

@@ -56,6 +56,7 @@ def fit(
     ensemble: int = 1,
     seed: int = 0,
     directory: str | None = None,
+    progress: bool = True,
 ) -> Fitted:
     """Trains a flow, a `FlowModel` or any model with a loss, on data in memory.
 
@@ -90,6 +91,7 @@ def fit(
       seed: Seed of the split, the parameters, the order and the noise.
       directory: A directory of a run, such as "runs/flow": the same call again resumes it, or
         returns what it has found. Needs ``vaeflow[experiments]``.
+      progress: Whether to show a progress bar.
 
     Returns:
       The trained model, with densities and samples in the units of the data.
@@ -153,6 +155,7 @@ def fit(
         evaluate=evaluate,
         best=f"validation_{metric}" if evaluate else None,
         loggers=[history.opened],
+        progress=progress,
     )
     records = opened.read_metrics() if opened else history.records
     summary = {

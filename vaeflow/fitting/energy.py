@@ -50,6 +50,7 @@ def fit_energy(
     optimizer: optax.GradientTransformation | None = None,
     num_samples: int = 10_000,
     seed: int = 0,
+    progress: bool = True,
 ) -> FittedEnergy:
     """Trains a flow to sample p(x) = exp(-U(x)) / Z, by reverse KL.
 
@@ -66,6 +67,7 @@ def fit_energy(
       optimizer: An Optax transformation in place of Adam with its rate and clipped gradients.
       num_samples: Samples from which the normalizer is estimated.
       seed: Seed of the parameters and the noise.
+      progress: Whether to show a progress bar.
 
     Raises:
       ValueError: If an option is out of range, or the model takes a context or images.
@@ -103,6 +105,7 @@ def fit_energy(
         initialize=lambda: initialize(jax.random.key(seed)),
         weights={"beta": beta},
         loggers=[history.opened],
+        progress=progress,
     )
 
     @jax.jit

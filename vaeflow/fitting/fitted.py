@@ -46,7 +46,7 @@ class Fitted:
       variables: Its variables, those of the best validation; with an ensemble, each array has the
         members along its first axis.
       history: A record for each evaluation: "step", "wall_seconds", and metrics by name, those of
-        the validation as "validation_...".
+        the validation as ``validation_...``.
       summary: What was done, as JSON values.
     """
 
@@ -173,7 +173,7 @@ class Fitted:
         """Plots the loss, or another metric, of training and validation against the step.
 
         Args:
-          metric: Its name in `history`, without "validation_"; None for the one that was minimised.
+          metric: Its name in `history`, without ``validation_``; None for the one that was minimised.
         """
         from vaeflow import plotting
 

@@ -7,6 +7,7 @@ of services.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import socket
 import struct
@@ -280,6 +281,26 @@ def say(line: str) -> None:
     """Prints a line on the first host's stderr, above the progress bar."""
     if is_first():
         tqdm.write(line, file=sys.stderr)
+
+
+def progress_bar(steps: int, start: int, shown: bool) -> tqdm:
+    """Opens a bar on the first host's stderr, redrawn seldom in a file, or in a notebook."""
+    # tqdm.auto looks for a notebook when it is imported, and warns in one that has no widgets.
+    module = importlib.import_module(
+        "tqdm.auto" if importlib.util.find_spec("ipywidgets") else "tqdm"
+    )
+    interval = 0.2 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30.0
+    return module.tqdm(
+        total=steps,
+        initial=start,
+        desc="compiling",
+        unit="step",
+        mininterval=interval,
+        maxinterval=2 * interval,
+        dynamic_ncols=True,
+        # Left out where it is shown: TQDM_DISABLE has its say then.
+        **({} if shown and is_first() else {"disable": True}),
+    )
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +22,7 @@ from vaeflow.training.checkpoint import Checkpoint, Checkpoints
 from vaeflow.training.config import TrainConfig, check_batch_size, make_optimizer
 from vaeflow.training.fingerprint import fingerprint
 from vaeflow.training.hosts import agree, check_same, is_first
-from vaeflow.training.logging import MetricLog, OpenLogger, say
+from vaeflow.training.logging import MetricLog, OpenLogger, progress_bar, say
 from vaeflow.training.parallel import Strategy
 from vaeflow.training.run_directory import RunDirectory, finite_or_none
 from vaeflow.training.schedule import Schedule
@@ -75,6 +74,7 @@ def train(
     best: str | None = None,
     figures: Figures | None = None,
     loggers: Sequence[OpenLogger] | None = None,
+    progress: bool = True,
 ) -> TrainResult:
     """Trains up to `config.steps`, going on from the last checkpoint of `directory` if it has one.
 
@@ -113,6 +113,7 @@ def train(
         a `vaeflow.typing.Logger`: `TensorBoardLogger`, `WandbLogger` and `MLflowLogger`, a
         `functools.partial` of these with options, or a function of your own. One that fails later
         is left out with a warning. None for those of the directory, by default TensorBoard.
+      progress: Whether to show a progress bar, and to say why training ended early.
 
     Returns:
       The trained variables and their evaluation.
@@ -161,7 +162,7 @@ def train(
             )
         else:
             log = stack.enter_context(MetricLog(directory, start, loggers)) if is_first() else None
-            bar = stack.enter_context(_progress_bar(config.steps, start))
+            bar = stack.enter_context(progress_bar(config.steps, start, progress))
             step = make_train_step(
                 model,
                 losses,
@@ -177,13 +178,13 @@ def train(
             calls = stack.enter_context(contextlib.closing(calls))
             loop = Loop(state, schedule, checkpoints, log, bar, evaluate, best, figures)
             loop.run(step, calls, request)
+            if state.train.step < config.steps and not bar.disable:
+                say(
+                    f"training ended early, after step {state.train.step}: {best} is best after "
+                    f"step {state.evaluated_step}"
+                )
 
         last = int(state.train.step)
-        if last < config.steps:
-            say(
-                f"training ended early, after step {last}: {best} is best after step "
-                f"{state.evaluated_step}"
-            )
         return TrainResult(
             variables=parallel.on_one_device(
                 state.best if best else variables_of(state.train, average)
@@ -431,20 +432,3 @@ def _calls(
     plans = groups(batches.plan(start, *shard), sizes, scan_steps)
     for size, plan in prefetch((size, strategy.place(plan, 1)) for size, plan in plans):
         yield size, (examples, plan, np.int32(size))
-
-
-def _progress_bar(steps: int, start: int) -> tqdm.tqdm:
-    """A bar on the first host: on stderr, redrawn seldom where that is a file, or in a notebook."""
-    from tqdm.auto import tqdm  # which looks for a notebook when it is imported
-
-    interval = 0.2 if sys.stderr.isatty() or "ipykernel" in sys.modules else 30.0
-    return tqdm(
-        total=steps,
-        initial=start,
-        desc="compiling",
-        disable=not is_first(),
-        unit="step",
-        mininterval=interval,
-        maxinterval=2 * interval,
-        dynamic_ncols=True,
-    )
