@@ -14,9 +14,16 @@ import inspect
 import os
 import pathlib
 import pkgutil
+import re
 
+from docutils import nodes
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
+from sphinx.transforms import SphinxTransform
 from sphinx.util import inspect as sphinx_inspect
 from sphinx.util import logging
 
@@ -51,6 +58,8 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = f"vaeflow {release}"
+html_show_copyright = False
+html_show_sphinx = False
 MATHJAX = importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations[0]
 html_static_path = ["_static", os.path.join(MATHJAX, "static")]
 mathjax_path = "mathjax/tex-chtml.js"  # no request leaves the site
@@ -63,6 +72,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(DOCS / "_build" / "executed" / library_digest())
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True
 nb_output_stderr = "remove-warn"
 nb_merge_streams = True
 nb_number_source_lines = False
@@ -93,6 +103,43 @@ python_use_unqualified_type_names = True
 PAGES = DOCS / "api"
 
 
+def execute_pages(app: Sphinx) -> None:
+    """Executes the pages that aren't in the cache, on all cores; Sphinx would take them in turn."""
+    cache = get_cache(app.config.nb_execution_cache_path)
+    for path in sorted(DOCS.rglob("*.md")):
+        if "_build" not in path.parts and "\nkernelspec:" in path.read_text()[:500]:
+            cache.add_nb_to_project(str(path), read_data={"name": "myst_nb_md", "type": "plugin"})
+    executor = load_executor("temp-parallel", cache)
+    executor.run_and_cache(timeout=app.config.nb_execution_timeout)
+
+
+class NameLinks(SphinxTransform):
+    """Makes names of the library in code font, such as ``vf.flows.Glow``, links to the reference.
+
+    A name that is on no page is a warning.
+    """
+
+    default_priority = 5
+
+    def apply(self) -> None:
+        """Replaces each such literal by a reference that holds it."""
+        for literal in list(self.document.findall(nodes.literal)):
+            match = re.fullmatch(r"vf((?:\.\w+)+)(?:\(\))?", literal.astext())
+            if match is None or isinstance(literal.parent, addnodes.pending_xref):
+                continue
+            reference = addnodes.pending_xref(
+                literal.rawsource,
+                literal.deepcopy(),
+                refdomain="py",
+                reftype="obj",
+                reftarget="vaeflow" + match[1],
+                refdoc=self.env.docname,
+                refexplicit=True,
+                refwarn=True,
+            )
+            literal.replace_self(reference)
+
+
 def public_names() -> dict[str, list[str]]:
     """Public names by module: vaeflow, its packages and modules, and the modules that they list.
 
@@ -110,6 +157,15 @@ def public_names() -> dict[str, list[str]]:
         if name == "vaeflow" or not set(names) <= set(vaeflow.__all__):
             pages[name] = names
     return pages
+
+
+def canonical_names(app: Sphinx, config: Config) -> None:
+    """Maps names where they are defined to the public ones, which the reference has."""
+    for package, names in public_names().items():
+        for name in names:
+            value = getattr(importlib.import_module(package), name)
+            defined = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+            config.codeautolink_inventory_map.setdefault(defined, f"{package}.{name}")
 
 
 def write_pages(app: Sphinx) -> None:
@@ -167,5 +223,8 @@ def class_signature(
 def setup(app: Sphinx) -> None:
     """Connects these functions to the build."""
     app.connect("autodoc-process-signature", class_signature)
+    app.connect("config-inited", canonical_names)
     app.connect("builder-inited", write_pages)
+    app.connect("builder-inited", execute_pages)
+    app.add_transform(NameLinks)
     app.connect("env-check-consistency", check_pages)
