@@ -32,7 +32,10 @@ test-newest:
 	$(MAKE) test VENV=.venv-newest CONSTRAINT='--upgrade --upgrade-strategy eager' \
 	  PYTHON='$(or $(PYTHON),python3.14 python3.13 python3.12)'
 
-# The source distribution and the wheel, and what the wheel does alone in a clean environment.
+# The source distribution and the wheel; what the wheel does alone in a clean environment, and then
+# with its extras: the tests of fitting, of saved models and of the sockets, away from the checkout.
+WHEEL_EXTRAS := experiments,interop,loggers,tables,datasets,test
+WHEEL_TESTS := $(addprefix tests/,fitting interop sharing data/test_table_files.py)
 test-wheel: $(VENV)/.test
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
@@ -40,7 +43,13 @@ test-wheel: $(VENV)/.test
 	  if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
 	    "$$candidate" -m venv --clear .venv-wheel && \
 	    .venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl && \
-	    .venv-wheel/bin/python -I tests/packaging/smoke.py || exit 1; \
+	    .venv-wheel/bin/python -I tests/packaging/smoke.py && \
+	    .venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check \
+	      --constraint constraints.txt "$$(ls dist/*.whl)[$(WHEEL_EXTRAS)]" && \
+	    rm -rf build/wheel && mkdir -p build/wheel && \
+	    cp -r tests experiments setup.cfg README.md build/wheel && \
+	    (cd build/wheel && ../../.venv-wheel/bin/python -m pytest -n 2 --dist loadfile \
+	      $(WHEEL_TESTS)) || exit 1; \
 	  else \
 	    echo "no $$candidate here"; \
 	  fi; \
@@ -55,7 +64,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -W --keep-going -E -b html docs docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.glow $(ARGS)
