@@ -15,6 +15,7 @@ import os
 import pathlib
 import pkgutil
 import re
+import sys
 
 from docutils import nodes
 from jupyter_cache import get_cache
@@ -62,6 +63,7 @@ html_show_copyright = False
 html_show_sphinx = False
 MATHJAX = importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations[0]
 html_static_path = ["_static", os.path.join(MATHJAX, "static")]
+html_extra_path = ["gallery"]  # figures at their full size, which the page links to
 mathjax_path = "mathjax/tex-chtml.js"  # no request leaves the site
 html_css_files = ["vaeflow.css"]
 exclude_patterns = ["_build", "README.md"]
@@ -99,6 +101,9 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
+
+sys.path += [str(ROOT), str(DOCS)]
+gallery = importlib.import_module("gallery")
 
 PAGES = DOCS / "api"
 
@@ -176,7 +181,14 @@ def write_pages(app: Sphinx) -> None:
         if page.name not in pages:
             page.unlink()
     for name, text in pages.items():
-        (PAGES / name).write_text(text)
+        _write_changed(PAGES / name, text)
+    _write_changed(DOCS / "gallery.md", gallery.page())
+
+
+def _write_changed(path: pathlib.Path, text: str) -> None:
+    """Writes a file unless it holds the text already: Sphinx reads again what is newer."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 def _page(package: str, names: list[str]) -> str:
