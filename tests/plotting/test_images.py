@@ -92,7 +92,7 @@ def test_tables_have_labels_on_both_sides():
 
 def test_labels_too_wide_for_their_columns_are_upright_and_within_the_figure():
     images = random_images(1, 3, 8, 8, 3)
-    for labels, rotation in ((["a", "b", "c"], 0), (["rather long", "", "as long"], 0)):
+    for labels, rotation in ((["a", "b", "c"], 0), (["rather long", "", "quite as long"], 0)):
         figure = plotting.image_table(images, [], labels)
         assert {text.get_rotation() for text in figure.texts} == {rotation}
     boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
