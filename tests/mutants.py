@@ -1224,8 +1224,8 @@ MUTANTS = [
     ),
     Mutant(
         "plotting/numbers-at-ends",
-        "ticks[np.abs(ticks) < 0.9 * bound]",
-        "ticks[np.abs(ticks) <= bound]",
+        "np.floor(0.8 * bound / step)",
+        "np.floor(bound / step)",
         "tests/plotting/test_plane.py -k numbers",
     ),
     Mutant(

@@ -61,12 +61,13 @@ def numbers(axis) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("bound", "expected"), [(4.0, [-2, 0, 2]), (2.5, [-2, 0, 2]), (0.01, [-0.005, 0, 0.005])]
+    ("bound", "number"), [(4.0, 2), (4.5, 2), (6, 4), (2.5, 2), (1.0, 0.5), (0.01, 0.005), (90, 50)]
 )
-def test_numbers_stand_along_the_outer_panels_below_and_to_the_left(bound, expected):
+def test_numbers_stand_along_the_outer_panels_below_and_to_the_left(bound, number):
     panel = plotting.Density(VALUES)
     figure = plotting.plane_table([[panel] * 3] * 2, bound, names=("u", "v"))
     figure.draw_without_rendering()
+    expected = [-number, 0, number]
     for (row, column), axes in np.ndenumerate(np.array(figure.axes).reshape(2, 3)):
         assert axes.get_xlabel() == ("u" if row == 1 else "")
         assert axes.get_ylabel() == ("v" if column == 0 else "")
@@ -117,6 +118,7 @@ WRONG = {
     "ragged": (([[DENSITY], [DENSITY] * 2], 2.0), "lengths [1, 2]"),
     "row labels": (([[DENSITY]], 2.0, ["a", "b"]), "row_labels must name 1 rows, got 2"),
     "column labels": (([[DENSITY]], 2.0, [], ["a", "b"]), "column_labels must name 1 columns"),
+    "bound": (([[DENSITY]], 0.0), "bound must be above 0 and finite, got 0.0"),
     "no square": (([[plotting.Density(np.ones(5))]], 2.0), "square of points, got 5"),
 }
 

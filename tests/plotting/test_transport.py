@@ -86,6 +86,7 @@ WRONG = {
     "none": (([], 4.0, []), "got lengths [], 0 paths, 0 titles"),
     "lengths": (([np.zeros((2, 5, 2)), np.zeros((3, 5, 2))], 4.0, ["a", "b"]), "lengths [2, 3]"),
     "titles": (([np.zeros((2, 5, 2))], 4.0, []), "1 paths, 0 titles"),
+    "bound": (([np.zeros((2, 5, 2))], -4.0, ["a"]), "bound must be above 0 and finite, got -4.0"),
     "between": (([np.zeros((2, 5, 2))], 4.0, ["a"], 0), "1 titles and 0"),
 }
 

@@ -134,7 +134,8 @@ def plane_table(
       style: Colours and sizes of text.
 
     Raises:
-      ValueError: If rows differ in length, there are none, or labels don't fit them.
+      ValueError: If rows differ in length, there are none, labels don't fit them, or `bound` isn't
+        positive.
     """
     rows, columns = len(panels), len(panels[0]) if panels else 0
     if not columns or any(len(row) != columns for row in panels):
@@ -143,6 +144,7 @@ def plane_table(
     for labels, count, name in ((row_labels, rows, "row"), (column_labels, columns, "column")):
         if labels and len(labels) != count:
             raise ValueError(f"{name}_labels must name {count} {name}s, got {len(labels)}")
+    _check_bound(bound)
     captions = [any(panel.caption for panel in row) for row in panels]
     height = (_PANEL + 0.06) * rows + 0.17 * sum(captions) + 0.6
     figure = new_figure(style, _PANEL * columns + 0.9, height)
@@ -178,16 +180,20 @@ def _finite(density: Density) -> np.ndarray:
     return np.where(np.isfinite(values), values, 0.0)
 
 
+def _check_bound(bound: float) -> None:
+    if not 0 < bound < np.inf:
+        raise ValueError(f"bound must be above 0 and finite, got {bound}")
+
+
 def _frame_plane(axes: Axes, bound: float, names: tuple[str, str], style: Style) -> None:
     """Makes axes a panel over [-bound, bound]^2, with numbers along those that have a name."""
-    from matplotlib.ticker import MaxNLocator
-
     axes.set_xlim(-bound, bound)
     axes.set_ylim(-bound, bound)
     axes.set_aspect("equal")
-    ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(-bound, bound)
-    # Numbers at the very ends would run into those of the next panel.
-    ticks = ticks[np.abs(ticks) < 0.9 * bound]
+    # Zero and a round number, far enough from the ends not to run into those of the next panel.
+    round_numbers = 10.0 ** np.floor(np.log10(bound)) * np.array([0.5, 1, 2, 5])
+    step = round_numbers[round_numbers >= 0.3 * bound][0]
+    ticks = step * np.floor(0.8 * bound / step) * np.array([-1, 0, 1])
     axes.set_xticks(ticks)
     axes.set_yticks(ticks)
     axes.tick_params(bottom=bool(names[0]), labelbottom=bool(names[0]))
@@ -330,7 +336,8 @@ def transport_frames(
       style: Colours and sizes of text.
 
     Raises:
-      ValueError: If there is no path, paths differ in their number of steps, or titles don't fit.
+      ValueError: If there is no path, paths differ in their number of steps, titles don't fit, or
+        `bound` isn't positive.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -341,6 +348,7 @@ def transport_frames(
             f"paths must be some of one length, with a title each, and between at least 1, got "
             f"lengths {sorted(lengths)}, {len(paths)} paths, {len(titles)} titles and {between}"
         )
+    _check_bound(bound)
     rows = -(-len(paths) // 3)
     columns = -(-len(paths) // rows)
     size = (_FRAME_PANEL * columns + 0.5, (_FRAME_PANEL + 0.2) * rows + 0.4)
