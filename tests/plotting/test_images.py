@@ -101,6 +101,9 @@ def test_labels_too_wide_for_their_columns_are_upright_and_within_the_figure():
     assert boxes[0].x1 < boxes[1].x0
     canvas = render(figure)
     assert all(len(occurrences(canvas, image, scale=8)) == 1 for image in images[0])
+    figure = plotting.image_table(images, [], ["", "longer than all three images are", ""])
+    (box,) = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
     figure = plotting.image_table(images, [], ["rather long", "as long", "short"])
     assert {text.get_rotation() for text in figure.texts} == {90}
     assert max(text.get_window_extent().y1 for text in figure.texts) <= figure.bbox.y1

@@ -106,12 +106,15 @@ def draw_mosaic(
             text.set_rotation(90)
     row_widths = [text.get_window_extent(renderer).width for text in row_texts]
     boxes = [text.get_window_extent(renderer) for text in column_texts]
-    # By how much the labels of the columns are wider than the images.
-    beyond = [math.ceil((box.width - width * scale) / 2) for box in boxes] or [0]
+    # How far labels of columns reach beyond the images, to the left and to the right.
+    middles = [left + width * scale / 2 for left in lefts]
+    reach = [(box.width / 2, middle) for box, middle in zip(boxes, middles, strict=False)]
+    before = math.ceil(max([0, *(half - middle for half, middle in reach)]))
+    after = math.ceil(max([0, *(middle + half - size[1] for half, middle in reach)]))
     left_edge = math.ceil(max(row_widths) + 2 * _MARGIN) if row_widths else _GAP
-    left_edge = max(left_edge, beyond[0] + _GAP)
+    left_edge = max(left_edge, before + _GAP)
     top_edge = math.ceil(max(box.height for box in boxes) + 2 * _MARGIN) if boxes else _GAP
-    total_width = left_edge + canvas.shape[1] + max(beyond[-1], 0) + _GAP
+    total_width = left_edge + canvas.shape[1] + after + _GAP
     total_height = top_edge + canvas.shape[0] + _GAP
     figure.set_size_inches(total_width / _DPI, total_height / _DPI)
     for text, top in zip(row_texts, tops, strict=False):
