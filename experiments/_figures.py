@@ -216,6 +216,8 @@ def traversals(
 
     names = [unit.name for unit in units]
     headings = [f"{value:d}" if standard else f"{value:+d} sd" for value in DEVIATIONS]
+    if not standard:
+        headings[len(headings) // 2] = "mean"
     figure = plotting.traversals(moved(DEVIATIONS), names, kl, headings)
     values = np.linspace(DEVIATIONS[0], DEVIATIONS[-1], FRAMES)
     return figure, plotting.traversal_frames(moved(values), names)

@@ -278,7 +278,9 @@ def confusions(
     for row in np.argsort(certainty, kind="stable"):  # the last one stays
         table[labels[row], taken[row]] = images[row]
     numbers = range(classes)
-    return plotting.image_table(table, list(map(str, numbers)), [f"as {n}" for n in numbers])
+    return plotting.image_table(
+        table, [f"label {n}" for n in numbers], [f"as {n}" for n in numbers]
+    )
 
 
 if __name__ == "__main__":

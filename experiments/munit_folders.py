@@ -282,7 +282,9 @@ def translation_figures(
     table = _translations(model, variables, content, (1 - weight) * first + weight * last, to)
     between = np.full((COLUMNS - 2, *ends.shape[1:]), blank, np.uint8)
     examples = np.concatenate([ends[:1], between, ends[1:]])
-    yield f"{name}_style_interpolation", plotting.translations(images, table, examples)
+    shares = ["style 1", *(f"{share:.0%}" for share in weight[1:-1, 0]), "style 2"]
+    figure = plotting.translations(images, table, examples, column_labels=shares)
+    yield f"{name}_style_interpolation", figure
 
     # There and back, and the reconstruction from the image's own content and style.
     decode = _figures.compiled(model, "decode", 3)

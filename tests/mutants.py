@@ -1217,6 +1217,18 @@ MUTANTS = [
         "tests/plotting/test_code_usage.py",
     ),
     Mutant(
+        "plotting/colours-look-alike",
+        '"#1f5a96", "#d1662a", "#14a57f"',
+        '"#1f5a96", "#d1662a", "#b0821f"',
+        "tests/plotting/test_style.py -k palette",
+    ),
+    Mutant(
+        "plotting/numbers-at-ends",
+        "np.floor(0.8 * bound / step)",
+        "np.floor(bound / step)",
+        "tests/plotting/test_plane.py -k numbers",
+    ),
+    Mutant(
         "plotting/edges-are-not-mapped",
         "images = np.interp(edges, x, y)",
         "images = np.interp(edges, y, x)",

@@ -96,7 +96,8 @@ def test_without_a_closed_form_of_the_kl_the_order_is_that_of_the_variances():
     figure, _ = _figures.traversals(model, variables, dataset())
     spread = np.var(IMAGES.reshape(8, 4)[:, :3] / 255 * GAINS, axis=0)
     rows = [f"z{latent}" for latent in np.argsort(-spread)]
-    assert texts(figure) == [*rows, *(f"{n:+d} sd" for n in range(-3, 4))]
+    headings = ["-3 sd", "-2 sd", "-1 sd", "mean", "+1 sd", "+2 sd", "+3 sd"]
+    assert texts(figure) == [*rows, *headings]
 
 
 def test_the_two_most_used_latents_are_plotted_by_label():

@@ -148,7 +148,7 @@ def test_the_surest_mistakes_and_the_least_sure_of_the_rest_are_drawn(monkeypatc
     image_classifier.confusions(images, labels, np.log(probabilities))
     table, rows, columns = drawn[0]
     np.testing.assert_array_equal(table[..., 0, 0, 0], [[1, 255], [3, 255]])
-    assert (rows, columns) == (["0", "1"], ["as 0", "as 1"])
+    assert (rows, columns) == (["label 0", "label 1"], ["as 0", "as 1"])
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,12 @@ def test_what_was_done_is_said(fitted):
     assert fitted.summary["metrics"][name] == min(r[name] for r in fitted.history if name in r)
     figure = fitted.plot_history()
     assert figure.axes[0].get_ylabel() == "negative log likelihood"
+    figures = {
+        vf.plotting.LIGHT: figure,
+        vf.plotting.DARK: fitted.plot_history(style=vf.plotting.DARK),
+    }
+    for style, shown in figures.items():
+        assert shown.axes[0].lines[0].get_color() == style.palette[0]
 
 
 def test_the_same_seed_gives_the_same_fit(fitted):

@@ -46,10 +46,10 @@ def test_the_smallest_of_many_groups_are_grey():
     assert colors_of(figure.axes[0])[-3:] == [legend["3 others"]] * 3
 
 
-def test_nothing_is_cut_off():
-    canvas = render(
-        plotting.aggregate_posterior([plotting.LatentScatter(points(500), np.arange(500))] * 2)
-    )
+@pytest.mark.parametrize("count", [1, 2])
+def test_nothing_is_cut_off(count):
+    panel = plotting.LatentScatter(points(500), np.arange(500))
+    canvas = render(plotting.aggregate_posterior([panel] * count))
     assert min(canvas[:, :3].min(), canvas[:, -3:].min()) == 255
     assert min(canvas[:3].min(), canvas[-3:].min()) == 255
 

@@ -23,6 +23,9 @@ def test_curves_hold_the_finite_values_by_step():
     }
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "validation"]
     assert axes.get_ylabel() == "bits/dim"
+    axes.figure.draw_without_rendering()
+    # The legend covers no curve.
+    assert axes.get_legend().get_window_extent().y0 >= axes.bbox.y1
 
 
 def test_expected_values_are_lines_whose_names_keep_apart():

@@ -90,6 +90,25 @@ def test_tables_have_labels_on_both_sides():
     )
 
 
+def test_labels_too_wide_for_their_columns_are_upright_and_within_the_figure():
+    images = random_images(1, 3, 8, 8, 3)
+    for labels, rotation in ((["a", "b", "c"], 0), (["rather long", "", "quite as long"], 0)):
+        figure = plotting.image_table(images, [], labels)
+        assert {text.get_rotation() for text in figure.texts} == {rotation}
+    boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    assert boxes[0].x0 >= 0
+    assert boxes[1].x1 <= figure.bbox.x1
+    assert boxes[0].x1 < boxes[1].x0
+    canvas = render(figure)
+    assert all(len(occurrences(canvas, image, scale=8)) == 1 for image in images[0])
+    figure = plotting.image_table(images, [], ["", "longer than all three images are", ""])
+    (box,) = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+    figure = plotting.image_table(images, [], ["rather long", "as long", "short"])
+    assert {text.get_rotation() for text in figure.texts} == {90}
+    assert max(text.get_window_extent().y1 for text in figure.texts) <= figure.bbox.y1
+
+
 def test_neighbors_stand_below_their_sample():
     samples = random_images(3, 8, 8, 1)
     neighbors = random_images(7, 8, 8, 1)[1:].reshape(3, 2, 8, 8, 1)

@@ -43,12 +43,16 @@ def test_the_exact_density_is_drawn_too():
     (line,) = figure.axes[0].lines
     np.testing.assert_allclose(line.get_xydata(), np.stack([3 * DENSITY, X], -1))
     assert figure.axes[0].get_xlim()[0] > 3 * DENSITY.max()  # it grows to the left
+    legend = figure.axes[2].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["f(x)", "exact"]
 
 
 def test_each_step_has_a_panel_of_one_range():
     steps = [(X, DENSITY), (2 * X, DENSITY / 2), (1 - X, DENSITY * (X + 9))]
     figure = plotting.densities_by_step(steps, ["noise", "one", "two"], (X, DENSITY))
     assert [axes.get_title() for axes in figure.axes] == ["noise", "one", "two"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["after the step", "exact"]
     for axes, (values, density) in zip(figure.axes, steps, strict=True):
         curve, exact = axes.lines
         rising = np.argsort(values)
@@ -57,8 +61,14 @@ def test_each_step_has_a_panel_of_one_range():
         assert axes.get_xlim() == (-3, 3)
         assert axes.get_ylim()[1] > 9 * DENSITY.max()
     seven = plotting.densities_by_step(steps[:1] * 7, list("abcdefg"))
-    assert [len(axes.lines) for axes in seven.axes] == [1] * 7 + [0] * 3
+    assert [len(axes.lines) for axes in seven.axes] == [1] * 7 + [0]
+    # Names stand below and to the left of the outer panels, those over no other too.
+    assert [axes.get_xlabel() for axes in seven.axes] == [""] * 3 + ["value"] * 4 + [""]
+    assert [axes.get_ylabel() for axes in seven.axes] == ["density", *[""] * 3] * 2
+    assert seven.legends == []
     seven.draw_without_rendering()
+    below = [bool(axes.get_xticklabels()) for axes in seven.axes[:7]]
+    assert below == [False] * 3 + [True] * 4
 
 
 def test_mismatched_arrays_raise():

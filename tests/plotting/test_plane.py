@@ -38,7 +38,7 @@ def test_a_density_lies_where_its_points_do():
     assert np.unravel_index(pixels.argmax(), pixels.shape) == (1, 3)
     assert image.origin == "lower"
     assert tuple(image.get_extent()) == (-2, 2, -2, 2)
-    assert axes.get_xlabel() == "here"
+    assert [text.get_text() for text in axes.texts] == ["here"]
 
 
 def test_a_row_shares_the_shades_of_its_first_density():
@@ -49,8 +49,45 @@ def test_a_row_shares_the_shades_of_its_first_density():
     figure = plotting.plane_table(rows, 2.0, ["a", "b"], ["c", "d"])
     tops = [axes.images[0].get_clim()[1] for axes in figure.axes]
     np.testing.assert_allclose(tops, np.array([1, 1, 3, 3]) * VALUES.max())
-    assert [axes.get_ylabel() for axes in figure.axes] == ["a", "", "b", ""]
     assert [axes.get_title() for axes in figure.axes] == ["c", "d", "", ""]
+    texts = [[text.get_text() for text in axes.texts if text.get_text()] for axes in figure.axes]
+    assert texts == [["a"], [], ["b"], []]
+
+
+def numbers(axis) -> list[float]:
+    """Where numbers stand along an axis."""
+    ticks = axis.get_major_ticks()
+    return [tick.get_loc() for tick in ticks if tick.label1.get_visible()]
+
+
+@pytest.mark.parametrize(
+    ("bound", "number"), [(4.0, 2), (4.5, 2), (6, 4), (2.5, 2), (1.0, 0.5), (0.01, 0.005), (90, 50)]
+)
+def test_numbers_stand_along_the_outer_panels_below_and_to_the_left(bound, number):
+    panel = plotting.Density(VALUES)
+    figure = plotting.plane_table([[panel] * 3] * 2, bound, names=("u", "v"))
+    figure.draw_without_rendering()
+    expected = [-number, 0, number]
+    for (row, column), axes in np.ndenumerate(np.array(figure.axes).reshape(2, 3)):
+        assert axes.get_xlabel() == ("u" if row == 1 else "")
+        assert axes.get_ylabel() == ("v" if column == 0 else "")
+        assert axes.get_xlim() == axes.get_ylim() == (-bound, bound)
+        np.testing.assert_allclose(numbers(axes.xaxis), expected if row == 1 else [])
+        np.testing.assert_allclose(numbers(axes.yaxis), expected if column == 0 else [])
+
+
+def test_labels_of_rows_captions_and_titles_keep_apart():
+    panel = plotting.Density(VALUES, "a caption")
+    figure = plotting.plane_table([[panel] * 2] * 2, 4.0, ["first", "second"], ["left", "right"])
+    figure.draw_without_rendering()
+    for row, axes in enumerate(figure.axes[::2]):
+        caption, label = axes.texts
+        assert label.get_text() == ["first", "second"][row]
+        assert label.get_window_extent().x0 >= 0
+        assert label.get_window_extent().x1 < axes.yaxis.get_tightbbox().x0
+        assert caption.get_window_extent().y0 > axes.bbox.y1
+        above = axes.title.get_window_extent() if row == 0 else figure.axes[0].bbox
+        assert caption.get_window_extent().y1 < above.y0
 
 
 def test_values_that_are_not_finite_count_as_zero():
@@ -81,6 +118,7 @@ WRONG = {
     "ragged": (([[DENSITY], [DENSITY] * 2], 2.0), "lengths [1, 2]"),
     "row labels": (([[DENSITY]], 2.0, ["a", "b"]), "row_labels must name 1 rows, got 2"),
     "column labels": (([[DENSITY]], 2.0, [], ["a", "b"]), "column_labels must name 1 columns"),
+    "bound": (([[DENSITY]], 0.0), "bound must be above 0 and finite, got 0.0"),
     "no square": (([[plotting.Density(np.ones(5))]], 2.0), "square of points, got 5"),
 }
 

@@ -24,7 +24,8 @@ def test_inputs_stand_before_their_translations_set_off():
     np.testing.assert_array_equal(np.diff(tops, axis=0), np.full((1, 3), 48 + 4))
     np.testing.assert_array_equal(np.diff(lefts, axis=1), np.full((2, 2), 32 + 4))
     np.testing.assert_array_equal(lefts[:, 0] - before[:, 1], [32 + 16] * 2)
-    assert [text.get_text() for text in figure.texts] == ["input", "", "", ""]
+    names = ["style 1", "style 2", "style 3"]
+    assert [text.get_text() for text in figure.texts] == ["input", *names]
 
 
 def test_styles_head_their_columns_next_to_a_white_corner():
@@ -40,7 +41,8 @@ def test_styles_head_their_columns_next_to_a_white_corner():
     np.testing.assert_array_equal(np.diff(before[:, 0]), [48 + 4])
     top, left = above[0, 0], before[0, 1]
     assert canvas[top : top + 48, left : left + 48].min() == 255
-    assert [text.get_text() for text in figure.texts] == ["style", *[""] * 2, "input", *[""] * 3]
+    names = ["style 1", "style 2", "style 3"]
+    assert [text.get_text() for text in figure.texts] == ["style", "", "", "input", *names]
 
 
 def test_rows_and_columns_have_names():

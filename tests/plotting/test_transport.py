@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.colorimetry import lab
 from vaeflow import plotting
 from vaeflow.plotting.plane import noise_colors, undo_axis_swaps
 
@@ -13,13 +14,15 @@ NOISE = np.random.default_rng(0).normal(size=(40, 2))
 
 
 def test_colours_tell_the_angle_and_the_distance():
-    near, right, up, left, far = noise_colors(np.array([[0, 0], [2, 0], [0, 2], [-2, 0], [9, 0.0]]))
-    np.testing.assert_allclose(near, near[0])  # grey
-    assert right.argmax() == 0
-    assert right[0] > right[1] == right[2]
-    assert left.argmin() == 0
-    assert far.max() > right.max() > near.max()
-    assert len({tuple(color) for color in (near, right, up, left)}) == 4
+    # The radii within which lie 1/4 and 4/5 of the noise, and almost all of it.
+    quarter, most = np.sqrt(-2 * np.log([0.75, 0.2]))
+    places = np.array([[0, 0], [quarter, 0], [0, most], [-most, 0], [9, 0.0]])
+    near, right, up, left, far = lab(noise_colors(places))
+    np.testing.assert_allclose(near, [55, 0, 0], atol=0.1)
+    np.testing.assert_allclose(right, [49.5, 25, 0], atol=0.1)
+    np.testing.assert_allclose(up, [55, 0, 50 * 0.8**0.5], atol=0.1)
+    assert left[0] > 60 > 0 > left[1]
+    np.testing.assert_allclose(far, [44, 50, 0], atol=0.1)
     colors = noise_colors(np.array([[1e6, -1e6], [1e-30, 0]]))
     assert ((colors >= 0) & (colors <= 1)).all()
 
@@ -40,19 +43,23 @@ def test_samples_are_drawn_where_they_are_in_their_colours():
     first, second = plotting.plane_table(panels, 2.0).axes
     np.testing.assert_allclose(first.collections[0].get_offsets(), NOISE)
     np.testing.assert_allclose(first.collections[0].get_facecolors()[:, :3], colors)
-    assert first.get_xlabel() == "here"
+    assert [text.get_text() for text in first.texts] == ["here"]
     assert len(np.unique(second.collections[0].get_facecolors(), axis=0)) == 1
     for axes in (first, second):
         assert axes.get_xlim() == axes.get_ylim() == (-2, 2)
         assert axes.get_aspect() == 1
 
 
-def middle_of(frame, panels=1, panel=0):
-    """Mean place of what isn't white in the inside of a panel, from 0 to 1."""
-    width = frame.shape[1] // panels
-    inside = frame[40:-20, panel * width + 20 : (panel + 1) * width - 20]
-    rows, columns = np.nonzero(inside.min(-1) < 200)
-    return columns.mean() / inside.shape[1], rows.mean() / inside.shape[0]
+def middle_of(frame, panel=0):
+    """Mean place of what isn't white in the inside of a panel of a single row, from 0 to 1."""
+    ink = frame.min(-1) < 240
+    # The frames of panels are the only long lines.
+    rows, columns = (np.flatnonzero(ink.mean(axis=axis) > 0.5) for axis in (1, 0))
+    sides = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    left, right = sides[2 * panel].max() + 2, sides[2 * panel + 1].min() - 1
+    inside = ink[rows.min() + 3 : rows.max() - 2, left:right]
+    down, across = np.nonzero(inside)
+    return across.mean() / inside.shape[1], down.mean() / inside.shape[0]
 
 
 def test_frames_go_from_state_to_state():
@@ -61,7 +68,7 @@ def test_frames_go_from_state_to_state():
     frames = plotting.transport_frames([path, path[::-1]], 4.0, ["there", "back"], between=4)
     assert frames.dtype == np.uint8
     assert frames.shape[0] == 2 * 4 + 1
-    places = np.array([middle_of(frame, 2) for frame in frames])
+    places = np.array([middle_of(frame) for frame in frames])
     across, down = places.T
     assert across[0] == pytest.approx(0.5, abs=0.05)
     assert (np.diff(across[:5]) > 0).all()
@@ -71,14 +78,15 @@ def test_frames_go_from_state_to_state():
     # Slow at the states, halfway in the middle frame.
     assert across[1] - across[0] < across[2] - across[1]
     assert across[2] == pytest.approx((across[0] + across[4]) / 2, abs=0.02)
-    back = middle_of(frames[0], 2, 1)
-    np.testing.assert_allclose(back, middle_of(frames[-1], 2, 0), atol=0.05)
+    back = middle_of(frames[0], 1)
+    np.testing.assert_allclose(back, middle_of(frames[-1]), atol=0.05)
 
 
 WRONG = {
     "none": (([], 4.0, []), "got lengths [], 0 paths, 0 titles"),
     "lengths": (([np.zeros((2, 5, 2)), np.zeros((3, 5, 2))], 4.0, ["a", "b"]), "lengths [2, 3]"),
     "titles": (([np.zeros((2, 5, 2))], 4.0, []), "1 paths, 0 titles"),
+    "bound": (([np.zeros((2, 5, 2))], -4.0, ["a"]), "bound must be above 0 and finite, got -4.0"),
     "between": (([np.zeros((2, 5, 2))], 4.0, ["a"], 0), "1 titles and 0"),
 }
 

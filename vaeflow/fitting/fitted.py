@@ -30,6 +30,8 @@ from vaeflow.sharing.save import SavedModel, read_saved, write_saved
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from vaeflow.plotting import Style
+
 PyTree = Any
 
 POSTERIOR_SAMPLES = 100
@@ -169,17 +171,19 @@ class Fitted:
         chosen = chosen.reshape((1, *batch) + (1,) * len(self._event_shape()))
         return np.take_along_axis(np.asarray(samples), chosen, axis=0)[0]
 
-    def plot_history(self, metric: str | None = None) -> Figure:
+    def plot_history(self, metric: str | None = None, *, style: Style | None = None) -> Figure:
         """Plots the loss, or another metric, of training and validation against the step.
 
         Args:
           metric: Its name in `history`, without ``validation_``; None for the one that was minimised.
+          style: Colours and sizes of text; None for `vaeflow.plotting.LIGHT`.
         """
         from vaeflow import plotting
 
         metric = metric or self.summary["metric"]
         curves = {"training": metric, "validation": f"validation_{metric}"}
-        return plotting.training_curve(self.history, curves, label=metric.replace("_", " "))
+        label, style = metric.replace("_", " "), style or plotting.LIGHT
+        return plotting.training_curve(self.history, curves, label=label, style=style)
 
     def save(self, path: str | os.PathLike[str], *, classes: Iterable[Any] = ()) -> None:
         """Writes one file of the model's definition, its variables, and how it was trained.

@@ -1,8 +1,8 @@
 """Figures: pure functions from arrays and records to matplotlib figures, and writers of files.
 
 Images are uint8, shape [..., height, width, channel] with 1 or 3 channels; a pixel is plotted as a
-whole number of screen pixels. No function touches matplotlib's global state; matplotlib is imported
-by the first figure.
+whole number of screen pixels. Colours and sizes of text come from a `Style`, `LIGHT` or `DARK`. No
+function touches matplotlib's global state; matplotlib is imported by the first figure.
 """
 
 from vaeflow.plotting.corner import pairwise_marginals
@@ -26,11 +26,15 @@ from vaeflow.plotting.latents import (
 )
 from vaeflow.plotting.line import change_of_variables, densities_by_step
 from vaeflow.plotting.plane import Density, Samples, WarpedGrid, plane_table, transport_frames
+from vaeflow.plotting.style import DARK, LIGHT, Style
 
 __all__ = [
+    "DARK",
+    "LIGHT",
     "Density",
     "LatentScatter",
     "Samples",
+    "Style",
     "WarpedGrid",
     "aggregate_posterior",
     "change_of_variables",

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaeflow.plotting.style import LIGHT, Style, add_legend, new_figure, style_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-_DATA, _SAMPLES = "#1f5a96", "#d1662a"
-
-_GREY = "#6b6b6b"
 
 _PANEL = 1.5  # inches
 
@@ -31,6 +29,8 @@ def pairwise_marginals(
     data: Float[Array | np.ndarray, "row column"],
     samples: Float[Array | np.ndarray, "sample column"],
     labels: Sequence[str] = (),
+    *,
+    style: Style = LIGHT,
 ) -> Figure:
     """Plots every pair of columns: data below the diagonal, samples of a model above it.
 
@@ -42,13 +42,12 @@ def pairwise_marginals(
       data: The data.
       samples: Samples of the model.
       labels: Names of the columns; by default their numbers, counted from 0.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If the tables have different numbers of columns, fewer than two of them or no
         rows, or the labels don't fit.
     """
-    from matplotlib.figure import Figure
-
     data, samples = np.asarray(data, np.float64), np.asarray(samples, np.float64)
     if data.ndim != 2 or samples.ndim != 2 or data.shape[1] != samples.shape[1]:
         raise ValueError(
@@ -65,25 +64,28 @@ def pairwise_marginals(
         raise ValueError(f"labels must name {columns} columns, got {len(labels)}")
     limits = [_limits(values) for values in data.T]
     size = _PANEL * columns + 0.5
-    figure = Figure(figsize=(size, size), dpi=150, facecolor="white", layout="constrained")
+    figure = new_figure(style, size, size)
+    of_data, of_samples = style.palette[:2]
     all_axes = figure.subplots(columns, columns)
     for (row, column), axes in np.ndenumerate(all_axes):
         _frame(axes, limits[column])
         if row == column:
-            _plot_histograms(axes, data[:, row], samples[:, row], limits[row])
+            _plot_histograms(axes, (data[:, row], samples[:, row]), limits[row], style)
         else:
             axes.set_ylim(*limits[row])
-            table, color = (data, _DATA) if row > column else (samples, _SAMPLES)
+            table, color = (data, of_data) if row > column else (samples, of_samples)
             _plot_points(axes, table[:, column], table[:, row], color)
         if row == columns - 1:
-            axes.set_xlabel(labels[column], fontsize=9)
+            axes.set_xlabel(labels[column])
             axes.tick_params(bottom=True, labelbottom=True)
         if column == 0:
-            axes.set_ylabel(labels[row], fontsize=9)
+            axes.set_ylabel(labels[row])
             axes.tick_params(left=row > 0, labelleft=row > 0)
+        style_axes(axes, style)
     figure.align_ylabels(all_axes[:, 0])
     handles = [all_axes[0, 0].patches[0], all_axes[0, 0].patches[1]]
-    figure.legend(handles, ["data", "samples"], loc="outside upper center", ncols=2, frameon=False)
+    names = ["data", "samples"]
+    add_legend(figure, style, handles, names, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -99,22 +101,21 @@ def _frame(axes: Axes, limits: tuple[float, float]) -> None:
     axes.set_xlim(*limits)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(3))
-    axes.tick_params(labelsize=7, color=_GREY, labelcolor=_GREY)
     axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
-    for spine in axes.spines.values():
-        spine.set_color("#c8c8c8")
-        spine.set_linewidth(0.6)
 
 
 def _plot_histograms(
-    axes: Axes, data: np.ndarray, samples: np.ndarray, limits: tuple[float, float]
+    axes: Axes,
+    tables: tuple[np.ndarray, np.ndarray],
+    limits: tuple[float, float],
+    style: Style,
 ) -> None:
     edges = np.linspace(*limits, _BINS + 1)
     width = edges[1] - edges[0]
     # Shares of all values, those beyond the limits included.
-    shares = [np.histogram(v, edges)[0] / (len(v) * width) for v in (data, samples)]
-    axes.stairs(shares[0], edges, fill=True, color=_DATA, alpha=0.35)
-    axes.stairs(shares[1], edges, color=_SAMPLES, linewidth=1.2)
+    shares = [np.histogram(v, edges)[0] / (len(v) * width) for v in tables]
+    axes.stairs(shares[0], edges, fill=True, color=style.palette[0], alpha=0.35)
+    axes.stairs(shares[1], edges, color=style.palette[1], linewidth=1.2)
     axes.set_ylim(0, 1.1 * max(map(np.max, shares)) or 1.0)
     axes.set_yticks([])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from vaeflow.plotting.style import LIGHT, Style, add_legend, new_figure, style_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-_COLORS = ("#1f5a96", "#d1662a", "#3b8a4e", "#8a4f9e", "#8c6d31")
-
-_GREY = "#6b6b6b"
 
 # Of the points of a curve: as many or more are drawn faintly, under a running mean.
 _MANY = 100
@@ -27,6 +26,8 @@ def training_curve(
     metrics: Mapping[str, str],
     expected: Mapping[str, float] | None = None,
     label: str = "bits/dim",
+    *,
+    style: Style = LIGHT,
 ) -> Figure:
     """Plots metrics against the training step.
 
@@ -39,12 +40,11 @@ def training_curve(
       metrics: Names of the curves in the legend, mapped to names of metrics in the records.
       expected: Values of horizontal lines by their names.
       label: Of the vertical axis, with the unit.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If no record holds any of the metrics.
     """
-    from matplotlib.figure import Figure
-
     records = list(records)
     curves = {name: _points(records, metric) for name, metric in metrics.items()}
     curves = {name: points for name, points in curves.items() if len(points)}
@@ -53,21 +53,22 @@ def training_curve(
             f"metrics must name one that the records hold, got {sorted(metrics.values())}"
         )
     expected = dict(expected or {})
-    figure = Figure(figsize=(7.5, 4), dpi=150, facecolor="white", layout="constrained")
+    figure = new_figure(style, 7.5, 4)
     axes = figure.add_subplot()
-    for color, (name, points) in zip(_cycle(len(curves)), curves.items(), strict=True):
+    for color, (name, points) in zip(itertools.cycle(style.palette), curves.items(), strict=False):
         _draw_curve(axes, points, name, color)
     low, high = _range([*curves.values()], [*expected.values()])
     axes.set_ylim(low, high)
     steps = [points[:, 0] for points in curves.values()]
     axes.set_xlim(min(map(np.min, steps)), max(map(np.max, steps)) + 1e-9)
-    _draw_expected(axes, expected)
+    _draw_expected(axes, expected, style)
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.legend(loc="upper right", facecolor="white", edgecolor="none", framealpha=0.9)
+    axes.grid(axis="y", color=style.grid, linewidth=0.8)
+    style_axes(axes, style)
+    # Above the curves, which may run anywhere.
+    add_legend(axes, style, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(curves), 4))
     return figure
 
 
@@ -79,10 +80,6 @@ def _points(records: list[Mapping[str, Any]], metric: str) -> np.ndarray:
         if record.get(metric) is not None and math.isfinite(record[metric])
     ]
     return np.array(points, dtype=float).reshape(-1, 2)
-
-
-def _cycle(count: int) -> list[str]:
-    return [_COLORS[number % len(_COLORS)] for number in range(count)]
 
 
 def _draw_curve(axes: Axes, points: np.ndarray, name: str, color: str) -> None:
@@ -109,13 +106,13 @@ def _range(curves: list[np.ndarray], expected: list[float]) -> tuple[float, floa
     return low - margin, high + margin
 
 
-def _draw_expected(axes: Axes, expected: Mapping[str, float]) -> None:
+def _draw_expected(axes: Axes, expected: Mapping[str, float], style: Style) -> None:
     """Plots horizontal lines, named to the right of the axes without overlap."""
     low, high = axes.get_ylim()
     distance = 0.055 * (high - low)
     height = -math.inf
     for name, value in sorted(expected.items(), key=lambda item: item[1]):
-        axes.axhline(value, color=_GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.axhline(value, color=style.muted, linewidth=0.9, linestyle=(0, (4, 3)))
         height = max(value, height + distance)
         axes.annotate(
             f"{name} {value:.2f}",
@@ -124,12 +121,12 @@ def _draw_expected(axes: Axes, expected: Mapping[str, float]) -> None:
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
-            color=_GREY,
-            fontsize=8.5,
+            color=style.muted,
+            fontsize=style.small_font_size,
         )
 
 
-def code_usage(counts: Mapping[str, Int[np.ndarray, " code"]]) -> Figure:
+def code_usage(counts: Mapping[str, Int[np.ndarray, " code"]], *, style: Style = LIGHT) -> Figure:
     """Plots how often each code was used, the most used first, a panel for each codebook.
 
     A line marks even use. The panel's title has the share of codes that are used at all and the
@@ -137,20 +134,17 @@ def code_usage(counts: Mapping[str, Int[np.ndarray, " code"]]) -> Figure:
 
     Args:
       counts: Counts of codes by the name of the codebook.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If there is no codebook, the counts of one aren't ``[code]``, or as
         `code_perplexity`.
     """
-    from matplotlib.figure import Figure
-
     from vaeflow.metrics import code_perplexity, live_codes
 
     if not counts:
         raise ValueError("counts must hold at least one codebook, got none")
-    figure = Figure(
-        figsize=(7.5, 2.4 * len(counts) + 0.4), dpi=150, facecolor="white", layout="constrained"
-    )
+    figure = new_figure(style, 7.5, 2.4 * len(counts) + 0.4)
     panels = figure.subplots(len(counts), 1, squeeze=False)[:, 0]
     for axes, (name, of_codes) in zip(panels, counts.items(), strict=True):
         if np.ndim(of_codes) != 1:
@@ -162,27 +156,29 @@ def code_usage(counts: Mapping[str, Int[np.ndarray, " code"]]) -> Figure:
             np.arange(number + 1),
             np.append(shares, shares[-1]),
             step="post",
-            color="#1f5a96",
+            color=style.palette[0],
             linewidth=0,
         )
-        axes.axhline(1 / number, color="#6b6b6b", linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.axhline(1 / number, color=style.muted, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.annotate(
             "even use",
             (number, 1 / number),
             xytext=(0, 3),
             textcoords="offset points",
             ha="right",
-            color="#6b6b6b",
-            fontsize=8.5,
+            color=style.muted,
+            fontsize=style.small_font_size,
         )
         axes.set_title(
             f"{name}: {used:.0%} of {number} codes used, perplexity {perplexity:.0f}",
             loc="left",
-            fontsize=10,
+            fontsize=style.font_size,
+            color=style.text,
         )
         axes.set_xlim(0, number)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("share of latents")
         axes.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("codes, the most used first")
+        axes.set_xlabel("codes, the most used first")
+        style_axes(axes, style)
     return figure

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Array, UInt8
 
+from vaeflow.plotting.style import LIGHT, Style, rgb_bytes
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 
 _DPI = 100
-
-_FONT_SIZE = 10
 
 _GAP = 4
 
@@ -61,8 +63,10 @@ def draw_mosaic(
     wide_gap_after_row: int | None = None,
     wide_gap_after_column: int | None = None,
     gap: int = _GAP,
+    *,
+    style: Style,
 ) -> Figure:
-    """Plots a table of images.
+    """Plots a table of images; labels of columns are upright where they would overlap.
 
     Args:
       images: uint8, shape [row, column, height, width, 3].
@@ -71,6 +75,7 @@ def draw_mosaic(
       wide_gap_after_row: Which row is set off from those below it.
       wide_gap_after_column: Which column is set off from those to its right.
       gap: Screen pixels between images elsewhere.
+      style: Colours and sizes of text.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -80,27 +85,36 @@ def draw_mosaic(
     scale = max(1, fitting)
     tops = _starts(rows, height * scale, gap, wide_gap_after_row)
     lefts = _starts(columns, width * scale, gap, wide_gap_after_column)
-    canvas = np.full((tops[-1] + height * scale, lefts[-1] + width * scale, 3), 255, np.uint8)
+    size = tops[-1] + height * scale, lefts[-1] + width * scale
+    canvas = np.tile(rgb_bytes(style.background), (*size, 1))
     for row, top in enumerate(tops):
         for column, left in enumerate(lefts):
             pixels = images[row, column].repeat(scale, axis=0).repeat(scale, axis=1)
             canvas[top : top + height * scale, left : left + width * scale] = pixels
 
-    figure = Figure(dpi=_DPI, facecolor="white")
+    figure = Figure(dpi=_DPI, facecolor=style.background)
     renderer = FigureCanvasAgg(figure).get_renderer()
 
     def write(label: str, horizontal: str, vertical: str):
-        return figure.text(
-            0, 0, label, ha=horizontal, va=vertical, ma=horizontal, fontsize=_FONT_SIZE
-        )
+        place = {"ha": horizontal, "va": vertical, "ma": horizontal}
+        return figure.text(0, 0, label, **place, fontsize=style.font_size, color=style.text)
 
     row_texts = [write(label, "right", "center") for label in row_labels]
     column_texts = [write(label, "center", "bottom") for label in column_labels]
-    widths = [text.get_window_extent(renderer).width for text in row_texts]
-    heights = [text.get_window_extent(renderer).height for text in column_texts]
-    left_edge = math.ceil(max(widths) + 2 * _MARGIN) if widths else _GAP
-    top_edge = math.ceil(max(heights) + 2 * _MARGIN) if heights else _GAP
-    total_width = left_edge + canvas.shape[1] + _GAP
+    if _overlap(column_texts, lefts, renderer):
+        for text in column_texts:
+            text.set_rotation(90)
+    row_widths = [text.get_window_extent(renderer).width for text in row_texts]
+    boxes = [text.get_window_extent(renderer) for text in column_texts]
+    # How far labels of columns reach beyond the images, to the left and to the right.
+    middles = [left + width * scale / 2 for left in lefts]
+    reach = [(box.width / 2, middle) for box, middle in zip(boxes, middles, strict=False)]
+    before = math.ceil(max([0, *(half - middle for half, middle in reach)]))
+    after = math.ceil(max([0, *(middle + half - size[1] for half, middle in reach)]))
+    left_edge = math.ceil(max(row_widths) + 2 * _MARGIN) if row_widths else _GAP
+    left_edge = max(left_edge, before + _GAP)
+    top_edge = math.ceil(max(box.height for box in boxes) + 2 * _MARGIN) if boxes else _GAP
+    total_width = left_edge + canvas.shape[1] + after + _GAP
     total_height = top_edge + canvas.shape[0] + _GAP
     figure.set_size_inches(total_width / _DPI, total_height / _DPI)
     for text, top in zip(row_texts, tops, strict=False):
@@ -111,6 +125,18 @@ def draw_mosaic(
         text.set_position((center / total_width, 1 - (top_edge - _MARGIN) / total_height))
     figure.figimage(canvas, xo=left_edge, yo=_GAP, origin="upper")
     return figure
+
+
+def _overlap(texts: Sequence[Text], lefts: Sequence[int], renderer: Any) -> bool:
+    """Returns whether labels over columns of equal width would touch or overlap."""
+    centers = [(left, text) for left, text in zip(lefts, texts, strict=False) if text.get_text()]
+    widths = [text.get_window_extent(renderer).width for _, text in centers]
+    return any(
+        right[0] - left[0] < (wide + next_wide) / 2 + _GAP
+        for (left, right), (wide, next_wide) in zip(
+            itertools.pairwise(centers), itertools.pairwise(widths), strict=True
+        )
+    )
 
 
 def _starts(count: int, size: int, gap: int, wide_gap_after: int | None) -> list[int]:
@@ -130,12 +156,13 @@ Images = UInt8[Array | np.ndarray, "batch height width channel"]
 ImageTable = UInt8[Array | np.ndarray, "row column height width channel"]
 
 
-def image_grid(images: Images, columns: int | None = None) -> Figure:
+def image_grid(images: Images, columns: int | None = None, *, style: Style = LIGHT) -> Figure:
     """Plots images row by row.
 
     Args:
       images: uint8, shape [batch, height, width, channel].
       columns: How many in a row; by default the grid is about square.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If `images` aren't uint8 images or `columns` isn't positive.
@@ -148,13 +175,17 @@ def image_grid(images: Images, columns: int | None = None) -> Figure:
         raise ValueError(f"columns must be at least 1, got {columns}")
     columns = min(columns, count)
     rows = -(-count // columns)
-    table = np.full((rows * columns, *pixels.shape[1:]), 255, np.uint8)
+    table = np.tile(rgb_bytes(style.background), (rows * columns, *pixels.shape[1:3], 1))
     table[:count] = pixels
-    return draw_mosaic(table.reshape(rows, columns, *pixels.shape[1:]))
+    return draw_mosaic(table.reshape(rows, columns, *pixels.shape[1:]), style=style)
 
 
 def image_table(
-    images: ImageTable, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
+    images: ImageTable,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    *,
+    style: Style = LIGHT,
 ) -> Figure:
     """Plots a table of images, such as samples of several models, one in a row.
 
@@ -162,6 +193,7 @@ def image_table(
       images: uint8, shape [row, column, height, width, channel].
       row_labels: One for each row, to its left, or none.
       column_labels: One for each column, above it, or none.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If `images` aren't uint8 images, or labels don't fit them.
@@ -174,15 +206,18 @@ def image_table(
             f"labels must be one a row and one a column, got {counts} for images of shape "
             f"{np.shape(images)}"
         )
-    return draw_mosaic(pixels, row_labels, column_labels)
+    return draw_mosaic(pixels, row_labels, column_labels, style=style)
 
 
-def temperature_samples(images: ImageTable, temperatures: Sequence[float]) -> Figure:
+def temperature_samples(
+    images: ImageTable, temperatures: Sequence[float], *, style: Style = LIGHT
+) -> Figure:
     """Plots samples, a row for each temperature.
 
     Args:
       images: uint8, shape [temperature, sample, height, width, channel].
       temperatures: The temperature of each row.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If `images` aren't uint8 images, or there aren't as many rows as temperatures.
@@ -193,10 +228,11 @@ def temperature_samples(images: ImageTable, temperatures: Sequence[float]) -> Fi
             f"images must have a row for each of {len(temperatures)} temperatures, got shape"
             f" {np.shape(images)}"
         )
-    return draw_mosaic(pixels, [f"T = {temperature:g}" for temperature in temperatures])
+    labels = [f"T = {temperature:g}" for temperature in temperatures]
+    return draw_mosaic(pixels, labels, style=style)
 
 
-def reconstructions(inputs: Images, outputs: Images) -> Figure:
+def reconstructions(inputs: Images, outputs: Images, *, style: Style = LIGHT) -> Figure:
     """Plots images, their reconstructions, and the differences of the two.
 
     The differences ``|input - output|`` are brightened by a whole factor, which is written next to
@@ -205,6 +241,7 @@ def reconstructions(inputs: Images, outputs: Images) -> Figure:
     Args:
       inputs: uint8, shape [batch, height, width, channel].
       outputs: uint8, of the same shape.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If the arrays aren't uint8 images of one shape.
@@ -223,16 +260,19 @@ def reconstructions(inputs: Images, outputs: Images) -> Figure:
     if factor > 1:
         label += f"\nshown times {factor}"
     table = np.stack([before, after, difference * np.uint8(factor)])
-    return draw_mosaic(table, ["input", "reconstruction", label])
+    return draw_mosaic(table, ["input", "reconstruction", label], style=style)
 
 
-def interpolations(images: ImageTable, labels: Sequence[str] = ()) -> Figure:
+def interpolations(
+    images: ImageTable, labels: Sequence[str] = (), *, style: Style = LIGHT
+) -> Figure:
     """Plots paths between pairs of real images, one in a row.
 
     Args:
       images: uint8, shape [path, step, height, width, channel], two steps or more: the first and
         the last of each path are the real ones and are marked so.
       labels: Names of the paths, or none.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If `images` aren't uint8 images or have fewer than two steps, or there isn't a
@@ -244,16 +284,17 @@ def interpolations(images: ImageTable, labels: Sequence[str] = ()) -> Figure:
         raise ValueError(f"images must have at least 2 steps, got shape {np.shape(images)}")
     if labels and len(labels) != len(pixels):
         raise ValueError(f"labels must name {len(pixels)} paths, got {len(labels)}")
-    return draw_mosaic(pixels, labels, ["real", *[""] * (steps - 2), "real"])
+    return draw_mosaic(pixels, labels, ["real", *[""] * (steps - 2), "real"], style=style)
 
 
-def nearest_images(samples: Images, neighbors: ImageTable) -> Figure:
+def nearest_images(samples: Images, neighbors: ImageTable, *, style: Style = LIGHT) -> Figure:
     """Plots samples above the training images that are nearest to each.
 
     Args:
       samples: uint8, shape [sample, height, width, channel].
       neighbors: uint8, shape [sample, neighbor, height, width, channel], nearest first, such as
         ``train[vaeflow.metrics.nearest_neighbors(samples, train, num_neighbors=2)[0]]``.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If the arrays aren't uint8 images or their shapes don't match.
@@ -268,7 +309,7 @@ def nearest_images(samples: Images, neighbors: ImageTable) -> Figure:
         )
     table = np.concatenate([above[:, None], below], axis=1).swapaxes(0, 1)
     names = ["nearest\ntraining image", *[f"no. {n}" for n in range(2, below.shape[1] + 1)]]
-    return draw_mosaic(table, ["sample", *names], wide_gap_after_row=0)
+    return draw_mosaic(table, ["sample", *names], wide_gap_after_row=0, style=style)
 
 
 def translations(
@@ -277,6 +318,8 @@ def translations(
     styles: Images | None = None,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
+    *,
+    style: Style = LIGHT,
 ) -> Figure:
     """Plots images, each followed by its translations.
 
@@ -289,7 +332,9 @@ def translations(
       styles: uint8, shape [column, height, width, channel], or None where styles are
         sampled. Inputs, outputs and styles may have different numbers of channels.
       row_labels: One for each input, to its left, or none.
-      column_labels: One for each column of outputs, above it, or none.
+      column_labels: One for each column of outputs, above it; by default the number of its style,
+        counted from 1.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If the arrays aren't uint8 images or don't fit each other, or labels don't fit
@@ -309,16 +354,18 @@ def translations(
             f"{np.shape(outputs)}"
         )
     table = np.concatenate([before[:, None], after], axis=1)
-    headings = ["input", *(column_labels or [""] * columns)]
+    names = column_labels or [f"style {number}" for number in range(1, columns + 1)]
+    headings = ["input", *names]
     if styles is None:
-        return draw_mosaic(table, row_labels, headings, wide_gap_after_column=0)
+        return draw_mosaic(table, row_labels, headings, wide_gap_after_column=0, style=style)
     above = as_pixels(styles, "styles", 4)
     if above.shape != (columns, *shape):
         raise ValueError(
             "styles must be one for each column of outputs, of the same height and width, got "
             f"shapes {np.shape(styles)} and {np.shape(outputs)}"
         )
-    corner = np.full((1, *shape), 255, np.uint8)
+    corner = np.broadcast_to(rgb_bytes(style.background), (1, *shape))
     table = np.concatenate([np.concatenate([corner, above])[None], table])
     labels = ["style", *(row_labels or [""] * rows)]
-    return draw_mosaic(table, labels, headings, wide_gap_after_row=0, wide_gap_after_column=0)
+    gaps = {"wide_gap_after_row": 0, "wide_gap_after_column": 0}
+    return draw_mosaic(table, labels, headings, **gaps, style=style)

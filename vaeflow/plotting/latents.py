@@ -10,33 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from vaeflow.plotting.images import ImageTable, as_pixels, draw_mosaic, rendered_pixels
+from vaeflow.plotting.style import LIGHT, Style, add_legend, new_figure, rgb_bytes, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-# Paul Tol's "muted" colours, which readers with any colour vision can distinguish, and black.
-_COLORS = (
-    "#332288",
-    "#cc6677",
-    "#ddcc77",
-    "#117733",
-    "#88ccee",
-    "#882255",
-    "#44aa99",
-    "#999933",
-    "#aa4499",
-    "#000000",
-)
-
-_OTHERS = "#c4c4c4"
-
-_GREY = "#6b6b6b"
-
 _PANEL = 4.4  # inches
-
-_FONT_SIZE = 10
 
 # Share of the points beyond either end of an axis.
 _TAIL = 0.001
@@ -67,34 +48,30 @@ class LatentScatter:
     names: tuple[str, str] = ("z0", "z1")
 
 
-def aggregate_posterior(panels: Sequence[LatentScatter]) -> Figure:
+def aggregate_posterior(panels: Sequence[LatentScatter], *, style: Style = LIGHT) -> Figure:
     """Plots the latents of a data set, coloured by group, in panels side by side.
 
     The points of all examples are samples of the aggregate posterior (1/N) sum_n q(z | x_n), which
     is near p(z) for a good model.
-    The ten largest groups have colours, the others are grey. Axes show all but 0.1% of the points
-    at each end.
+    The largest groups have the colours of the style, as many as it has, the others that of its
+    frame. Axes show all but 0.1% of the points at each end.
 
     Args:
       panels: The panels, from left to right.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If there are none, or arrays don't fit each other.
     """
-    from matplotlib.figure import Figure
-
     if not panels:
         raise ValueError("panels must hold at least one, got none")
     for panel in panels:
         _check(panel)
-    figure = Figure(
-        figsize=((_PANEL + 1.2) * len(panels), _PANEL + 0.4),
-        dpi=150,
-        facecolor="white",
-        layout="constrained",
-    )
+    # With room for numbers, and for legends.
+    width = sum(_PANEL + (0.3 if panel.groups is None else 1.2) for panel in panels)
+    figure = new_figure(style, width, _PANEL + 0.4)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _plot(axes, panel)
+        _plot(axes, panel, style)
     return figure
 
 
@@ -114,17 +91,19 @@ def _check(panel: LatentScatter) -> None:
         )
 
 
-def _plot(axes: Axes, panel: LatentScatter) -> None:
+def _plot(axes: Axes, panel: LatentScatter, style: Style) -> None:
     points = np.asarray(panel.points, np.float64)
     colors: dict[int, str] = {}
-    point_colors = np.full(len(points), _COLORS[0], object)
+    point_colors = np.full(len(points), style.palette[0], object)
     if panel.groups is not None:
         groups = np.asarray(panel.groups)
         names, counts = np.unique(groups, return_counts=True)
-        largest = np.sort(names[np.argsort(-counts, kind="stable")][: len(_COLORS)])
-        colors = dict(zip(largest.tolist(), _COLORS, strict=False))
-        point_colors = np.array([colors.get(group, _OTHERS) for group in groups.tolist()], object)
-        _plot_legend(axes, colors, len(names) - len(largest), panel.kind)
+        largest = np.sort(names[np.argsort(-counts, kind="stable")][: len(style.palette)])
+        colors = dict(zip(largest.tolist(), style.palette, strict=False))
+        point_colors = np.array(
+            [colors.get(group, style.frame) for group in groups.tolist()], object
+        )
+        _plot_legend(axes, colors, len(names) - len(largest), panel.kind, style)
     size = np.clip(20_000 / len(points), 3, 20)
     alpha = 0.5 if len(points) > 2000 else 0.8
     # In the order of the examples, so that no group covers the others.
@@ -132,43 +111,33 @@ def _plot(axes: Axes, panel: LatentScatter) -> None:
         *points.T, s=size, c=point_colors.tolist(), alpha=alpha, linewidths=0, rasterized=True
     )
     if panel.means is not None:
-        _plot_ellipses(axes, panel, colors)
+        _plot_ellipses(axes, panel, colors, style)
     for limit, values in ((axes.set_xlim, points[:, 0]), (axes.set_ylim, points[:, 1])):
         low, high = np.quantile(values[np.isfinite(values)], [_TAIL, 1 - _TAIL])
         margin = 0.06 * (high - low) or 0.5
         limit(low - margin, high + margin)
-    axes.set_title(panel.title, fontsize=_FONT_SIZE)
-    axes.set_xlabel(panel.names[0], fontsize=_FONT_SIZE)
-    axes.set_ylabel(panel.names[1], fontsize=_FONT_SIZE)
-    axes.tick_params(labelsize=8, color=_GREY, labelcolor=_GREY)
+    axes.set_title(panel.title)
+    axes.set_xlabel(panel.names[0])
+    axes.set_ylabel(panel.names[1])
     axes.set_box_aspect(1)
-    for spine in axes.spines.values():
-        spine.set_color("#c8c8c8")
+    style_axes(axes, style)
 
 
-def _plot_legend(axes: Axes, colors: dict[int, str], others: int, kind: str) -> None:
+def _plot_legend(axes: Axes, colors: dict[int, str], others: int, kind: str, style: Style) -> None:
     from matplotlib.lines import Line2D
 
     legend = {str(group): color for group, color in colors.items()}
     if others:
-        legend[f"{others} others"] = _OTHERS
+        legend[f"{others} others"] = style.frame
     handles = [
         Line2D([], [], marker="o", linestyle="", color=color, markersize=6)
         for color in legend.values()
     ]
-    axes.legend(
-        handles,
-        list(legend),
-        title=kind,
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        frameon=False,
-        fontsize=9,
-        title_fontsize=9,
-    )
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    add_legend(axes, style, handles, list(legend), title=kind, **place)
 
 
-def _plot_ellipses(axes: Axes, panel: LatentScatter, colors: dict[int, str]) -> None:
+def _plot_ellipses(axes: Axes, panel: LatentScatter, colors: dict[int, str], style: Style) -> None:
     angles = np.linspace(0, 2 * np.pi, 100)
     circle = 2 * np.stack([np.cos(angles), np.sin(angles)])
     means, covariances = (np.asarray(a, np.float64) for a in (panel.means, panel.covariances))
@@ -177,10 +146,11 @@ def _plot_ellipses(axes: Axes, panel: LatentScatter, colors: dict[int, str]) -> 
             continue
         values, vectors = np.linalg.eigh(covariance)
         line = mean[:, None] + vectors @ (np.sqrt(np.maximum(values, 0))[:, None] * circle)
-        color = colors.get(group, _GREY)
-        axes.plot(*line, color="white", linewidth=3)
+        color = colors.get(group, style.muted)
+        axes.plot(*line, color=style.background, linewidth=3)
         axes.plot(*line, color=color, linewidth=1.4)
-        axes.plot(*mean, marker="X", color=color, markeredgecolor="white", markersize=8)
+        mark = {"marker": "X", "markersize": 8, "markeredgecolor": style.background}
+        axes.plot(*mean, color=color, **mark)
 
 
 def normal_quantiles(count: int) -> Float[np.ndarray, " count"]:
@@ -209,7 +179,11 @@ def latent_grid(
 
 
 def latent_manifold(
-    images: ImageTable, across: Sequence[float] = (), up: Sequence[float] = ()
+    images: ImageTable,
+    across: Sequence[float] = (),
+    up: Sequence[float] = (),
+    *,
+    style: Style = LIGHT,
 ) -> Figure:
     """Plots images decoded from a grid of two latents.
 
@@ -219,6 +193,7 @@ def latent_manifold(
       images: uint8, shape [row, column, height, width, channel], decoded from `latent_grid`.
       across: The columns' values of z0; the first, central and last are written above.
       up: The rows' values of z1, from below; likewise to the left.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If `images` aren't uint8 images, or there aren't as many values as columns or
@@ -232,7 +207,7 @@ def latent_manifold(
             f"up and across must have one value a row and column, got {counts} for images of "
             f"shape {np.shape(images)}"
         )
-    return draw_mosaic(pixels, _few(up[::-1], "z1"), _few(across, "z0"), gap=0)
+    return draw_mosaic(pixels, _few(up[::-1], "z1"), _few(across, "z0"), gap=0, style=style)
 
 
 def _few(values: Sequence[float], name: str) -> list[str]:
@@ -253,6 +228,8 @@ def traversals(
     names: Sequence[str],
     kl: Sequence[float] | None = None,
     values: Sequence[float | str] = (),
+    *,
+    style: Style = LIGHT,
 ) -> Figure:
     """Plots latent traversals: in each row, images over the values of one latent or group.
 
@@ -262,6 +239,7 @@ def traversals(
       names: Names of the rows.
       kl: KL(q || p) of each row in nats, averaged over the data, written next to its name.
       values: Headings of the columns: the values, where all rows have the same.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If `images` aren't uint8 images, or there aren't as many names, KLs or values as
@@ -279,17 +257,18 @@ def traversals(
     if kl is not None:
         labels = [f"{name}, KL {nats:.2f} nats" for name, nats in zip(names, kl, strict=True)]
     headings = [value if isinstance(value, str) else f"{value:g}" for value in values]
-    return draw_mosaic(pixels, labels, headings)
+    return draw_mosaic(pixels, labels, headings, style=style)
 
 
 def traversal_frames(
-    images: ImageTable, names: Sequence[str]
+    images: ImageTable, names: Sequence[str], *, style: Style = LIGHT
 ) -> UInt8[np.ndarray, "frame height width rgb"]:
     """Renders traversals as frames of an animation: an image for each latent, there and back.
 
     Args:
       images: uint8, shape [latent, value, height, width, channel], as for `traversals`.
       names: Names of the latents.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If `images` aren't uint8 images, or there isn't a name for each latent.
@@ -300,16 +279,17 @@ def traversal_frames(
         raise ValueError(f"names must be {len(pixels)}, one a latent, got {len(names)}")
     order = [*range(count), *range(count - 2, 0, -1)]
     columns = min(len(pixels), _FRAME_COLUMNS)
-    return np.stack([_frame(pixels[:, value], names, columns) for value in order])
+    return np.stack([_frame(pixels[:, value], names, columns, style) for value in order])
 
 
-def _frame(images: np.ndarray, names: Sequence[str], columns: int) -> np.ndarray:
+def _frame(images: np.ndarray, names: Sequence[str], columns: int, style: Style) -> np.ndarray:
     """Images of all latents in rows of `columns`, each under its name."""
     parts = []
     for start in range(0, len(images), columns):
         row, labels = images[start : start + columns], list(names[start : start + columns])
         missing = columns - len(row)
-        blank = np.full((missing, *row.shape[1:]), 255, np.uint8)
+        blank = np.broadcast_to(rgb_bytes(style.background), (missing, *row.shape[1:]))
         table = np.concatenate([row, blank])[None]
-        parts.append(rendered_pixels(draw_mosaic(table, (), labels + [""] * missing)))
+        figure = draw_mosaic(table, (), labels + [""] * missing, style=style)
+        parts.append(rendered_pixels(figure))
     return np.concatenate(parts)

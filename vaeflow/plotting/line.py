@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaeflow.plotting.style import LIGHT, Style, add_legend, new_figure, style_axes
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SHADES = ("#1f5a96", "#9cc3e4")
-_LINE = "#0b2440"
-_EXACT = "#d1662a"
-_GREY = "#6b6b6b"
-_FONT_SIZE = 10
+# Opacity of areas, alternately.
+_OPACITIES = (0.9, 0.4)
 
 Values = Float[Array | np.ndarray, "point"]
 
@@ -27,6 +25,8 @@ def change_of_variables(
     data: tuple[Values, Values],
     edges: Float[Array | np.ndarray, "edge"],
     exact: tuple[Values, Values] | None = None,
+    *,
+    style: Style = LIGHT,
 ) -> Figure:
     """Plots a map y = f(x) with the density of x below it and that of y to its left.
 
@@ -39,11 +39,12 @@ def change_of_variables(
       data: The values y = f(x) of the same points, and the density at them.
       edges: Where along x the intervals meet; between equal quantiles of x they have equal areas.
       exact: Values of y and a density at them to compare with, plotted as a line, or None.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If values and densities differ in length.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     (x, x_density), (y, y_density) = (tuple(map(np.asarray, pair)) for pair in (noise, data))
     if len({np.shape(values) for values in (x, x_density, y, y_density)}) != 1 or x.ndim != 1:
@@ -51,37 +52,39 @@ def change_of_variables(
         raise ValueError(f"values and densities must have one shape [point], got {shapes}")
     edges = np.asarray(edges)
     images = np.interp(edges, x, y)
-    figure = Figure(figsize=(7, 6.4), dpi=150, facecolor="white", layout="constrained")
+    figure = new_figure(style, 7, 6.4)
+    color, of_exact = style.palette[:2]
     left, middle, corner, below = figure.subplots(
         2, 2, gridspec_kw={"width_ratios": (1, 2.4), "height_ratios": (2.4, 1)}
     ).ravel()
     corner.set_axis_off()
     x_range, y_range = (x[0], x[-1]), (np.min(y), np.max(y))
 
-    middle.plot(x, y, color=_LINE, linewidth=1.8)
+    middle.plot(x, y, color=style.text, linewidth=1.8)
     for edge, image in zip(edges, images, strict=True):
-        middle.plot([edge, edge, x[0]], [y_range[0], image, image], color=_GREY, linewidth=0.5)
+        line = [edge, edge, x[0]], [y_range[0], image, image]
+        middle.plot(*line, color=style.muted, linewidth=0.5)
     middle.set(xlim=x_range, ylim=y_range)
-    middle.set_title("y = f(x)", fontsize=_FONT_SIZE)
+    middle.set_title("y = f(x)")
     middle.tick_params(labelleft=False, labelbottom=False)
 
-    _shade(below.fill_between, x, x_density, edges)
+    _shade(below.fill_between, x, x_density, edges, color)
     below.set(xlim=x_range, ylim=(1.08 * np.max(x_density), 0))
-    below.set_xlabel("noise x", fontsize=_FONT_SIZE)
-    below.set_ylabel("density of x", fontsize=_FONT_SIZE)
+    below.set_xlabel("noise x")
+    below.set_ylabel("density of x")
 
-    _shade(left.fill_betweenx, y, y_density, images)
+    _shade(left.fill_betweenx, y, y_density, images, color)
     highest = np.max(y_density)
     if exact is not None:
-        left.plot(exact[1], exact[0], color=_EXACT, linewidth=1.2, label="exact")
+        lines = left.plot(exact[1], exact[0], color=of_exact, linewidth=1.4)
         highest = max(highest, np.max(exact[1]))
-        left.legend(loc="upper left", fontsize=_FONT_SIZE - 2, frameon=False)
+        handles = [Patch(color=color, alpha=_OPACITIES[0], linewidth=0), *lines]
+        add_legend(corner, style, handles, ["f(x)", "exact"], loc="center")
     left.set(ylim=y_range, xlim=(1.08 * highest, 0))
-    left.set_ylabel("data y", fontsize=_FONT_SIZE)
-    left.set_xlabel("density of y", fontsize=_FONT_SIZE)
+    left.set_ylabel("data y")
+    left.set_xlabel("density of y")
     for axes in (left, below, middle):
-        axes.tick_params(labelsize=_FONT_SIZE - 2, colors=_GREY)
-        _thin(axes)
+        style_axes(axes, style)
     return figure
 
 
@@ -89,6 +92,8 @@ def densities_by_step(
     steps: Sequence[tuple[Values, Values]],
     titles: Sequence[str],
     exact: tuple[Values, Values] | None = None,
+    *,
+    style: Style = LIGHT,
 ) -> Figure:
     """Plots the density after each step of a flow, all panels over the same range.
 
@@ -96,47 +101,49 @@ def densities_by_step(
       steps: Values after the step and the density at them, for each step.
       titles: One for each step.
       exact: Values and a density to compare with, plotted as a line in every panel, or None.
+      style: Colours and sizes of text.
 
     Raises:
       ValueError: If there are no steps, or the titles don't fit.
     """
-    from matplotlib.figure import Figure
-
     if not steps or len(titles) != len(steps):
         raise ValueError(
             f"steps must be some, with a title each, got {len(steps)} and {len(titles)} titles"
         )
-    columns = min(len(steps), 5)
-    rows = -(-len(steps) // columns)
-    figure = Figure(
-        figsize=(1.9 * columns + 0.5, 1.6 * rows + 0.3),
-        dpi=150,
-        facecolor="white",
-        layout="constrained",
-    )
+    rows = -(-len(steps) // 5)
+    columns = -(-len(steps) // rows)
+    figure = new_figure(style, max(1.9 * columns + 0.7, 3.2), 1.6 * rows + 0.8)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    color, of_exact = style.palette[:2]
     shown = steps if exact is None else [*steps, exact]
     highest = max(float(np.max(density)) for _, density in shown)
     low = min(float(np.min(values)) for values, _ in shown[-1:])
     high = max(float(np.max(values)) for values, _ in shown[-1:])
-    for axes, (values, density), title in zip(panels, steps, titles, strict=False):
+    for number, (values, density) in enumerate(steps):
+        axes = panels[number]
         order = np.argsort(values)
         values, density = np.asarray(values)[order], np.asarray(density)[order]
-        axes.fill_between(values, density, color=_SHADES[1], linewidth=0)
-        axes.plot(values, density, color=_SHADES[0], linewidth=1.2)
+        axes.fill_between(values, density, color=color, alpha=_OPACITIES[1], linewidth=0)
+        lines = axes.plot(values, density, color=color, linewidth=1.2)
         if exact is not None:
-            axes.plot(*exact, color=_EXACT, linewidth=1, linestyle=(0, (4, 2)))
+            lines += axes.plot(*exact, color=of_exact, linewidth=1.2, linestyle=(0, (4, 2)))
         axes.set(xlim=(low, high), ylim=(0, 1.08 * highest))
-        axes.set_title(title, fontsize=_FONT_SIZE)
-        axes.tick_params(labelsize=_FONT_SIZE - 2, colors=_GREY)
-        _thin(axes)
+        axes.set_title(titles[number])
+        # The lowest panel of a column stands over nothing.
+        lowest = number + columns >= len(steps)
+        axes.tick_params(bottom=lowest, labelbottom=lowest, left=number % columns == 0)
+        axes.set(xlabel="value" if lowest else "", ylabel="" if number % columns else "density")
+        style_axes(axes, style)
     for axes in panels[len(steps) :]:
         axes.set_axis_off()
+    if exact is not None:
+        names = ["after the step", "exact"]
+        add_legend(figure, style, lines, names, loc="outside upper center", ncols=2)
     return figure
 
 
-def _shade(fill, values: np.ndarray, density: np.ndarray, edges: np.ndarray) -> None:
-    """Fills the area under a density, alternately light and dark between the edges."""
+def _shade(fill, values: np.ndarray, density: np.ndarray, edges: np.ndarray, color: str) -> None:
+    """Fills the area under a density, alternately more and less opaque between the edges."""
     order = np.argsort(values)
     values, density = values[order], density[order]
     ends = np.sort(np.concatenate([[values[0]], edges, [values[-1]]]))
@@ -144,10 +151,4 @@ def _shade(fill, values: np.ndarray, density: np.ndarray, edges: np.ndarray) -> 
         inside = values[(values > start) & (values < end)]
         place = np.concatenate([[start], inside, [end]])
         height = np.interp(place, values, density)
-        fill(place, height, color=_SHADES[number % 2], linewidth=0)
-
-
-def _thin(axes: Axes) -> None:
-    for spine in axes.spines.values():
-        spine.set_color("#c8c8c8")
-        spine.set_linewidth(0.6)
+        fill(place, height, color=color, alpha=_OPACITIES[number % 2], linewidth=0)

@@ -9,21 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from vaeflow.plotting.style import LIGHT, Style, lab_to_rgb, new_figure, style_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
 
-_SHADES = ("#ffffff", "#c9dcee", "#6ea3d0", "#1f5a96", "#0b2440")
-
-_LINES = ("#1f5a96", "#d1662a")
-
-_GREY = "#6b6b6b"
-
 _PANEL = 1.75  # inches
-
-_FONT_SIZE = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +27,7 @@ class Density:
     Attributes:
       values: At the points of `plane_points`, in any unit, shape [point * point]; values that
         aren't finite count as zero.
-      caption: Text below it.
+      caption: Text above it.
     """
 
     values: Float[Array | np.ndarray, "point"]
@@ -46,7 +40,7 @@ class WarpedGrid:
 
     Attributes:
       lines: The images of the points of `grid_lines`, shape [line, point, 2].
-      caption: Text below it.
+      caption: Text above it.
     """
 
     lines: Float[Array | np.ndarray, "line point two"]
@@ -61,7 +55,7 @@ class Samples:
       points: The points, shape [point, 2]; those that aren't finite are left out.
       colors: Red, green and blue of each point, from 0 to 1, shape [point, 3], such as
         `noise_colors` gives; None for one colour.
-      caption: Text below it.
+      caption: Text above it.
     """
 
     points: Float[Array | np.ndarray, "point two"]
@@ -121,23 +115,28 @@ def plane_table(
     bound: float,
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
+    names: tuple[str, str] = ("x1", "x2"),
+    *,
+    style: Style = LIGHT,
 ) -> Figure:
     """Plots a table of densities, samples and warped grids, all over [-bound, bound]^2.
 
     The shades of a row share one scale, which ends at the largest value of its first density, so
-    that the densities of a row can be compared; larger values have the darkest shade too.
+    that the densities of a row can be compared; larger values have the last shade too.
+    Numbers stand along the axes of the left column and of the lowest row.
 
     Args:
       panels: Rows of equal length.
       bound: Half the side of the square of each panel; points beyond it are cut off.
       row_labels: One for each row, to its left, or none.
       column_labels: One for each column, above it, or none.
+      names: Names of the two axes.
+      style: Colours and sizes of text.
 
     Raises:
-      ValueError: If rows differ in length, there are none, or labels don't fit them.
+      ValueError: If rows differ in length, there are none, labels don't fit them, or `bound` isn't
+        positive.
     """
-    from matplotlib.figure import Figure
-
     rows, columns = len(panels), len(panels[0]) if panels else 0
     if not columns or any(len(row) != columns for row in panels):
         lengths = [len(row) for row in panels]
@@ -145,27 +144,30 @@ def plane_table(
     for labels, count, name in ((row_labels, rows, "row"), (column_labels, columns, "column")):
         if labels and len(labels) != count:
             raise ValueError(f"{name}_labels must name {count} {name}s, got {len(labels)}")
-    figure = Figure(
-        figsize=(_PANEL * columns + 0.4, (_PANEL + 0.25) * rows + 0.3),
-        dpi=150,
-        facecolor="white",
-        layout="constrained",
-    )
+    _check_bound(bound)
+    captions = [any(panel.caption for panel in row) for row in panels]
+    height = (_PANEL + 0.06) * rows + 0.17 * sum(captions) + 0.6
+    figure = new_figure(style, _PANEL * columns + 0.9, height)
     axes = figure.subplots(rows, columns, squeeze=False)
-    for row, row_axes in zip(panels, axes, strict=True):
+    for (place, row), row_axes in zip(enumerate(panels, start=1), axes, strict=True):
         largest = next((_largest(panel) for panel in row if isinstance(panel, Density)), 1.0)
         for panel, panel_axes in zip(row, row_axes, strict=True):
-            frame_plane(panel_axes, bound, panel.caption)
+            outer = names[0] if place == rows else "", names[1] if panel_axes is row_axes[0] else ""
+            _frame_plane(panel_axes, bound, outer, style)
             if isinstance(panel, Density):
-                _draw_density(panel_axes, panel, bound, largest)
+                _draw_density(panel_axes, panel, bound, largest, style)
             elif isinstance(panel, Samples):
-                draw_samples(panel_axes, panel.points, panel.colors, _PANEL)
+                color = style.palette[0] if panel.colors is None else panel.colors
+                _draw_samples(panel_axes, panel.points, color, _PANEL)
             else:
-                _draw_lines(panel_axes, panel)
+                _draw_lines(panel_axes, panel, style)
+            _write_caption(panel_axes, panel.caption, style)
     for label, row_axes in zip(row_labels, axes, strict=False):
-        row_axes[0].set_ylabel(label, fontsize=_FONT_SIZE)
+        _label_row(row_axes[0], label, style)
     for label, panel_axes in zip(column_labels, axes[0], strict=False):
-        panel_axes.set_title(label, fontsize=_FONT_SIZE)
+        # Above the captions.
+        pad = 4 + captions[0] * 1.4 * style.small_font_size
+        panel_axes.set_title(label, fontsize=style.font_size, color=style.text, pad=pad)
     return figure
 
 
@@ -178,29 +180,67 @@ def _finite(density: Density) -> np.ndarray:
     return np.where(np.isfinite(values), values, 0.0)
 
 
-def frame_plane(axes: Axes, bound: float, caption: str = "") -> None:
-    """Makes axes a panel of the plane, over [-bound, bound]^2, without ticks."""
+def _check_bound(bound: float) -> None:
+    if not 0 < bound < np.inf:
+        raise ValueError(f"bound must be above 0 and finite, got {bound}")
+
+
+def _frame_plane(axes: Axes, bound: float, names: tuple[str, str], style: Style) -> None:
+    """Makes axes a panel over [-bound, bound]^2, with numbers along those that have a name."""
     axes.set_xlim(-bound, bound)
     axes.set_ylim(-bound, bound)
     axes.set_aspect("equal")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#c8c8c8")
-        spine.set_linewidth(0.6)
-    axes.set_xlabel(caption, fontsize=_FONT_SIZE - 2, color=_GREY)
+    # Zero and a round number, far enough from the ends not to run into those of the next panel.
+    round_numbers = 10.0 ** np.floor(np.log10(bound)) * np.array([0.5, 1, 2, 5])
+    step = round_numbers[round_numbers >= 0.3 * bound][0]
+    ticks = step * np.floor(0.8 * bound / step) * np.array([-1, 0, 1])
+    axes.set_xticks(ticks)
+    axes.set_yticks(ticks)
+    axes.tick_params(bottom=bool(names[0]), labelbottom=bool(names[0]))
+    axes.tick_params(left=bool(names[1]), labelleft=bool(names[1]))
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
+    style_axes(axes, style)
 
 
-def _draw_density(axes: Axes, density: Density, bound: float, largest: float) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
+def _write_caption(axes: Axes, caption: str, style: Style) -> None:
+    axes.annotate(
+        caption,
+        (0.5, 1),
+        xycoords="axes fraction",
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=style.small_font_size,
+        color=style.muted,
+    )
 
+
+def _label_row(axes: Axes, label: str, style: Style) -> None:
+    """Writes a label upwards, to the left of the name of the axis."""
+    axes.annotate(
+        label,
+        (0, 0.5),
+        xycoords=axes.yaxis.label,
+        xytext=(-4, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        rotation=90,
+        fontsize=style.font_size,
+        color=style.text,
+    )
+
+
+def _draw_density(axes: Axes, density: Density, bound: float, largest: float, style: Style) -> None:
     values = _finite(density)
     size = round(values.size**0.5)
     if size**2 != values.size:
         raise ValueError(f"values must be those of a square of points, got {values.size}")
     axes.imshow(
         values.reshape(size, size),
-        cmap=LinearSegmentedColormap.from_list("shades", _SHADES),
+        cmap=style.density_map(),
         vmin=0,
         vmax=largest,
         origin="lower",
@@ -209,23 +249,23 @@ def _draw_density(axes: Axes, density: Density, bound: float, largest: float) ->
     )
 
 
-def draw_samples(
+def _draw_samples(
     axes: Axes,
     points: Float[Array | np.ndarray, "point two"],
-    colors: Float[np.ndarray, "point rgb"] | None,
+    colors: Float[np.ndarray, "point rgb"] | str,
     side: float,
 ) -> PathCollection:
     """Draws points, the smaller the more there are, into a panel of `side` inches."""
     points = np.asarray(points)
     # The dots together have a quarter of the panel's area, within bounds of what is visible.
     size = np.clip(0.25 * (72 * side) ** 2 / max(len(points), 1), 0.8, 12)
-    return axes.scatter(*points.T, s=size, c=_LINES[0] if colors is None else colors, linewidths=0)
+    return axes.scatter(*points.T, s=size, c=colors, linewidths=0)
 
 
-def _draw_lines(axes: Axes, grid: WarpedGrid) -> None:
+def _draw_lines(axes: Axes, grid: WarpedGrid, style: Style) -> None:
     lines = np.asarray(grid.lines)
     half = len(lines) // 2
-    for part, color in zip((lines[:half], lines[half:]), _LINES, strict=True):
+    for part, color in zip((lines[:half], lines[half:]), style.palette[:2], strict=True):
         for line in part:
             axes.plot(*line.T, color=color, linewidth=0.6, alpha=0.8, solid_capstyle="butt")
 
@@ -234,18 +274,25 @@ _FRAME_PANEL = 2.0  # inches
 
 _DPI = 100
 
+# Of the disk in CIELAB that colours places in the noise: lightness at its centre and how much it
+# falls towards red, and the distance of its edge from grey.
+_LIGHTNESS, _TILT, _CHROMA = 55.0, 11.0, 50.0
+
 
 def noise_colors(noise: Float[Array | np.ndarray, "point two"]) -> Float[np.ndarray, "point rgb"]:
-    """Returns the colour of each point by its place in standard normal noise.
+    """Returns the colour of each point by its place in standard normal noise, for any background.
 
-    The hue is the angle at 0; the saturation rises with the distance, from dark grey at 0.
+    Colours are those of a disk in CIELAB, grey at its centre, which the noise fills evenly: with
+    the hue by the angle at 0, and the area within a point's radius that share of the noise that
+    lies nearer to 0. Lightness rises from red to green, which so differ for readers who don't see
+    these hues.
     """
-    from matplotlib.colors import hsv_to_rgb
-
     x, y = np.asarray(noise, np.float64).T
-    outside = 1 - np.exp(-(x**2 + y**2) / 2)  # the share of the noise that lies further in
-    hue = np.arctan2(y, x) / (2 * np.pi) % 1
-    return hsv_to_rgb(np.stack([hue, outside, 0.3 + 0.6 * outside], axis=-1))
+    radius = np.sqrt(-np.expm1(-(x**2 + y**2) / 2))
+    angle = np.arctan2(y, x)
+    across, up = radius * np.cos(angle), radius * np.sin(angle)
+    lightness = _LIGHTNESS - _TILT * across
+    return lab_to_rgb(np.stack([lightness, _CHROMA * across, _CHROMA * up], axis=-1))
 
 
 def undo_axis_swaps(
@@ -271,6 +318,9 @@ def transport_frames(
     bound: float,
     titles: Sequence[str],
     between: int = 8,
+    names: tuple[str, str] = ("x1", "x2"),
+    *,
+    style: Style = LIGHT,
 ) -> UInt8[np.ndarray, "frame height width rgb"]:
     """Renders the transport of points from noise to data, with a panel for each path.
 
@@ -282,12 +332,14 @@ def transport_frames(
       bound: Half the side of the square of each panel.
       titles: One for each path.
       between: Number of frames from one state to the next.
+      names: Names of the two axes.
+      style: Colours and sizes of text.
 
     Raises:
-      ValueError: If there is no path, paths differ in their number of steps, or titles don't fit.
+      ValueError: If there is no path, paths differ in their number of steps, titles don't fit, or
+        `bound` isn't positive.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     paths = [np.asarray(path) for path in paths]
     lengths = {len(path) for path in paths}
@@ -296,17 +348,20 @@ def transport_frames(
             f"paths must be some of one length, with a title each, and between at least 1, got "
             f"lengths {sorted(lengths)}, {len(paths)} paths, {len(titles)} titles and {between}"
         )
-    columns = min(len(paths), 3)
-    rows = -(-len(paths) // columns)
-    size = (_FRAME_PANEL * columns, (_FRAME_PANEL + 0.2) * rows)
-    figure = Figure(figsize=size, dpi=_DPI, facecolor="white", layout="constrained")
+    _check_bound(bound)
+    rows = -(-len(paths) // 3)
+    columns = -(-len(paths) // rows)
+    size = (_FRAME_PANEL * columns + 0.5, (_FRAME_PANEL + 0.2) * rows + 0.4)
+    figure = new_figure(style, *size, dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
     dots = []
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, path, title in zip(axes, paths, titles, strict=False):
-        frame_plane(panel, bound)
-        panel.set_title(title, fontsize=9)
-        dots.append(draw_samples(panel, path[0], noise_colors(path[0]), _FRAME_PANEL))
+    for number, (path, title) in enumerate(zip(paths, titles, strict=True)):
+        panel = axes[number]
+        panel.set_title(title)
+        lowest, left = number + columns >= len(paths), number % columns == 0
+        _frame_plane(panel, bound, (names[0] if lowest else "", names[1] if left else ""), style)
+        dots.append(_draw_samples(panel, path[0], noise_colors(path[0]), _FRAME_PANEL))
     for panel in axes[len(paths) :]:
         panel.set_axis_off()
     # Laid out once, so that nothing shifts between frames.
