@@ -44,7 +44,7 @@ def test_the_exact_density_is_drawn_too():
     np.testing.assert_allclose(line.get_xydata(), np.stack([3 * DENSITY, X], -1))
     assert figure.axes[0].get_xlim()[0] > 3 * DENSITY.max()  # it grows to the left
     legend = figure.axes[2].get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["f(x)", "exact"]
+    assert [text.get_text() for text in legend.get_texts()] == ["of f(z)", "exact"]
 
 
 def test_each_step_has_a_panel_of_one_range():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import inspect
+import io
+import pickle
 
 import matplotlib as mpl
 import matplotlib.colors
@@ -14,6 +16,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from PIL import Image
 
 from tests.colorimetry import VISIONS, contrasts, lab, rgb, smallest_distance
 from tests.pixels import random_images, render
@@ -245,3 +248,15 @@ def test_text_is_large_enough_and_within_the_figure(name):
             if box and box.width > 0:
                 assert -1 <= box.x0 <= box.x1 <= figure.bbox.x1 + 1, artist
                 assert -1 <= box.y0 <= box.y1 <= figure.bbox.y1 + 1, artist
+
+
+def test_notebooks_show_figures_of_which_pyplot_knows_nothing():
+    figure = plotting.training_curve(
+        [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], {"loss": "loss"}
+    )
+    png, size = figure._repr_png_()
+    image = Image.open(io.BytesIO(png))
+    assert image.size == tuple(round(150 * inches) for inches in figure.get_size_inches())
+    assert size == {"width": 720, "height": 384}
+    again = pickle.loads(pickle.dumps(figure))
+    assert again._repr_png_()[1] == size

@@ -168,7 +168,7 @@ class ContinuousBernoulli(ExponentialFamily):
 
     @staticmethod
     def log_normalizer(logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Computes ``log(sinh(l / 2) / (l / 2))``: ``l^2 / 24`` near zero, ``|l| / 2`` far from it."""
+        """Computes ``log(sinh(l / 2) / (l / 2))``: ``l^2 / 24`` near 0, ``|l| / 2`` far away."""
         small = jnp.abs(logits) < SMALL_LOGIT
         size = jnp.where(small, 1.0, jnp.abs(logits))
         square = jnp.where(small, logits, 0.0) ** 2

@@ -175,7 +175,7 @@ class Fitted:
         """Plots the loss, or another metric, of training and validation against the step.
 
         Args:
-          metric: Its name in `history`, without ``validation_``; None for the one that was minimised.
+          metric: Its name in `history`, without ``validation_``; None for the one minimised.
           style: Colours and sizes of text; None for `vaeflow.plotting.LIGHT`.
         """
         from vaeflow import plotting

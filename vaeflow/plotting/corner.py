@@ -64,7 +64,7 @@ def pairwise_marginals(
         raise ValueError(f"labels must name {columns} columns, got {len(labels)}")
     limits = [_limits(values) for values in data.T]
     size = _PANEL * columns + 0.5
-    figure = new_figure(style, size, size)
+    figure = new_figure(style, (size, size))
     of_data, of_samples = style.palette[:2]
     all_axes = figure.subplots(columns, columns)
     for (row, column), axes in np.ndenumerate(all_axes):

@@ -53,7 +53,7 @@ def training_curve(
             f"metrics must name one that the records hold, got {sorted(metrics.values())}"
         )
     expected = dict(expected or {})
-    figure = new_figure(style, 7.5, 4)
+    figure = new_figure(style, (7.5, 4))
     axes = figure.add_subplot()
     for color, (name, points) in zip(itertools.cycle(style.palette), curves.items(), strict=False):
         _draw_curve(axes, points, name, color)
@@ -144,7 +144,7 @@ def code_usage(counts: Mapping[str, Int[np.ndarray, " code"]], *, style: Style =
 
     if not counts:
         raise ValueError("counts must hold at least one codebook, got none")
-    figure = new_figure(style, 7.5, 2.4 * len(counts) + 0.4)
+    figure = new_figure(style, (7.5, 2.4 * len(counts) + 0.4))
     panels = figure.subplots(len(counts), 1, squeeze=False)[:, 0]
     for axes, (name, of_codes) in zip(panels, counts.items(), strict=True):
         if np.ndim(of_codes) != 1:

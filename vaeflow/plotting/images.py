@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from vaeflow.plotting.style import LIGHT, Style, rgb_bytes
+from vaeflow.plotting.style import LIGHT, Style, new_figure, rgb_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,6 @@ def draw_mosaic(
       style: Colours and sizes of text.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     rows, columns, height, width, _ = images.shape
     fitting = min(_WIDTH // (columns * width), _HEIGHT // (rows * height), _LARGEST_SCALE)
@@ -92,7 +91,7 @@ def draw_mosaic(
             pixels = images[row, column].repeat(scale, axis=0).repeat(scale, axis=1)
             canvas[top : top + height * scale, left : left + width * scale] = pixels
 
-    figure = Figure(dpi=_DPI, facecolor=style.background)
+    figure = new_figure(style, dpi=_DPI, layout=None)
     renderer = FigureCanvasAgg(figure).get_renderer()
 
     def write(label: str, horizontal: str, vertical: str):

@@ -69,7 +69,7 @@ def aggregate_posterior(panels: Sequence[LatentScatter], *, style: Style = LIGHT
         _check(panel)
     # With room for numbers, and for legends.
     width = sum(_PANEL + (0.3 if panel.groups is None else 1.2) for panel in panels)
-    figure = new_figure(style, width, _PANEL + 0.4)
+    figure = new_figure(style, (width, _PANEL + 0.4))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _plot(axes, panel, style)
     return figure

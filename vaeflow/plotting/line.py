@@ -28,17 +28,17 @@ def change_of_variables(
     *,
     style: Style = LIGHT,
 ) -> Figure:
-    """Plots a map y = f(x) with the density of x below it and that of y to its left.
+    """Plots a map x = f(z) with the density of z below it and that of x to its left.
 
     Intervals between the edges, shaded alternately, are mapped from below through f to the left:
     where f is steep they widen and the density falls, where it is flat they narrow and the density
     rises, and the area over each is preserved.
 
     Args:
-      noise: Rising values of x, and the density at them.
-      data: The values y = f(x) of the same points, and the density at them.
-      edges: Where along x the intervals meet; between equal quantiles of x they have equal areas.
-      exact: Values of y and a density at them to compare with, plotted as a line, or None.
+      noise: Rising values of z, and the density at them.
+      data: The values x = f(z) of the same points, and the density at them.
+      edges: Where along z the intervals meet; between equal quantiles of z they have equal areas.
+      exact: Values of x and a density at them to compare with, plotted as a line, or None.
       style: Colours and sizes of text.
 
     Raises:
@@ -46,43 +46,43 @@ def change_of_variables(
     """
     from matplotlib.patches import Patch
 
-    (x, x_density), (y, y_density) = (tuple(map(np.asarray, pair)) for pair in (noise, data))
-    if len({np.shape(values) for values in (x, x_density, y, y_density)}) != 1 or x.ndim != 1:
-        shapes = [np.shape(values) for values in (x, x_density, y, y_density)]
+    (z, z_density), (x, x_density) = (tuple(map(np.asarray, pair)) for pair in (noise, data))
+    if len({np.shape(values) for values in (z, z_density, x, x_density)}) != 1 or z.ndim != 1:
+        shapes = [np.shape(values) for values in (z, z_density, x, x_density)]
         raise ValueError(f"values and densities must have one shape [point], got {shapes}")
     edges = np.asarray(edges)
-    images = np.interp(edges, x, y)
-    figure = new_figure(style, 7, 6.4)
+    images = np.interp(edges, z, x)
+    figure = new_figure(style, (7, 6.4))
     color, of_exact = style.palette[:2]
     left, middle, corner, below = figure.subplots(
         2, 2, gridspec_kw={"width_ratios": (1, 2.4), "height_ratios": (2.4, 1)}
     ).ravel()
     corner.set_axis_off()
-    x_range, y_range = (x[0], x[-1]), (np.min(y), np.max(y))
+    z_range, x_range = (z[0], z[-1]), (np.min(x), np.max(x))
 
-    middle.plot(x, y, color=style.text, linewidth=1.8)
+    middle.plot(z, x, color=style.text, linewidth=1.8)
     for edge, image in zip(edges, images, strict=True):
-        line = [edge, edge, x[0]], [y_range[0], image, image]
+        line = [edge, edge, z[0]], [x_range[0], image, image]
         middle.plot(*line, color=style.muted, linewidth=0.5)
-    middle.set(xlim=x_range, ylim=y_range)
-    middle.set_title("y = f(x)")
+    middle.set(xlim=z_range, ylim=x_range)
+    middle.set_title("x = f(z)")
     middle.tick_params(labelleft=False, labelbottom=False)
 
-    _shade(below.fill_between, x, x_density, edges, color)
-    below.set(xlim=x_range, ylim=(1.08 * np.max(x_density), 0))
-    below.set_xlabel("noise x")
-    below.set_ylabel("density of x")
+    _shade(below.fill_between, z, z_density, edges, color)
+    below.set(xlim=z_range, ylim=(1.08 * np.max(z_density), 0))
+    below.set_xlabel("noise z")
+    below.set_ylabel("density of z")
 
-    _shade(left.fill_betweenx, y, y_density, images, color)
-    highest = np.max(y_density)
+    _shade(left.fill_betweenx, x, x_density, images, color)
+    highest = np.max(x_density)
     if exact is not None:
         lines = left.plot(exact[1], exact[0], color=of_exact, linewidth=1.4)
         highest = max(highest, np.max(exact[1]))
         handles = [Patch(color=color, alpha=_OPACITIES[0], linewidth=0), *lines]
-        add_legend(corner, style, handles, ["f(x)", "exact"], loc="center")
-    left.set(ylim=y_range, xlim=(1.08 * highest, 0))
-    left.set_ylabel("data y")
-    left.set_xlabel("density of y")
+        add_legend(corner, style, handles, ["of f(z)", "exact"], loc="center")
+    left.set(ylim=x_range, xlim=(1.08 * highest, 0))
+    left.set_ylabel("data x")
+    left.set_xlabel("density of x")
     for axes in (left, below, middle):
         style_axes(axes, style)
     return figure
@@ -112,7 +112,7 @@ def densities_by_step(
         )
     rows = -(-len(steps) // 5)
     columns = -(-len(steps) // rows)
-    figure = new_figure(style, max(1.9 * columns + 0.7, 3.2), 1.6 * rows + 0.8)
+    figure = new_figure(style, (max(1.9 * columns + 0.7, 3.2), 1.6 * rows + 0.8))
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     color, of_exact = style.palette[:2]
     shown = steps if exact is None else [*steps, exact]

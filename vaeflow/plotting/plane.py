@@ -147,7 +147,7 @@ def plane_table(
     _check_bound(bound)
     captions = [any(panel.caption for panel in row) for row in panels]
     height = (_PANEL + 0.06) * rows + 0.17 * sum(captions) + 0.6
-    figure = new_figure(style, _PANEL * columns + 0.9, height)
+    figure = new_figure(style, (_PANEL * columns + 0.9, height))
     axes = figure.subplots(rows, columns, squeeze=False)
     for (place, row), row_axes in zip(enumerate(panels, start=1), axes, strict=True):
         largest = next((_largest(panel) for panel in row if isinstance(panel, Density)), 1.0)
@@ -352,7 +352,7 @@ def transport_frames(
     rows = -(-len(paths) // 3)
     columns = -(-len(paths) // rows)
     size = (_FRAME_PANEL * columns + 0.5, (_FRAME_PANEL + 0.2) * rows + 0.4)
-    figure = new_figure(style, *size, dpi=_DPI)
+    figure = new_figure(style, size, dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
     dots = []
     axes = figure.subplots(rows, columns, squeeze=False).ravel()

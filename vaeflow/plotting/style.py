@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,11 +125,34 @@ DARK = Style(
 """The style of figures on a dark page."""
 
 
-def new_figure(style: Style, width: float, height: float, dpi: int = 150) -> Figure:
-    """Returns an empty figure, its size in inches, that arranges its panels when it is drawn."""
+def new_figure(
+    style: Style,
+    size: tuple[float, float] | None = None,
+    dpi: int = 150,
+    layout: str | None = "compressed",
+) -> Figure:
+    """Returns an empty figure, which a notebook shows as it is.
+
+    Args:
+      style: Its look.
+      size: Width and height in inches, None for later.
+      dpi: Pixels an inch.
+      layout: How panels are arranged when it is drawn; see `matplotlib.figure.Figure`.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=dpi, facecolor=style.background, layout="compressed")
+    figure = Figure(figsize=size, dpi=dpi, facecolor=style.background, layout=layout)
+    # IPython knows figures only once pyplot is imported, whose state these don't touch.
+    figure._repr_png_ = functools.partial(_as_png, figure)
+    return figure
+
+
+def _as_png(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """A figure at its own resolution, and its size on a page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=figure.dpi)
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    return buffer.getvalue(), {"width": width, "height": height}
 
 
 def style_axes(axes: Axes, style: Style) -> None:
