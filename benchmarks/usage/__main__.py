@@ -2,8 +2,9 @@
 
 Each script is what its library's own documentation has a newcomer type, as short as that allows,
 and is run in a process of its own; its result is checked, and a wrong one ends the run. Counts are
-of the source, by the rules of `benchmarks.usage.counts`. Seconds are those of the whole process,
-imports, compilation and training by each library's own recipe included.
+of the source, by the rules of `benchmarks.usage.counts`. Seconds, by the clock and of the
+processor, are those of the whole process: imports, compilation and training by the library's own
+recipe.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -53,7 +55,16 @@ def main(config: Config) -> None:
     machine("jax", "numpy")
     for name in config.jobs:
         print(f"\n{JOBS[name].title} (`{name}`)")
-        head = ("side", "statements", "lines", "imports", "concepts", "seconds", "quality")
+        head = (
+            "side",
+            "statements",
+            "lines",
+            "imports",
+            "concepts",
+            "seconds",
+            "CPU, s",
+            "quality",
+        )
         sides = (library for library in config.libraries if library in _sides(name))
         table(head, (_row(name, library, config) for library in sides))
 
@@ -65,23 +76,24 @@ def _sides(name: str) -> tuple[str, ...]:
 def _row(name: str, library: Library, config: Config) -> tuple[str, ...]:
     job = JOBS[name]
     if library in job.without:
-        return (library, "-", "-", "-", "-", "-", job.without[library])
+        return (library, *"------", job.without[library])
     path = job.path(name, library)
     counts = count(path.read_text())
     cells = (counts.statements, counts.lines, counts.imports, len(counts.concepts))
-    seconds, quality = "-", "-"
+    measured = ("-", "-", "-")
     if config.execute:
-        elapsed, found = execute(path, config.threads)
-        seconds = f"{elapsed:.0f}"
+        elapsed, busy, found = execute(path, config.threads)
         quality = ", ".join(f"{key} {value}" for key, value in found.items())
-    return (library, *map(str, cells), seconds, quality)
+        measured = (f"{elapsed:.0f}", f"{busy:.0f}", quality)
+    return (library, *map(str, cells), *measured)
 
 
-def execute(path: pathlib.Path, threads: int) -> tuple[float, dict[str, str]]:
+def execute(path: pathlib.Path, threads: int) -> tuple[float, float, dict[str, str]]:
     """Runs a script in a process and an empty folder of its own.
 
     Returns:
-      The seconds of the whole process, and the quality that the script's check prints.
+      The seconds of the whole process by the clock, those of the processor over all threads, and
+      the quality that the script's check prints.
 
     Raises:
       RuntimeError: If it fails, or ends without a check; the message has the end of its errors.
@@ -90,7 +102,7 @@ def execute(path: pathlib.Path, threads: int) -> tuple[float, dict[str, str]]:
     module = f"benchmarks.usage.{path.stem}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), _busy()
         ended = subprocess.run(
             [sys.executable, "-m", module],
             cwd=folder,
@@ -100,13 +112,19 @@ def execute(path: pathlib.Path, threads: int) -> tuple[float, dict[str, str]]:
             check=False,
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
-        seconds = time.perf_counter() - start
+        seconds, busy = time.perf_counter() - start, _busy() - before
     if ended.returncode:
         raise RuntimeError(f"{module} ended with code {ended.returncode}: {ended.stderr[-2000:]}")
     lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise RuntimeError(f"{module} ended without a check of its result")
-    return seconds, json.loads(lines[-1])
+    return seconds, busy, json.loads(lines[-1])
+
+
+def _busy() -> float:
+    """Seconds of the processor of all processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":
