@@ -145,6 +145,36 @@ class NameLinks(SphinxTransform):
             literal.replace_self(reference)
 
 
+def link_files(app: Sphinx, docname: str, content: list[str]) -> None:
+    """Makes links to names in files outside of docs, such as tests, links to these files.
+
+    In ``[text](../tests/test_axis.py#test_row_keys)`` the name is a function, a class, or the
+    anchor of a heading; a file that lacks it is a warning. Copies of the files are on the site.
+    """
+    folder = pathlib.Path(app.env.doc2path(docname)).parent
+
+    def link(match: re.Match) -> str:
+        path, name = match.groups()
+        file = (folder / path).resolve()
+        if file.is_relative_to(DOCS):
+            return match[0]
+        names = names_in(file.read_text(), file.suffix) if file.is_file() else set()
+        if name not in names:
+            message = "%s has no %s" if file.is_file() else "%s doesn't exist (for %s)"
+            logging.getLogger(__name__).warning(message, path, name, location=docname)
+        return f"](path:{path})"
+
+    content[0] = re.sub(r"\]\((\.\./[\w./-]+)#([\w-]+)\)", link, content[0])
+
+
+def names_in(text: str, suffix: str) -> set[str]:
+    """Names of functions and classes of a module, or anchors of the headings of a Markdown file."""
+    if suffix == ".py":
+        return set(re.findall(r"^ *(?:def|class) (\w+)", text, re.MULTILINE))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 def public_names() -> dict[str, list[str]]:
     """Public names by module: vaeflow, its packages and modules, and the modules that they list.
 
@@ -238,5 +268,6 @@ def setup(app: Sphinx) -> None:
     app.connect("config-inited", canonical_names)
     app.connect("builder-inited", write_pages)
     app.connect("builder-inited", execute_pages)
+    app.connect("source-read", link_files)
     app.add_transform(NameLinks)
     app.connect("env-check-consistency", check_pages)
