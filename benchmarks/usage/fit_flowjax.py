@@ -1,7 +1,7 @@
 """An array to a trained spline flow and back from a file.
 
 Follows flowjax's README, "Short example", and the page "Unconditional density estimation" of its
-documentation; the file is that of Equinox, `eqx.tree_serialise_leaves`, as in its FAQ.
+documentation; the file is that of Equinox, `eqx.tree_serialise_leaves`.
 """
 
 import equinox as eqx

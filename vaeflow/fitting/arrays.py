@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -200,3 +201,32 @@ class IterableBatches:
             part = slice(shard * rows, (shard + 1) * rows)
             own = {name: array[part] for name, array in batch.items()}
             yield {**own, "index": np.arange(part.start, part.stop, dtype=np.int32)}
+
+
+# Models
+
+
+def event_shape_of(model: nn.Module) -> tuple[int, ...]:
+    """Shape of an example of a model's data.
+
+    Raises:
+      ValueError: If the model doesn't say so.
+    """
+    decoder = getattr(model, "decoder", None)
+    shape = getattr(model, "event_shape", getattr(decoder, "image_shape", None))
+    if shape is None:
+        raise ValueError(
+            f"a {type(model).__name__} doesn't say the shape of its data: it has neither "
+            "event_shape nor a decoder of an image_shape"
+        )
+    return tuple(shape)
+
+
+def rows_at_once(event_shape: tuple[int, ...]) -> int:
+    """Number of examples that are evaluated at once: fewer of images than of vectors."""
+    return 16_384 if len(event_shape) == 1 else 256
+
+
+def takes_images(model: nn.Module) -> bool:
+    """Whether a model takes uint8 images, and not reals."""
+    return getattr(model, "dequantizer", getattr(model, "observation", None)) is not None

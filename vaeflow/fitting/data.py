@@ -18,9 +18,17 @@ from vaeflow import losses, training
 from vaeflow._util.arrays import row_keys
 from vaeflow._util.checks import check_count
 from vaeflow.data.batches import stack
-from vaeflow.fitting.arrays import ArrayBatches, IterableBatches, as_contexts, as_examples
+from vaeflow.fitting.arrays import (
+    ArrayBatches,
+    IterableBatches,
+    as_contexts,
+    as_examples,
+    event_shape_of,
+    rows_at_once,
+    takes_images,
+)
 from vaeflow.fitting.ensemble import EnsembleLoss
-from vaeflow.fitting.fitted import Fitted, event_shape_of, rows_at_once, takes_images
+from vaeflow.fitting.fitted import Fitted
 from vaeflow.flows import BoundedFlow, StandardizedFlow
 from vaeflow.flows.wrappers import Wrapped
 from vaeflow.models import FlowModel

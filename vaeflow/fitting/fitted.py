@@ -19,7 +19,14 @@ import numpy as np
 from vaeflow import estimators
 from vaeflow._util.checks import check_count
 from vaeflow._util.messages import shown
-from vaeflow.fitting.arrays import as_contexts, as_examples, as_numpy
+from vaeflow.fitting.arrays import (
+    as_contexts,
+    as_examples,
+    as_numpy,
+    event_shape_of,
+    rows_at_once,
+    takes_images,
+)
 from vaeflow.fitting.card import model_card
 from vaeflow.fitting.ensemble import Ensemble
 from vaeflow.models import FlowModel
@@ -343,32 +350,6 @@ def from_pretrained(folder: str | os.PathLike[str], *, classes: Iterable[Any] = 
     Arguments and errors as `load_fitted`.
     """
     return load_fitted(pathlib.Path(folder) / MODEL_FILE, classes=classes)
-
-
-def event_shape_of(model: nn.Module) -> tuple[int, ...]:
-    """Shape of an example of a model's data.
-
-    Raises:
-      ValueError: If the model doesn't say so.
-    """
-    decoder = getattr(model, "decoder", None)
-    shape = getattr(model, "event_shape", getattr(decoder, "image_shape", None))
-    if shape is None:
-        raise ValueError(
-            f"a {type(model).__name__} doesn't say the shape of its data: it has neither "
-            "event_shape nor a decoder of an image_shape"
-        )
-    return tuple(shape)
-
-
-def rows_at_once(event_shape: tuple[int, ...]) -> int:
-    """Number of examples that are evaluated at once: fewer of images than of vectors."""
-    return 16_384 if len(event_shape) == 1 else 256
-
-
-def takes_images(model: nn.Module) -> bool:
-    """Whether a model takes uint8 images, and not reals."""
-    return getattr(model, "dequantizer", getattr(model, "observation", None)) is not None
 
 
 def _filled(batch: Mapping[str, np.ndarray], limit: int) -> Iterator[tuple[Any, int]]:
