@@ -23,7 +23,7 @@ import vaeflow as vf
 from experiments import _cli, _figures, density_1d
 from experiments.density_1d import FlowConfig, build_flow
 from vaeflow import distributions, losses, metrics, plotting, training
-from vaeflow.plotting.plane import noise_colors, plane_points, undo_axis_swaps
+from vaeflow.plotting.plane import undo_axis_swaps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -359,7 +359,7 @@ def density_table(
     results: Mapping[str, Mapping[str, float]],
 ) -> Figure:
     """Plots each target, its model's density and the path, a row for each."""
-    points = plane_points(BOUND, config.points)
+    points = plotting.plane_points(BOUND, config.points)
     rows = []
     for name, target in targets.items():
         if target.log_prob is None:
@@ -373,7 +373,7 @@ def density_table(
         # All states of a few, otherwise up to five.
         last = len(paths[name]) - 1
         shown = [*range(0, last, -(-last // 4)), last]
-        colors = noise_colors(paths[name][0])
+        colors = plotting.noise_colors(paths[name][0])
         states = [plotting.Samples(paths[name][step], colors) for step in shown]
         rows.append([exact, plotting.Density(density, caption), *states])
     between = [f"step {step}" for step in shown[1:-1]]

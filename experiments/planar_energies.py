@@ -20,7 +20,6 @@ import numpy as np
 import vaeflow as vf
 from experiments import _cli, _figures
 from vaeflow import distributions, losses, metrics, plotting, training
-from vaeflow.plotting.plane import grid_lines, plane_points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -238,7 +237,7 @@ def fitted_densities(
 def warped_grids(model, variables: PyTree) -> list[plotting.WarpedGrid]:
     """Maps straight lines in the noise through a model."""
     decode = functools.partial(model.apply, method="decode")
-    lines = jax.jit(jax.vmap(decode, (0, None)))(variables, grid_lines(2.5))
+    lines = jax.jit(jax.vmap(decode, (0, None)))(variables, plotting.grid_lines(2.5))
     return [plotting.WarpedGrid(warped) for warped in np.asarray(lines)]
 
 
@@ -261,7 +260,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
         name: metrics.log_integral(lambda z, name=name: -ENERGIES[name](z), [-10] * 2, [10] * 2)
         for name in config.energies
     }
-    points = plane_points(BOUND, config.points)
+    points = plotting.plane_points(BOUND, config.points)
     densities, grids = {"exact": exact_densities(config, points, log_normalizers)}, {}
     results = {f"log_normalizer_{name}": value for name, value in log_normalizers.items()}
     trained = {}

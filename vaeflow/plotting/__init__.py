@@ -25,7 +25,16 @@ from vaeflow.plotting.latents import (
     traversals,
 )
 from vaeflow.plotting.line import change_of_variables, densities_by_step
-from vaeflow.plotting.plane import Density, Samples, WarpedGrid, plane_table, transport_frames
+from vaeflow.plotting.plane import (
+    Density,
+    Samples,
+    WarpedGrid,
+    grid_lines,
+    noise_colors,
+    plane_points,
+    plane_table,
+    transport_frames,
+)
 from vaeflow.plotting.style import DARK, LIGHT, Style
 
 __all__ = [
@@ -40,12 +49,15 @@ __all__ = [
     "change_of_variables",
     "code_usage",
     "densities_by_step",
+    "grid_lines",
     "image_grid",
     "image_table",
     "interpolations",
     "latent_manifold",
     "nearest_images",
+    "noise_colors",
     "pairwise_marginals",
+    "plane_points",
     "plane_table",
     "reconstructions",
     "save_animation",
