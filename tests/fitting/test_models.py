@@ -73,6 +73,16 @@ def test_an_auto_encoder_starts_from_the_values_of_images():
 
 
 @pytest.mark.slow
+def test_an_image_is_binarised_once():
+    """No model's mean log-likelihood exceeds minus the entropy of what is binarised."""
+    images = np.full((200, 4, 4, 1), 230, np.uint8)
+    fitted = vf.fit(vae(), images, steps=1, optimizer=optax.set_to_zero())
+    share = 230 / 255
+    entropy = -16 * (share * math.log(share) + (1 - share) * math.log(1 - share))
+    assert -fitted.log_prob(images).mean() > entropy - 0.6  # three deviations of the mean
+
+
+@pytest.mark.slow
 def test_losses_that_couple_examples_are_validated():
     options = {"loss": vf.losses.hfvae, "weights": {"dataset_size": 48}, "steps": 2}
     fitted = vf.fit(vae(), IMAGES, **options)
