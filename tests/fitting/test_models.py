@@ -86,6 +86,37 @@ def test_labels_and_weights_reach_a_loss():
 
 
 @pytest.mark.slow
+def test_an_auto_encoder_starts_from_the_values_of_images():
+    """Its offset is the logit of the mean of the values, which isn't that of the intensities."""
+    network, decoder = vf.encoders.DenseEncoder((4,)), vae().decoder
+    model = vf.models.AutoEncoder(network, 2, decoder, vf.models.Binarizer())
+    options = {"steps": 1, "optimizer": optax.set_to_zero(), "validation": 0}
+    fitted = vf.fit(model, IMAGES, loss=vf.losses.reconstruction, **options)
+    offset = fitted.variables["params"]["decoder"]["offset"]
+    share = (IMAGES > 0).mean()
+    np.testing.assert_allclose(offset, math.log(share / (1 - share)), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_an_image_is_binarised_once():
+    """No model's mean log-likelihood exceeds minus the entropy of what is binarised."""
+    images = np.full((200, 4, 4, 1), 230, np.uint8)
+    fitted = vf.fit(vae(), images, steps=1, optimizer=optax.set_to_zero())
+    share = 230 / 255
+    entropy = -16 * (share * math.log(share) + (1 - share) * math.log(1 - share))
+    assert -fitted.log_prob(images).mean() > entropy - 0.6  # three deviations of the mean
+
+
+@pytest.mark.slow
+def test_losses_that_couple_examples_are_validated():
+    options = {"loss": vf.losses.hfvae, "weights": {"dataset_size": 48}, "steps": 2}
+    fitted = vf.fit(vae(), IMAGES, **options)
+    terms = fitted.summary["metrics"]
+    assert 0 <= terms["validation_mutual_information"] < math.log(48)
+    assert math.isfinite(terms["validation_loss"])
+
+
+@pytest.mark.slow
 def test_a_dataset_has_its_own_split():
     dataset = vf.data.open_dataset(vf.data.DataConfig("embedded:faces"))
     flow = vf.flows.Glow(dataset.shape, num_levels=1, num_steps=1, hidden_features=4)

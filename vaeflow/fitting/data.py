@@ -31,7 +31,7 @@ from vaeflow.fitting.ensemble import EnsembleLoss
 from vaeflow.fitting.fitted import Fitted
 from vaeflow.flows import BoundedFlow, StandardizedFlow
 from vaeflow.flows.wrappers import Wrapped
-from vaeflow.models import FlowModel
+from vaeflow.models import AutoEncoder, FlowModel
 from vaeflow.models.base import LatentVariableModel
 from vaeflow.models.preprocessing import FLOW_ATTRIBUTES
 from vaeflow.training.run_directory import package_versions
@@ -374,6 +374,8 @@ def _initializer(
 
     @jax.jit
     def create(key: jax.Array, given: PyTree, named: PyTree) -> PyTree:
+        if isinstance(model, AutoEncoder):  # it takes the values of images
+            given = [model.apply({}, *given, key, method="observe").values]
         if members == 1:
             return model.init(key, *given, **named)
         keys = jax.random.split(key, members)
@@ -390,6 +392,7 @@ def _evaluation(
     They are evaluated in parts of one size, which leaves out less than a row for each part.
     """
     count = len(arrays[name])
+    arrays = {**arrays, "index": np.arange(count, dtype=np.int32)}
     parts = -(-count // rows_at_once(arrays[name].shape[1:]))
     size = count // parts
     stacked = {

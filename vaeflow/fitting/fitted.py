@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow import estimators
 from vaeflow._util.checks import check_count
 from vaeflow._util.messages import shown
 from vaeflow.fitting.arrays import (
@@ -29,6 +28,7 @@ from vaeflow.fitting.arrays import (
 )
 from vaeflow.fitting.card import model_card
 from vaeflow.fitting.ensemble import Ensemble
+from vaeflow.metrics.likelihood import importance_weighted_log_likelihood
 from vaeflow.models import FlowModel
 from vaeflow.models.base import LatentVariableModel
 from vaeflow.sharing.definition import describe
@@ -381,21 +381,14 @@ def _log_likelihood(
     model: nn.Module, variables: PyTree, batch: PyTree, shared: PyTree, key: jax.Array
 ) -> jax.Array:
     keys = _keys(key, batch["index"])
-    images = {"image": batch["data"]}
     context = batch.get("context", shared)
     if context is not None:
-        images["context"] = jnp.broadcast_to(context, batch["index"].shape)
-    name = None if context is None else "context"
+        context = jnp.broadcast_to(context, batch["index"].shape)
 
     def one(own: PyTree) -> jax.Array:
         # One sample at a time: images of a hundred samples are many.
-        def weight(number: jax.Array) -> jax.Array:
-            rows = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-            found = estimators.evidence(model, own, images, rows, context_key=name)
-            return found.log_weights()[0]
-
-        weights = jax.lax.map(weight, jnp.arange(POSTERIOR_SAMPLES))
-        return jax.nn.logsumexp(weights, axis=0) - math.log(POSTERIOR_SAMPLES)
+        options = {"num_samples": POSTERIOR_SAMPLES, "chunk": 1, "context": context}
+        return importance_weighted_log_likelihood(model, own, batch["data"], keys, **options)
 
     return jax.vmap(one)(variables)
 
