@@ -62,14 +62,26 @@ def test_images_are_reconstructed_at_the_mean_of_the_posterior():
     assert np.abs(found.astype(int) - np.asarray(expected, int)).max() <= 1
     assert found.std() > 0
     assert fitted.reconstruct(IMAGES[:0]).shape == (0, 4, 4, 1)
-    with pytest.raises(ValueError, match="images must be uint8 images, got float32"):
+    with pytest.raises(ValueError, match="data must be uint8 images, got float32"):
         fitted.reconstruct(IMAGES / 255.0)
     both = dataclasses.replace(fitted, summary={**fitted.summary, "members": 2})
-    with pytest.raises(ValueError, match=r"an ensemble: call member\(index\).reconstruct"):
+    with pytest.raises(ValueError, match=r"no one code of an example: choose a member\(index\)"):
         both.reconstruct(IMAGES)
-    flow = vf.models.FlowModel(vf.flows.NICE((2,)))
-    with pytest.raises(ValueError, match="a FlowModel has no latents to reconstruct"):
-        dataclasses.replace(fitted, model=flow).reconstruct(IMAGES)
+    codes = fitted.encode(IMAGES[:30])
+    np.testing.assert_allclose(codes, values, atol=1e-5)
+    np.testing.assert_array_equal(fitted.decode(codes), found)
+    none = dataclasses.replace(fitted, model=model.decoder)
+    with pytest.raises(ValueError, match="a Decoder has no codes"):
+        none.decode(codes)
+
+
+def test_rows_are_encoded_as_noise():
+    rows = np.random.default_rng(0).normal(size=(50, 2))
+    fitted = vf.fit(vf.flows.NICE((2,), num_steps=1, hidden_sizes=(4,)), rows, steps=1)
+    noise = fitted.encode(rows)
+    expected = fitted.distribution().bijector.inverse(np.float32(rows))
+    np.testing.assert_allclose(noise, expected, atol=1e-5)
+    np.testing.assert_allclose(fitted.decode(noise), rows, atol=1e-4)
 
 
 @pytest.mark.slow

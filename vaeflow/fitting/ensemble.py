@@ -1,8 +1,12 @@
-"""The mixture of the members of an ensemble, and the loss that trains them together."""
+"""Ensembles: the mixture of the members, the loss that trains them together, compiled calls.
+
+The variables of members have them along a first axis; a single model is an ensemble of one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +17,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaeflow._util.arrays import LOCAL, Axis
+from vaeflow.fitting.arrays import takes_images
+from vaeflow.metrics.likelihood import importance_weighted_log_likelihood
 from vaeflow.typing import Aux
 
 PyTree = Any
+
+POSTERIOR_SAMPLES = 100
+"""Samples of the posterior of each example by which models with latents are evaluated."""
 
 
 class Ensemble(distrax.Distribution):
@@ -126,3 +135,79 @@ class EnsembleLoss:
         losses, aux = jax.vmap(one)(variables, jnp.arange(members))
         metrics = {name: jnp.mean(value, axis=0) for name, value in aux.metrics.items()}
         return jnp.sum(losses), Aux(metrics, aux.state)
+
+
+# Compiled functions
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def member_log_prob(
+    model: nn.Module, variables: PyTree, batch: PyTree, shared: PyTree, key: jax.Array
+) -> jax.Array:
+    """Computes log-densities ``[member, example]``; `shared` is one context for all, or None."""
+    keys = _keys(key, batch["index"])
+    context = batch.get("context", shared)
+
+    def one(own: PyTree) -> jax.Array:
+        noise = keys if takes_images(model) else None
+        return model.apply(own, batch["data"], noise, context=context, method="log_prob")
+
+    return jax.vmap(one)(variables)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def member_log_likelihood(
+    model: nn.Module, variables: PyTree, batch: PyTree, shared: PyTree, key: jax.Array
+) -> jax.Array:
+    """Computes importance-weighted bounds ``[member, example]``; arguments alike."""
+    keys = _keys(key, batch["index"])
+    context = batch.get("context", shared)
+    if context is not None:
+        context = jnp.broadcast_to(context, batch["index"].shape)
+
+    def one(own: PyTree) -> jax.Array:
+        # One sample at a time: images of a hundred samples are many.
+        options = {"num_samples": POSTERIOR_SAMPLES, "chunk": 1, "context": context}
+        return importance_weighted_log_likelihood(model, own, batch["data"], keys, **options)
+
+    return jax.vmap(one)(variables)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode_rows(model: nn.Module, variables: PyTree, batch: PyTree, key: jax.Array) -> PyTree:
+    """Encodes examples by one model."""
+    keys = _keys(key, batch["index"]) if takes_images(model) else None
+    given = {"context": batch["context"]} if "context" in batch else {}
+    return model.apply(variables, batch["values"], keys, method="encode", **given)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decode_rows(model: nn.Module, variables: PyTree, batch: PyTree) -> jax.Array:
+    """Decodes codes by one model."""
+    given = {"context": batch["context"]} if "context" in batch else {}
+    return model.apply(variables, batch["values"], method="decode", **given)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def member_samples(
+    model: nn.Module,
+    num_samples: int,
+    variables: PyTree,
+    context: jax.Array | None,
+    key: jax.Array,
+    temperature: jax.Array,
+) -> jax.Array:
+    """Samples from each member, ``[member, num_samples, *batch, *event]``."""
+
+    def one(own: PyTree, number: jax.Array) -> jax.Array:
+        keys = jax.random.fold_in(key, number)
+        options = {"context": context, "temperature": temperature}
+        return model.apply(own, keys, num_samples, method="sample", **options)
+
+    members = jax.tree.leaves(variables)[0].shape[0]
+    return jax.vmap(one)(variables, jnp.arange(members))
+
+
+def _keys(key: jax.Array, index: jax.Array) -> jax.Array:
+    """A key for each example, which depends on its number alone."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)

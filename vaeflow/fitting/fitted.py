@@ -27,8 +27,14 @@ from vaeflow.fitting.arrays import (
     takes_images,
 )
 from vaeflow.fitting.card import model_card
-from vaeflow.fitting.ensemble import Ensemble
-from vaeflow.metrics.likelihood import importance_weighted_log_likelihood
+from vaeflow.fitting.ensemble import (
+    Ensemble,
+    decode_rows,
+    encode_rows,
+    member_log_likelihood,
+    member_log_prob,
+    member_samples,
+)
 from vaeflow.models import FlowModel
 from vaeflow.models.base import LatentVariableModel
 from vaeflow.sharing.definition import describe
@@ -40,9 +46,6 @@ if TYPE_CHECKING:
     from vaeflow.plotting import Style
 
 PyTree = Any
-
-POSTERIOR_SAMPLES = 100
-"""Samples of the posterior of each example by which models with latents are evaluated."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -126,7 +129,7 @@ class Fitted:
 
         Their deviation over members is how much the fit, and not the data, is in doubt.
         """
-        function = _log_likelihood if self._has_latents() else _log_prob
+        function = member_log_likelihood if self._has_latents() else member_log_prob
         if not self._has_latents() and not hasattr(self.model, "log_prob"):
             raise ValueError(f"a {type(self.model).__name__} has no likelihood")
         rows = as_examples("data", data, self._event_shape(), self._takes_images())
@@ -169,7 +172,9 @@ class Fitted:
             raise ValueError(f"a {type(self.model).__name__} has no distribution to sample")
         context = None if context is None else self._context(context)
         key = jax.random.key(seed)
-        samples = _sample(self.model, num_samples, self._stacked(), context, key, temperature)
+        samples = member_samples(
+            self.model, num_samples, self._stacked(), context, key, temperature
+        )
         if self.num_members == 1:
             return np.asarray(samples[0])
         batch = samples.shape[1 : samples.ndim - len(self._event_shape())]
@@ -178,43 +183,45 @@ class Fitted:
         chosen = chosen.reshape((1, *batch) + (1,) * len(self._event_shape()))
         return np.take_along_axis(np.asarray(samples), chosen, axis=0)[0]
 
-    def reconstruct(self, images: Any, *, context: Any = None, seed: int = 0) -> np.ndarray:
-        """Encodes images and decodes them: means of p(x | z) at the model's code of each image.
+    def encode(self, data: Any, *, context: Any = None, seed: int = 0) -> Any:
+        """Encodes examples: to means of the posterior of a VAE, to the noise of a flow.
 
-        The code of a VAE is the mean of its posterior; see `vaeflow.models.VAE.encode`.
+        Of other models, what their method `encode` returns: codes of an auto-encoder, indices of a
+        VQ-VAE.
 
         Args:
-          images: uint8 images, ``[example, height, width, channel]``, of any library.
-          context: One label for each image, or one for all; None where the model has none.
+          data: Examples, ``[example, *event]``, of any library; see `vaeflow.fit`.
+          context: One for each example, or one for all; None where the model has none.
           seed: Seed of the noise of the preprocessing.
 
         Returns:
-          uint8 images of the same shape.
+          Codes, with the examples along the first axis.
 
         Raises:
-          ValueError: If type or shape doesn't fit, or the model has no latents, or is an ensemble.
+          ValueError: If type or shape doesn't fit, or the model has no codes, or is an ensemble.
         """
-        if not self._has_latents():
-            raise ValueError(
-                f"a {type(self.model).__name__} has no latents to reconstruct images from"
-            )
-        if self.num_members > 1:
-            raise ValueError(
-                "reconstruct is of one model, got an ensemble: call member(index).reconstruct"
-            )
-        rows = as_examples("images", images, self._event_shape(), self._takes_images())
-        batch = {"data": rows, "index": np.arange(len(rows), dtype=np.int32)}
-        if context is not None:
-            shared = np.asarray(self._context(context))
-            batch["context"] = as_contexts(
-                np.broadcast_to(shared, (len(rows),)) if shared.ndim == 0 else shared, len(rows)
-            )
-        key = jax.random.key(seed)
-        parts = [
-            _reconstruct(self.model, self.variables, part, key)[:count]
-            for part, count in _filled(batch, rows_at_once(self._event_shape()))
-        ]
-        return np.concatenate([rows[:0], *jax.device_get(parts)])
+        rows = as_examples("data", data, self._event_shape(), self._takes_images())
+        return self._in_parts(encode_rows, rows, context, jax.random.key(seed))
+
+    def decode(self, codes: Any, *, context: Any = None) -> np.ndarray:
+        """Decodes codes such as those of `encode`: of a VAE to means of p(x | z) as images.
+
+        Args:
+          codes: Latents ``[example, latent]`` or noise, or the arrays of a model's own codes.
+          context: One for each code, or one for all; None where the model has none.
+
+        Returns:
+          Data, ``[example, *event]``.
+
+        Raises:
+          ValueError: As `encode`.
+        """
+        codes = jax.tree.map(np.asarray, codes)
+        return self._in_parts(decode_rows, codes, context)
+
+    def reconstruct(self, data: Any, *, context: Any = None, seed: int = 0) -> np.ndarray:
+        """Encodes examples and decodes their codes; arguments and errors as `encode`."""
+        return self.decode(self.encode(data, context=context, seed=seed), context=context)
 
     def plot_history(self, metric: str | None = None, *, style: Style | None = None) -> Figure:
         """Plots the loss, or another metric, of training and validation against the step.
@@ -312,6 +319,29 @@ class Fitted:
             array = array[..., None]
         return jnp.asarray(array)
 
+    def _in_parts(self, function: Any, values: PyTree, context: Any, *arguments: Any) -> Any:
+        """What a function computes of values and contexts, along the first axis, in parts."""
+        if not hasattr(self.model, "encode"):
+            raise ValueError(f"a {type(self.model).__name__} has no codes")
+        if self.num_members > 1:
+            raise ValueError("an ensemble has no one code of an example: choose a member(index)")
+        count = len(jax.tree.leaves(values)[0])
+        batch = {"values": values, "index": np.arange(count, dtype=np.int32)}
+        if context is not None:
+            shared = np.asarray(self._context(context))
+            one = shared.ndim == len(self.summary["context_shape"] or ())
+            shared = np.broadcast_to(shared, (count, *shared.shape)) if one else shared
+            batch["context"] = as_contexts(shared, count)
+        compute = functools.partial(function, self.model)
+        if not count:
+            found = jax.eval_shape(compute, self.variables, batch, *arguments)
+            return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), found)
+        parts = [
+            jax.tree.map(lambda leaf: leaf[:own], compute(self.variables, part, *arguments))
+            for part, own in _filled(batch, rows_at_once(self._event_shape()))
+        ]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *jax.device_get(parts))
+
     def _stacked(self) -> PyTree:
         """The variables with an axis of members."""
         if self.num_members > 1:
@@ -359,68 +389,7 @@ def _filled(batch: Mapping[str, np.ndarray], limit: int) -> Iterator[tuple[Any, 
     for start in range(0, total, max(size, 1)):
         count = min(size, total - start)
         rows = start + np.arange(size) % count
-        yield {name: array[rows] for name, array in batch.items()}, count
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _log_prob(
-    model: nn.Module, variables: PyTree, batch: PyTree, shared: PyTree, key: jax.Array
-) -> jax.Array:
-    keys = _keys(key, batch["index"])
-    context = batch.get("context", shared)
-
-    def one(own: PyTree) -> jax.Array:
-        noise = keys if takes_images(model) else None
-        return model.apply(own, batch["data"], noise, context=context, method="log_prob")
-
-    return jax.vmap(one)(variables)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _log_likelihood(
-    model: nn.Module, variables: PyTree, batch: PyTree, shared: PyTree, key: jax.Array
-) -> jax.Array:
-    keys = _keys(key, batch["index"])
-    context = batch.get("context", shared)
-    if context is not None:
-        context = jnp.broadcast_to(context, batch["index"].shape)
-
-    def one(own: PyTree) -> jax.Array:
-        # One sample at a time: images of a hundred samples are many.
-        options = {"num_samples": POSTERIOR_SAMPLES, "chunk": 1, "context": context}
-        return importance_weighted_log_likelihood(model, own, batch["data"], keys, **options)
-
-    return jax.vmap(one)(variables)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _reconstruct(model: nn.Module, variables: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
-    keys, context = _keys(key, batch["index"]), batch.get("context")
-    codes = model.apply(variables, batch["data"], keys, context=context, method="encode")
-    return model.apply(variables, codes, context=context, method="decode")
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _sample(
-    model: nn.Module,
-    num_samples: int,
-    variables: PyTree,
-    context: jax.Array | None,
-    key: jax.Array,
-    temperature: jax.Array,
-) -> jax.Array:
-    def one(own: PyTree, number: jax.Array) -> jax.Array:
-        keys = jax.random.fold_in(key, number)
-        options = {"context": context, "temperature": temperature}
-        return model.apply(own, keys, num_samples, method="sample", **options)
-
-    members = jax.tree.leaves(variables)[0].shape[0]
-    return jax.vmap(one)(variables, jnp.arange(members))
-
-
-def _keys(key: jax.Array, index: jax.Array) -> jax.Array:
-    """A key for each example, which depends on its number alone."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        yield jax.tree.map(lambda leaf: leaf[rows], batch), count
 
 
 def _without_nan(value: Any) -> Any:
