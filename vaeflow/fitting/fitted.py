@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
@@ -337,7 +338,7 @@ class Fitted:
             found = jax.eval_shape(compute, self.variables, batch, *arguments)
             return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), found)
         parts = [
-            jax.tree.map(lambda leaf: leaf[:own], compute(self.variables, part, *arguments))
+            jax.tree.map(itemgetter(slice(own)), compute(self.variables, part, *arguments))
             for part, own in _filled(batch, rows_at_once(self._event_shape()))
         ]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *jax.device_get(parts))
@@ -389,7 +390,7 @@ def _filled(batch: Mapping[str, np.ndarray], limit: int) -> Iterator[tuple[Any, 
     for start in range(0, total, max(size, 1)):
         count = min(size, total - start)
         rows = start + np.arange(size) % count
-        yield jax.tree.map(lambda leaf: leaf[rows], batch), count
+        yield jax.tree.map(itemgetter(rows), batch), count
 
 
 def _without_nan(value: Any) -> Any:
