@@ -18,7 +18,7 @@ import tyro
 from benchmarks.report import machine, table
 from benchmarks.sides import Side
 
-Library = Literal["ours", "flowjax", "zuko"]
+Library = Literal["ours", "ours-autoregressive", "flowjax", "zuko"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Config:
     """gaussian: 2,000 rows of 6 correlated columns. moons: 2,000 points of two moons. Or
     PATH.npz#NAME, an array of rows in a NumPy archive."""
     libraries: tuple[Library, ...] = ("ours", "flowjax", "zuko")
-    """Sides; flowjax and zuko need the extra bench."""
+    """Sides; flowjax and zuko, whose flows are autoregressive, need the extra bench."""
     seeds: int = 3
     """Fits of each side."""
     threads: int = 2
@@ -42,9 +42,7 @@ def main(config: Config) -> None:
     for source in config.data:
         with contextlib.ExitStack() as stack:
             sides = {
-                name: stack.enter_context(
-                    Side(f"benchmarks.fit_{name}", threads=config.threads, source=source)
-                )
+                name: stack.enter_context(_side(name, source, config.threads))
                 for name in config.libraries
             }
             found = {name: [] for name in sides}
@@ -57,6 +55,12 @@ def main(config: Config) -> None:
             ("side", "first fit, s", "later fits, s", "test log-likelihood, nats", "of each seed"),
             [_row(name, results) for name, results in found.items()],
         )
+
+
+def _side(name: Library, source: str, threads: int) -> Side:
+    module, _, autoregressive = name.partition("-")
+    options = {"autoregressive": True} if autoregressive else {}
+    return Side(f"benchmarks.fit_{module}", threads=threads, source=source, **options)
 
 
 def _row(name: str, results: list[dict[str, float]]) -> tuple[str, ...]:
