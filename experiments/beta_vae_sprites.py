@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 import optax
-from flax.core import FrozenDict
 
 import vaeflow as vf
 from experiments import _cli, _evaluation, _figures
@@ -154,7 +153,7 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
     if model.groups > 1:
         size = model.latents // model.groups
         groups = {f"g{i}": vf.encoders.DiagonalGaussianPosterior(size) for i in range(model.groups)}
-        posterior = vf.encoders.GroupedPosterior(FrozenDict(groups))  # hashable, for jit
+        posterior = vf.encoders.GroupedPosterior(groups)
     encoder = vf.encoders.DenseEncoder(model.hidden, activation=nn.relu)
     decoder = vf.decoders.DenseDecoder(model.hidden[::-1], activation=nn.relu)
     return vf.models.VAE(

@@ -41,7 +41,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import FrozenDict
 from jaxtyping import Array, Float
 from scipy.special import entr
 
@@ -185,7 +184,7 @@ def build(config: Config, shape: tuple[int, int, int]) -> vf.models.VAE:
         "style": vf.encoders.DiagonalGaussianPosterior(model.styles),
         "category": vf.encoders.ConcretePosterior(model.categories, temperature=model.temperature),
     }
-    posterior = vf.encoders.GroupedPosterior(FrozenDict(groups))  # hashable, for jit
+    posterior = vf.encoders.GroupedPosterior(groups)
     if model.network == "dense":
         encoder = vf.encoders.DenseEncoder(HIDDEN, activation=nn.relu)
         decoder = vf.decoders.DenseDecoder(HIDDEN[::-1], activation=nn.relu)

@@ -46,6 +46,8 @@ def test_a_flow_that_is_not_amortised_has_no_features():
 
 def test_the_temperature_reaches_every_group():
     groups = {name: encoders.DiagonalGaussianPosterior(1) for name in ("style", "content")}
-    prior = encoders.GroupedPosterior(groups).standard(0.25)
+    head = encoders.GroupedPosterior(groups)
+    assert hash(head) == hash(encoders.GroupedPosterior(dict(groups)))  # a static argument of jit
+    prior = head.standard(0.25)
     samples = jax.jit(lambda: prior.sample(seed=jax.random.key(0), sample_shape=4000))()
     np.testing.assert_allclose(np.std(samples, axis=0), 0.25, rtol=0.05)

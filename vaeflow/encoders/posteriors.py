@@ -13,6 +13,7 @@ import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from vaeflow._util.checks import check_part, check_sizes
@@ -156,6 +157,11 @@ class GroupedPosterior(_Head):
     """
 
     groups: Mapping[str, Posterior]
+
+    def __post_init__(self):
+        # Models are arguments of compiled functions, and must be hashable.
+        self.groups = FrozenDict(self.groups)
+        super().__post_init__()
 
     @property
     def num_latents(self) -> int:
