@@ -111,6 +111,17 @@ SUBJECTS = (
         ),
     ),
     Subject(
+        "TransformedFlow",
+        "",
+        lambda dimension: flows.TransformedFlow(
+            flows.RealNVP((dimension,), **COUPLED),
+            bijectors.ElementwiseAffine,
+            {"shift": 0.3, "log_scale": -0.2},
+        ),
+        layouts=(*ALONE, *TOGETHER),
+        follows=False,  # the map has a unit of its own
+    ),
+    Subject(
         "BoundedFlow",
         "",
         lambda dimension: flows.BoundedFlow(flows.NICE((dimension,), **NEURAL), 0.0, 1.0),

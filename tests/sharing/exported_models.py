@@ -6,6 +6,7 @@ A new model, flow or dequantizer gets an entry here, and with it the tests of ex
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import itertools
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vaeflow import bases, flows, models
+from vaeflow import bases, bijectors, flows, models
 
 SHAPE = (4, 4, 1)
 
@@ -103,6 +104,11 @@ _FLOWS = {
     "real-nvp": _real_nvp(),
     "bounded": flows.BoundedFlow(_glow(), -0.6, 0.6),
     "standardized": flows.StandardizedFlow(_glow()),
+    "transformed": flows.TransformedFlow(
+        _glow(),
+        functools.partial(bijectors.ElementwiseAffine, event_ndims=3),
+        {"shift": 0.1, "log_scale": -0.2},
+    ),
 }
 _DEQUANTIZERS = {
     "uniform": models.UniformDequantizer(bits=5),
