@@ -116,7 +116,7 @@ SUBJECTS = (
         lambda dimension: flows.TransformedFlow(
             flows.RealNVP((dimension,), **COUPLED),
             bijectors.ElementwiseAffine,
-            {"shift": 0.3, "log_scale": -0.2},
+            {"shift": 0.0, "log_scale": -0.2},
         ),
         layouts=(*ALONE, *TOGETHER),
         follows=False,  # the map has a unit of its own
