@@ -439,6 +439,14 @@ FLOWS: Sequence[Entry] = (
     _flow(_real_nvp(2, 2, 1, num_levels=1, num_steps=1), "image"),
     _flow(flows.BoundedFlow(_real_nvp(3), -8, 8), "vector"),
     _flow(flows.StandardizedFlow(_real_nvp(3)), "vector"),
+    _flow(
+        flows.TransformedFlow(
+            _real_nvp(3),
+            bijectors.ElementwiseAffine,
+            {"shift": (0.0, 0.5, 1.0), "log_scale": (0.2, 0.0, -0.2)},
+        ),
+        "vector",
+    ),
     _flow(flows.StandardizedFlow(_real_nvp(3), learned=False), "fixed-vector", slow=True),
     _flow(_neural_spline(3), "vector", slow=True),
     _flow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 
@@ -49,6 +50,28 @@ def test_a_vae_is_fitted_by_its_bound():
         fitted.log_prob(IMAGES / 255.0)
 
 
+def test_images_are_reconstructed_at_the_mean_of_the_posterior():
+    """By batches of one size, as by the model itself; all others say why not."""
+    model = vf.models.dense_vae((4, 4, 1), 2, hidden_sizes=(4,))
+    fitted = vf.fit(model, IMAGES, steps=1, validation=0)
+    found = fitted.reconstruct(IMAGES[:30], seed=3)
+    assert found.dtype == np.uint8
+    # Black and white are binarised the same by every key.
+    values = model.apply(fitted.variables, IMAGES[:30] / 255.0, method="posterior").mean()
+    expected = model.apply(fitted.variables, values, method="decode")
+    assert np.abs(found.astype(int) - np.asarray(expected, int)).max() <= 1
+    assert found.std() > 0
+    assert fitted.reconstruct(IMAGES[:0]).shape == (0, 4, 4, 1)
+    with pytest.raises(ValueError, match="images must be uint8 images, got float32"):
+        fitted.reconstruct(IMAGES / 255.0)
+    both = dataclasses.replace(fitted, summary={**fitted.summary, "members": 2})
+    with pytest.raises(ValueError, match=r"an ensemble: call member\(index\).reconstruct"):
+        both.reconstruct(IMAGES)
+    flow = vf.models.FlowModel(vf.flows.NICE((2,)))
+    with pytest.raises(ValueError, match="a FlowModel has no latents to reconstruct"):
+        dataclasses.replace(fitted, model=flow).reconstruct(IMAGES)
+
+
 @pytest.mark.slow
 def test_labels_and_weights_reach_a_loss():
     loss = functools.partial(vf.losses.elbo, free_bits=0.01)
@@ -56,6 +79,8 @@ def test_labels_and_weights_reach_a_loss():
     fitted = vf.fit(vae(num_classes=2), IMAGES, context=LABELS, loss=loss, weights=warm, steps=100)
     assert fitted.sample(3, context=np.array([0, 1])).shape == (3, 2, 4, 4, 1)
     assert fitted.log_prob(IMAGES[:5], context=LABELS[:5]).shape == (5,)
+    of_each = fitted.reconstruct(IMAGES[:5], context=np.ones(5, int))
+    np.testing.assert_array_equal(fitted.reconstruct(IMAGES[:5], context=1), of_each)
     with pytest.raises(ValueError, match="context"):
         fitted.log_prob(IMAGES[:5])
 

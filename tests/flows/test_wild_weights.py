@@ -20,7 +20,7 @@ def test_every_flow_is_among_them() -> None:
     """Wrappers, which hold a flow, and the stack are left out."""
     found = {type(wild.flow) for wild in wild_weights.FLOWS.values()}
     public = {getattr(flows, name) for name in flows.__all__}
-    wrappers = {flows.BoundedFlow, flows.StandardizedFlow}
+    wrappers = {flows.BoundedFlow, flows.StandardizedFlow, flows.TransformedFlow}
     assert (
         found
         == {kind for kind in public if isinstance(kind, type) and issubclass(kind, Flow)} - wrappers

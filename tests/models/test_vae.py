@@ -524,3 +524,28 @@ def test_mismatched_shapes_raise():
     head = decoders.GaussianLikelihood(0.0)
     with pytest.raises(ValueError, match=r"scale must be above 0, got 0\.0"):
         jax.eval_shape(head.init, KEY, np.zeros((*SHAPE, 1), np.float32))
+
+
+def test_the_usual_vae_is_the_one_that_its_parts_make():
+    parts = models.VAE(
+        encoders.Encoder(encoders.DenseEncoder((5, 3)), encoders.DiagonalGaussianPosterior(2)),
+        decoders.Decoder(decoders.DenseDecoder((3, 5)), decoders.BernoulliLikelihood(), (4, 4, 1)),
+        models.Binarizer(),
+    )
+    assert models.dense_vae((4, 4, 1), 2, hidden_sizes=(5, 3)) == parts
+    assert models.dense_vae([4, 4, 1], num_latents=2).encoder.network.hidden_sizes == (200, 200)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((4, 4), 2), r"image_shape must be \(height, width, channel\), got \(4, 4\)"),
+        (((4, 0, 1), 2), "image_shape must be an integer of at least 1, got 0"),
+        (((4, 4, 1), 0), "num_latents must be an integer of at least 1, got 0"),
+        (((4, 4, 1), 2, (3.5,)), "hidden_sizes must be an integer of at least 1, got 3.5"),
+    ],
+)
+def test_the_usual_vae_has_sizes(arguments, message):
+    shape, latents, *sizes = arguments
+    with pytest.raises(ValueError, match=message):
+        models.dense_vae(shape, latents, **({"hidden_sizes": sizes[0]} if sizes else {}))

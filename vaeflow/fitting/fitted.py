@@ -171,6 +171,44 @@ class Fitted:
         chosen = chosen.reshape((1, *batch) + (1,) * len(self._event_shape()))
         return np.take_along_axis(np.asarray(samples), chosen, axis=0)[0]
 
+    def reconstruct(self, images: Any, *, context: Any = None, seed: int = 0) -> np.ndarray:
+        """Encodes images and decodes them: means of p(x | z) at the model's code of each image.
+
+        The code of a VAE is the mean of its posterior; see `vaeflow.models.VAE.encode`.
+
+        Args:
+          images: uint8 images, ``[example, height, width, channel]``, of any library.
+          context: One label for each image, or one for all; None where the model has none.
+          seed: Seed of the noise of the preprocessing.
+
+        Returns:
+          uint8 images of the same shape.
+
+        Raises:
+          ValueError: If type or shape doesn't fit, or the model has no latents, or is an ensemble.
+        """
+        if not self._has_latents():
+            raise ValueError(
+                f"a {type(self.model).__name__} has no latents to reconstruct images from"
+            )
+        if self.num_members > 1:
+            raise ValueError(
+                "reconstruct is of one model, got an ensemble: call member(index).reconstruct"
+            )
+        rows = as_examples("images", images, self._event_shape(), self._takes_images())
+        batch = {"data": rows, "index": np.arange(len(rows), dtype=np.int32)}
+        if context is not None:
+            shared = np.asarray(self._context(context))
+            batch["context"] = as_contexts(
+                np.broadcast_to(shared, (len(rows),)) if shared.ndim == 0 else shared, len(rows)
+            )
+        key = jax.random.key(seed)
+        parts = [
+            _reconstruct(self.model, self.variables, part, key)[:count]
+            for part, count in _filled(batch, rows_at_once(self._event_shape()))
+        ]
+        return np.concatenate([rows[:0], *jax.device_get(parts)])
+
     def plot_history(self, metric: str | None = None, *, style: Style | None = None) -> Figure:
         """Plots the loss, or another metric, of training and validation against the step.
 
@@ -379,6 +417,13 @@ def _log_likelihood(
         return jax.nn.logsumexp(weights, axis=0) - math.log(POSTERIOR_SAMPLES)
 
     return jax.vmap(one)(variables)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _reconstruct(model: nn.Module, variables: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
+    keys, context = _keys(key, batch["index"]), batch.get("context")
+    codes = model.apply(variables, batch["data"], keys, context=context, method="encode")
+    return model.apply(variables, codes, context=context, method="decode")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -1,6 +1,7 @@
 """Flows: Flax modules that own parameters and return a bijector, forward from noise to data.
 
-`StackedFlow` and `FlowStep` are the parts of custom flows.
+`StackedFlow` and `FlowStep` are the parts of custom flows; a `TransformedFlow` ends a flow with a
+bijector of your own.
 """
 
 from vaeflow.flows.autoregressive import (
@@ -24,7 +25,7 @@ from vaeflow.flows.gaussianization import GaussianizationFlow
 from vaeflow.flows.glow import Glow
 from vaeflow.flows.residual import ResidualFlow
 from vaeflow.flows.spline import NeuralSplineFlow
-from vaeflow.flows.wrappers import BoundedFlow, StandardizedFlow
+from vaeflow.flows.wrappers import BoundedFlow, StandardizedFlow, TransformedFlow
 from vaeflow.typing import FlowStep
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "StandardizedFlow",
     "SylvesterBasis",
     "SylvesterFlow",
+    "TransformedFlow",
 ]

@@ -1,12 +1,18 @@
-"""Wrappers of a flow: a learned or fixed standardisation of the data, or a bounded range."""
+"""Wrappers of a flow: a standardisation of the data, a bounded range, or a map of your own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from vaeflow._util.checks import as_array, bound, check_finite
+from vaeflow._util.messages import shown
 from vaeflow.bijectors import Bijector, Chain, ElementwiseAffine, Sigmoid
 from vaeflow.nn.normalization import column_statistics
 
@@ -81,6 +87,72 @@ class BoundedFlow(Wrapped):
         if data is not None:
             data = interval.inverse(data)
         return Chain([interval, self.flow(context=context, data=data)])
+
+
+class TransformedFlow(Wrapped):
+    """Ends a flow with a bijector of your own, whose parameters are learned.
+
+    x = g(y; theta) with y from the flow inside, and log|det| the sum of both. The parameters theta
+    start at the values given, and data of `init` reach the flow inside through the inverse there.
+
+    Shapes: those of the flow inside.
+
+    Attributes:
+      flow: A module of this package.
+      make_bijector: g: a class or a function that makes a `vaeflow.bijectors.Bijector` of the
+        parameters, given by name, such as a subclass of `Bijector` whose constructor takes arrays.
+      initial: Values at first of each parameter by name: a number, or nested sequences of numbers,
+        such as ``(0.0, 0.0)`` for one of each of two dimensions. They are float32.
+    """
+
+    make_bijector: Callable[..., Bijector]
+    initial: Mapping[str, Any]
+
+    def __post_init__(self):
+        # Models are arguments of compiled functions, and must be hashable.
+        initial = {name: _nested(name, value) for name, value in dict(self.initial).items()}
+        self.initial = FrozenDict(initial)
+        super().__post_init__()
+
+    @nn.compact
+    def bijector(self, context, data) -> Bijector:
+        """Builds the bijector; arguments as in a call."""
+        parameters = self.param("bijector", self._initial_parameters)
+        own = self.make_bijector(**parameters)
+        if not isinstance(own, Bijector) or own.event_ndims_in != len(self.event_shape):
+            raise ValueError(
+                "make_bijector must make a Bijector of events of "
+                f"{len(self.event_shape)} axes, got {type(own).__name__}"
+                + (f" of {own.event_ndims_in}" if isinstance(own, Bijector) else "")
+            )
+        if data is not None:
+            data = own.inverse(data)
+        return Chain([own, self.flow(context=context, data=data)])
+
+    def _initial_parameters(self, key: Array) -> dict[str, Array]:
+        del key
+        return {name: jnp.asarray(value, jnp.float32) for name, value in self.initial.items()}
+
+
+def _nested(name: str, value: Any) -> Any:
+    """A number, or tuples of numbers.
+
+    Raises:
+      ValueError: If the value isn't made of finite numbers.
+    """
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        array = np.full((), np.nan)
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"initial[{name!r}] must hold finite numbers, got {shown(repr(value), 80)}"
+        )
+
+    def tuples(item: Any) -> Any:
+        return tuple(tuples(inner) for inner in item) if isinstance(item, list) else item
+
+    return tuples(array.tolist())
 
 
 class StandardizedFlow(Wrapped):

@@ -11,7 +11,7 @@ from vaeflow.models.preprocessing import (
     UniformDequantizer,
     VariationalDequantizer,
 )
-from vaeflow.models.vae import VAE, AutoEncoder, FactorVAE
+from vaeflow.models.vae import VAE, AutoEncoder, FactorVAE, dense_vae
 from vaeflow.models.vqvae import VQVAE, VQVAE2, CodeAutoEncoder
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "MUNITGame",
     "UniformDequantizer",
     "VariationalDequantizer",
+    "dense_vae",
     "merge_submodels",
     "submodel",
 ]

@@ -7,16 +7,20 @@ which distributions these are is up to the parts, all of them called by the prot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import distrax
 import flax.linen as nn
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.arrays import row_keys
 from vaeflow._util.checks import as_array, bound, check_count, check_part, encode_labels
+from vaeflow.decoders import BernoulliLikelihood, Decoder, DenseDecoder
 from vaeflow.distributions.grouped import WHOLE, groups_of, per_dim_kl, pieces_of
 from vaeflow.distributions.transformed import sample_per_example
+from vaeflow.encoders import DenseEncoder, DiagonalGaussianPosterior, Encoder
 from vaeflow.models.base import Latents, LatentVariableModel
-from vaeflow.models.preprocessing import Dequantized, check_observation
+from vaeflow.models.preprocessing import Binarizer, Dequantized, check_observation
 from vaeflow.typing import Preprocessor, Prior
 
 
@@ -200,6 +204,38 @@ class VAE(LatentVariableModel):
 def _log_prob_by_group(distribution: distrax.Distribution, z: Array) -> dict[str, Array]:
     pieces = pieces_of(distribution, z)
     return {name: part.log_prob(pieces[name]) for name, part in groups_of(distribution).items()}
+
+
+def dense_vae(
+    image_shape: Sequence[int], num_latents: int, *, hidden_sizes: Sequence[int] = (200, 200)
+) -> VAE:
+    """Builds the usual VAE of small images: dense networks, normal latents, Bernoulli pixels.
+
+    q(z | x) is a diagonal normal, p(z) a standard normal, and p(x | z) is of images that a
+    `Binarizer` samples, whose intensities are probabilities. The networks have tanh units.
+
+    Source: Kingma & Welling 2014, "Auto-encoding variational Bayes", appendix C.
+
+    Args:
+      image_shape: Shape of an image: (height, width, channel).
+      num_latents: Number of latents.
+      hidden_sizes: Sizes of the layers of the encoder; the decoder has them in reverse.
+
+    Raises:
+      ValueError: If the shape isn't of an image, or a size isn't an integer of at least 1.
+    """
+    shape, sizes = tuple(image_shape), tuple(hidden_sizes)
+    if len(shape) != 3:
+        raise ValueError(f"image_shape must be (height, width, channel), got {shape}")
+    for size in shape:
+        check_count("image_shape", size)
+    for size in sizes:
+        check_count("hidden_sizes", size)
+    return VAE(
+        Encoder(DenseEncoder(sizes), DiagonalGaussianPosterior(num_latents)),
+        Decoder(DenseDecoder(sizes[::-1]), BernoulliLikelihood(), shape),
+        Binarizer(),
+    )
 
 
 class AutoEncoder(nn.Module):

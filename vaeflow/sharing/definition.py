@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow._util.messages import shown
+from vaeflow.bijectors import Bijector
 
 _PACKAGES = (
     "bases",
@@ -69,24 +70,30 @@ def _public() -> dict[str, Any]:
         module = importlib.import_module(f"vaeflow.{package}")
         for name in module.__all__:
             value = getattr(module, name)
-            if callable(value) and (dataclasses.is_dataclass(value) or not inspect.isclass(value)):
+            if callable(value) and _is_nameable(value):
                 names[f"{package}.{name}"] = value
     return names
+
+
+def _is_nameable(value: Any) -> bool:
+    """Whether a file may name a class or a function: dataclasses, bijectors and any function."""
+    is_class = inspect.isclass(value)
+    return not is_class or dataclasses.is_dataclass(value) or issubclass(value, Bijector)
 
 
 def _registry(classes: Iterable[Any]) -> dict[str, Any]:
     """The public names, and those of the classes and functions that a caller adds.
 
     Raises:
-      ValueError: If one of these isn't a dataclass or a function, or two have one name.
+      ValueError: If one of these isn't a dataclass, a bijector or a function, or two have one name.
     """
     own: dict[str, Any] = {}
     for value in classes:
         name = getattr(value, "__name__", None)
-        is_class = inspect.isclass(value)
-        if name is None or (is_class and not dataclasses.is_dataclass(value)):
+        if name is None or not _is_nameable(value):
             raise ValueError(
-                f"classes must hold dataclasses, Flax modules and functions, got {value!r}"
+                "classes must hold dataclasses, Flax modules, bijectors and functions, got "
+                f"{value!r}"
             )
         if own.setdefault(name, value) is not value:
             raise ValueError(f"classes must have names of their own, got two of {name!r}")
