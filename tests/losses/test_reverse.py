@@ -157,3 +157,12 @@ def test_context_key_names_the_context_of_each_row():
     (log_q, energies), (log_prob, expected) = jax.device_get(run())
     np.testing.assert_allclose(log_q, log_prob, rtol=1e-5)
     np.testing.assert_allclose(energies, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x**2, lambda x: jnp.sum(x**2)])
+def test_energies_are_one_number_a_sample(wrong, variables):
+    with pytest.raises(ValueError, match=r"of shape \(8,\) .* \(8, 2\), got shape"):
+        losses.reverse_kl(model(), variables, BATCH, KEY, energy=wrong)
+    samples = {"image": np.zeros((ROWS, 2), np.float32)}
+    with pytest.raises(ValueError, match=r"of shape \(8,\) .* \(8, 2\), got shape"):
+        losses.forward_kl(model(), variables, samples, KEY, energy=wrong)

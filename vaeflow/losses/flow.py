@@ -102,6 +102,9 @@ def reverse_kl(
     Returns:
       The loss, and the metrics `free_energy` (the loss at beta = 1), `entropy` (of q) and
       those of `vaeflow.estimators.ImportanceDiagnostics` at beta = 1, all for the whole batch.
+
+    Raises:
+      ValueError: If the energy isn't one number a sample.
     """
     del train
     beta = check_number("beta", beta, 0)
@@ -137,7 +140,22 @@ def reverse_kl_terms(
         return model.apply(variables, context=context).sample_and_log_prob(seed=key)
 
     samples, log_q = jax.vmap(one)(keys, contexts)
-    return log_q, energy(samples)
+    return log_q, _energies(energy, samples, log_q.shape)
+
+
+def _energies(energy: Energy, samples: Array, shape: tuple[int, ...]) -> Float[Array, " batch"]:
+    """Computes U of each sample.
+
+    Raises:
+      ValueError: If it isn't one number a sample.
+    """
+    energies = jnp.asarray(energy(samples))
+    if energies.shape != shape:
+        raise ValueError(
+            f"energy must return one number a sample, of shape {shape} for samples of shape "
+            f"{samples.shape}, got shape {energies.shape}"
+        )
+    return energies
 
 
 def forward_kl(
@@ -169,14 +187,14 @@ def forward_kl(
       `vaeflow.estimators.TargetDiagnostics`, for the whole batch.
 
     Raises:
-      ValueError: If the model has no log-likelihood.
+      ValueError: If the model has no log-likelihood, or the energy isn't one number a sample.
     """
     del rng, train
     require(model, "log_prob")
     samples = as_array(data, entry(batch, data))
     context = context_of(batch, context_key)
     log_q = model.apply(variables, samples, None, context=context, method="log_prob")
-    log_weights = -energy(samples) - log_q
+    log_weights = -_energies(energy, samples, log_q.shape) - log_q
     metrics = {
         "negative_log_likelihood": -jnp.mean(log_q),
         **target_diagnostics(axis.gather(log_weights))._asdict(),
