@@ -94,7 +94,8 @@ def fit(
       weights: Keyword arguments of the loss, numbers or schedules of the step, such as
         ``{"beta": optax.linear_schedule(0.0, 1.0, 1000)}``.
       standardize: Whether each dimension of the data, and of contexts, is standardised within the
-        model, so that densities remain those of the data; None for vectors alone.
+        model, so that densities remain those of the data; None for vectors alone, unless the flow
+        ends in a map of its own to them, as a `BoundedFlow` and a `TransformedFlow` do.
       ensemble: Number of models that are trained at once, from different parameters.
       seed: Seed of the split, the parameters, the order and the noise.
       directory: A directory of a run, such as "runs/flow": the same call again resumes it, or
