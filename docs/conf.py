@@ -110,6 +110,8 @@ PAGES = DOCS / "api"
 
 def execute_pages(app: Sphinx) -> None:
     """Executes the pages that aren't in the cache, on all cores; Sphinx would take them in turn."""
+    if app.config.nb_execution_mode == "off":
+        return
     cache = get_cache(app.config.nb_execution_cache_path)
     for path in sorted(DOCS.rglob("*.md")):
         if "_build" not in path.parts and "\nkernelspec:" in path.read_text()[:500]:
