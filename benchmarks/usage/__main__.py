@@ -27,6 +27,15 @@ from benchmarks.usage.jobs import JOBS, Library
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+RUN = """
+import os, runpy, sys
+module, *cores = sys.argv[1:]
+os.sched_setaffinity(0, map(int, cores))
+sys.argv = [module]
+runpy.run_module(module, run_name="__main__")
+"""
+"""Runs a module on some cores."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -104,13 +113,12 @@ def execute(path: pathlib.Path, threads: int) -> tuple[float, float, dict[str, s
     with tempfile.TemporaryDirectory() as folder:
         start, before = time.perf_counter(), _busy()
         ended = subprocess.run(
-            [sys.executable, "-m", module],
+            [sys.executable, "-c", RUN, module, *map(str, cores)],
             cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
             check=False,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         seconds, busy = time.perf_counter() - start, _busy() - before
     if ended.returncode:

@@ -23,8 +23,8 @@ def test_every_public_flow_has_cases():
 
 def test_there_are_four_thousand_cases():
     chosen = [*flows.PROGRAMS, *bases.PROGRAMS, *distributions.PROGRAMS]
-    assert sum(program.num_cases for program in chosen) >= 4000
-    assert all(len(set(program.cases())) == program.num_cases for program in chosen[::20])
+    # Numbers are drawn: two cases of a program can be the same, and count once.
+    assert sum(len(set(program.cases())) for program in chosen) >= 4000
 
 
 FIRST = next(name for name in NAMES if name.startswith("NICE 7"))
