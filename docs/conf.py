@@ -66,7 +66,7 @@ html_static_path = ["_static", os.path.join(MATHJAX, "static")]
 html_extra_path = ["gallery"]  # figures at their full size, which the page links to
 mathjax_path = "mathjax/tex-chtml.js"  # no request leaves the site
 html_css_files = ["vaeflow.css"]
-exclude_patterns = ["_build", "README.md"]
+exclude_patterns = ["_build", "gallery/README.md"]
 
 # Pages that are executed.
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]

@@ -57,8 +57,8 @@ def page() -> str:
         "installation, and writes the same figures, `report.json` and a model to its run's folder.",
         "",
     ]
-    for folder in sorted(RUNS.iterdir()):
-        lines += _section(folder, json.loads((folder / "report.json").read_text()))
+    for report in sorted(RUNS.glob("*/report.json")):
+        lines += _section(report.parent, json.loads(report.read_text()))
     return "\n".join(lines) + "\n"
 
 

@@ -22,7 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = {
     path.relative_to(DOCS).as_posix(): path.read_text()
     for path in sorted(DOCS.rglob("*.md"))
-    if "_build" not in path.parts
+    if "_build" not in path.parts and path.name != "README.md"
 }
 CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?:---\n.*?\n---\n)?(.*?)^```", re.S | re.M)
 SECTIONS = {
