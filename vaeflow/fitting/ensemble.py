@@ -150,7 +150,7 @@ def member_log_prob(
 
     def one(own: PyTree) -> jax.Array:
         noise = keys if takes_images(model) else None
-        return model.apply(own, batch["data"], noise, context=context, method="log_prob")
+        return model.apply(own, batch["values"], noise, context=context, method="log_prob")
 
     return jax.vmap(one)(variables)
 
@@ -159,7 +159,7 @@ def member_log_prob(
 def member_log_likelihood(
     model: nn.Module, variables: PyTree, batch: PyTree, shared: PyTree, key: jax.Array
 ) -> jax.Array:
-    """Computes importance-weighted bounds ``[member, example]``; arguments alike."""
+    """Computes importance-weighted bounds ``[member, example]``; see `member_log_prob`."""
     keys = _keys(key, batch["index"])
     context = batch.get("context", shared)
     if context is not None:
@@ -168,7 +168,7 @@ def member_log_likelihood(
     def one(own: PyTree) -> jax.Array:
         # One sample at a time: images of a hundred samples are many.
         options = {"num_samples": POSTERIOR_SAMPLES, "chunk": 1, "context": context}
-        return importance_weighted_log_likelihood(model, own, batch["data"], keys, **options)
+        return importance_weighted_log_likelihood(model, own, batch["values"], keys, **options)
 
     return jax.vmap(one)(variables)
 

@@ -134,13 +134,7 @@ class Fitted:
         if not self._has_latents() and not hasattr(self.model, "log_prob"):
             raise ValueError(f"a {type(self.model).__name__} has no likelihood")
         rows = as_examples("data", data, self._event_shape(), self._takes_images())
-        batch = {"data": rows, "index": np.arange(len(rows), dtype=np.int32)}
-        shared = None
-        if context is not None:
-            shared = self._context(context)
-            if shared.ndim > len(self.summary["context_shape"] or ()):
-                batch["context"] = as_contexts(shared, len(rows))
-                shared = None
+        batch, shared = self._batch(rows, context)
         limit = rows_at_once(self._event_shape())
         key = jax.random.key(seed)
         parts = [
@@ -320,19 +314,27 @@ class Fitted:
             array = array[..., None]
         return jnp.asarray(array)
 
+    def _batch(self, values: PyTree, context: Any) -> tuple[dict[str, PyTree], jax.Array | None]:
+        """A batch of values, with contexts if there is one for each, and one context for all."""
+        count = len(jax.tree.leaves(values)[0])
+        batch = {"values": values, "index": np.arange(count, dtype=np.int32)}
+        if context is None:
+            return batch, None
+        context = self._context(context)
+        if context.ndim > len(self.summary["context_shape"] or ()):
+            return {**batch, "context": as_contexts(context, count)}, None
+        return batch, context
+
     def _in_parts(self, function: Any, values: PyTree, context: Any, *arguments: Any) -> Any:
-        """What a function computes of values and contexts, along the first axis, in parts."""
+        """Applies a function to values and contexts, a part of the first axis at a time."""
         if not hasattr(self.model, "encode"):
             raise ValueError(f"a {type(self.model).__name__} has no codes")
         if self.num_members > 1:
             raise ValueError("an ensemble has no one code of an example: choose a member(index)")
-        count = len(jax.tree.leaves(values)[0])
-        batch = {"values": values, "index": np.arange(count, dtype=np.int32)}
-        if context is not None:
-            shared = np.asarray(self._context(context))
-            one = shared.ndim == len(self.summary["context_shape"] or ())
-            shared = np.broadcast_to(shared, (count, *shared.shape)) if one else shared
-            batch["context"] = as_contexts(shared, count)
+        batch, shared = self._batch(values, context)
+        count = len(batch["index"])
+        if shared is not None:
+            batch["context"] = np.broadcast_to(shared, (count, *shared.shape))
         compute = functools.partial(function, self.model)
         if not count:
             found = jax.eval_shape(compute, self.variables, batch, *arguments)
