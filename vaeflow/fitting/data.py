@@ -28,13 +28,12 @@ from vaeflow.fitting.arrays import (
     takes_images,
 )
 from vaeflow.fitting.ensemble import EnsembleLoss
-from vaeflow.fitting.fitted import Fitted
+from vaeflow.fitting.fitted import Fitted, summary_of
 from vaeflow.flows import BoundedFlow, StandardizedFlow
 from vaeflow.flows.wrappers import Wrapped
 from vaeflow.models import AutoEncoder, FlowModel
 from vaeflow.models.base import LatentVariableModel
 from vaeflow.models.preprocessing import FLOW_ATTRIBUTES
-from vaeflow.training.run_directory import package_versions
 
 PyTree = Any
 Loss = Callable[..., Any]
@@ -167,22 +166,20 @@ def fit(
         progress=progress,
     )
     records = opened.read_metrics() if opened else history.records
-    summary = {
-        "loss": _name_of(loss),
-        "metric": metric,
-        "metrics": dict(found.metrics),
-        "step": found.step,
-        "last_step": int(found.state.step),
-        "members": ensemble,
-        "event_shape": list(event_shape_of(model)),
-        "examples": count or 0,
-        "validation_examples": split.validation_count,
-        "context": split.context_description,
-        "context_shape": split.context_shape,
-        "standardized": standardized,
-        "options": dataclasses.asdict(config),
-        "versions": package_versions(),
-    }
+    summary = summary_of(
+        model,
+        found,
+        config,
+        loss=_name_of(loss),
+        metric=metric,
+        metrics=dict(found.metrics),
+        members=ensemble,
+        examples=count or 0,
+        validation_examples=split.validation_count,
+        context=split.context_description,
+        context_shape=split.context_shape,
+        standardized=standardized,
+    )
     return Fitted(model, found.variables, tuple(records), summary)
 
 

@@ -14,9 +14,8 @@ from vaeflow import losses, training
 from vaeflow._util.checks import check_count
 from vaeflow.estimators import importance_diagnostics
 from vaeflow.fitting.data import History, as_density
-from vaeflow.fitting.fitted import Fitted
+from vaeflow.fitting.fitted import Fitted, summary_of
 from vaeflow.losses.flow import Energy
-from vaeflow.training.run_directory import package_versions
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -117,22 +116,14 @@ def fit_energy(
 
     key = jax.random.fold_in(jax.random.key(seed), steps)
     diagnostics = jax.device_get(diagnose(found.variables, key))
-    summary = {
-        "loss": "reverse KL",
-        "metric": "free_energy",
-        "metrics": {name: float(value) for name, value in diagnostics._asdict().items()},
-        "step": found.step,
-        "last_step": int(found.state.step),
-        "members": 1,
-        "event_shape": list(model.event_shape),
-        "examples": 0,
-        "validation_examples": 0,
-        "context": "",
-        "context_shape": None,
-        "standardized": "",
-        "options": dataclasses.asdict(config),
-        "versions": package_versions(),
-    }
+    summary = summary_of(
+        model,
+        found,
+        config,
+        loss="reverse KL",
+        metric="free_energy",
+        metrics={name: float(value) for name, value in diagnostics._asdict().items()},
+    )
     return FittedEnergy(
         model,
         found.variables,

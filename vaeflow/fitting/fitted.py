@@ -40,6 +40,8 @@ from vaeflow.models import FlowModel
 from vaeflow.models.base import LatentVariableModel
 from vaeflow.sharing.definition import describe
 from vaeflow.sharing.save import SavedModel, read_saved, write_saved
+from vaeflow.training import TrainConfig, TrainResult
+from vaeflow.training.run_directory import package_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -354,6 +356,26 @@ class Fitted:
 
 MODEL_FILE = "model.safetensors"
 """Name of the model in the folder of a pretrained one."""
+
+
+def summary_of(
+    model: nn.Module, found: TrainResult, config: TrainConfig, **described: Any
+) -> dict[str, Any]:
+    """The summary of a `Fitted` model; `described` has the rest of it, and what isn't as here."""
+    return {
+        "members": 1,
+        "examples": 0,
+        "validation_examples": 0,
+        "context": "",
+        "context_shape": None,
+        "standardized": "",
+        **described,
+        "step": found.step,
+        "last_step": int(found.state.step),
+        "event_shape": list(event_shape_of(model)),
+        "options": dataclasses.asdict(config),
+        "versions": package_versions(),
+    }
 
 
 def load_fitted(path: str | os.PathLike[str], *, classes: Iterable[Any] = ()) -> Fitted:
