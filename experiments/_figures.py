@@ -72,6 +72,11 @@ def training_curve(
     return plotting.training_curve(directory.read_metrics(), curves, expected or {}, label)
 
 
+def title_of(name: str) -> str:
+    """Returns the name of a density in figures."""
+    return name.replace("_", " ").replace("gauss", "Gauss")
+
+
 @functools.lru_cache(maxsize=32)
 def compiled(model: Any, method: str, static: int | tuple[int, ...] = ()) -> Callable[..., Any]:
     """Compiles a method of a model, called with variables and its arguments."""

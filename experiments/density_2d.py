@@ -117,7 +117,7 @@ def preset(
         checkpoint_every=2000,
     )
     names = [f"{'kl' if name in KNOWN else 'log_likelihood'}_{name}" for name in density]
-    titles = [title_of(name) for name in density]
+    titles = [_figures.title_of(name) for name in density]
     return _cli.Preset(
         Config(DataConfig(density), FlowConfig(flow, steps, width), train),
         yields=f"{yields}, on {', '.join(titles[:-1])} and {titles[-1]}.",
@@ -127,11 +127,6 @@ def preset(
             for name, value in zip(names, expected, strict=True)
         },
     )
-
-
-def title_of(name: str) -> str:
-    """Returns the name of a density in figures."""
-    return name.replace("_", " ").replace("gaussians", "Gaussians")
 
 
 PRESETS = {
@@ -378,14 +373,16 @@ def density_table(
         rows.append([exact, plotting.Density(density, caption), *states])
     between = [f"step {step}" for step in shown[1:-1]]
     columns = ["data", "density", "noise", *between, "samples"]
-    return plotting.plane_table(rows, BOUND, [title_of(name) for name in targets], columns)
+    return plotting.plane_table(rows, BOUND, [_figures.title_of(name) for name in targets], columns)
 
 
 def save_path(directory: training.RunDirectory, paths: Mapping[str, np.ndarray]) -> None:
     """Saves the paths as an animation; few points and frames keep it small."""
     states = [path[:, :800] for path in paths.values()]
     between = max(FRAMES // (len(states[0]) - 1), 1)
-    frames = plotting.transport_frames(states, BOUND, [title_of(name) for name in paths], between)
+    frames = plotting.transport_frames(
+        states, BOUND, [_figures.title_of(name) for name in paths], between
+    )
     seconds = np.full(len(frames), 0.06)
     seconds[[0, -1]] = 1.0, 2.0
     plotting.save_animation(directory.figures / "path.gif", frames, seconds)

@@ -326,7 +326,7 @@ def run(config: Config, directory: training.RunDirectory) -> _cli.Result:
     if training.is_first():
         _figures.save_all(directory, make_figures(model, variables, dataset))
         expected = {
-            name.removeprefix("bits_per_dim_").replace("_", " ").replace("gauss", "Gauss"): value
+            _figures.title_of(name.removeprefix("bits_per_dim_")): value
             for name, value in plain.items()
         }
         curve = _figures.training_curve(directory, "bits_per_dim", "bits/dim", VALIDATION, expected)

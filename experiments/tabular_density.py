@@ -277,8 +277,7 @@ def make_figures(
     """Yields the training curve, with the baselines, and pairs of columns of data and samples."""
     prefix = "test_log_likelihood_"
     expected = {
-        name.removeprefix(prefix).replace("_", " ").replace("gauss", "Gauss"): -value
-        for name, value in fitted.items()
+        _figures.title_of(name.removeprefix(prefix)): -value for name, value in fitted.items()
     }
     label, metric = "negative log-likelihood, nats", "negative_log_likelihood"
     yield (
