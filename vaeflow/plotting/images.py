@@ -128,13 +128,14 @@ def draw_mosaic(
 
 def _overlap(texts: Sequence[Text], lefts: Sequence[int], renderer: Any) -> bool:
     """Returns whether labels over columns of equal width would touch or overlap."""
-    centers = [(left, text) for left, text in zip(lefts, texts, strict=False) if text.get_text()]
-    widths = [text.get_window_extent(renderer).width for _, text in centers]
+    places = [
+        (left, text.get_window_extent(renderer).width)
+        for left, text in zip(lefts, texts, strict=False)
+        if text.get_text()
+    ]
     return any(
-        right[0] - left[0] < (wide + next_wide) / 2 + _GAP
-        for (left, right), (wide, next_wide) in zip(
-            itertools.pairwise(centers), itertools.pairwise(widths), strict=True
-        )
+        right - left < (width + next_width) / 2 + _GAP
+        for (left, width), (right, next_width) in itertools.pairwise(places)
     )
 
 
