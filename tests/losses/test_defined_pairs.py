@@ -17,7 +17,8 @@ from tests import munit_game
 from vaeflow import decoders, encoders, flows, losses, models, quantizers
 
 KEY = jax.random.key(0)
-README = pathlib.Path(__file__).resolve().parent.parent.parent / "README.md"
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+README, REFERENCE = ROOT / "README.md", ROOT / "docs" / "reference.md"
 BATCH = exact.BATCH | {"vector": exact.DATA.reshape(3, -1), "label": np.arange(3)}
 
 
@@ -127,17 +128,38 @@ def test_images_are_encoded_once(objective, variables):
     assert calls == ["encoder"]
 
 
+OF_VAES = {
+    objective: tuple(objective in DEFINED[model] for model in ("VAE", "HierarchicalVAE"))
+    for objective in OBJECTIVES
+    if objective in DEFINED["VAE"] | DEFINED["HierarchicalVAE"]
+}
+"""Whether each objective of either model is defined for a `VAE`, and for a `HierarchicalVAE`."""
+
+
+def rows_of_table(path, header):
+    """The cells of a Markdown table, row by row, below its header."""
+    table = path.read_text().partition(header)[2].partition("\n\n")[0]
+    return [line.strip("|").split("|") for line in table.splitlines()[2:]]
+
+
 def test_the_table_of_the_readme_is_this_one():
-    table = README.read_text().partition("| objective | `VAE` | `HierarchicalVAE` |")[2]
-    rows = [line.strip("|").split("|") for line in table.partition("\n\n")[0].splitlines()[2:]]
     documented = {
         objective: (bool(flat.strip()), bool(ladder.strip()))
-        for names, flat, ladder in rows
+        for names, flat, ladder in rows_of_table(
+            README, "| objective | `VAE` | `HierarchicalVAE` |"
+        )
         for objective in OBJECTIVES
         if f"`{objective}`" in names
     }
-    assert documented == {
-        objective: (objective in DEFINED["VAE"], objective in DEFINED["HierarchicalVAE"])
+    assert documented == OF_VAES
+
+
+def test_the_table_of_the_reference_is_this_one():
+    rows = rows_of_table(REFERENCE, "| objective | models |")
+    documented = {
+        objective: ("`vf.models.VAE`" in kinds, "`vf.models.HierarchicalVAE`" in kinds)
+        for names, kinds in rows
         for objective in OBJECTIVES
-        if objective in DEFINED["VAE"] | DEFINED["HierarchicalVAE"]
+        if f"`vf.losses.{objective}`" in names
     }
+    assert {name: kinds for name, kinds in documented.items() if any(kinds)} == OF_VAES
