@@ -39,7 +39,7 @@ runpy.run_module(module, run_name="__main__")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What to run."""
+    """Jobs and sides to run."""
 
     jobs: tuple[str, ...] = tuple(JOBS)
     """Names of jobs."""

@@ -1,4 +1,4 @@
-"""What a script asks of its reader, counted in its source by the same rules for every library.
+"""Counts of what a script asks of its reader, in its source, by the same rules for every library.
 
 Libraries aren't imported, so that scripts are counted where theirs isn't installed. The sources are
 formatted, with lines of at most 100 columns.
