@@ -412,11 +412,16 @@ def test_an_auto_encoder_starts_from_the_first_batch():
             model.apply(variables, images, jax.random.key(seed), method="observe").values
             for seed in (0, 1)
         ]
+        # Of images that are black and white already, by values and as they are.
+        black_and_white = jnp.where(images > 127, 255, 0).astype(jnp.uint8)
+        given = (values, black_and_white / 255.0, black_and_white)
+        offsets = [model.init(KEY, each)["params"]["decoder"]["offset"] for each in given]
         expected = decoders.BernoulliLikelihood().initial(values)
-        return variables["params"]["decoder"]["offset"], expected, observed
+        return offsets, expected, observed
 
-    found, expected, (one, other) = jax.device_get(run(IMAGES))
+    (found, plain, seen), expected, (one, other) = jax.device_get(run(IMAGES))
     np.testing.assert_allclose(found[..., 0], expected[..., 0], rtol=1e-5)
+    np.testing.assert_allclose(seen, plain, rtol=1e-5)
     assert np.any(one != other)
 
 

@@ -31,7 +31,7 @@ from vaeflow.fitting.ensemble import EnsembleLoss
 from vaeflow.fitting.fitted import Fitted, summary_of
 from vaeflow.flows import BoundedFlow, StandardizedFlow
 from vaeflow.flows.wrappers import Wrapped
-from vaeflow.models import AutoEncoder, FlowModel
+from vaeflow.models import FlowModel
 from vaeflow.models.base import LatentVariableModel
 from vaeflow.models.preprocessing import FLOW_ATTRIBUTES
 
@@ -372,8 +372,6 @@ def _initializer(
 
     @jax.jit
     def create(key: jax.Array, given: PyTree, named: PyTree) -> PyTree:
-        if isinstance(model, AutoEncoder):  # it takes the values of images
-            given = [model.apply({}, *given, key, method="observe").values]
         if members == 1:
             return model.init(key, *given, **named)
         keys = jax.random.split(key, members)

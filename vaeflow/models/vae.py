@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import distrax
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from vaeflow._util.arrays import row_keys
@@ -263,10 +264,13 @@ class AutoEncoder(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(
-        self, values: Float[Array, "batch height width channel"]
-    ) -> Float[Array, "batch latent"]:
-        """Computes the latents of observed values, of which `init` takes the first batch."""
+    def __call__(self, values: Array) -> Float[Array, "batch latent"]:
+        """Computes the latents of observed values, ``[batch, height, width, channel]``.
+
+        `init` takes those of the first batch, or its uint8 images, which it observes.
+        """
+        if self.is_initializing() and values.dtype == jnp.uint8:
+            values = self.observe(values, self.make_rng("params")).values
         latents = nn.Dense(self.num_latents, name="latent")(self.network(values))
         if self.is_initializing():
             self.decoder(latents, data=values)
