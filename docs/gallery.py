@@ -21,6 +21,8 @@ LARGEST = 900
 def add_run(run: pathlib.Path) -> pathlib.Path:
     """Copies the report and the figures of a run, still ones at most `LARGEST` pixels wide or high.
 
+    Those of steps in between, such as `samples_step_0000128.png`, are left out.
+
     Returns:
       The folder of the copies, `docs/gallery/EXPERIMENT-PRESET`.
 
@@ -39,6 +41,8 @@ def add_run(run: pathlib.Path) -> pathlib.Path:
     folder.mkdir(parents=True)
     shutil.copy(report, folder)
     for figure in sorted((run / "figures").glob("*.*")):
+        if "_step_" in figure.stem:
+            continue
         if figure.suffix == ".gif":
             shutil.copy(figure, folder)
         elif figure.suffix == ".png":
